@@ -1,0 +1,57 @@
+# Every command here sets up what it needs: Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Tests that need a core each run on as many as there are; a person may say -n 0 to debug.
+PYTEST_WORKERS ?= 4
+PYTEST_ARGS ?=
+DJANGO ?=
+
+.PHONY: help demo test test-all lint format bench build clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+# The stamp is newer than what it was made from, so a second call costs nothing.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable . $(DJANGO)
+	@touch $@
+
+## make demo      a real deploy over five databases, then one that fails and is rolled back
+demo: $(VENV)/.ready
+	$(BIN)/python -m demo
+
+## make test      every test but the long suites, in minutes
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' $(PYTEST_ARGS)
+
+## make test-all  the long suites too
+test-all: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+## make lint      ruff, the formatter and mypy, all strict
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## make format    what ruff can mend by itself
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## make bench     speed beside what a user would type instead
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
+
+## make build     wheel and sdist in dist/
+build: $(VENV)/.ready
+	$(BIN)/python -m build
+
+## make clean     remove what these commands made
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

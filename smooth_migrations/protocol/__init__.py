@@ -1,0 +1,84 @@
+"""The messages between a coordinator and its workers: one JSON object a line.
+
+This module is the only thing that the two packages share. It needs nothing but the standard library, because a
+worker may run another Python and another Django than its coordinator. Adding a field with a default is compatible;
+anything else raises `PROTOCOL`.
+"""
+
+from smooth_migrations.protocol.commands import (
+    Apply,
+    Cancel,
+    Command,
+    Commit,
+    Fetch,
+    Inspect,
+    Rollback,
+    Stop,
+    Undo,
+)
+from smooth_migrations.protocol.events import (
+    Done,
+    Event,
+    Failed,
+    Hello,
+    LockRetry,
+    MigrationApplied,
+    MigrationFailed,
+    MigrationStarted,
+    MigrationUnapplied,
+    Progress,
+    Rows,
+    Session,
+    TargetReport,
+    UnapplyFailed,
+)
+from smooth_migrations.protocol.values import (
+    DatabaseFacts,
+    ErrorInfo,
+    MigrationFinding,
+    OtherAliases,
+    PendingMigration,
+    Step,
+)
+from smooth_migrations.protocol.wire import (
+    PROTOCOL,
+    ProtocolError,
+    decode,
+    encode,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "Apply",
+    "Cancel",
+    "Command",
+    "Commit",
+    "DatabaseFacts",
+    "Done",
+    "ErrorInfo",
+    "Event",
+    "Failed",
+    "Fetch",
+    "Hello",
+    "Inspect",
+    "LockRetry",
+    "MigrationApplied",
+    "MigrationFailed",
+    "MigrationFinding",
+    "MigrationStarted",
+    "MigrationUnapplied",
+    "OtherAliases",
+    "PendingMigration",
+    "Progress",
+    "ProtocolError",
+    "Rollback",
+    "Rows",
+    "Session",
+    "Step",
+    "Stop",
+    "TargetReport",
+    "UnapplyFailed",
+    "Undo",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,117 @@
+"""What a coordinator asks of a worker."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from smooth_migrations.protocol.values import OtherAliases, Step
+
+__all__ = [
+    "Apply",
+    "Cancel",
+    "Command",
+    "Commit",
+    "Fetch",
+    "Inspect",
+    "Rollback",
+    "Stop",
+    "Undo",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Base of what a coordinator asks; `id` comes back in every answer, `database` names the target in logs."""
+
+    type: ClassVar[str]
+    id: int
+    database: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspect(Command):
+    """Say what would run on this alias and what stands in its way. Changes nothing. Answer: `TargetReport`."""
+
+    type: ClassVar[str] = "inspect"
+    bind_default: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch(Command):
+    """Run one reading statement over a connection of its own, beside whatever runs. Answer: `Rows`."""
+
+    type: ClassVar[str] = "fetch"
+    sql: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply(Command):
+    """Run every pending migration of this alias and hold the result. Answer: `Done` or `Failed`.
+
+    Args:
+        run_id: the deploy's run.
+        epoch: the fencing token.
+        digest: the plan's digest, for the marker.
+        compensated: commit after each migration instead of holding one transaction.
+        lock_timeout_ms: longest wait for one lock; None for the server's own.
+        lock_retries: how often the whole transaction is tried again after a lock time-out.
+        statement_timeout_ms: longest single statement; None for the server's own.
+        bind_default: make the alias `default` this target while it is migrated.
+        other_aliases: whether a migration may reach other aliases.
+    """
+
+    type: ClassVar[str] = "apply"
+    run_id: str
+    epoch: int
+    digest: str
+    compensated: bool = False
+    lock_timeout_ms: int | None = None
+    lock_retries: int = 0
+    statement_timeout_ms: int | None = None
+    bind_default: bool = False
+    other_aliases: OtherAliases = OtherAliases.REFUSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit(Command):
+    """Make what `Apply` holds permanent. Answer: `Done` or `Failed`."""
+
+    type: ClassVar[str] = "commit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback(Command):
+    """Undo what `Apply` holds or has committed step by step; nothing held is no error. Answer: `Done` or `Failed`."""
+
+    type: ClassVar[str] = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo(Command):
+    """Take committed steps back, newest first, in a worker that need not have made them. Answer: `Done` or `Failed`."""
+
+    type: ClassVar[str] = "undo"
+    run_id: str
+    steps: tuple[Step, ...]
+    lock_timeout_ms: int | None = None
+    lock_retries: int = 0
+    statement_timeout_ms: int | None = None
+    bind_default: bool = False
+    other_aliases: OtherAliases = OtherAliases.REFUSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(Command):
+    """Interrupt the command `cancels` if it is at work: it fails and undoes itself. No answer of its own."""
+
+    type: ClassVar[str] = "cancel"
+    cancels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(Command):
+    """End; whatever is still held is rolled back. No answer."""
+
+    type: ClassVar[str] = "stop"
+    database: str = ""
+    alias: str = ""

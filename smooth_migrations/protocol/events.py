@@ -1,0 +1,198 @@
+"""What a worker says."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from smooth_migrations.protocol.values import DatabaseFacts, ErrorInfo, MigrationFinding, PendingMigration, Step
+
+__all__ = [
+    "Done",
+    "Event",
+    "Failed",
+    "Hello",
+    "LockRetry",
+    "MigrationApplied",
+    "MigrationFailed",
+    "MigrationStarted",
+    "MigrationUnapplied",
+    "Progress",
+    "Rows",
+    "Session",
+    "TargetReport",
+    "UnapplyFailed",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of what a worker says; `id` is the command's, 0 before any. `final` ends the command."""
+
+    type: ClassVar[str]
+    final: ClassVar[bool] = False
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Event):
+    """The worker's Django is set up; sent once, first."""
+
+    type: ClassVar[str] = "hello"
+    id: int = 0
+    protocol: int
+    pid: int
+    python: str
+    django: str
+    version: str
+    databases: tuple[DatabaseFacts, ...]
+    has_routers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Event):
+    """The server-side session at work, for finding who blocks it (`pg_blocking_pids`)."""
+
+    type: ClassVar[str] = "session"
+    backend_pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """A sign of life: statements finished so far; at most one a second."""
+
+    type: ClassVar[str] = "progress"
+    statements: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationStarted(Event):
+    """A migration begins."""
+
+    type: ClassVar[str] = "migration_started"
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationApplied(Event):
+    """A migration ran and is recorded.
+
+    Args:
+        step: which.
+        duration_ms: how long.
+        committed: whether it is already permanent (a compensated step).
+    """
+
+    type: ClassVar[str] = "migration_applied"
+    step: Step
+    duration_ms: float
+    committed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationFailed(Event):
+    """A migration raised; its `Failed` follows after the undo."""
+
+    type: ClassVar[str] = "migration_failed"
+    step: Step
+    duration_ms: float
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationUnapplied(Event):
+    """A committed step was taken back."""
+
+    type: ClassVar[str] = "migration_unapplied"
+    step: Step
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnapplyFailed(Event):
+    """A committed step could not be taken back."""
+
+    type: ClassVar[str] = "unapply_failed"
+    step: Step
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockRetry(Event):
+    """A lock time-out, deadlock or serialization failure; the whole transaction is tried again after `delay_ms`."""
+
+    type: ClassVar[str] = "lock_retry"
+    attempt: int
+    delay_ms: float
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetReport(Event):
+    """What `Inspect` found.
+
+    Args:
+        server_version: as the server says it.
+        fresh: whether nothing has ever been migrated there.
+        applied: `app.name` of every recorded migration.
+        pending: in the order in which they would run.
+        findings: what refuses the deploy.
+        relations: tables and indexes that the pending migrations would touch or make, about: lock-table entries needed.
+    """
+
+    type: ClassVar[str] = "target_report"
+    final: ClassVar[bool] = True
+    vendor: str
+    server_version: str
+    fresh: bool = False
+    applied: tuple[str, ...] = ()
+    pending: tuple[PendingMigration, ...] = ()
+    findings: tuple[MigrationFinding, ...] = ()
+    relations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows(Event):
+    """What `Fetch` read, one mapping a row, of JSON values."""
+
+    type: ClassVar[str] = "rows"
+    final: ClassVar[bool] = True
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(Event):
+    """A command succeeded.
+
+    Args:
+        steps: what this command moved, in order.
+        committed: of them, how many are permanent already (compensated).
+        unapplied: what an undo took back, in order.
+        locked_ms: for how long strong locks on tables that existed before have been held so far.
+    """
+
+    type: ClassVar[str] = "done"
+    final: ClassVar[bool] = True
+    steps: tuple[Step, ...] = ()
+    committed: int = 0
+    unapplied: tuple[Step, ...] = ()
+    locked_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """A command failed.
+
+    Args:
+        error: the first cause.
+        restored: whether this database is as it was before the command.
+        unapplied: what the undo took back, in order.
+        remaining: committed steps that could not be taken back.
+        refused: whether it was refused before anything ran.
+    """
+
+    type: ClassVar[str] = "failed"
+    final: ClassVar[bool] = True
+    error: ErrorInfo
+    restored: bool = True
+    unapplied: tuple[Step, ...] = ()
+    remaining: tuple[Step, ...] = ()
+    refused: bool = False
