@@ -1,0 +1,302 @@
+"""One call of `migrate` on one database, which is committed or taken back as a whole.
+
+The call does not move anything itself: Django's own command does, and reports each migration through its progress
+callback. What that says is the journal of this call, and nothing else is ever undone: not other processes' rows, not
+other aliases' (unless they joined), not what stood in `django_migrations` before.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from django.apps import apps
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+
+from smooth_migrations.aliases import Aliases
+from smooth_migrations.errors import UndoFailed, is_lock_failure
+from smooth_migrations.protocol.values import OtherAliases, Step
+from smooth_migrations.undo.steps import Moved, OperationLog, take_back
+from smooth_migrations.undo.transaction import HeldTransaction, Limits
+
+__all__ = ["Call", "Observer", "Options"]
+
+
+class Observer(Protocol):
+    """Who is told what a call does, as it happens."""
+
+    def began(self, connection: BaseDatabaseWrapper) -> None:
+        """Note that a transaction has begun on this connection."""
+
+    def started(self, step: Step, migration: Migration) -> None:
+        """Note that a migration begins."""
+
+    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
+        """Note that a migration has run and is recorded."""
+
+    def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
+        """Note that the call failed: in this migration, or outside any. Its undo follows."""
+
+    def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
+        """Note that a step was taken back: by ROLLBACK, or by its reverse operations."""
+
+    def undo_failed(self, step: Step, error: BaseException) -> None:
+        """Note that a committed step could not be taken back."""
+
+    def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
+        """Note that the transaction is tried again after a lock time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a call behaves.
+
+    Args:
+        limits: time-outs of each statement.
+        lock_retries: how often the open transaction is tried again after a lock failure.
+        compensated: commit after each migration, and reverse committed ones on failure.
+        bind_default: make the alias `default` the target's connection meanwhile.
+        other_aliases: what happens to a query that reaches another alias.
+        application_name: of our session, in `pg_stat_activity`.
+        pause: waits between attempts; injected for tests.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    lock_retries: int = 0
+    compensated: bool = False
+    bind_default: bool = False
+    other_aliases: OtherAliases = OtherAliases.ALLOW
+    application_name: str | None = None
+    pause: Callable[[float], None] = time.sleep
+
+
+class Call:
+    """A call that has moved nothing yet.
+
+    Args:
+        connection: the alias to move.
+        options: how.
+        observer: who is told.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
+        self._connection = connection
+        self._options = options
+        self._observer = observer
+        self._transaction = HeldTransaction(
+            connection, limits=options.limits, application_name=options.application_name
+        )
+        self._aliases = Aliases(
+            connection,
+            mode=options.other_aliases,
+            bind_default=options.bind_default,
+            at_work=lambda: str(self._at_work.step) if self._at_work else None,
+        )
+        self._committed: list[Moved] = []
+        self._open: list[Moved] = []
+        self._at_work: Moved | None = None
+        self._started_s = 0.0
+        self._outside = ExitStack()
+        self._operations: OperationLog | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What the call has moved so far, in order."""
+        return tuple(item.step for item in (*self._committed, *self._open))
+
+    @property
+    def committed(self) -> tuple[Step, ...]:
+        """Of these, what is permanent already."""
+        return tuple(item.step for item in self._committed)
+
+    @property
+    def is_compensated(self) -> bool:
+        """Whether each migration is committed by itself."""
+        return self._options.compensated
+
+    @property
+    def at_work(self) -> Step | None:
+        """The migration that runs, or that ran when the call failed."""
+        return self._at_work.step if self._at_work else None
+
+    @property
+    def locked_ms(self) -> float:
+        """For how long strong locks on tables that existed before have been held."""
+        return self._transaction.locked_ms
+
+    def run(self, move: Callable[[], None]) -> None:
+        """Run `move` and hold its result; on any failure take everything back and raise it again.
+
+        `move` is called again after a lock failure, up to `lock_retries` times: it must look at the database afresh.
+
+        Raises:
+            BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
+        """
+        attempt = 0
+        while True:
+            try:
+                with self._aliases.guarded():
+                    self._begin()
+                    move()
+                    self._transaction.checkpoint(time.monotonic())
+            except BaseException as error:  # noqa: BLE001 - raised again by _fail
+                failed = self._take_back_open(error)
+                attempt += 1
+                if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
+                    self._fail(error, failed)
+                delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
+                self._observer.retrying(attempt, delay_s, error)
+                self._options.pause(delay_s)
+            else:
+                return
+
+    def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
+        """Take note of what Django's executor does; called from the command's progress callback."""
+        if migration is None:
+            return
+        if action in {"apply_start", "unapply_start"}:
+            self._start(migration, backwards=action == "unapply_start", fake=fake)
+        elif action in {"apply_success", "unapply_success"}:
+            self._finish(fake=fake)
+
+    def commit(self) -> list[Callable[[], None]]:
+        """Make what is held permanent, and return the `on_commit` callbacks still to run.
+
+        Raises:
+            DatabaseError: the held transaction is lost.
+        """
+        self._aliases.commit()
+        callbacks = self._transaction.commit() if self._transaction.is_open else []
+        self._committed += self._open
+        self._open.clear()
+        return callbacks
+
+    def rollback(self) -> tuple[Step, ...]:
+        """Take back all that the call did, held or committed, and return the steps, newest first.
+
+        Raises:
+            UndoFailed: a committed step could not be taken back; `committed` names what remains.
+        """
+        undone = self._roll_back_transaction()
+        undone += self._take_back_committed()
+        self._forget_caches()
+        return tuple(item.step for item in undone)
+
+    # --- a migration begins and ends --------------------------------------------------------------------------------
+
+    def _start(self, migration: Migration, *, backwards: bool, fake: bool) -> None:
+        step = Step(migration.app_label, migration.name, backwards=backwards, fake=fake)
+        if not self._may_hold(migration):
+            self._seal()
+            self._operations = OperationLog(self._connection, migration)
+            self._outside.enter_context(self._operations.watching())
+        self._at_work = Moved(migration, step)
+        self._started_s = time.monotonic()
+        self._observer.started(step, migration)
+
+    def _finish(self, *, fake: bool) -> None:
+        if self._at_work is None:
+            return
+        migration, step = self._at_work.migration, self._at_work.step
+        # Only when it is done is it known whether --fake-initial found it applied already.
+        step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
+        self._transaction.checkpoint(self._started_s)
+        outside = self._operations is not None
+        (self._committed if outside else self._open).append(Moved(migration, step))
+        self._outside.close()
+        self._operations = None
+        self._at_work = None
+        permanent = outside or self._options.compensated
+        if permanent:
+            self._seal()
+            self._begin()
+        self._observer.moved(step, (time.monotonic() - self._started_s) * 1000, committed=permanent)
+
+    def _may_hold(self, migration: Migration) -> bool:
+        return bool(migration.atomic) and self._connection.features.can_rollback_ddl
+
+    # --- transactions -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._connection.features.can_rollback_ddl:
+            self._transaction.begin()
+            self._observer.began(self._connection)
+
+    def _seal(self) -> None:
+        # What is held becomes permanent, and is reversed rather than rolled back from here on.
+        for callback in self.commit():
+            callback()
+
+    def _roll_back_transaction(self) -> list[Moved]:
+        self._transaction.rollback()
+        self._aliases.rollback()
+        undone = list(reversed(self._open))
+        self._open.clear()
+        for item in undone:
+            self._observer.undone(item.step, 0.0, by_rollback=True)
+        return undone
+
+    # --- undo -------------------------------------------------------------------------------------------------------
+
+    def _take_back_open(self, error: BaseException) -> BaseException | None:
+        """Undo the open transaction and the broken migration; return what went wrong with that, if anything."""
+        self._outside.close()
+        operations, self._operations = self._operations, None
+        duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
+        self._observer.failed(self.at_work, duration_ms, error)
+        try:
+            self._roll_back_transaction()
+            if operations is not None:
+                with self._answering():
+                    operations.take_back()
+        except Exception as failure:  # noqa: BLE001 - it joins the cause
+            if self._at_work:
+                self._observer.undo_failed(self._at_work.step, failure)
+            return failure
+        return None
+
+    def _fail(self, error: BaseException, failed: BaseException | None) -> None:
+        failures = [failed] if failed else []
+        try:
+            self._take_back_committed()
+        except UndoFailed as failure:
+            failures.append(failure)
+        self._forget_caches()
+        if failures:
+            raise BaseExceptionGroup("the migration failed, and so did its undo", [error, *failures]) from None
+        raise error
+
+    def _take_back_committed(self) -> list[Moved]:
+        undone: list[Moved] = []
+
+        def on_undone(step: Step, duration_ms: float) -> None:
+            undone.append(self._committed.pop())
+            self._observer.undone(step, duration_ms, by_rollback=False)
+
+        if self._committed:
+            try:
+                with self._answering():
+                    take_back(self._connection, tuple(self._committed), on_undone=on_undone)
+            except Exception as failure:
+                step = self._committed[-1].step
+                self._observer.undo_failed(step, failure)
+                raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
+        return undone
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Reopen a lost connection before undoing on it, and keep reverse code on its alias."""
+        if self._connection.connection is not None and not self._connection.is_usable():
+            self._connection.close()
+        with self._aliases.guarded():
+            yield
+
+    def _forget_caches(self) -> None:
+        # Content types that were made inside the transaction do not exist any more.
+        if apps.is_installed("django.contrib.contenttypes"):
+            from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415 - a model of an optional app
+
+            ContentType.objects.clear_cache()

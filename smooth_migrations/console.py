@@ -1,0 +1,82 @@
+"""What `apply_migrations` prints when a call fails; on success it prints what `migrate` prints."""
+
+from django.core.management.base import OutputWrapper
+from django.core.management.color import Style
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+
+from smooth_migrations.protocol.values import Step
+
+__all__ = ["ConsoleReport"]
+
+
+class ConsoleReport:
+    """An observer that prints.
+
+    Args:
+        stdout: the command's output.
+        style: the command's colours.
+        verbosity: 0 prints nothing.
+    """
+
+    def __init__(self, stdout: OutputWrapper, style: Style, *, verbosity: int) -> None:
+        self._stdout = stdout
+        self._style = style
+        self._verbosity = verbosity
+        self._before: dict[str, str] = {}
+        self._failed = False
+        self._heading_due = False
+
+    def began(self, connection: BaseDatabaseWrapper) -> None:
+        """Print nothing: `migrate` does not either."""
+
+    def started(self, step: Step, migration: Migration) -> None:
+        """Remember the state that this migration's app was in before the call."""
+        if step.backwards:
+            before = step.name
+        else:
+            before = ", ".join(name for app, name in migration.dependencies if app == step.app) or "zero"
+        self._before.setdefault(step.app, before)
+
+    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
+        """Print nothing: `migrate` says OK."""
+
+    def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
+        """Print the cause, when anything had begun."""
+        del duration_ms
+        self._failed = self._heading_due = bool(self._before)
+        if not self._failed:
+            return
+        self._write(" FAIL" if step else "FAIL", self._style.ERROR)
+        self._write("The migration has failed.", self._style.ERROR)
+        self._write(str(error), self._style.ERROR)
+
+    def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
+        """Print one line a step."""
+        del duration_ms, by_rollback
+        if self._heading_due:
+            self._heading_due = False
+            states = ", ".join(f"{app} {before}" for app, before in self._before.items())
+            self._write("Operations to perform:", self._style.MIGRATE_HEADING)
+            self._write(f"  Rolling back to the last migration state: {states}", self._style.MIGRATE_LABEL)
+            self._write("Running rollback:", self._style.MIGRATE_HEADING)
+        verb = "Applying" if step.backwards else "Unapplying"
+        self._write(f"  {verb} {step}...", self._style.MIGRATE_LABEL, ending=" ")
+        self._write("OK", self._style.SUCCESS)
+
+    def undo_failed(self, step: Step, error: BaseException) -> None:
+        """Print which step stays, and why."""
+        self._write(f"  {step} could not be taken back: {error}", self._style.ERROR)
+
+    def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
+        """Print that the whole transaction is tried again."""
+        self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)
+
+    def detail(self) -> None:
+        """Announce the traceback, which the interpreter prints."""
+        if self._failed:
+            self._write("Exception detail:", self._style.ERROR)
+
+    def _write(self, text: str, style: object, *, ending: str = "\n") -> None:
+        if self._verbosity > 0:
+            self._stdout.write(text, style, ending)  # type: ignore[arg-type]  # Style's members are untyped callables

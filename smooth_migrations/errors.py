@@ -1,0 +1,120 @@
+"""What can go wrong here, and what a driver's error says about it.
+
+Nothing here parses a message: servers speak many languages. PostgreSQL errors are told apart by SQLSTATE
+(PostgreSQL manual, appendix A), SQLite's by `sqlite_errorcode`, MySQL's by their number.
+"""
+
+import sqlite3
+import traceback
+from collections.abc import Iterator
+
+from smooth_migrations.protocol.values import ErrorInfo
+
+__all__ = [
+    "Interrupted",
+    "Irreversible",
+    "OtherAliasRefused",
+    "SmoothMigrationsError",
+    "UndoFailed",
+    "describe",
+    "is_lock_failure",
+    "sqlstate_of",
+]
+
+_LOCK_SQLSTATES = frozenset(
+    {
+        "55P03",  # lock_not_available: lock_timeout
+        "40P01",  # deadlock_detected
+        "40001",  # serialization_failure
+    }
+)
+_LOCK_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_LOCK_MYSQL = frozenset({1205, 1213})
+_PRIMARY_SQLITE_CODE = 0xFF
+
+
+class SmoothMigrationsError(Exception):
+    """Root of this package's errors.
+
+    Args:
+        message: in the user's words.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class OtherAliasRefused(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """A migration reached another database than the one it was run for."""
+
+
+class Irreversible(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """What was asked for could not be taken back if something failed; nothing ran."""
+
+
+class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """A committed step could not be taken back."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal or the coordinator ended the call.
+
+    A KeyboardInterrupt, because psycopg cancels the running statement on the server for that one alone
+    (`psycopg.Connection.wait`); without it the session would go on waiting for its lock.
+    """
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of a driver's error, wherever in the chain of causes it stands."""
+    for link in _chain(error):
+        state = getattr(link, "sqlstate", None) or getattr(link, "pgcode", None)
+        if isinstance(state, str):
+            return state
+    return None
+
+
+def is_lock_failure(error: BaseException) -> bool:
+    """Return whether trying the whole transaction again may help: lock time-out, deadlock, serialization failure."""
+    for link in _chain(error):
+        if sqlstate_of(link) in _LOCK_SQLSTATES:
+            return True
+        code = getattr(link, "sqlite_errorcode", None)
+        if isinstance(code, int) and code & _PRIMARY_SQLITE_CODE in _LOCK_SQLITE:
+            return True
+        if type(link).__module__.startswith("MySQLdb") and link.args and link.args[0] in _LOCK_MYSQL:
+            return True
+    return False
+
+
+def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
+    """Return what users and logs are told of an error.
+
+    An exception group gives its first error, with the others as its causes.
+    """
+    causes: tuple[ErrorInfo, ...] = ()
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, BaseExceptionGroup):
+        first, *others = error.exceptions
+        causes = tuple(describe(other) for other in others)
+        error = first
+    return ErrorInfo(
+        type=type(error).__name__,
+        message=str(error).strip() or type(error).__name__,
+        sqlstate=sqlstate_of(error),
+        migration=migration,
+        hint=getattr(error, "hint", None),
+        traceback=trace,
+        causes=causes,
+    )

@@ -1,0 +1,141 @@
+"""`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from django.core.management.base import CommandError, CommandParser
+from django.core.management.commands import migrate
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models.signals import pre_migrate
+
+from smooth_migrations.call import Call, Options
+from smooth_migrations.console import ConsoleReport
+from smooth_migrations.errors import Interrupted
+from smooth_migrations.protocol.values import OtherAliases
+from smooth_migrations.reversibility import committed_early, irreversible_operations
+
+__all__ = ["Command"]
+
+_REFUSED = 3
+
+
+class Command(migrate.Command):
+    """Django's `migrate`, with its options and its output, inside a call that can be taken back."""
+
+    help = "Applies migrations as migrate does; when anything fails, everything this call did is undone."
+
+    _call: Call | None = None
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add to `migrate`'s options what concerns the undo."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--other-aliases",
+            choices=[str(mode) for mode in OtherAliases],
+            default=str(OtherAliases.ALLOW),
+            help=(
+                "What happens when a migration reaches another database: allow lets its writes join the call, "
+                "to be undone with it; refuse is an error. Defaults to allow."
+            ),
+        )
+
+    def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
+        """Run `migrate`; on any failure undo it, say so, and raise the original error again.
+
+        Raises:
+            CommandError: with `returncode` 3 when something could not be rolled back; nothing ran.
+            BaseException: whatever made the migration fail, after the undo.
+        """
+        if options["plan"] or options["check_unapplied"]:
+            super().handle(*args, **options)
+            return
+        connection = connections[options["database"]]
+        report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+        call = Call(connection, Options(other_aliases=OtherAliases(options["other_aliases"])), report)
+        with _terminated_as_interrupt():
+            try:
+                call.run(lambda: self.move(call, *args, **options))
+            except Interrupted as error:
+                report.detail()
+                raise SystemExit(1) from error
+            except BaseException:
+                report.detail()
+                raise
+            callbacks = call.commit()
+        for callback in callbacks:
+            callback()
+
+    def move(self, call: Call, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
+        """Run Django's command inside a call.
+
+        Args:
+            call: begun by the caller.
+            args: passed through.
+            options: passed through.
+        """
+        connection = connections[options["database"]]
+
+        def refuse(plan: Sequence[tuple[Migration, bool]], using: str, **_kwargs: object) -> None:
+            if using == connection.alias and not options["fake"]:
+                _refuse_irreversible(connection, plan, compensated=call.is_compensated)
+
+        self._call = call
+        pre_migrate.connect(refuse)
+        try:
+            super().handle(*args, **options)
+        finally:
+            pre_migrate.disconnect(refuse)
+            self._call = None
+
+    def migration_progress_callback(
+        self,
+        action: str,
+        migration: Migration | None = None,
+        fake: bool = False,  # noqa: FBT001, FBT002 - Django's
+    ) -> None:
+        """Tell the call first, so that "OK" is printed only for what holds."""
+        if self._call is not None:
+            self._call.progress(action, migration, fake=fake)
+        super().migration_progress_callback(action, migration, fake)
+
+
+def _refuse_irreversible(
+    connection: BaseDatabaseWrapper, plan: Sequence[tuple[Migration, bool]], *, compensated: bool
+) -> None:
+    early = committed_early(plan, holds=connection.features.can_rollback_ddl, compensated=compensated)
+    if not early or plan[0][1]:
+        return
+    # The one way to it that Django's own migrate takes.
+    state = MigrationExecutor(connection)._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    lines = [
+        f"  {migration}: {operation}"
+        for migration in early
+        for operation in irreversible_operations(migration, state, connection)
+    ]
+    if lines:
+        raise CommandError(
+            "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines]), returncode=_REFUSED
+        )
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM raise, so that what was done is undone. Signals belong to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise Interrupted("terminated by SIGTERM")
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

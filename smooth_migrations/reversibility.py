@@ -1,0 +1,87 @@
+"""What could not be taken back, found before anything runs.
+
+Inside one transaction everything can. Only migrations that must be committed before the decision are looked at.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from django.db import DatabaseError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.operations import DeleteModel, RemoveField, SeparateDatabaseAndState
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+__all__ = ["committed_early", "irreversible_operations"]
+
+
+def committed_early(plan: Sequence[tuple[Migration, bool]], *, holds: bool, compensated: bool) -> Sequence[Migration]:
+    """Return the migrations of a plan that become permanent before the call is over.
+
+    Args:
+        plan: (migration, backwards) in order.
+        holds: whether the server rolls DDL back (`features.can_rollback_ddl`).
+        compensated: whether each migration is committed by itself.
+    """
+    migrations = [migration for migration, _backwards in plan]
+    if compensated or not holds:
+        return migrations
+    last = max((index for index, migration in enumerate(migrations) if not migration.atomic), default=-1)
+    return migrations[: last + 1]
+
+
+def irreversible_operations(
+    migration: Migration, state: ProjectState, connection: BaseDatabaseWrapper | None
+) -> Iterator[str]:
+    """Describe the operations of one migration whose reverse would fail or lose something.
+
+    Args:
+        migration: what would run forwards.
+        state: the project's state before it; it is moved past the migration.
+        connection: where to look for rows, or None to expect them everywhere. Only reads.
+    """
+    for operation in migration.operations:
+        for part in _parts(operation):
+            reason = _reason(part, migration.app_label, state, connection)
+            if reason:
+                yield f"{operation.describe()} ({reason})"
+        operation.state_forwards(migration.app_label, state)
+
+
+def _parts(operation: Operation) -> Iterator[Operation]:
+    if isinstance(operation, SeparateDatabaseAndState):
+        for part in operation.database_operations:
+            yield from _parts(part)
+    else:
+        yield operation
+
+
+def _reason(
+    operation: Operation, app_label: str, state: ProjectState, connection: BaseDatabaseWrapper | None
+) -> str | None:
+    if not operation.reversible:
+        return "it has no reverse code"
+    if isinstance(operation, RemoveField):
+        name = operation.model_name_lower
+        what = f"the values of {operation.name} would be lost"
+    elif isinstance(operation, DeleteModel):
+        name = operation.name_lower
+        what = "its rows would be lost"
+    else:
+        return None
+    model = state.models.get((app_label, name))
+    if model is None or connection is None:
+        return what
+    table = model.options.get("db_table") or f"{app_label}_{name}"
+    return what if _has_rows(connection, table) else None
+
+
+def _has_rows(connection: BaseDatabaseWrapper, table: str) -> bool:
+    try:
+        with connection.cursor() as cursor:
+            if table not in connection.introspection.table_names(cursor):
+                return False
+            cursor.execute(f"SELECT 1 FROM {connection.ops.quote_name(table)} LIMIT 1")  # noqa: S608 - quoted
+            return cursor.fetchone() is not None
+    except DatabaseError:
+        return True

@@ -1,0 +1,155 @@
+"""Take back what was committed: reverse operations, newest first.
+
+Used where one transaction cannot hold everything: `atomic = False`, a server that commits at every DDL statement, and
+steps that an earlier phase made permanent.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.protocol.values import Step
+
+__all__ = ["Moved", "OperationLog", "take_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One migration that the call moved: the very instance, since receivers of pre_migrate may have changed it."""
+
+    migration: Migration
+    step: Step
+
+
+def take_back(
+    connection: BaseDatabaseWrapper,
+    moved: Sequence[Moved],
+    *,
+    on_undone: Callable[[Step, float], None],
+) -> None:
+    """Reverse committed steps, newest first, each in a transaction of its own where its migration is atomic.
+
+    States are computed in one pass a run of steps of the same direction. What was only recorded is only unrecorded.
+
+    Args:
+        connection: the target's connection.
+        moved: in the order in which they happened.
+        on_undone: called with each step and its duration in milliseconds.
+
+    Raises:
+        Exception: whatever a reverse operation raises; steps already reported stay undone.
+    """
+    for group in _runs(list(reversed(moved))):
+        started_s = time.monotonic()
+
+        def progress(
+            action: str, migration: Migration | None = None, _fake: object = None, group: Sequence[Moved] = group
+        ) -> None:
+            nonlocal started_s
+            if action in {"apply_start", "unapply_start"}:
+                started_s = time.monotonic()
+            elif action in {"apply_success", "unapply_success"}:
+                step = next(item.step for item in group if item.migration == migration)
+                on_undone(step, (time.monotonic() - started_s) * 1000)
+
+        executor = MigrationExecutor(connection, progress)
+        for item in group:
+            key = (item.step.app, item.step.name)
+            executor.loader.graph.nodes[key] = item.migration
+        plan = [(item.migration, not item.step.backwards) for item in group]
+        executor.migrate([], plan=plan, fake=group[0].step.fake)
+
+
+def _runs(steps: Sequence[Moved]) -> Iterator[Sequence[Moved]]:
+    run: list[Moved] = []
+    for item in steps:
+        if run and (item.step.backwards, item.step.fake) != (run[-1].step.backwards, run[-1].step.fake):
+            yield run
+            run = []
+        run.append(item)
+    if run:
+        yield run
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    operation: Operation
+    backwards: bool
+    before: ProjectState
+    after: ProjectState
+
+
+class OperationLog:
+    """Which operations of one migration outside a transaction have run, so that a broken one can be taken back."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration) -> None:
+        self._connection = connection
+        self._migration = migration
+        self._ran: list[_Ran] = []
+        self._at_work: Operation | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note each operation of the migration as it begins and ends."""
+        watched = list(self._migration.operations)
+        try:
+            for operation in watched:
+                self._watch(operation, "database_forwards", backwards=False)
+                self._watch(operation, "database_backwards", backwards=True)
+            yield
+        finally:
+            for operation in watched:
+                operation.__dict__.pop("database_forwards", None)
+                operation.__dict__.pop("database_backwards", None)
+
+    def take_back(self) -> None:
+        """Reverse the completed operations of the broken migration, newest first, and clear away an invalid index."""
+        self._drop_invalid_index()
+        with self._connection.schema_editor(atomic=self._migration.atomic) as editor:
+            for ran in reversed(self._ran):
+                reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
+                reverse(self._migration.app_label, editor, ran.after, ran.before)
+        self._ran.clear()
+
+    def _watch(self, operation: Operation, method: str, *, backwards: bool) -> None:
+        run = getattr(operation, method)
+
+        def watched(
+            app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        ) -> None:
+            if self._at_work is operation:
+                # Some operations go backwards by calling their own forwards with the states exchanged.
+                run(app_label, editor, from_state, to_state)
+                return
+            self._at_work = operation
+            run(app_label, editor, from_state, to_state)
+            # Django goes on changing the state it handed over, so the log keeps its own.
+            self._ran.append(_Ran(operation, backwards, from_state.clone(), to_state.clone()))
+            self._at_work = None
+
+        # Operations run their database half by calling this method on the instance; a name on the instance comes
+        # before the class's, and is gone again when the migration has ended.
+        operation.__dict__[method] = watched
+
+    def _drop_invalid_index(self) -> None:
+        # CREATE INDEX CONCURRENTLY that fails leaves an index marked invalid (PostgreSQL manual, CREATE INDEX).
+        index = getattr(self._at_work, "index", None)
+        name = getattr(index, "name", None)
+        if self._connection.vendor != "postgresql" or not name:
+            return
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+                "WHERE NOT i.indisvalid AND c.relname = %s AND pg_table_is_visible(c.oid)",
+                [name],
+            )
+            for (qualified,) in cursor.fetchall():
+                cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")

@@ -1,0 +1,163 @@
+"""One transaction around everything: undo is ROLLBACK, lossless, without reverse SQL."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["HeldTransaction", "Limits"]
+
+# Modes that make readers or writers of a table wait (PostgreSQL manual, 13.3.1).
+_STRONG_LOCKS = """
+    SELECT EXISTS (
+        SELECT 1 FROM pg_locks
+        WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted AND relation = ANY(%s::oid[])
+          AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    )
+"""
+_TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long one statement may wait or run, in milliseconds; None leaves the server's own setting."""
+
+    lock_timeout_ms: int | None = None
+    statement_timeout_ms: int | None = None
+
+
+class HeldTransaction:
+    """A transaction that is opened once, checked after each migration and ended later, perhaps much later.
+
+    Only `SET LOCAL` is used, so that nothing is left behind on a session that a pooler gives to somebody else.
+
+    Args:
+        connection: the target's connection; its alias must be free of an open block.
+        limits: time-outs of each statement.
+        application_name: shown in `pg_stat_activity`.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, *, limits: Limits, application_name: str | None = None) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._application_name = application_name
+        self._block: transaction.Atomic | None = None
+        self._had_foreign_keys = False
+        self._existing_tables: list[int] = []
+        self._strong_since_s: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction has begun and has not ended."""
+        return self._block is not None
+
+    @property
+    def locked_ms(self) -> float:
+        """For how long strong locks on tables that existed before have been held, at the most."""
+        return 0.0 if self._strong_since_s is None else (time.monotonic() - self._strong_since_s) * 1000
+
+    def begin(self) -> None:
+        """Open the transaction. Takes no lock."""
+        connection = self._connection
+        if connection.vendor == "sqlite":
+            # PRAGMA foreign_keys does nothing inside a transaction (SQLite manual, pragma.html), and Django's editor
+            # refuses to remake a table while it is on. Its checks still run: check_constraints() after each migration.
+            self._had_foreign_keys = connection.disable_constraint_checking()
+            self._set_busy_timeout(self._limits.lock_timeout_ms)
+        block = transaction.Atomic(connection.alias, savepoint=True, durable=False)
+        block.__enter__()
+        self._block = block
+        self._strong_since_s = None
+        if connection.vendor == "postgresql":
+            self._set_local()
+
+    def checkpoint(self, started_s: float) -> None:
+        """Fire what is deferred to the commit, so that the next migration may alter the same tables.
+
+        Without it PostgreSQL refuses ALTER TABLE with "pending trigger events" (SQLSTATE 55006) where a data migration
+        touched a table with deferred foreign keys. A violation is raised here, at the migration that made it.
+
+        Args:
+            started_s: when the migration began, on the monotonic clock.
+        """
+        if not self.is_open or self._connection.vendor != "postgresql":
+            return
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+            if self._strong_since_s is None and self._existing_tables:
+                cursor.execute(_STRONG_LOCKS, [self._existing_tables])
+                row = cursor.fetchone()
+                if row and row[0]:
+                    self._strong_since_s = started_s
+
+    def commit(self) -> list[Callable[[], None]]:
+        """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.
+
+        Raises:
+            DatabaseError: the transaction is gone; nothing of it is in the database.
+        """
+        connection, block = self._connection, self._take_block()
+        if connection.vendor == "sqlite":
+            # Once decided, a reader is waited for rather than obeyed.
+            self._set_busy_timeout(60_000)
+        callbacks = [entry[1] for entry in connection.run_on_commit]
+        connection.run_on_commit = []
+        lost = connection.needs_rollback or connection.closed_in_transaction
+        try:
+            block.__exit__(None, None, None)
+        finally:
+            self._restore()
+        if lost:
+            # Atomic rolls such a transaction back without a word.
+            raise DatabaseError("the transaction was lost before it could be committed")
+        return callbacks
+
+    def rollback(self) -> None:
+        """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat."""
+        if self._block is None:
+            return
+        block = self._take_block()
+        cause = DatabaseError("rolled back")
+        try:
+            block.__exit__(DatabaseError, cause, None)
+        finally:
+            self._restore()
+
+    def _take_block(self) -> transaction.Atomic:
+        if self._block is None:
+            raise DatabaseError("no transaction is open")
+        block, self._block = self._block, None
+        return block
+
+    def _restore(self) -> None:
+        connection = self._connection
+        if connection.vendor != "sqlite" or connection.connection is None:
+            return
+        if self._had_foreign_keys:
+            connection.enable_constraint_checking()
+        configured_s = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
+        self._set_busy_timeout(int(float(configured_s) * 1000))
+
+    def _set_busy_timeout(self, timeout_ms: int | None) -> None:
+        if timeout_ms is not None:
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {int(timeout_ms)}")
+
+    def _set_local(self) -> None:
+        settings = {
+            "lock_timeout": None if self._limits.lock_timeout_ms is None else str(self._limits.lock_timeout_ms),
+            "statement_timeout": None
+            if self._limits.statement_timeout_ms is None
+            else str(self._limits.statement_timeout_ms),
+            "application_name": self._application_name,
+        }
+        with self._connection.cursor() as cursor:
+            for name, value in settings.items():
+                if value is not None:
+                    cursor.execute("SELECT set_config(%s, %s, true)", [name, value])
+            cursor.execute(_TABLES)
+            row = cursor.fetchone()
+            self._existing_tables = list(row[0] or []) if row else []

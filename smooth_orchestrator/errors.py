@@ -1,0 +1,106 @@
+"""What can go wrong, as users and their pipelines see it: a stable code, an exit code, a message and a hint."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = ["BadValue", "JournalError", "Locked", "Mistake", "PlanInvalid", "Refused", "SmoothError", "WorkerError"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing to mend.
+
+    Args:
+        place: where it stands: `phases[1].databases[0]`, a database's name, a file.
+        message: what is wrong, in the user's words.
+        hint: what to do about it.
+    """
+
+    place: str
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        line = f"{self.place}: {self.message}"
+        return f"{line} ({self.hint})" if self.hint else line
+
+
+class BadValue(ValueError):  # noqa: N818 - the name says it
+    """A written value that cannot stand; whoever knows its place makes a `Mistake` of it.
+
+    Args:
+        message: what is wrong; never the value itself where it may be secret.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SmoothError(Exception):
+    """Root of every error that this program raises on purpose.
+
+    Args:
+        message: one sentence for the user.
+        hint: what to do about it.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class PlanInvalid(SmoothError):  # noqa: N818 - the name says it
+    """The plan cannot be obeyed; nothing has been connected to."""
+
+    code = "plan_invalid"
+    exit_code = 2
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+class Refused(SmoothError):  # noqa: N818 - the name says it
+    """The deploy was refused before it changed anything.
+
+    Args:
+        message: what refused it.
+        findings: each thing that stands in the way, its place being a database's name.
+        hint: what to do about it.
+    """
+
+    code = "refused"
+    exit_code = 3
+
+    def __init__(self, message: str, *, findings: Iterable[Mistake] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class Locked(SmoothError):  # noqa: N818 - the name says it
+    """Another run holds the lease."""
+
+    code = "locked"
+    exit_code = 5
+
+
+class JournalError(SmoothError):
+    """The journal cannot be opened, read or written."""
+
+    code = "journal_error"
+    exit_code = 3
+
+
+class WorkerError(SmoothError):
+    """A worker could not be started, or does not answer as a worker does."""
+
+    code = "worker_error"
+    exit_code = 3

@@ -1,0 +1,46 @@
+"""The coordinator's journal: an append-only record of every run, written before what it announces happens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from smooth_orchestrator.errors import JournalError
+from smooth_orchestrator.journal.base import Journal, JournalUnsureError, Record, RecordKind, RunSummary
+
+__all__ = ["Journal", "JournalUnsureError", "Record", "RecordKind", "RunSummary", "open_journal"]
+
+
+@asynccontextmanager
+async def open_journal(url: str, *, directory: Path) -> AsyncIterator[Journal]:
+    """Open the journal that a plan names, and close it at the end.
+
+    Args:
+        url: `sqlite:///relative/file`, `sqlite:////absolute/file` or `postgresql://user@host/database`.
+        directory: what a relative file is relative to: the plan's directory.
+
+    Raises:
+        JournalError: it cannot be opened, or is of no known kind.
+    """
+    journal = await _open(url, directory)
+    try:
+        yield journal
+    finally:
+        await journal.aclose()
+
+
+async def _open(url: str, directory: Path) -> Journal:
+    # Each kind is imported when asked for: a plan with a journal in a file does not wait for asyncpg.
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
+        from smooth_orchestrator.journal.sqlite import SqliteJournal  # noqa: PLC0415 - see above
+
+        return await SqliteJournal.open(directory / unquote(rest[1:]))
+    if scheme in {"postgresql", "postgres"}:
+        from smooth_orchestrator.journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
+
+        return await PostgresJournal.open(url)
+    raise JournalError(
+        "the journal's address is of no known kind",
+        hint="write sqlite:///relative/file, sqlite:////absolute/file or postgresql://user@host/database",
+    )

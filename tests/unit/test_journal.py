@@ -1,0 +1,14 @@
+import pytest
+
+from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.testing import MemoryJournal
+from tests.support.journal_contract import JournalContract
+
+
+class TestMemoryJournal(JournalContract):
+    """The contract on the fake."""
+
+    @pytest.fixture
+    def journal(self) -> Journal:
+        """Give an empty journal."""
+        return MemoryJournal()

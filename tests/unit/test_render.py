@@ -1,0 +1,173 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+
+from smooth_orchestrator.errors import Mistake
+from smooth_orchestrator.journal import RunSummary
+from smooth_orchestrator.render import print_report, print_runs
+from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+
+STARTED = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ERROR = RunError("IntegrityError", "a row is in the way\nDETAIL: (5)", "23505", "orders.0007_total", "remove it")
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def _database(name: str, outcome: DatabaseOutcome = DatabaseOutcome.COMMITTED) -> DatabaseReport:
+    return DatabaseReport(
+        database=name,
+        project="shop",
+        alias=name,
+        vendor="postgresql",
+        phase="all",
+        tier="held_open",
+        outcome=outcome,
+        applied=("orders.0007_total",) if outcome is DatabaseOutcome.COMMITTED else (),
+    )
+
+
+REPORT = Report(
+    command="deploy",
+    deploy="shop",
+    run_id="r1",
+    outcome=RunOutcome.COMMITTED,
+    started_at=STARTED,
+    duration_ms=812.4,
+    databases=(_database("primary"), _database("analytics", DatabaseOutcome.UNCHANGED)),
+)
+FAILED = replace(
+    REPORT,
+    outcome=RunOutcome.ROLLED_BACK,
+    databases=(
+        _database("primary", DatabaseOutcome.ROLLED_BACK),
+        replace(_database("shard", DatabaseOutcome.FAILED), error=ERROR),
+    ),
+    error=ERROR,
+)
+
+
+def _text(report: Report) -> str:
+    stream = StringIO()
+    print_report(report, stream)
+    return stream.getvalue()
+
+
+def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
+    lines = [line.rstrip() for line in _text(FAILED).splitlines()]
+
+    assert lines == [
+        "database shard, migration orders.0007_total, SQLSTATE 23505",
+        "  a row is in the way",
+        "  DETAIL: (5)",
+        "  hint: remove it",
+        "",
+        "Rolled back: every database is as it was before.",
+        "deploy of shop, run r1: rolled_back, exit 1, 812 ms",
+        "",
+        "database  phase  tier       outcome",
+        "primary   all    held_open  rolled_back",
+        "shard     all    held_open  failed",
+    ]
+
+
+def test_a_success_begins_with_the_state() -> None:
+    assert _text(REPORT).splitlines()[0] == "Done: 1 database changed; 1 database had nothing to do."
+
+
+def test_further_errors_and_mistakes_follow_the_first() -> None:
+    further = RunError("OperationalError", "gone", database="primary")
+    text = _text(replace(FAILED, errors=(further, Mistake("phases[1]", "no such database", "did you mean b?"))))
+
+    assert text.index("a row is in the way") < text.index("database primary\n  gone") < text.index("phases[1]")
+    assert "  hint: did you mean b?" in text
+
+
+@pytest.mark.parametrize("outcome", RunOutcome)
+def test_every_outcome_is_told_in_a_sentence_of_its_own(outcome: RunOutcome) -> None:
+    sentences = {_text(replace(REPORT, outcome=each, databases=())).splitlines()[0] for each in RunOutcome}
+
+    assert _text(replace(REPORT, outcome=outcome, databases=())).splitlines()[0].endswith(".")
+    assert len(sentences) == len(RunOutcome)
+
+
+def test_a_halted_deploy_names_what_stays_changed() -> None:
+    databases = (_database("primary"), _database("shard", DatabaseOutcome.FAILED))
+
+    text = _text(replace(FAILED, databases=databases))
+    assert "Halted: changed and left so: primary; every other database is as it was before." in text
+
+
+def test_an_operator_is_told_which_databases_are_not_settled() -> None:
+    databases = (_database("primary"), _database("shard", DatabaseOutcome.IN_DOUBT))
+
+    text = _text(replace(REPORT, outcome=RunOutcome.NEEDS_OPERATOR, databases=databases))
+    assert "not settled: shard." in text
+
+
+def test_away_from_a_terminal_text_is_plain_and_never_wrapped() -> None:
+    long = "x" * 300
+    text = _text(replace(REPORT, databases=(_database(long), _database(f"{long}y"))))
+
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert sum(long in line for line in text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_is_coloured_unless_no_color_is_set(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, *, coloured: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    print_report(FAILED, terminal)
+
+    assert ("\x1b[" in terminal.getvalue()) is coloured
+
+
+def test_a_message_cannot_drive_a_terminal_or_be_taken_for_markup() -> None:
+    text = _text(replace(FAILED, error=RunError("x", "\x1b[2J [bold]array[1]:smile:")))
+
+    assert r"\x1b[2J [bold]array[1]:smile:" in text
+
+
+def test_runs_are_a_table_of_one_line_each() -> None:
+    stream = StringIO()
+    print_runs(
+        [
+            RunSummary("r3", "shop", "deploy", "d", STARTED),
+            RunSummary(
+                "r2",
+                "shop",
+                "deploy",
+                "d",
+                STARTED,
+                STARTED + timedelta(seconds=2),
+                "rolled_back",
+                1,
+                {"message": "a\nb"},
+            ),
+        ],
+        stream,
+    )
+
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == [
+        "run  command  started                  took   outcome      exit  error",
+        "r3   deploy   2026-03-01 12:00:00 UTC         unfinished",
+        "r2   deploy   2026-03-01 12:00:00 UTC  2.0 s  rolled_back  1     a",
+    ]
+
+
+def test_no_runs_are_said_to_be_none() -> None:
+    stream = StringIO()
+    print_runs([], stream)
+
+    assert stream.getvalue() == "No run has been recorded.\n"
