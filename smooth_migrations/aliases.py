@@ -41,6 +41,7 @@ class Aliases:
         self._bind_default = bind_default
         self._at_work = at_work
         self._joined: dict[str, BaseDatabaseWrapper] = {}
+        self._is_joining = False
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -56,8 +57,10 @@ class Aliases:
             yield
 
     def commit(self) -> None:
-        """Commit what joined. Safe to repeat."""
+        """Commit what joined; while guarded, it joins anew. Safe to repeat."""
         self._end(lambda connection: connection.commit())
+        if self._is_joining:
+            self._join_connected()
 
     def rollback(self) -> None:
         """Roll back what joined. Safe to repeat."""
@@ -99,19 +102,24 @@ class Aliases:
 
     @contextmanager
     def _joining(self) -> Iterator[None]:
-        for connection in self._others():
-            if connection.connection is not None:
-                self._join(connection)
+        self._join_connected()
 
         def joined_on_connect(connection: BaseDatabaseWrapper, **_kwargs: object) -> None:
             if connection is not self._connection:
                 self._join(connection)
 
         connection_created.connect(joined_on_connect)
+        self._is_joining = True
         try:
             yield
         finally:
+            self._is_joining = False
             connection_created.disconnect(joined_on_connect)
+
+    def _join_connected(self) -> None:
+        for connection in self._others():
+            if connection.connection is not None:
+                self._join(connection)
 
     def _join(self, connection: BaseDatabaseWrapper) -> None:
         # Django treats a block on a connection without autocommit as nested (transaction.Atomic.__enter__), so

@@ -273,6 +273,8 @@ class Call:
         undone: list[Moved] = []
 
         def on_undone(step: Step, duration_ms: float) -> None:
+            # What its reverse code wrote elsewhere belongs to this step, whatever becomes of the next.
+            self._aliases.commit()
             undone.append(self._committed.pop())
             self._observer.undone(step, duration_ms, by_rollback=False)
 
@@ -288,11 +290,16 @@ class Call:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Reopen a lost connection before undoing on it, and keep reverse code on its alias."""
+        """Reopen a lost connection before undoing on it, and guard the other aliases from reverse code."""
         if self._connection.connection is not None and not self._connection.is_usable():
             self._connection.close()
-        with self._aliases.guarded():
-            yield
+        try:
+            with self._aliases.guarded():
+                yield
+        except BaseException:
+            self._aliases.rollback()
+            raise
+        self._aliases.commit()
 
     def _forget_caches(self) -> None:
         # Content types that were made inside the transaction do not exist any more.

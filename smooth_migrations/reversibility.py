@@ -12,7 +12,7 @@ from django.db.migrations.operations import DeleteModel, RemoveField, SeparateDa
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-__all__ = ["committed_early", "irreversible_operations"]
+__all__ = ["committed_early", "database_parts", "irreversible_operations"]
 
 
 def committed_early(plan: Sequence[tuple[Migration, bool]], *, holds: bool, compensated: bool) -> Sequence[Migration]:
@@ -41,17 +41,18 @@ def irreversible_operations(
         connection: where to look for rows, or None to expect them everywhere. Only reads.
     """
     for operation in migration.operations:
-        for part in _parts(operation):
+        for part in database_parts(operation):
             reason = _reason(part, migration.app_label, state, connection)
             if reason:
                 yield f"{operation.describe()} ({reason})"
         operation.state_forwards(migration.app_label, state)
 
 
-def _parts(operation: Operation) -> Iterator[Operation]:
+def database_parts(operation: Operation) -> Iterator[Operation]:
+    """Return an operation's database half: itself, or what a SeparateDatabaseAndState carries."""
     if isinstance(operation, SeparateDatabaseAndState):
         for part in operation.database_operations:
-            yield from _parts(part)
+            yield from database_parts(part)
     else:
         yield operation
 

@@ -17,6 +17,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.reversibility import database_parts
 
 __all__ = ["Moved", "OperationLog", "take_back"]
 
@@ -141,15 +142,15 @@ class OperationLog:
 
     def _drop_invalid_index(self) -> None:
         # CREATE INDEX CONCURRENTLY that fails leaves an index marked invalid (PostgreSQL manual, CREATE INDEX).
-        index = getattr(self._at_work, "index", None)
-        name = getattr(index, "name", None)
-        if self._connection.vendor != "postgresql" or not name:
+        if self._connection.vendor != "postgresql" or self._at_work is None:
             return
+        indexes = [getattr(part, "index", None) for part in database_parts(self._at_work)]
+        names = [index.name for index in indexes if index is not None]
         with self._connection.cursor() as cursor:
             cursor.execute(
                 "SELECT c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-                "WHERE NOT i.indisvalid AND c.relname = %s AND pg_table_is_visible(c.oid)",
-                [name],
+                "WHERE NOT i.indisvalid AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)",
+                [names],
             )
             for (qualified,) in cursor.fetchall():
                 cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")

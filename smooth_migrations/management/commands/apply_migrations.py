@@ -62,8 +62,7 @@ class Command(migrate.Command):
             try:
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
-                report.detail()
-                raise SystemExit(1) from error
+                raise CommandError(f"{error}; what was done has been undone") from error
             except BaseException:
                 report.detail()
                 raise
@@ -80,9 +79,13 @@ class Command(migrate.Command):
             options: passed through.
         """
         connection = connections[options["database"]]
+        checked = False
 
         def refuse(plan: Sequence[tuple[Migration, bool]], using: str, **_kwargs: object) -> None:
-            if using == connection.alias and not options["fake"]:
+            nonlocal checked
+            # Django sends the signal once for each app.
+            if using == connection.alias and not options["fake"] and not checked:
+                checked = True
                 _refuse_irreversible(connection, plan, compensated=call.is_compensated)
 
         self._call = call

@@ -1,0 +1,34 @@
+"""The marker row: which run moved this database last, written in the transaction of its migrations."""
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["write_marker"]
+
+_TABLE = "smooth_migrations_marker"
+
+
+def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, epoch: int, digest: str) -> None:
+    """Write the marker of a run, so that a lost answer can be settled by looking.
+
+    The table is made on first use by idempotent DDL, outside any project's migration graph. Called inside the open
+    transaction; one row a run, so repeating it after a retry changes nothing.
+
+    Args:
+        connection: the target's, inside its transaction.
+        run_id: the run.
+        database: the target's name in the plan.
+        epoch: the run's fencing token.
+        digest: the plan's digest.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
+            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name varchar(200) NOT NULL, "
+            "epoch bigint NOT NULL, digest varchar(64) NOT NULL, "
+            "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
+        )
+        cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608 - a constant name
+        cursor.execute(
+            f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest) VALUES (%s, %s, %s, %s)",  # noqa: S608
+            [run_id, database, epoch, digest],
+        )

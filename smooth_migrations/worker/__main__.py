@@ -1,0 +1,73 @@
+"""`python -m smooth_migrations.worker --fd N`: started by a coordinator, in the project's directory."""
+
+import argparse
+import os
+import platform
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from smooth_migrations import __version__, protocol
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Set Django up, say hello, and serve until the coordinator is gone."""
+    parser = argparse.ArgumentParser(prog="smooth_migrations.worker")
+    parser.add_argument("--fd", type=int, required=True)
+    connection = socket.socket(fileno=parser.parse_args().fd)
+    connection.set_inheritable(False)
+    # The coordinator decides what a Ctrl-C or a SIGTERM means; it tells the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        hello = _hello()
+    except BaseException as error:  # noqa: BLE001 - settings are the user's code: importing them may raise anything
+        connection.sendall(protocol.encode(_cannot_start(error)))
+        return 3
+    from smooth_migrations.worker.loop import serve  # noqa: PLC0415 - needs Django, which is set up by now
+
+    serve(connection, hello)
+    return 0
+
+
+def _hello() -> protocol.Hello:
+    import django  # noqa: PLC0415 - the project's interpreter may lack it, and that is an answer
+
+    django.setup()
+    from smooth_migrations.worker.facts import database_facts, has_routers  # noqa: PLC0415 - needs settings
+
+    return protocol.Hello(
+        protocol=protocol.PROTOCOL,
+        pid=os.getpid(),
+        python=platform.python_version(),
+        django=django.get_version(),
+        version=__version__,
+        databases=database_facts(),
+        has_routers=has_routers(),
+    )
+
+
+def _cannot_start(error: BaseException) -> protocol.Failed:
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    hint = None
+    if isinstance(error, ModuleNotFoundError) and error.name == "django":
+        message = f"the interpreter {sys.executable} has no Django"
+        hint = f"{sys.executable} -m pip install smooth-orchestrator"
+    else:
+        message = f"the settings {settings!r} could not be loaded: {type(error).__name__}: {error}"
+    return protocol.Failed(id=0, error=protocol.ErrorInfo("worker_cannot_start", message, hint=hint))
+
+
+def _run() -> NoReturn:
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that a project started must not keep the worker alive.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _run()

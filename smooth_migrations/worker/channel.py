@@ -1,0 +1,81 @@
+"""The worker's end of the conversation: a socket of its own, so that what migrations print cannot break it."""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from smooth_migrations.protocol import Command, Event, ProtocolError, decode, encode
+
+__all__ = ["Channel", "mark_output"]
+
+_CHUNK_BYTES = 65_536
+
+
+class Channel:
+    """Commands in, events out.
+
+    A thread reads, so that a command may interrupt the one at work. Commands for the main thread wait in order;
+    the end of the conversation waits behind them, so that everything already asked for is still done.
+
+    Args:
+        connection: the socket that the coordinator handed down.
+        beside: takes a command at once, in the reading thread, and says whether it did.
+        ended: called in the reading thread when the coordinator is gone.
+    """
+
+    def __init__(
+        self, connection: socket.socket, *, beside: Callable[[Command], bool], ended: Callable[[], None]
+    ) -> None:
+        self._socket = connection
+        self._beside = beside
+        self._ended = ended
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._read, name="smooth-channel", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def next(self) -> Command | None:
+        """Wait for the next command; None means that there will be none."""
+        return self._commands.get()
+
+    def say(self, event: Event) -> None:
+        """Send one event. A coordinator that is gone is noticed by the reading thread, not here."""
+        with self._writing:
+            try:
+                self._socket.sendall(encode(event))
+            except OSError:
+                return
+
+    def _read(self) -> None:
+        buffer = b""
+        try:
+            while chunk := self._socket.recv(_CHUNK_BYTES):
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    message = decode(line)
+                    if isinstance(message, Command) and not self._beside(message):
+                        self._commands.put(message)
+        except (OSError, ProtocolError):
+            pass  # a broken conversation ends like a closed one
+        finally:
+            self._commands.put(None)
+            self._ended()
+
+
+def mark_output(database: str | None, migration: str | None) -> None:
+    """Write into stdout and stderr which database and migration the following lines belong to.
+
+    In-band, so that it holds for what a dying process or its children leave in the pipe.
+    """
+    marker = b"\n\x00" + json.dumps({"database": database, "migration": migration}).encode() + b"\n"
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for descriptor in (1, 2):
+        os.write(descriptor, marker)

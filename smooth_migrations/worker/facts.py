@@ -1,0 +1,81 @@
+"""What a project's settings say about its databases, without connecting to any."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.protocol import DatabaseFacts
+
+__all__ = ["database_facts", "has_routers"]
+
+# psycopg's OPTIONS that mean nothing to the server's answers to us.
+_IGNORED = frozenset(
+    {"assume_role", "isolation_level", "pool", "server_side_binding", "client_encoding", "prepare_threshold"}
+)
+_SSL = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
+
+
+def database_facts() -> tuple[DatabaseFacts, ...]:
+    """Describe each entry of `settings.DATABASES`."""
+    return tuple(_facts())
+
+
+def has_routers() -> bool:
+    """Return whether the project has DATABASE_ROUTERS."""
+    return bool(settings.DATABASE_ROUTERS)
+
+
+def _facts() -> Iterator[DatabaseFacts]:
+    for alias in connections:
+        connection = connections[alias]
+        yield DatabaseFacts(
+            alias=alias,
+            vendor=connection.vendor,
+            identity=_identity(connection),
+            mirror=bool(connection.settings_dict.get("TEST", {}).get("MIRROR")),
+            asyncpg=_asyncpg(connection),
+        )
+
+
+def _identity(connection: BaseDatabaseWrapper) -> str:
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        name = str(values["NAME"])
+        return f"sqlite:{name}:{connection.alias}" if ":memory:" in name else f"sqlite:{Path(name).resolve()}"
+    host, port = values.get("HOST") or "localhost", values.get("PORT") or _DEFAULT_PORTS.get(connection.vendor, "")
+    service = values.get("OPTIONS", {}).get("service", "")
+    return f"{connection.vendor}:{service}{_canonical(host)}:{port}/{values.get('NAME') or ''}"
+
+
+_DEFAULT_PORTS = {"postgresql": "5432", "mysql": "3306"}
+
+
+def _canonical(host: str) -> str:
+    return "localhost" if host in {"127.0.0.1", "::1", "localhost"} else host.lower()
+
+
+def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
+    """Translate for `asyncpg.connect`, or return None where an option has no like there."""
+    if connection.vendor != "postgresql":
+        return None
+    values = connection.settings_dict
+    options = {key: value for key, value in values.get("OPTIONS", {}).items() if key not in _IGNORED}
+    if "service" in options or "passfile" in options or options.keys() & (_SSL - {"sslmode"}):
+        return None
+    translated: dict[str, Any] = {
+        "host": values.get("HOST") or None,
+        "port": int(values["PORT"]) if values.get("PORT") else None,
+        "database": values.get("NAME") or "postgres",
+        "user": values.get("USER") or None,
+        "password": values.get("PASSWORD") or None,
+    }
+    if "sslmode" in options:
+        translated["ssl"] = options.pop("sslmode")
+    options.pop("connect_timeout", None)
+    options.pop("application_name", None)
+    options.pop("options", None)
+    return None if options else {key: value for key, value in translated.items() if value is not None}

@@ -1,0 +1,131 @@
+"""What would run on a database and what stands in its way. Reads only."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.db import Error, NotSupportedError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.db.migrations.executor import MigrationExecutor
+
+from smooth_migrations.classification import Effects, effects
+from smooth_migrations.errors import sqlstate_of
+from smooth_migrations.protocol import MigrationFinding, PendingMigration, TargetReport
+from smooth_migrations.reversibility import irreversible_operations
+
+__all__ = ["inspect"]
+
+
+def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
+    """Describe one database: what is recorded, what is pending, and every finding at once.
+
+    Args:
+        command_id: of the command that asked.
+        connection: the alias to look at. Only reads; takes no lock beyond those of SELECT.
+    """
+    vendor = connection.vendor
+    try:
+        connection.ensure_connection()
+        version = ".".join(str(part) for part in connection.get_database_version())
+    except (Error, NotSupportedError) as error:
+        finding = MigrationFinding("unreachable", _first_line(error), sqlstate=sqlstate_of(error))
+        return TargetReport(id=command_id, vendor=vendor, server_version="", findings=(finding,))
+    findings = list(_server_findings(connection))
+    try:
+        executor = MigrationExecutor(connection)
+        findings += _history_findings(executor, connection)
+        plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+        pending = tuple(_pending(executor, plan, connection))
+    except Exception as error:  # noqa: BLE001 - migrations are the user's code: importing them may raise anything
+        findings.append(MigrationFinding("unloadable", f"{type(error).__name__}: {_first_line(error)}"))
+        return TargetReport(id=command_id, vendor=vendor, server_version=version, findings=tuple(findings))
+    applied = executor.loader.applied_migrations
+    return TargetReport(
+        id=command_id,
+        vendor=vendor,
+        server_version=version,
+        fresh=not applied,
+        applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
+        pending=pending,
+        findings=tuple(findings),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _server_findings(connection: BaseDatabaseWrapper) -> Iterator[MigrationFinding]:
+    try:
+        connection.check_database_version_supported()
+    except NotSupportedError as error:
+        yield MigrationFinding("unsupported_version", _first_line(error))
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, "
+                "current_schema(), current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
+            )
+            read_only, schema, may_create = cursor.fetchone() or (False, None, True)
+        if read_only:
+            yield MigrationFinding("read_only", "the server accepts no writes", hint="name the primary in DATABASES")
+        elif not may_create:
+            user = connection.settings_dict["USER"]
+            yield MigrationFinding(
+                "unprivileged",
+                f"the role {user!r} may not create tables in the schema {schema or '(none)'!r}",
+                hint=f"GRANT CREATE ON SCHEMA {schema or 'public'} TO {user}",
+            )
+    elif connection.vendor == "sqlite":
+        path = Path(str(connection.settings_dict["NAME"]))
+        if path.is_absolute() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            yield MigrationFinding("read_only", f"{path} or its directory is not writable")
+
+
+def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapper) -> Iterator[MigrationFinding]:
+    loader = executor.loader
+    for app, names in sorted(loader.detect_conflicts().items()):
+        yield MigrationFinding(
+            "conflict",
+            f"the migrations of {app} have several leaves: {', '.join(sorted(names))}",
+            hint="manage.py makemigrations --merge",
+        )
+    try:
+        loader.check_consistent_history(connection)
+    except InconsistentMigrationHistory as error:
+        yield MigrationFinding("inconsistent_history", str(error))
+    replaced = {key for migration in loader.disk_migrations.values() for key in migration.replaces}
+    for app, name in sorted(set(loader.applied_migrations) - set(loader.disk_migrations) - replaced):
+        if app in loader.migrated_apps:
+            yield MigrationFinding(
+                "missing_file",
+                f"{app}.{name} is recorded as applied, and its file is missing",
+                hint=f"deploy the release that has it, or manage.py migrate {app} --prune",
+            )
+
+
+def _pending(
+    executor: MigrationExecutor, plan: list[Migration], connection: BaseDatabaseWrapper
+) -> Iterator[PendingMigration]:
+    if not plan:
+        return
+    # The one way to this state that Django's own migrate takes.
+    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    existing = set(state.models)
+    for migration in plan:
+        effect = Effects()
+        before = state.clone()
+        for operation in migration.operations:
+            effect += effects(operation, migration.app_label, state, existing)
+            operation.state_forwards(migration.app_label, state)
+        yield PendingMigration(
+            migration=f"{migration.app_label}.{migration.name}",
+            atomic=bool(migration.atomic) and connection.features.can_rollback_ddl,
+            operations=tuple(operation.describe() for operation in migration.operations),
+            destructive=effect.destructive,
+            unsafe=effect.unsafe,
+            irreversible=tuple(irreversible_operations(migration, before, connection)),
+            locks=effect.locks,
+        )

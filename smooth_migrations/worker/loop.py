@@ -1,0 +1,127 @@
+"""The worker's main loop: one command at a time, what can wait for nobody beside it."""
+
+import signal
+import socket
+import threading
+from typing import NoReturn
+
+from django.db import Error, connections
+
+from smooth_migrations import protocol
+from smooth_migrations.errors import Interrupted, describe
+from smooth_migrations.worker.channel import Channel, mark_output
+from smooth_migrations.worker.inspection import inspect
+from smooth_migrations.worker.moves import Moves
+
+__all__ = ["serve"]
+
+
+def serve(connection: socket.socket, hello: protocol.Hello) -> None:
+    """Say hello and obey until the coordinator says stop or is gone; then roll back what is held."""
+    _Loop(connection).run(hello)
+
+
+class _Loop:
+    def __init__(self, connection: socket.socket) -> None:
+        self._channel = Channel(connection, beside=self._beside, ended=self._interrupt)
+        self._moves = Moves(self._channel.say)
+        self._at_work: protocol.Command | None = None
+        self._cancelled: set[int] = set()
+        self._lock = threading.Lock()
+
+    def run(self, hello: protocol.Hello) -> None:
+        signal.signal(signal.SIGUSR1, self._raise_interrupt)
+        self._channel.say(hello)
+        self._channel.start()
+        while (command := self._channel.next()) is not None and not isinstance(command, protocol.Stop):
+            self._channel.say(self._obey(command))
+        self._moves.rollback_all()
+        connections.close_all()
+
+    def _obey(self, command: protocol.Command) -> protocol.Event:
+        mark_output(command.database, None)
+        try:
+            return self._answer(command)
+        except Exception as error:  # noqa: BLE001 - a worker answers every command
+            return protocol.Failed(id=command.id, error=describe(error), restored=False)
+        finally:
+            mark_output(None, None)
+
+    def _answer(self, command: protocol.Command) -> protocol.Event:
+        answer: protocol.Event
+        match command:
+            case protocol.Inspect():
+                answer = inspect(command.id, connections[command.alias])
+            case protocol.Apply():
+                answer = self._apply(command)
+            case protocol.Commit():
+                answer = self._moves.commit(command)
+            case protocol.Rollback():
+                answer = self._moves.rollback(command)
+            case protocol.Undo():
+                answer = self._moves.undo(command)
+            case _:
+                error = protocol.ErrorInfo("unknown_command", f"a worker does not know {command.type}")
+                answer = protocol.Failed(id=command.id, error=error)
+        return answer
+
+    def _apply(self, command: protocol.Apply) -> protocol.Event:
+        with self._lock:
+            if command.id in self._cancelled:
+                error = protocol.ErrorInfo("interrupted", "cancelled before it began")
+                return protocol.Failed(id=command.id, error=error)
+            self._at_work = command
+        try:
+            return self._moves.apply(command)
+        except Interrupted as error:
+            # It came in the moment after the move had ended.
+            undo = protocol.Rollback(id=command.id, database=command.database, alias=command.alias)
+            self._moves.rollback(undo)
+            return protocol.Failed(id=command.id, error=describe(error))
+        finally:
+            with self._lock:
+                self._at_work = None
+
+    # --- in the reading thread --------------------------------------------------------------------------------------
+
+    def _beside(self, command: protocol.Command) -> bool:
+        match command:
+            case protocol.Fetch():
+                self._channel.say(_fetch(command))
+            case protocol.Cancel():
+                with self._lock:
+                    self._cancelled.add(command.cancels)
+                    at_work = self._at_work
+                if at_work is not None and at_work.id == command.cancels:
+                    self._interrupt()
+            case _:
+                return False
+        return True
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if self._at_work is None:
+                return
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _raise_interrupt(self, _number: int, _frame: object) -> None:
+        if self._at_work is not None:
+            # Once is enough: the undo that follows must not be interrupted.
+            self._at_work = None
+            _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    raise Interrupted("interrupted by the coordinator")
+
+
+def _fetch(command: protocol.Fetch) -> protocol.Event:
+    # Django's connections belong to a thread, so this is one beside the main thread's.
+    try:
+        with connections[command.alias].cursor() as cursor:
+            cursor.execute(command.sql)
+            names = [column[0] for column in cursor.description or ()]
+            rows = tuple(dict(zip(names, row, strict=True)) for row in cursor.fetchall())
+    except Error as error:
+        return protocol.Failed(id=command.id, error=describe(error))
+    return protocol.Rows(id=command.id, rows=rows)

@@ -1,0 +1,204 @@
+"""What a worker does to its targets: apply and hold, commit, roll back, undo."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+
+from smooth_migrations import protocol
+from smooth_migrations.call import Call, Options
+from smooth_migrations.errors import describe
+from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
+from smooth_migrations.marker import write_marker
+from smooth_migrations.protocol import Step
+from smooth_migrations.undo.steps import Moved, take_back
+from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.worker.channel import mark_output
+
+__all__ = ["Moves"]
+
+_QUIET = {
+    "app_label": None,
+    "migration_name": None,
+    "interactive": False,
+    "fake": False,
+    "fake_initial": False,
+    "plan": False,
+    "run_syncdb": False,
+    "check_unapplied": False,
+    "prune": False,
+    "verbosity": 0,
+}
+
+
+class Moves:
+    """The calls that this worker holds, by database.
+
+    Args:
+        say: sends one event.
+    """
+
+    def __init__(self, say: Callable[[protocol.Event], None]) -> None:
+        self._say = say
+        self._held: dict[str, tuple[Call, protocol.Apply]] = {}
+
+    def apply(self, command: protocol.Apply) -> protocol.Event:
+        """Run every pending migration and hold the result."""
+        connection = connections[command.alias]
+        call = Call(connection, _options(command, compensated=command.compensated), _Reporter(self._say, command))
+
+        def move() -> None:
+            ApplyMigrations().move(call, database=command.alias, **_QUIET)
+            if call.steps:
+                write_marker(connection, command.run_id, command.database, command.epoch, command.digest)
+
+        try:
+            with connection.execute_wrapper(_Pulse(self._say, command.id)):
+                call.run(move)
+        except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
+            return self._failed(command, call, error)
+        self._held[command.database] = (call, command)
+        return protocol.Done(id=command.id, steps=call.steps, committed=len(call.committed), locked_ms=call.locked_ms)
+
+    def commit(self, command: protocol.Commit) -> protocol.Event:
+        """Make what is held permanent."""
+        held = self._held.pop(command.database, None)
+        if held is None:
+            return _nothing_held(command)
+        call, _apply = held
+        locked_ms = call.locked_ms
+        try:
+            callbacks = call.commit()
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            return protocol.Failed(id=command.id, error=describe(error))
+        for callback in callbacks:
+            callback()
+        return protocol.Done(id=command.id, steps=call.steps, committed=len(call.steps), locked_ms=locked_ms)
+
+    def rollback(self, command: protocol.Rollback) -> protocol.Event:
+        """Take back what is held, and what was committed step by step."""
+        held = self._held.pop(command.database, None)
+        if held is None:
+            return protocol.Done(id=command.id)
+        call, _apply = held
+        try:
+            undone = call.rollback()
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=call.committed)
+        return protocol.Done(id=command.id, unapplied=undone)
+
+    def undo(self, command: protocol.Undo) -> protocol.Event:
+        """Take committed steps back that another worker, or an earlier phase, made."""
+        connection = connections[command.alias]
+        reporter = _Reporter(self._say, command)
+        undone: list[Step] = []
+
+        def on_undone(step: Step, duration_ms: float) -> None:
+            undone.append(step)
+            reporter.undone(step, duration_ms, by_rollback=False)
+
+        try:
+            nodes = MigrationExecutor(connection).loader.disk_migrations
+            moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
+            take_back(connection, moved, on_undone=on_undone)
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            remaining = command.steps[: len(command.steps) - len(undone)]
+            reporter.undo_failed(remaining[-1], error)
+            return protocol.Failed(
+                id=command.id, error=describe(error), restored=False, unapplied=tuple(undone), remaining=remaining
+            )
+        return protocol.Done(id=command.id, unapplied=tuple(undone))
+
+    def rollback_all(self) -> None:
+        """Take back whatever is still held; the coordinator is gone or has done with this worker."""
+        for database, (call, command) in list(self._held.items()):
+            del self._held[database]
+            try:
+                call.rollback()
+            except Exception as error:  # noqa: BLE001 - the others are still to be rolled back
+                self._say(protocol.UnapplyFailed(id=command.id, step=call.committed[-1], error=describe(error)))
+
+    def _failed(self, command: protocol.Apply, call: Call, error: BaseException) -> protocol.Failed:
+        at_work = str(call.at_work) if call.at_work else None
+        info = replace(describe(error), migration=at_work)
+        restored = not call.committed and not info.causes
+        return protocol.Failed(id=command.id, error=info, restored=restored, remaining=call.committed)
+
+
+def _nothing_held(command: protocol.Command) -> protocol.Failed:
+    error = protocol.ErrorInfo("nothing_held", f"no open transaction is held on {command.database}")
+    return protocol.Failed(id=command.id, error=error)
+
+
+def _options(command: protocol.Apply, *, compensated: bool) -> Options:
+    return Options(
+        limits=Limits(command.lock_timeout_ms, command.statement_timeout_ms),
+        lock_retries=command.lock_retries,
+        compensated=compensated,
+        bind_default=command.bind_default,
+        other_aliases=command.other_aliases,
+        application_name=f"smooth:{command.run_id}:{command.alias}",
+    )
+
+
+class _Reporter:
+    """Tells the coordinator what a call does, and marks the output of each migration."""
+
+    def __init__(self, say: Callable[[protocol.Event], None], command: protocol.Apply | protocol.Undo) -> None:
+        self._say = say
+        self._command = command
+
+    def began(self, connection: BaseDatabaseWrapper) -> None:
+        info = getattr(connection.connection, "info", None)
+        if connection.vendor == "postgresql" and info is not None:
+            self._say(protocol.Session(id=self._command.id, backend_pid=info.backend_pid))
+
+    def started(self, step: Step, _migration: Migration) -> None:
+        mark_output(self._command.database, step.name)
+        self._say(protocol.MigrationStarted(id=self._command.id, step=step))
+
+    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
+        self._say(
+            protocol.MigrationApplied(id=self._command.id, step=step, duration_ms=duration_ms, committed=committed)
+        )
+        mark_output(self._command.database, None)
+
+    def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
+        if step is not None:
+            info = describe(error, migration=str(step))
+            self._say(protocol.MigrationFailed(id=self._command.id, step=step, duration_ms=duration_ms, error=info))
+
+    def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
+        if not by_rollback:
+            self._say(protocol.MigrationUnapplied(id=self._command.id, step=step, duration_ms=duration_ms))
+
+    def undo_failed(self, step: Step, error: BaseException) -> None:
+        self._say(protocol.UnapplyFailed(id=self._command.id, step=step, error=describe(error)))
+
+    def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
+        self._say(
+            protocol.LockRetry(id=self._command.id, attempt=attempt, delay_ms=delay_s * 1000, error=describe(error))
+        )
+
+
+class _Pulse:
+    """A sign of life after a statement, at most one a second: what tells slow work from a worker that hangs."""
+
+    def __init__(self, say: Callable[[protocol.Event], None], command_id: int) -> None:
+        self._say = say
+        self._command_id = command_id
+        self._statements = 0
+        self._said_s = time.monotonic()
+
+    def __call__(self, execute: Callable[..., Any], sql: str, params: object, many: object, context: object) -> Any:  # noqa: ANN401 - Django's wrapper protocol
+        result = execute(sql, params, many, context)
+        self._statements += 1
+        if time.monotonic() - self._said_s > 1.0:
+            self._said_s = time.monotonic()
+            self._say(protocol.Progress(id=self._command_id, statements=self._statements))
+        return result

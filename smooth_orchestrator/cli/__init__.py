@@ -1,0 +1,88 @@
+"""The command line. What is slow to import is imported by the command that needs it."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from smooth_orchestrator import __version__
+from smooth_orchestrator.cli.deploying import check, deploy, plan
+from smooth_orchestrator.cli.group import DeployByDefault
+from smooth_orchestrator.cli.history import report, runs, status
+from smooth_orchestrator.cli.schema import schema
+
+__all__ = ["main"]
+
+_NAME: Final = "smooth-orchestrate"
+
+_HELP: Final = f"""Deploy schema changes to every Django database at once, or to none.
+
+`{_NAME} PLAN` is `{_NAME} deploy PLAN`. Reports go to stdout, logs to stderr.
+"""
+
+_EPILOG: Final = f"""\b
+Exit codes:
+  0  done, or nothing to do
+  1  failed, and every database is as it was before
+  2  usage or plan error; no database was touched
+  3  refused before anything was changed
+  4  needs an operator; the report says where
+  5  another run is at work
+
+\b
+Shell completion, for bash (zsh and fish likewise):
+  eval "$(_SMOOTH_ORCHESTRATE_COMPLETE=bash_source {_NAME})"
+"""
+
+_group: Final = click.version_option(__version__, prog_name=_NAME)(
+    DeployByDefault(
+        name=_NAME,
+        help=_HELP,
+        epilog=_EPILOG,
+        commands=[deploy, plan, check, status, runs, report, schema],
+    )
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: its words, without the program's name; the process's own unless given.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if argv is None else [*argv]
+    try:
+        code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
+    except click.UsageError as error:
+        if "--json" in words:
+            return _report_misuse(error)
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        return 1
+    return code
+
+
+def _report_misuse(error: click.UsageError) -> int:
+    from smooth_orchestrator.cli.execution import write_report  # noqa: PLC0415 - most command lines are right
+    from smooth_orchestrator.cli.options import new_run_id  # noqa: PLC0415 - the same
+    from smooth_orchestrator.errors import Mistake  # noqa: PLC0415 - the same
+    from smooth_orchestrator.report import Report, RunOutcome  # noqa: PLC0415 - the same
+
+    command = error.ctx.info_name if error.ctx and error.ctx.parent else None
+    misuse = Report(
+        command=command or "deploy",
+        deploy=None,
+        run_id=new_run_id(),
+        outcome=RunOutcome.INVALID,
+        started_at=datetime.now(UTC),
+        duration_ms=0.0,
+        errors=(Mistake("command line", error.format_message()),),
+    )
+    return write_report(misuse, as_json=True)

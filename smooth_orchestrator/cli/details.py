@@ -1,0 +1,59 @@
+"""What `plan`, `check` and `status` have to say of each database, as text below the report."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from smooth_orchestrator.console import printable
+from smooth_orchestrator.errors import Mistake
+from smooth_orchestrator.report import DatabaseReport, Report
+
+__all__ = ["print_details"]
+
+
+def print_details(report: Report, stream: TextIO) -> None:
+    """Write what a report's databases know beyond its table; nothing when they know no more."""
+    for database in report.databases:
+        lines = [*_lines(database)]
+        if lines:
+            stream.write(printable("\n".join(["", _title(database), *(f"  {line}" for line in lines)])) + "\n")
+
+
+def _title(database: DatabaseReport) -> str:
+    words = (database.database, database.tier, database.extra.get("tier_reason"))
+    return "  ".join(word for word in words if word)
+
+
+def _lines(database: DatabaseReport) -> Iterator[str]:
+    extra = database.extra
+    for migration in extra.get("migrations", ()):
+        yield from _migration(migration)
+    for finding in extra.get("findings", ()):
+        yield f"finding: {_finding(finding)}"
+    if "pending" in extra:
+        yield f"pending: {', '.join(extra['pending']) or 'none'}"
+        yield from (f"to finalise: {operation}" for operation in database.contract_pending)
+    if extra.get("last_run"):
+        yield f"last run: {_value(extra['last_run'])}"
+    if extra.get("in_doubt"):
+        yield f"in doubt: {_value(extra['in_doubt'])}"
+
+
+def _migration(migration: Mapping[str, Any]) -> Iterator[str]:
+    yield migration["migration"] + ("" if migration["reversible"] else "  (not reversible)")
+    yield from (f"  expand: {operation}" for operation in migration["expand"])
+    yield from (f"  contract: {operation}" for operation in migration["contract"])
+    yield from (f"  lock: {lock}" for lock in migration["locks"])
+
+
+def _finding(finding: object) -> str:
+    if isinstance(finding, Mapping):
+        return str(Mistake(finding.get("code") or finding["place"], finding["message"], finding.get("hint")))
+    return str(finding)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+    if isinstance(value, list):
+        return "; ".join(_value(item) for item in value)
+    return str(value)

@@ -1,0 +1,41 @@
+"""`smooth-orchestrate PLAN`: the command that need not be named."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["DeployByDefault"]
+
+_DEFAULT: Final = "deploy"
+
+
+class DeployByDefault(click.Group):
+    """Commands in the order given; a first word that is none of them is the plan of a deploy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a deploy's life, not of the alphabet."""
+        del ctx
+        return [*self.commands]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the words name, or `deploy` for a plan."""
+        word = args[0]
+        if word in self.commands or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        if not Path(word).exists() and (meant := _nearest(word, self.commands)):
+            ctx.fail(f'There is no command, and no plan, "{word}". Did you mean "{meant}"?')
+        return _DEFAULT, self.commands[_DEFAULT], args
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands, and files for the plan of a deploy."""
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+
+def _nearest(word: str, names: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(word, names, n=1)), None)

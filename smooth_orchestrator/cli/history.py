@@ -1,0 +1,74 @@
+"""The commands that say how the databases are and what earlier runs did."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from smooth_orchestrator.cli.options import Invocation, takes_plan
+
+if TYPE_CHECKING:
+    from smooth_orchestrator.config import PlanFile
+    from smooth_orchestrator.journal.base import RunSummary
+    from smooth_orchestrator.report import Report
+    from smooth_orchestrator.secrets import Masker
+
+__all__ = ["report", "runs", "status"]
+
+# Imports stand within the commands for the reason given in `smooth_orchestrator.cli.deploying`.
+
+
+@click.command
+@takes_plan
+def status(invocation: Invocation) -> int:
+    """Show every database: its last run, and what is pending or in doubt."""
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+    async def work(file: "PlanFile", masker: "Masker") -> "Report":
+        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+
+        return await runner.status(file, run_id=invocation.run_id, masker=masker)
+
+    return execution.report(invocation, work)
+
+
+@click.command
+@takes_plan
+def runs(invocation: Invocation) -> int:
+    """List the deploy's runs."""
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+    async def work(file: "PlanFile", masker: "Masker") -> tuple["RunSummary", ...]:
+        del masker
+        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+
+        return await runner.runs(file)
+
+    def show(found: tuple["RunSummary", ...], masker: "Masker") -> int:
+        from smooth_orchestrator.render import print_runs  # noqa: PLC0415 - see above
+        from smooth_orchestrator.report import runs_to_dict  # noqa: PLC0415 - see above
+
+        if invocation.as_json:
+            execution.write_json(masker.mask(runs_to_dict(found)))
+        else:
+            masked = [replace(run, error=masker.mask(run.error)) for run in found]
+            execution.write(lambda stream: print_runs(masked, stream))
+        return 0
+
+    return execution.execute(invocation, work, show)
+
+
+@click.command
+@click.option("--run", metavar="RUN", help="The run; the last one unless given.")
+@takes_plan
+def report(invocation: Invocation, run: str | None) -> int:
+    """Show the report of one run; the exit code is that run's."""
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+    async def work(file: "PlanFile", masker: "Masker") -> "Report":
+        del masker
+        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+
+        return await runner.report(file, run_id=run)
+
+    return execution.report(invocation, work)

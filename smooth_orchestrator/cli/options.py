@@ -1,0 +1,92 @@
+"""What every command that takes a plan takes beside it."""
+
+import functools
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+__all__ = ["Invocation", "new_run_id", "takes_plan"]
+
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
+_LOG_FORMATS: Final = ("auto", "json", "console")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One command as it was asked for.
+
+    Args:
+        command: its name.
+        plan: the plan file.
+        as_json: whether stdout gets the machine report.
+        log_format: how log lines on stderr look.
+        log_level: the least level that is logged.
+        log_file: a file that gets every log line too.
+        run_id: the run's id, the caller's or a new one.
+    """
+
+    command: str
+    plan: Path
+    as_json: bool
+    log_format: str
+    log_level: str
+    log_file: Path | None
+    run_id: str
+
+
+def new_run_id() -> str:
+    """Return an id that no other run has; ids sort by the second in which they were made."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return new_run_id()
+    if not _RUN_ID.fullmatch(value):
+        raise click.BadParameter("write 1 to 64 letters, digits, dots, - and _")
+    return value
+
+
+_FILE: Final = click.Path(path_type=Path)
+
+# The last one is shown first.
+_PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
+    click.option("--no-progress", is_flag=True, expose_value=False, help="Show no progress on stderr."),
+    click.option("--run-id", metavar="ID", callback=_check_run_id, help="Name the run; a new name unless given."),
+    click.option(
+        "--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True, help="The least level logged."
+    ),
+    click.option("--log-file", type=_FILE, metavar="FILE", help="Append every log line to a file too, as JSON."),
+    click.option(
+        "--log-format",
+        type=click.Choice(_LOG_FORMATS),
+        default="auto",
+        show_default=True,
+        help="How log lines look; auto is JSON unless stderr is a terminal.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Write the machine report to stdout."),
+    click.argument("plan", type=_FILE),
+)
+
+
+def takes_plan(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command PLAN and the options of every command, and call it with an `Invocation`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> int:  # noqa: ANN401 - what click makes of the command line
+        own = {name: given.pop(name) for name in Invocation.__slots__ if name in given}
+        invocation = Invocation(command=click.get_current_context().info_name or "", **own)
+        return function(invocation, **given)
+
+    for parameter in _PARAMETERS:
+        parameter(command)
+    return command

@@ -1,0 +1,91 @@
+"""The one row that makes a deploy: written before the first commit, obeyed by everything after it."""
+
+import time
+from collections.abc import Sequence
+
+import anyio
+
+from smooth_migrations.protocol import Commit, Done, ErrorInfo, Failed
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import Decision, EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.phases import apply_target
+from smooth_orchestrator.run import Run, Stage, TargetRun
+
+__all__ = ["commit_everywhere", "decide"]
+
+_PAUSE_S = 0.2
+
+
+async def decide(run: Run, decision: Decision, *, scope: str) -> None:
+    """Write the decision, durably, before anything obeys it.
+
+    Raises:
+        JournalError: it could not be written; then nothing is decided.
+    """
+    await run.journal.append(run.run_id, RecordKind.DECISION, data={"decision": str(decision), "scope": scope})
+    get_logger().info(EventName.DEPLOY_DECIDED, decision=str(decision), scope=scope, error=run.cause)
+
+
+async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
+    """Commit every held target at once; what fails is run forward again until `settle_timeout`, never compensated."""
+    run.decided = True
+    async with anyio.create_task_group() as group:
+        for item in items:
+            group.start_soon(_commit, run, fleet, item)
+
+
+async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    started_s = time.monotonic()
+    deadline_s = started_s + run.plan.settle_timeout_ms / 1000
+    failure = await _try(fleet, item)
+    while failure is not None and time.monotonic() < deadline_s:
+        get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
+        failure = await _run_forward(run, fleet, item)
+        if failure is not None:
+            await anyio.sleep(_PAUSE_S)
+    if failure is not None:
+        item.stage, item.error = Stage.IN_DOUBT, failure
+        run.fail(failure, item.name)
+        return
+    item.error = None
+    item.stage = Stage.COMMITTED
+    await run.journal.append(run.run_id, RecordKind.COMMITTED, database=item.name)
+    get_logger().info(
+        EventName.DATABASE_COMMITTED,
+        database=item.name,
+        tier=str(item.tier),
+        duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+        lock_hold_ms=round(item.locked_ms, 1),
+    )
+
+
+async def _try(fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    worker = fleet.serving(item.target)
+    command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    try:
+        answer = await worker.call(command)
+    except WorkerError as error:
+        return ErrorInfo(error.code, error.message, hint=error.hint)
+    match answer:
+        case Done():
+            item.locked_ms = answer.locked_ms
+        case Failed():
+            return answer.error
+    return None
+
+
+async def _run_forward(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Apply and commit again; what a lost answer already committed is found to be there, and nothing is pending."""
+    try:
+        await fleet.replacement(run.plan, item.target)
+    except WorkerError as error:
+        return ErrorInfo(error.code, error.message, hint=error.hint)
+    steps = item.steps
+    await apply_target(run, fleet, item)
+    if item.stage is not Stage.HELD:
+        return item.error
+    item.steps = item.steps or steps
+    return await _try(fleet, item)

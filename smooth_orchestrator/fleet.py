@@ -1,0 +1,112 @@
+"""The workers of a run: one process a project, and more where parallel work asks for it."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.plan import Plan, Project, ProjectFacts, Target
+from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.transport import OutputLine, Worker, WorkerTransport
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """Workers by project, and which of them serves which target.
+
+    A target stays with its worker, because its open transaction lives there.
+
+    Args:
+        transport: starts workers.
+        masker: learns the secrets that projects tell.
+    """
+
+    def __init__(self, transport: WorkerTransport, masker: Masker) -> None:
+        self._transport = transport
+        self._masker = masker
+        self._stack = AsyncExitStack()
+        self._workers: dict[str, list[Worker]] = {}
+        self._serving: dict[str, Worker] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def ask(self, projects: Mapping[str, Project]) -> dict[str, ProjectFacts]:
+        """Start one worker a project and return what each says of its databases.
+
+        Raises:
+            WorkerError: one cannot be started.
+        """
+        facts = {}
+        for name, project in projects.items():
+            worker = await self._start(project)
+            facts[name] = ProjectFacts(worker.hello.databases, worker.hello.has_routers)
+        return facts
+
+    async def assign(self, plan: Plan) -> None:
+        """Start as many workers as the widest phase can use, and give each target one."""
+        for name, project in plan.projects.items():
+            targets = [target for target in plan.targets if target.project == name]
+            wanted = max(
+                (min(phase.parallel, sum(target.project == name for target in phase.targets)) for phase in plan.phases),
+                default=1,
+            )
+            while targets and len(self._workers[name]) < min(wanted, os.cpu_count() or 1):
+                await self._start(project)
+            for index, target in enumerate(targets):
+                pool = self._workers[name]
+                self._serving[target.name] = pool[index % len(pool)]
+
+    def serving(self, target: Target) -> Worker:
+        """Return the worker that holds this target."""
+        return self._serving[target.name]
+
+    async def replacement(self, plan: Plan, target: Target) -> Worker:
+        """Start another worker for a target whose own is gone, and let it serve the others of the dead one too.
+
+        Raises:
+            WorkerError: it cannot be started.
+        """
+        dead = self._serving[target.name]
+        worker = await self._start(plan.projects[target.project])
+        for name, serving in self._serving.items():
+            if serving is dead:
+                self._serving[name] = worker
+        return worker
+
+    async def _start(self, project: Project) -> Worker:
+        worker = await self._stack.enter_async_context(self._transport.worker(project, on_output=_log_output))
+        self._workers.setdefault(project.name, []).append(worker)
+        for database in worker.hello.databases:
+            if database.asyncpg and database.asyncpg.get("password"):
+                self._masker.add(str(database.asyncpg["password"]))
+        get_logger().info(
+            EventName.WORKER_STARTED,
+            project=project.name,
+            pid=worker.pid,
+            python=worker.hello.python,
+            django=worker.hello.django,
+            version=worker.hello.version,
+        )
+        return worker
+
+
+def _log_output(line: OutputLine) -> None:
+    get_logger().info(
+        EventName.OUTPUT_CAPTURED,
+        stream=line.stream,
+        line=line.line,
+        database=line.database,
+        migration=line.migration,
+        pid=line.pid,
+    )

@@ -1,0 +1,64 @@
+"""Commands of the user's that a phase must pass: an argv, never a shell."""
+
+import os
+import subprocess
+import time
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.run import Run
+
+__all__ = ["pass_gate"]
+
+
+async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
+    """Run a phase's gate and return why it did not pass, or None.
+
+    It sees SMOOTH_RUN_ID, SMOOTH_DEPLOY and SMOOTH_PHASE, and has `statement_timeout` to answer. A run that stops
+    meanwhile ends it.
+    """
+    argv = list(phase.gate)
+    log = get_logger()
+    log.info(EventName.GATE_STARTED, argv=argv, phase=phase.name)
+    started_s = time.monotonic()
+    env = os.environ | {"SMOOTH_RUN_ID": run.run_id, "SMOOTH_DEPLOY": run.plan.name, "SMOOTH_PHASE": phase.name}
+    code: int | None = None
+    reason = f"had no answer within {run.plan.statement_timeout_ms / 1000:g} s"
+
+    async with anyio.create_task_group() as group:
+
+        async def end_with_run() -> None:
+            await run.stopping.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(end_with_run)
+        with anyio.move_on_after(run.plan.statement_timeout_ms / 1000):
+            try:
+                done = await anyio.run_process(
+                    argv,
+                    cwd=run.plan.directory,
+                    env=env,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.STDOUT,
+                )
+                code, reason = done.returncode, f"ended with exit code {done.returncode}"
+                for line in done.stdout.decode(errors="replace").splitlines():
+                    log.info(EventName.OUTPUT_CAPTURED, stream="stdout", line=line, phase=phase.name)
+            except OSError as error:
+                reason = f"could not be started: {error.strerror}"
+        group.cancel_scope.cancel()
+
+    duration_ms = round((time.monotonic() - started_s) * 1000, 1)
+    if code == 0:
+        log.info(EventName.GATE_PASSED, argv=argv, phase=phase.name, duration_ms=duration_ms)
+        return None
+    failure = ErrorInfo("gate_failed", f"the gate of phase {phase.name!r}, {argv[0]}, {reason}")
+    log.error(
+        EventName.GATE_FAILED, argv=argv, phase=phase.name, duration_ms=duration_ms, exit_code=code, error=failure
+    )
+    return failure

@@ -1,0 +1,227 @@
+"""The forward half of a run: phase by phase, target by target, up to the barrier."""
+
+import time
+
+import anyio
+
+from smooth_migrations import protocol
+from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
+from smooth_orchestrator.config import Tier
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.gates import pass_gate
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.reads import watch_blockers
+from smooth_orchestrator.run import Run, Stage, TargetRun
+
+__all__ = ["Listener", "apply_target", "run_phase"]
+
+# How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
+_CANCEL_GRACE_S = 30.0
+# What a worker needs beyond its longest statement before it counts as hung.
+_HANG_GRACE_S = 10.0
+
+
+async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
+    """Bring every target of a phase that has work to the barrier, then run its gate.
+
+    Compensated targets go first: their steps take long and expose nothing but additions, while locks are held from
+    the first held transaction on. A failure is noted in the run; nothing is raised for it.
+    """
+    items = run.of(phase)
+    log = get_logger()
+    log.info(EventName.PHASE_STARTED, phase=phase.name, databases=[item.name for item in items])
+    started_s = time.monotonic()
+    await run.journal.append(run.run_id, RecordKind.PHASE_STARTED, data={"phase": phase.name})
+    for first in (True, False):
+        limiter = anyio.Semaphore(phase.parallel)
+        async with anyio.create_task_group() as group:
+            for item in items:
+                if (item.tier is Tier.COMPENSATED) is first:
+                    group.start_soon(_within, limiter, run, fleet, item)
+    _refuse_long_locks(run)
+    if phase.gate and not run.stopping.is_set():
+        failure = await pass_gate(run, phase)
+        if failure and not run.stopping.is_set():
+            run.fail(failure)
+    log.info(
+        EventName.PHASE_FINISHED,
+        phase=phase.name,
+        outcome="rolled_back" if run.stopping.is_set() else "committed",
+        duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+    )
+
+
+def _refuse_long_locks(run: Run) -> None:
+    for item in run.in_stage(Stage.HELD):
+        if item.tier is Tier.HELD_OPEN and item.lock_hold_ms > run.plan.max_lock_hold_ms:
+            message = (
+                f"strong locks were held for {item.lock_hold_ms / 1000:.1f} s, and max_lock_hold is "
+                f"{run.plan.max_lock_hold_ms / 1000:g} s"
+            )
+            run.fail(ErrorInfo("max_lock_hold", message, hint="split the change, or raise max_lock_hold"), item.name)
+
+
+async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
+    async with limiter:
+        if run.stopping.is_set():
+            return
+        await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(item.tier)})
+        started_s = time.monotonic()
+        item.stage = Stage.WORKING
+        await apply_target(run, fleet, item)
+        if item.stage is Stage.HELD:
+            await run.journal.append(run.run_id, RecordKind.HELD, database=item.name)
+            get_logger().info(
+                EventName.DATABASE_PREPARED,
+                database=item.name,
+                tier=str(item.tier),
+                duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+                lock_hold_ms=round(item.lock_hold_ms, 1),
+            )
+
+
+async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Run a target's pending migrations and hold them. Its stage is HELD or FAILED afterwards, and its error noted."""
+    worker = fleet.serving(item.target)
+    plan, target = run.plan, item.target
+    command = Apply(
+        id=worker.next_id(),
+        database=item.name,
+        alias=target.alias,
+        run_id=run.run_id,
+        epoch=0,
+        digest=plan.digest,
+        compensated=item.tier is Tier.COMPENSATED,
+        lock_timeout_ms=target.lock_timeout_ms,
+        lock_retries=plan.lock_retries,
+        statement_timeout_ms=plan.statement_timeout_ms,
+        bind_default=target.bind_default,
+        other_aliases=target.other_aliases,
+    )
+    listener = Listener(run, item)
+    answer: Event
+    async with anyio.create_task_group() as group:
+
+        async def cancel_when_stopping() -> None:
+            await run.stopping.wait()
+            await worker.tell(Cancel(id=worker.next_id(), database=item.name, alias=target.alias, cancels=command.id))
+            await anyio.sleep(_CANCEL_GRACE_S)
+            worker.kill()
+
+        async def kill_when_hung() -> None:
+            limit_s = plan.statement_timeout_ms / 1000 + _HANG_GRACE_S
+            while (silent_s := time.monotonic() - listener.heard_s) < limit_s:  # noqa: ASYNC110 - a deadline that moves
+                await anyio.sleep(limit_s - silent_s)
+            listener.hung = True
+            worker.kill()
+
+        if not run.decided:
+            group.start_soon(cancel_when_stopping)
+        group.start_soon(kill_when_hung)
+        group.start_soon(watch_blockers, item)
+        try:
+            answer = await worker.call(command, listener)
+        except WorkerError as error:
+            message = (
+                f"the worker was silent for longer than statement_timeout: {error}" if listener.hung else error.message
+            )
+            at_work = str(listener.at_work) if listener.at_work else None
+            answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
+        group.cancel_scope.cancel()
+    _settle(run, item, answer)
+
+
+def _settle(run: Run, item: TargetRun, answer: Event) -> None:
+    match answer:
+        case Done():
+            item.steps = list(answer.steps)
+            item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
+            item.stage = Stage.HELD
+        case Failed():
+            item.stage = Stage.FAILED
+            item.unapplied += answer.unapplied
+            item.error = answer.error
+            for cause in answer.error.causes:
+                run.fail(cause, item.name)
+            run.fail(answer.error, item.name)
+
+
+class Listener:
+    """Turns what a worker says of one command into journal records and log lines."""
+
+    def __init__(self, run: Run, item: TargetRun) -> None:
+        self._run = run
+        self._item = item
+        self.heard_s = time.monotonic()
+        self.hung = False
+        self.at_work: protocol.Step | None = None
+
+    async def __call__(self, event: Event) -> None:
+        """Take note of one event."""
+        self.heard_s = time.monotonic()
+        item, log = self._item, get_logger()
+        match event:
+            case protocol.Session():
+                item.backend_pid = event.backend_pid
+            case protocol.MigrationStarted():
+                self.at_work = event.step
+                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))
+            case protocol.MigrationApplied():
+                self.at_work = None
+                await self._applied(event)
+            case protocol.MigrationFailed():
+                log.error(
+                    EventName.MIGRATION_FAILED,
+                    **_keys(item, event.step),
+                    duration_ms=round(event.duration_ms, 1),
+                    error=event.error,
+                )
+            case protocol.MigrationUnapplied():
+                await self._unapplied(event)
+            case protocol.UnapplyFailed():
+                log.error(EventName.MIGRATION_UNAPPLY_FAILED, **_keys(item, event.step), error=event.error)
+            case protocol.LockRetry():
+                log.warning(
+                    EventName.LOCK_RETRY,
+                    database=item.name,
+                    attempt=event.attempt,
+                    delay_ms=round(event.delay_ms, 1),
+                    error=event.error,
+                )
+
+    async def _applied(self, event: protocol.MigrationApplied) -> None:
+        step = event.step
+        if event.committed:
+            self._item.permanent.append(step)
+            data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
+            await self._run.journal.append(self._run.run_id, RecordKind.STEP, database=self._item.name, data=data)
+        get_logger().info(
+            EventName.MIGRATION_APPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
+        )
+
+    async def _unapplied(self, event: protocol.MigrationUnapplied) -> None:
+        step = event.step
+        if step in self._item.permanent:
+            self._item.permanent.remove(step)
+        self._item.unapplied.append(step)
+        data = {"app": step.app, "name": step.name}
+        await self._run.journal.append(self._run.run_id, RecordKind.UNSTEP, database=self._item.name, data=data)
+        get_logger().info(
+            EventName.MIGRATION_UNAPPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
+        )
+
+
+def _keys(item: TargetRun, step: protocol.Step) -> dict[str, str]:
+    return {
+        "database": item.name,
+        "project": item.target.project,
+        "alias": item.target.alias,
+        "phase": item.phase.name,
+        "app": step.app,
+        "migration": step.name,
+        "direction": "backwards" if step.backwards else "forwards",
+    }

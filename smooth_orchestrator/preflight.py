@@ -1,0 +1,132 @@
+"""Everything that can refuse a deploy before it touches anything, found at once."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Failed, Inspect, TargetReport
+from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
+from smooth_orchestrator.errors import Mistake, WorkerError
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.reads import free_connections
+from smooth_orchestrator.run import Run, TargetRun
+
+__all__ = ["inspect_targets", "refusals", "room_refusals", "tier_reason"]
+
+_STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
+
+
+async def inspect_targets(run: Run, fleet: Fleet) -> None:
+    """Ask a worker about every target, and settle each target's tier. Reads only."""
+
+    async def ask(item: TargetRun) -> None:
+        worker = fleet.serving(item.target)
+        command = Inspect(id=worker.next_id(), database=item.name, alias=item.target.alias)
+        try:
+            answer = await worker.call(command)
+        except WorkerError as error:
+            item.error = ErrorInfo(error.code, error.message, hint=error.hint)
+            return
+        if isinstance(answer, TargetReport):
+            item.found = answer
+            item.tier = _tier(item)
+        elif isinstance(answer, Failed):
+            item.error = answer.error
+
+    async with anyio.create_task_group() as group:
+        for item in run.targets:
+            group.start_soon(ask, item)
+
+
+def refusals(run: Run) -> tuple[Mistake, ...]:
+    """Return what refuses the deploy, target by target. Pure."""
+    last = run.plan.phases[-1]
+    return tuple(
+        finding
+        for item in run.targets
+        for finding in (
+            *_found(item),
+            *_tier_refusals(run, item),
+            *_operation_refusals(item, by_phase=run.plan.commit is CommitUnit.PHASE and item.phase is not last),
+        )
+    )
+
+
+async def room_refusals(run: Run) -> tuple[Mistake, ...]:
+    """Return which servers have too few connections left for the transactions to be held. Reads only."""
+    servers: dict[str, list[TargetRun]] = defaultdict(list)
+    for item in run.targets:
+        if item.target.asyncpg is not None and item.has_work:
+            servers[f"{item.target.asyncpg.get('host')}:{item.target.asyncpg.get('port')}"].append(item)
+    findings = []
+    for server, items in servers.items():
+        free = await free_connections(items[0])
+        # One held transaction a target, and one reading session for each that is at work.
+        needed = len(items) + max(item.phase.parallel for item in items)
+        if free is not None and free < needed:
+            findings.append(
+                Mistake(
+                    server,
+                    f"{needed} connections are needed and {free} are free",
+                    "raise max_connections, or deploy fewer databases of this server at once",
+                )
+            )
+    return tuple(findings)
+
+
+def tier_reason(item: TargetRun) -> str:
+    """Say why a target has its tier."""
+    if item.target.atomicity is not Atomicity.AUTO:
+        return "the plan says so"
+    step = _not_atomic(item)
+    return f"{step} cannot run in a transaction" if step else "every pending migration can run in one transaction"
+
+
+def _tier(item: TargetRun) -> Tier:
+    if item.target.atomicity is not Atomicity.AUTO:
+        return Tier(str(item.target.atomicity))
+    return Tier.COMPENSATED if _not_atomic(item) else Tier.HELD_OPEN
+
+
+def _not_atomic(item: TargetRun) -> str | None:
+    pending = item.found.pending if item.found else ()
+    return next((entry.migration for entry in pending if not entry.atomic), None)
+
+
+def _found(item: TargetRun) -> Iterator[Mistake]:
+    if item.error is not None:
+        yield Mistake(item.name, item.error.message, item.error.hint)
+    for finding in item.found.findings if item.found else ():
+        yield Mistake(item.name, finding.message, finding.hint)
+
+
+def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
+    step = _not_atomic(item)
+    if item.tier is Tier.HELD_OPEN and step:
+        yield Mistake(
+            item.name,
+            f"{step} cannot run in a transaction, so this database cannot reach the tier held_open",
+            'set atomicity = "auto" or "compensated" for it',
+        )
+    elif item.tier and item.has_work and _STRENGTH[item.tier] < _STRENGTH[run.plan.minimum_atomicity]:
+        minimum = run.plan.minimum_atomicity
+        yield Mistake(
+            item.name,
+            f"it reaches the tier {item.tier}, and minimum_atomicity is {minimum}: {tier_reason(item)}",
+            "lower minimum_atomicity, or deploy this change by itself",
+        )
+
+
+def _operation_refusals(item: TargetRun, *, by_phase: bool) -> Iterator[Mistake]:
+    committed_early = item.tier is Tier.COMPENSATED or by_phase
+    for pending in item.found.pending if item.found else ():
+        for operation in pending.irreversible if committed_early else ():
+            yield Mistake(item.name, f"{pending.migration} could not be rolled back: {operation}")
+        split = item.target.expand_contract and item.found and not item.found.fresh
+        for operation in pending.destructive if split else ():
+            yield Mistake(
+                item.name,
+                f"{pending.migration} would break the release still running: {operation}",
+                "set expand_contract = false to run it whole; splitting it is not built yet",
+            )

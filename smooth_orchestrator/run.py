@@ -1,0 +1,149 @@
+"""What one run knows: its plan, its journal, and how far each target has come."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Step, TargetReport
+from smooth_orchestrator.config import Tier
+from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.plan import Phase, Plan, Target
+from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
+
+__all__ = ["Run", "Stage", "TargetRun"]
+
+
+class Stage(StrEnum):
+    """How far a target has come."""
+
+    UNTOUCHED = "untouched"
+    WORKING = "working"
+    HELD = "held"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"
+
+
+_OUTCOMES = {
+    Stage.UNTOUCHED: DatabaseOutcome.UNCHANGED,
+    Stage.WORKING: DatabaseOutcome.IN_DOUBT,
+    Stage.HELD: DatabaseOutcome.IN_DOUBT,
+    Stage.COMMITTED: DatabaseOutcome.COMMITTED,
+    Stage.ROLLED_BACK: DatabaseOutcome.ROLLED_BACK,
+    Stage.FAILED: DatabaseOutcome.FAILED,
+    Stage.IN_DOUBT: DatabaseOutcome.IN_DOUBT,
+}
+
+
+@dataclass(slots=True)
+class TargetRun:
+    """One target in one run.
+
+    Args:
+        target: which.
+        phase: its phase.
+        tier: how it is moved.
+        found: what the inspection found.
+        stage: how far it has come.
+        steps: what was moved and stays to be undone or kept.
+        permanent: of these, what is committed already.
+        unapplied: what was taken back.
+        error: why it failed.
+        backend_pid: its session on the server, while one is known.
+        locked_ms: lock hold at `locked_at_s`.
+        locked_at_s: when the worker said so, on the monotonic clock.
+    """
+
+    target: Target
+    phase: Phase
+    tier: Tier | None = None
+    found: TargetReport | None = None
+    stage: Stage = Stage.UNTOUCHED
+    steps: list[Step] = field(default_factory=list)
+    permanent: list[Step] = field(default_factory=list)
+    unapplied: list[Step] = field(default_factory=list)
+    error: ErrorInfo | None = None
+    backend_pid: int | None = None
+    locked_ms: float = 0.0
+    locked_at_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is pending."""
+        return bool(self.found and self.found.pending)
+
+    @property
+    def lock_hold_ms(self) -> float:
+        """For how long strong locks have been held, until now or until they were released."""
+        if self.stage is Stage.HELD and self.locked_ms:
+            return self.locked_ms + (time.monotonic() - self.locked_at_s) * 1000
+        return self.locked_ms
+
+    def report(self) -> DatabaseReport:
+        """Return what users are told of this target."""
+        kept = self.stage in {Stage.COMMITTED, Stage.IN_DOUBT}
+        return DatabaseReport(
+            database=self.name,
+            project=self.target.project,
+            alias=self.target.alias,
+            vendor=self.target.vendor,
+            phase=self.phase.name,
+            tier=str(self.tier) if self.tier else None,
+            outcome=_OUTCOMES[self.stage],
+            applied=tuple(str(step) for step in self.steps) if kept else (),
+            unapplied=tuple(str(step) for step in self.unapplied),
+            lock_hold_ms=round(self.lock_hold_ms, 1),
+            error=RunError.of(self.error) if self.error else None,
+        )
+
+
+class Run:
+    """One run of one plan.
+
+    Args:
+        plan: what to do.
+        run_id: this run's name.
+        journal: where what happens is written before it happens.
+    """
+
+    def __init__(self, plan: Plan, run_id: str, journal: Journal) -> None:
+        self.plan = plan
+        self.run_id = run_id
+        self.journal = journal
+        self.targets = [TargetRun(target, phase) for phase in plan.phases for target in phase.targets]
+        self.stopping = anyio.Event()
+        self.cause: ErrorInfo | None = None
+        self.cause_database: str | None = None
+        self.further: list[RunError] = []
+        self.decided = False
+        self.started_s = time.monotonic()
+
+    def of(self, phase: Phase) -> list[TargetRun]:
+        """Return a phase's targets that have work to do."""
+        return [item for item in self.targets if item.phase is phase and item.has_work]
+
+    def fail(self, error: ErrorInfo, database: str | None = None) -> None:
+        """Note a failure, and let nothing else begin. The first is the cause."""
+        if self.cause is None:
+            self.cause, self.cause_database = error, database
+        elif error.type != "Interrupted":
+            self.further.append(RunError.of(error, database=database))
+        self.stopping.set()
+
+    def in_stage(self, *stages: Stage, among: Iterable[TargetRun] | None = None) -> list[TargetRun]:
+        """Return the targets in one of these stages."""
+        return [item for item in (self.targets if among is None else among) if item.stage in stages]
+
+    @property
+    def duration_ms(self) -> float:
+        """How long the run has taken."""
+        return round((time.monotonic() - self.started_s) * 1000, 1)

@@ -1,0 +1,253 @@
+"""The commands, from a plan's shape to a report."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator import plan as planning
+from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
+from smooth_orchestrator.decision import commit_everywhere, decide
+from smooth_orchestrator.errors import JournalError, Mistake, Refused
+from smooth_orchestrator.events import Decision, EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, open_journal
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.phases import run_phase
+from smooth_orchestrator.preflight import inspect_targets, refusals, room_refusals, tier_reason
+from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.saga import take_back
+from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.testing import MemoryJournal
+from smooth_orchestrator.transport import LocalTransport
+
+__all__ = ["check", "deploy", "plan", "report", "runs", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    run: Run
+    fleet: Fleet
+    started_at: datetime
+
+
+async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Move every database of the plan forwards together, or leave every one as it was.
+
+    Raises:
+        SmoothError: it was refused, or could not begin; no database was touched.
+    """
+    async with _journal(file) as journal:
+        earlier = await journal.records(run_id)
+        if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
+            stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
+            return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
+        async with _session(file, journal, run_id, masker) as session, _signals(session.run):
+            return await _deploy(session, masker)
+
+
+async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Show what would run. Connects, changes nothing."""
+    return await _look(file, "plan", run_id, masker)
+
+
+async def check(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Run the preflight alone. Changes nothing.
+
+    Raises:
+        Refused: with every finding.
+    """
+    return await _look(file, "check", run_id, masker)
+
+
+async def status(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Show where every database stands. Changes nothing."""
+    return await _look(file, "status", run_id, masker)
+
+
+async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
+    """Return the deploy's runs, newest first."""
+    async with _journal(file) as journal:
+        return await journal.runs(file.deploy.name)
+
+
+async def report(file: PlanFile, *, run_id: str | None) -> Report:
+    """Return one run's report as it was written; the newest finished one's without a run id.
+
+    Raises:
+        Refused: there is no such run, or it has not ended.
+    """
+    async with _journal(file) as journal:
+        if run_id is None:
+            finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
+            run_id = finished[0] if finished else None
+        records = await journal.records(run_id) if run_id else ()
+        for record in reversed(records):
+            if record.kind is RecordKind.RUN_FINISHED:
+                return Report.from_dict(record.data["report"])
+    message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
+    raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+
+
+def _journal(file: PlanFile) -> AbstractAsyncContextManager[Journal]:
+    return open_journal(file.deploy.journal.get_secret_value(), directory=file.directory)
+
+
+@asynccontextmanager
+async def _session(file: PlanFile, journal: Journal, run_id: str, masker: Masker) -> AsyncIterator[_Session]:
+    started_at = datetime.now(UTC)
+    async with Fleet(LocalTransport(), masker) as fleet:
+        facts = await fleet.ask(planning.projects_of(file))
+        resolved = planning.resolve(file, facts)
+        await fleet.assign(resolved)
+        yield _Session(Run(resolved, run_id, journal), fleet, started_at)
+
+
+@asynccontextmanager
+async def _signals(run: Run) -> AsyncIterator[None]:
+    """Stop the run on SIGINT or SIGTERM; again and after the decision they change nothing."""
+
+    async def listen() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                get_logger().warning(EventName.RUN_INTERRUPTED, signal=signal.Signals(number).name)
+                if not run.decided and not run.stopping.is_set():
+                    run.fail(ErrorInfo("Interrupted", f"interrupted by {signal.Signals(number).name}"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _deploy(session: _Session, masker: Masker) -> Report:
+    run, fleet, log = session.run, session.fleet, get_logger()
+    names = [item.name for item in run.targets]
+    log.info(EventName.DEPLOY_STARTED, command="deploy", databases=names, digest=run.plan.digest)
+    data = {"deploy": run.plan.name, "command": "deploy", "digest": run.plan.digest, "targets": names}
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
+    try:
+        await _preflight(run, fleet)
+    except Refused as refused:
+        finished = replace(_report(session, "deploy", RunOutcome.REFUSED), errors=refused.findings)
+        return await _finish(run, finished, masker)
+    if not any(item.has_work for item in run.targets):
+        return await _finish(run, _report(session, "deploy", RunOutcome.NOTHING_TO_DO), masker)
+    await _forward(run, fleet)
+    outcome = await _outcome(run, fleet)
+    event = {
+        RunOutcome.COMMITTED: EventName.DEPLOY_COMMITTED,
+        RunOutcome.ROLLED_BACK: EventName.DEPLOY_ROLLED_BACK,
+    }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
+    log.info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
+    return await _finish(run, _report(session, "deploy", outcome), masker)
+
+
+async def _preflight(run: Run, fleet: Fleet) -> None:
+    await inspect_targets(run, fleet)
+    findings = (*refusals(run), *await room_refusals(run))
+    if findings:
+        described = [
+            {"code": "refused", "message": item.message, "database": item.place, "hint": item.hint} for item in findings
+        ]
+        get_logger().error(EventName.PREFLIGHT_FAILED, findings=described)
+        raise Refused("the preflight found what refuses this deploy", findings=findings)
+    get_logger().info(
+        EventName.PREFLIGHT_PASSED, duration_ms=run.duration_ms, databases=[item.name for item in run.targets]
+    )
+
+
+async def _forward(run: Run, fleet: Fleet) -> None:
+    by_phase = run.plan.commit is CommitUnit.PHASE
+    for phase in run.plan.phases:
+        if run.stopping.is_set():
+            return
+        await run_phase(run, fleet, phase)
+        if by_phase and not run.stopping.is_set():
+            await _decide_and_commit(run, fleet, scope=phase.name)
+            run.decided = bool(run.in_stage(Stage.IN_DOUBT))
+    if not by_phase and not run.stopping.is_set():
+        await _decide_and_commit(run, fleet, scope="deploy")
+
+
+async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
+    try:
+        await decide(run, Decision.COMMIT, scope=scope)
+    except JournalError as error:
+        if error.exit_code != JournalError.exit_code:
+            raise
+        run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
+        return
+    await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
+
+
+async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
+    if not run.stopping.is_set():
+        return RunOutcome.COMMITTED
+    if run.in_stage(Stage.IN_DOUBT):
+        return RunOutcome.NEEDS_OPERATOR
+    await decide(run, Decision.ABORT, scope="deploy")
+    halt = run.plan.on_failure is OnFailure.HALT
+    await take_back(run, fleet, committed=not halt)
+    stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
+    return RunOutcome.NEEDS_OPERATOR if stays else RunOutcome.ROLLED_BACK
+
+
+async def _finish(run: Run, finished: Report, masker: Masker) -> Report:
+    finished = finished.masked(masker)
+    data = {"outcome": str(finished.outcome), "exit_code": finished.exit_code, "report": finished.to_dict()}
+    await run.journal.append(run.run_id, RecordKind.RUN_FINISHED, data=data)
+    return finished
+
+
+def _report(session: _Session, command: str, outcome: RunOutcome) -> Report:
+    run = session.run
+    cause = RunError.of(run.cause, database=run.cause_database) if run.cause else None
+    return Report(
+        command=command,
+        deploy=run.plan.name,
+        run_id=run.run_id,
+        outcome=outcome,
+        started_at=session.started_at,
+        duration_ms=run.duration_ms,
+        databases=tuple(item.report() for item in run.targets),
+        error=cause,
+        errors=tuple(run.further),
+    )
+
+
+async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
+    # Nothing is journalled by a command that changes nothing, and no journal is made by one.
+    async with _session(file, MemoryJournal(), run_id, masker) as session:
+        run = session.run
+        await inspect_targets(run, session.fleet)
+        findings: tuple[Mistake, ...] = (*refusals(run), *await room_refusals(run)) if command == "check" else ()
+        outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
+        summaries = await runs(file) if command == "status" else ()
+        last_run = summaries[0].run_id if summaries else None
+        databases = tuple(replace(item.report(), extra=_details(item, command, last_run)) for item in run.targets)
+        return replace(_report(session, command, outcome), databases=databases, errors=findings)
+
+
+def _details(item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
+    pending = item.found.pending if item.found else ()
+    if command == "status":
+        names = [entry.migration for entry in pending]
+        return {"pending": names, "last_run": last_run, "in_doubt": []}
+    migrations = [
+        {
+            "migration": entry.migration,
+            "expand": list(entry.operations),
+            "contract": [],
+            "reversible": not entry.irreversible,
+            "locks": list(entry.locks),
+        }
+        for entry in pending
+    ]
+    warnings = [text for entry in pending for text in entry.unsafe]
+    return {"tier_reason": tier_reason(item), "migrations": migrations, "warnings": warnings}

@@ -1,0 +1,97 @@
+"""The way back of a run, newest phase first: held transactions by ROLLBACK, committed steps by their reverse."""
+
+import anyio
+
+from smooth_migrations.protocol import Command, Done, ErrorInfo, Failed, Rollback, Undo
+from smooth_orchestrator.errors import SmoothError, WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.phases import Listener
+from smooth_orchestrator.reads import end_session
+from smooth_orchestrator.run import Run, Stage, TargetRun
+
+__all__ = ["take_back"]
+
+
+async def take_back(run: Run, fleet: Fleet, *, committed: bool) -> None:
+    """Take back what the run did, in reverse order of phases; every target's stage says afterwards how that went.
+
+    Args:
+        run: whose failure is noted.
+        fleet: its workers; a dead one is replaced where committed steps must be reversed.
+        committed: whether phases that were committed are taken back as well.
+    """
+    touched = {Stage.HELD, Stage.FAILED, Stage.WORKING} | ({Stage.COMMITTED} if committed else set())
+    for phase in reversed(run.plan.phases):
+        async with anyio.create_task_group() as group:
+            for item in run.in_stage(*touched, among=run.of(phase)):
+                group.start_soon(_take_back_target, run, fleet, item)
+
+
+async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    failed_itself = item.stage is Stage.FAILED
+    was_committed = item.stage is Stage.COMMITTED
+    failure: ErrorInfo | None = None
+    try:
+        if not was_committed:
+            failure = await _roll_back(run, fleet, item)
+        if failure is None and (item.permanent or was_committed):
+            failure = await _reverse(run, fleet, item)
+    except SmoothError as error:
+        failure = ErrorInfo(error.code, error.message, hint=error.hint)
+    if failure is not None:
+        item.stage = Stage.IN_DOUBT
+        item.error = item.error or failure
+        run.fail(failure, item.name)
+        return
+    item.unapplied = item.unapplied or list(reversed(item.steps))
+    item.stage = Stage.FAILED if failed_itself else Stage.ROLLED_BACK
+    await run.journal.append(run.run_id, RecordKind.ROLLED_BACK, database=item.name)
+    get_logger().info(EventName.DATABASE_ROLLED_BACK, database=item.name, tier=str(item.tier))
+
+
+async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    worker = fleet.serving(item.target)
+    command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    try:
+        return await _ask(run, fleet, item, command)
+    except WorkerError:
+        # Its transaction died with it; the server may not have noticed yet.
+        return await end_session(item)
+
+
+async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Reverse committed steps; in a new worker where the old one is gone."""
+    steps = tuple(item.permanent or item.steps)
+    for _attempt in range(2):
+        worker = fleet.serving(item.target)
+        command = Undo(
+            id=worker.next_id(),
+            database=item.name,
+            alias=item.target.alias,
+            run_id=run.run_id,
+            steps=steps,
+            lock_timeout_ms=item.target.lock_timeout_ms,
+            lock_retries=run.plan.lock_retries,
+            statement_timeout_ms=run.plan.statement_timeout_ms,
+            bind_default=item.target.bind_default,
+            other_aliases=item.target.other_aliases,
+        )
+        try:
+            return await _ask(run, fleet, item, command)
+        except WorkerError:
+            await fleet.replacement(run.plan, item.target)
+    return ErrorInfo("worker_lost", "two workers were lost while the steps were reversed")
+
+
+async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> ErrorInfo | None:
+    answer = await fleet.serving(item.target).call(command, Listener(run, item))
+    match answer:
+        case Done() if isinstance(command, Undo):
+            item.permanent.clear()
+            return None
+        case Failed():
+            return answer.error
+    return None

@@ -1,0 +1,93 @@
+"""What the coordinator knows of a worker, wherever it runs."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from smooth_migrations.protocol import Command, Event, Hello
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.plan.values import Project
+
+__all__ = ["OnEvent", "OnOutput", "OutputLine", "Worker", "WorkerLost", "WorkerTransport"]
+
+
+class WorkerLost(WorkerError):  # noqa: N818 - the name says it
+    """A worker ended, or spoke nonsense, while it was needed."""
+
+    code = "worker_lost"
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """One line that a worker printed, with what was at work then.
+
+    Args:
+        stream: where it was printed.
+        line: without its end.
+        database: the target at work.
+        migration: `app.name` of the migration at work.
+        pid: the worker's.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    line: str
+    database: str | None
+    migration: str | None
+    pid: int
+
+
+OnOutput = Callable[[OutputLine], None]
+OnEvent = Callable[[Event], Awaitable[None]]
+
+
+class Worker(Protocol):
+    """A process with one project's Django in it."""
+
+    @property
+    def project(self) -> Project:
+        """Whose Django it is."""
+
+    @property
+    def hello(self) -> Hello:
+        """What it said of itself first."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def next_id(self) -> int:
+        """Return an id for a command that this worker has not had before."""
+
+    async def call(self, command: Command, on_event: OnEvent | None = None) -> Event:
+        """Send a command and return its final event; several calls may be pending at once.
+
+        Args:
+            command: with an id of its own.
+            on_event: awaited with every event before the final one, in order.
+
+        Raises:
+            WorkerLost: the worker ended before it answered, or had ended already.
+        """
+
+    async def tell(self, command: Command) -> None:
+        """Send a command that has no answer; a worker that is gone is no error."""
+
+    def kill(self) -> None:
+        """End the process, and what it started, at once."""
+
+
+class WorkerTransport(Protocol):
+    """Where workers come from."""
+
+    def worker(self, project: Project, *, on_output: OnOutput) -> AbstractAsyncContextManager[Worker]:
+        """Start a worker for the length of a context, which it never outlives.
+
+        Args:
+            project: whose Django it sets up.
+            on_output: called with every line that it prints.
+
+        Raises:
+            WorkerError: it cannot be started, or its Django cannot be set up.
+        """

@@ -1,0 +1,48 @@
+"""The migrations of an app `demo` that many tests have in common."""
+
+from tests.support.small_project import migration
+
+__all__ = ["BROKEN", "BROKEN_LATE", "ITEM", "KIND", "NOTE", "SLOW_TO_FAIL", "failing", "run_python"]
+
+ITEM = migration(
+    "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
+    "('name', models.CharField(max_length=40))])"
+)
+"""demo.0001_item"""
+
+NOTE = migration(
+    "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))",
+    after=[("demo", "0001_item")],
+)
+"""demo.0002_note"""
+
+_KIND = "migrations.AddField('item', 'kind', models.CharField(max_length=40, default='any'))"
+
+KIND = migration(_KIND, after=[("demo", "0002_note")])
+"""demo.0003_kind as it should be."""
+
+
+def run_python(body: str) -> str:
+    """Return the source of functions for `RunPython`: `forwards` does this, `nothing` does nothing."""
+    return f"def forwards(apps, editor):\n    {body}\n\ndef nothing(apps, editor):\n    pass\n"
+
+
+def failing(body: str, *, atomic: bool = True) -> str:
+    """Return demo.0003_kind with a second operation that runs this."""
+    return migration(
+        _KIND,
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0002_note")],
+        atomic=atomic,
+        functions=run_python(body),
+    )
+
+
+BROKEN = failing("raise ValueError('no such kind')")
+"""demo.0003_kind, failing at its second operation."""
+
+BROKEN_LATE = failing("raise ValueError('no such kind')", atomic=False)
+"""The same outside a transaction."""
+
+SLOW_TO_FAIL = failing("print('waiting', flush=True); threading.Event().wait()")
+"""demo.0003_kind, waiting for ever once it has said so."""

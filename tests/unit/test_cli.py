@@ -1,0 +1,297 @@
+import json
+import logging
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+import smooth_orchestrator
+from smooth_orchestrator.cli import main
+from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.errors import JournalError, Locked, Mistake, PlanInvalid, Refused, SmoothError
+from smooth_orchestrator.journal.base import RunSummary
+from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunOutcome
+from smooth_orchestrator.secrets import Masker
+from tests.unit.bad_plans import BadPlan, make
+from tests.unit.bad_plans.base import HEAD, PRIMARY, PROJECT
+
+PLAN = HEAD + PROJECT + 'env = { SHOP_KEY = "open-sesame" }\n' + PRIMARY
+STARTED = datetime(2026, 11, 23, 3, 45, 12, tzinfo=UTC)
+MIGRATION = {
+    "migration": "orders.0007_total",
+    "expand": ["add column total"],
+    "contract": ["drop column sum"],
+    "reversible": False,
+    "locks": ["ACCESS EXCLUSIVE on orders_order"],
+}
+
+
+class UnreadyError(SmoothError):
+    """One after which an operator is needed."""
+
+    exit_code = 4
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Put back what setting up the log changes in the process."""
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    level = logging.root.level
+    yield
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+    logging.captureWarnings(capture=False)
+    logging.root.setLevel(level)
+    logging.root.handlers = []
+    structlog.reset_defaults()
+
+
+class FakeRunner(types.ModuleType):
+    """Stands for the runner: returns or raises what it is told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("smooth_orchestrator.runner")
+        self.asked: list[tuple[str, str | None]] = []
+        self.error: Exception | None = None
+        self.message: str | None = None
+        self.extra: dict[str, Any] = {}
+        for command in ("deploy", "plan", "check", "status"):
+            setattr(self, command, self._coroutine(command))
+
+    def _coroutine(self, command: str) -> Callable[..., Any]:
+        async def work(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+            assert masker.text("open-sesame") == "***"
+            return self._answer(command, file, run_id)
+
+        return work
+
+    async def report(self, file: PlanFile, *, run_id: str | None) -> Report:
+        """Return the answer as the report of that run."""
+        return self._answer("report", file, run_id)
+
+    async def runs(self, file: PlanFile) -> tuple[RunSummary, ...]:
+        """Return one run, whose error holds a secret."""
+        self._answer("runs", file, None)
+        return (RunSummary("r1", file.deploy.name, "deploy", "digest", STARTED, error={"message": "open-sesame"}),)
+
+    def _answer(self, command: str, file: PlanFile, run_id: str | None) -> Report:
+        self.asked.append((command, run_id))
+        if self.error:
+            raise self.error
+        database = DatabaseReport(
+            database="primary",
+            project="shop",
+            alias="default",
+            vendor="sqlite",
+            phase="all",
+            tier="held_open",
+            outcome=DatabaseOutcome.UNCHANGED,
+            extra=self.extra,
+        )
+        return Report(
+            command=command,
+            deploy=file.deploy.name,
+            run_id=run_id or "last",
+            outcome=RunOutcome.NOTHING_TO_DO,
+            started_at=STARTED,
+            duration_ms=1.0,
+            databases=(database,),
+        )
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
+    fake = FakeRunner()
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr(smooth_orchestrator, "runner", fake, raising=False)
+    return fake
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> str:
+    return str(make(BadPlan("", PLAN, ()), tmp_path))
+
+
+@pytest.mark.parametrize("command", ["deploy", "plan", "check", "status"])
+def test_a_command_runs_its_coroutine_under_the_id_that_was_asked_for(
+    runner: FakeRunner, plan: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, plan, "--run-id", "release-7", "--json", "--no-progress"]) == 0
+    assert runner.asked == [(command, "release-7")]
+    assert json.loads(capsys.readouterr().out)["command"] == command
+
+
+def test_a_plan_alone_is_deployed_under_a_new_id(runner: FakeRunner, plan: str) -> None:
+    assert (main([plan]), main([plan])) == (0, 0)
+    (first, first_id), (second, second_id) = runner.asked
+    assert first == second == "deploy"
+    assert first_id != second_id
+
+
+def test_a_mistyped_command_is_not_taken_for_a_plan(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["staus", plan]) == 2
+    assert 'Did you mean "status"?' in capsys.readouterr().err
+    assert runner.asked == []
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "../x", "ü"])
+def test_a_run_id_that_cannot_be_a_name_is_a_usage_error(runner: FakeRunner, plan: str, name: str) -> None:
+    assert main(["deploy", plan, "--run-id", name]) == 2
+    assert runner.asked == []
+
+
+@pytest.mark.parametrize("words", [["deploy"], ["deploy", "PLAN", "--bogus"], ["plan", "PLAN", "more"], ["--bogus"]])
+def test_a_usage_error_exits_2_and_is_a_report_with_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "Error: " in capsys.readouterr().err
+    assert main([*words, "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert (report["outcome"], [error["place"] for error in report["errors"]]) == ("invalid", ["command line"])
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (PlanInvalid([Mistake("phases[0]", "is empty")]), RunOutcome.INVALID),
+        (Refused("no", findings=[Mistake("primary", "is away")]), RunOutcome.REFUSED),
+        (Locked("another run"), RunOutcome.LOCKED),
+        (JournalError("cannot be opened"), RunOutcome.REFUSED),
+        (SmoothError("failed"), RunOutcome.ROLLED_BACK),
+        (UnreadyError("in doubt"), RunOutcome.NEEDS_OPERATOR),
+        (ExceptionGroup("tasks", [ExceptionGroup("inner", [Locked("another run")])]), RunOutcome.LOCKED),
+        (ExceptionGroup("tasks", [Locked("another run"), UnreadyError("in doubt")]), RunOutcome.NEEDS_OPERATOR),
+        (ExceptionGroup("tasks", [Locked("another run"), ValueError("x")]), RunOutcome.NEEDS_OPERATOR),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_becomes_a_report_with_its_exit_code(
+    runner: FakeRunner, plan: str, error: Exception, outcome: RunOutcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.error = error
+    assert main(["deploy", plan, "--json"]) == outcome.exit_code
+    report = json.loads(capsys.readouterr().out)
+    assert (report["outcome"], report["deploy"]) == (outcome, "shop")
+    assert report["error"] or report["errors"]
+
+
+def test_the_findings_of_a_refusal_are_its_errors(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.error = Refused("preflight failed", findings=[Mistake("primary", "is away", "start it")])
+    assert main(["check", plan, "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["error"]["message"] == "preflight failed"
+    assert report["errors"] == [{"place": "primary", "message": "is away", "hint": "start it"}]
+
+
+def test_an_unexpected_error_is_one_masked_log_line_and_exit_4(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.error = RuntimeError("lost open-sesame")
+    assert main(["deploy", plan, "--run-id", "r1"]) == 4
+    output = capsys.readouterr()
+    line = json.loads(output.err)
+    assert (line["level"], line["event"], line["run_id"]) == ("critical", "log.message", "r1")
+    assert "RuntimeError" in line["error"]["traceback"]
+    assert "lost ***" in output.out
+    assert "open-sesame" not in output.out + output.err
+    assert "Traceback" not in output.out
+
+
+def test_runs_are_listed_as_text_and_as_json_without_secrets(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", plan]) == 0
+    text = capsys.readouterr().out
+    assert main(["runs", plan, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["error"] == {"message": "***"}
+    assert "r1" in text
+    assert "open-sesame" not in text
+    assert [command for command, _ in runner.asked] == ["runs", "runs"]
+
+
+@pytest.mark.parametrize(("words", "run_id"), [([], None), (["--run", "r1"], "r1")])
+def test_report_asks_for_the_run_named_or_for_the_last(
+    runner: FakeRunner, plan: str, words: list[str], run_id: str | None
+) -> None:
+    assert main(["report", plan, *words]) == 0
+    assert runner.asked == [("report", run_id)]
+
+
+def test_the_text_of_plan_names_tier_reason_and_every_half(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.extra = {"tier_reason": "DDL is transactional", "migrations": [MIGRATION]}
+    assert main(["plan", plan]) == 0
+    assert capsys.readouterr().out.endswith(
+        """
+primary  held_open  DDL is transactional
+  orders.0007_total  (not reversible)
+    expand: add column total
+    contract: drop column sum
+    lock: ACCESS EXCLUSIVE on orders_order
+"""
+    )
+
+
+def test_the_text_of_status_names_what_is_pending_and_in_doubt(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.extra = {
+        "pending": ["orders.0007_total"],
+        "last_run": {"run_id": "r1", "outcome": None},
+        "in_doubt": ["smooth-1"],
+    }
+    assert main(["status", plan]) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nprimary  held_open\n  pending: orders.0007_total\n  last run: run_id r1\n  in doubt: smooth-1\n"
+    )
+
+
+def test_a_log_file_that_cannot_be_opened_is_a_usage_error(
+    runner: FakeRunner, plan: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["deploy", plan, "--json", "--log-file", str(tmp_path)]) == 2
+    assert json.loads(capsys.readouterr().out)["errors"][0]["place"] == "--log-file"
+    assert runner.asked == []
+
+
+def test_schema_prints_the_schema_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert "deploy" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    section = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0]
+    names = [line.split()[0] for line in section.splitlines()]
+    assert names == ["deploy", "plan", "check", "status", "runs", "report", "schema"]
+
+
+def test_a_reader_that_went_away_does_not_change_the_exit_code(plan: str) -> None:
+    program = f"import sys; from smooth_orchestrator.cli import main; sys.exit(main(['plan', {plan + 'x'!r}]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 2
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    program = (
+        "import sys; from smooth_orchestrator.cli import main; main(['--version']); "
+        "print(sorted({'pydantic', 'anyio', 'rich', 'structlog', 'asyncpg', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["smooth-orchestrate, version 0.3.0", "[]"]
