@@ -52,7 +52,7 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
         return
     item.error = None
     item.stage = Stage.COMMITTED
-    await run.journal.append(run.run_id, RecordKind.COMMITTED, database=item.name)
+    await run.note(RecordKind.COMMITTED, database=item.name)
     get_logger().info(
         EventName.DATABASE_COMMITTED,
         database=item.name,

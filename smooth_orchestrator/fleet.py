@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+
+import anyio
+from anyio.abc import TaskStatus
 
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
@@ -28,18 +30,21 @@ class Fleet:
     def __init__(self, transport: WorkerTransport, masker: Masker) -> None:
         self._transport = transport
         self._masker = masker
-        self._stack = AsyncExitStack()
+        self._hosts = anyio.create_task_group()
+        self._closing = anyio.Event()
         self._workers: dict[str, list[Worker]] = {}
         self._serving: dict[str, Worker] = {}
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
+        await self._hosts.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        self._closing.set()
+        # Without the error, which is the caller's and goes on as it came.
+        await self._hosts.__aexit__(None, None, None)
 
     async def ask(self, projects: Mapping[str, Project]) -> dict[str, ProjectFacts]:
         """Start one worker a project and return what each says of its databases.
@@ -85,7 +90,7 @@ class Fleet:
         return worker
 
     async def _start(self, project: Project) -> Worker:
-        worker = await self._stack.enter_async_context(self._transport.worker(project, on_output=_log_output))
+        worker: Worker = await self._hosts.start(self._host, project)
         self._workers.setdefault(project.name, []).append(worker)
         for database in worker.hello.databases:
             if database.asyncpg and database.asyncpg.get("password"):
@@ -99,6 +104,12 @@ class Fleet:
             version=worker.hello.version,
         )
         return worker
+
+    async def _host(self, project: Project, *, task_status: TaskStatus[Worker]) -> None:
+        # A worker's context must end in the task that began it, and a replacement is asked for in a passing one.
+        async with self._transport.worker(project, on_output=_log_output) as worker:
+            task_status.started(worker)
+            await self._closing.wait()
 
 
 def _log_output(line: OutputLine) -> None:

@@ -141,6 +141,9 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
             item.steps = list(answer.steps)
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD
+        case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():
+            # Stopped because of somebody else's failure; the way back makes it `rolled_back`.
+            item.stage = Stage.WORKING
         case Failed():
             item.stage = Stage.FAILED
             item.unapplied += answer.unapplied
@@ -209,7 +212,7 @@ class Listener:
             self._item.permanent.remove(step)
         self._item.unapplied.append(step)
         data = {"app": step.app, "name": step.name}
-        await self._run.journal.append(self._run.run_id, RecordKind.UNSTEP, database=self._item.name, data=data)
+        await self._run.note(RecordKind.UNSTEP, database=self._item.name, data=data)
         get_logger().info(
             EventName.MIGRATION_UNAPPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
         )

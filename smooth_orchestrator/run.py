@@ -1,15 +1,19 @@
 """What one run knows: its plan, its journal, and how far each target has come."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Step, TargetReport
 from smooth_orchestrator.config import Tier
-from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.errors import JournalError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.journal import Journal, RecordKind
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
 
@@ -138,6 +142,17 @@ class Run:
         elif error.type != "Interrupted":
             self.further.append(RunError.of(error, database=database))
         self.stopping.set()
+
+    async def note(
+        self, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a record of what has happened already; a journal that fails cannot unmake it, so that is only logged."""
+        try:
+            await self.journal.append(self.run_id, kind, database=database, data=data)
+        except JournalError as error:
+            failure = ErrorInfo(error.code, error.message, hint=error.hint)
+            self.further.append(RunError.of(failure, database=database))
+            get_logger().error(EventName.LOG_MESSAGE, logger="journal", message=error.message, error=failure)
 
     def in_stage(self, *stages: Stage, among: Iterable[TargetRun] | None = None) -> list[TargetRun]:
         """Return the targets in one of these stages."""

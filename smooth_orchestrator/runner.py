@@ -191,7 +191,11 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         return RunOutcome.COMMITTED
     if run.in_stage(Stage.IN_DOUBT):
         return RunOutcome.NEEDS_OPERATOR
-    await decide(run, Decision.ABORT, scope="deploy")
+    try:
+        await decide(run, Decision.ABORT, scope="deploy")
+    except JournalError as error:
+        # No decision means abort as well.
+        run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
     halt = run.plan.on_failure is OnFailure.HALT
     await take_back(run, fleet, committed=not halt)
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
@@ -201,7 +205,7 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
 async def _finish(run: Run, finished: Report, masker: Masker) -> Report:
     finished = finished.masked(masker)
     data = {"outcome": str(finished.outcome), "exit_code": finished.exit_code, "report": finished.to_dict()}
-    await run.journal.append(run.run_id, RecordKind.RUN_FINISHED, data=data)
+    await run.note(RecordKind.RUN_FINISHED, data=data)
     return finished
 
 

@@ -48,7 +48,7 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         return
     item.unapplied = item.unapplied or list(reversed(item.steps))
     item.stage = Stage.FAILED if failed_itself else Stage.ROLLED_BACK
-    await run.journal.append(run.run_id, RecordKind.ROLLED_BACK, database=item.name)
+    await run.note(RecordKind.ROLLED_BACK, database=item.name)
     get_logger().info(EventName.DATABASE_ROLLED_BACK, database=item.name, tier=str(item.tier))
 
 

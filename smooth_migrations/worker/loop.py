@@ -68,7 +68,7 @@ class _Loop:
     def _apply(self, command: protocol.Apply) -> protocol.Event:
         with self._lock:
             if command.id in self._cancelled:
-                error = protocol.ErrorInfo("interrupted", "cancelled before it began")
+                error = protocol.ErrorInfo("Interrupted", "cancelled before it began")
                 return protocol.Failed(id=command.id, error=error)
             self._at_work = command
         try:

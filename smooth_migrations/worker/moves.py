@@ -45,12 +45,13 @@ class Moves:
 
     def __init__(self, say: Callable[[protocol.Event], None]) -> None:
         self._say = say
-        self._held: dict[str, tuple[Call, protocol.Apply]] = {}
+        self._held: dict[str, tuple[Call, _Reporter]] = {}
 
     def apply(self, command: protocol.Apply) -> protocol.Event:
         """Run every pending migration and hold the result."""
         connection = connections[command.alias]
-        call = Call(connection, _options(command, compensated=command.compensated), _Reporter(self._say, command))
+        reporter = _Reporter(self._say, command)
+        call = Call(connection, _options(command, compensated=command.compensated), reporter)
 
         def move() -> None:
             ApplyMigrations().move(call, database=command.alias, **_QUIET)
@@ -62,7 +63,7 @@ class Moves:
                 call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             return self._failed(command, call, error)
-        self._held[command.database] = (call, command)
+        self._held[command.database] = (call, reporter)
         return protocol.Done(id=command.id, steps=call.steps, committed=len(call.committed), locked_ms=call.locked_ms)
 
     def commit(self, command: protocol.Commit) -> protocol.Event:
@@ -70,7 +71,7 @@ class Moves:
         held = self._held.pop(command.database, None)
         if held is None:
             return _nothing_held(command)
-        call, _apply = held
+        call, _reporter = held
         locked_ms = call.locked_ms
         try:
             callbacks = call.commit()
@@ -85,7 +86,9 @@ class Moves:
         held = self._held.pop(command.database, None)
         if held is None:
             return protocol.Done(id=command.id)
-        call, _apply = held
+        call, reporter = held
+        # The coordinator hears what belongs to the command that it waits for.
+        reporter.command = command
         try:
             undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
@@ -116,12 +119,14 @@ class Moves:
 
     def rollback_all(self) -> None:
         """Take back whatever is still held; the coordinator is gone or has done with this worker."""
-        for database, (call, command) in list(self._held.items()):
+        for database, (call, reporter) in list(self._held.items()):
             del self._held[database]
             try:
                 call.rollback()
             except Exception as error:  # noqa: BLE001 - the others are still to be rolled back
-                self._say(protocol.UnapplyFailed(id=command.id, step=call.committed[-1], error=describe(error)))
+                self._say(
+                    protocol.UnapplyFailed(id=reporter.command.id, step=call.committed[-1], error=describe(error))
+                )
 
     def _failed(self, command: protocol.Apply, call: Call, error: BaseException) -> protocol.Failed:
         at_work = str(call.at_work) if call.at_work else None
@@ -149,40 +154,40 @@ def _options(command: protocol.Apply, *, compensated: bool) -> Options:
 class _Reporter:
     """Tells the coordinator what a call does, and marks the output of each migration."""
 
-    def __init__(self, say: Callable[[protocol.Event], None], command: protocol.Apply | protocol.Undo) -> None:
+    def __init__(self, say: Callable[[protocol.Event], None], command: protocol.Command) -> None:
         self._say = say
-        self._command = command
+        self.command = command
 
     def began(self, connection: BaseDatabaseWrapper) -> None:
         info = getattr(connection.connection, "info", None)
         if connection.vendor == "postgresql" and info is not None:
-            self._say(protocol.Session(id=self._command.id, backend_pid=info.backend_pid))
+            self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid))
 
     def started(self, step: Step, _migration: Migration) -> None:
-        mark_output(self._command.database, step.name)
-        self._say(protocol.MigrationStarted(id=self._command.id, step=step))
+        mark_output(self.command.database, step.name)
+        self._say(protocol.MigrationStarted(id=self.command.id, step=step))
 
     def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
         self._say(
-            protocol.MigrationApplied(id=self._command.id, step=step, duration_ms=duration_ms, committed=committed)
+            protocol.MigrationApplied(id=self.command.id, step=step, duration_ms=duration_ms, committed=committed)
         )
-        mark_output(self._command.database, None)
+        mark_output(self.command.database, None)
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
         if step is not None:
             info = describe(error, migration=str(step))
-            self._say(protocol.MigrationFailed(id=self._command.id, step=step, duration_ms=duration_ms, error=info))
+            self._say(protocol.MigrationFailed(id=self.command.id, step=step, duration_ms=duration_ms, error=info))
 
     def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
         if not by_rollback:
-            self._say(protocol.MigrationUnapplied(id=self._command.id, step=step, duration_ms=duration_ms))
+            self._say(protocol.MigrationUnapplied(id=self.command.id, step=step, duration_ms=duration_ms))
 
     def undo_failed(self, step: Step, error: BaseException) -> None:
-        self._say(protocol.UnapplyFailed(id=self._command.id, step=step, error=describe(error)))
+        self._say(protocol.UnapplyFailed(id=self.command.id, step=step, error=describe(error)))
 
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         self._say(
-            protocol.LockRetry(id=self._command.id, attempt=attempt, delay_ms=delay_s * 1000, error=describe(error))
+            protocol.LockRetry(id=self.command.id, attempt=attempt, delay_ms=delay_s * 1000, error=describe(error))
         )
 
 

@@ -24,7 +24,9 @@ Servers = tuple[PostgresServer, PostgresServer]
 
 EACH = [pytest.param(history, id=name) for name, history in HISTORIES.items()]
 EACH_AND_LAST = [
-    pytest.param(history, last, id=f"{name}-{last}")
+    pytest.param(
+        history, last, id=f"{name}-{last}", marks=[pytest.mark.long] if last == "local" and name != "helpdesk" else []
+    )
     for name, history in HISTORIES.items()
     for last in ("third", "local")
 ]
@@ -58,7 +60,13 @@ def test_a_whole_history_from_nothing_ends_as_stock_migrate_ends(
 
         _assert_committed(deployed, empty)
         newest = stock(history).newest
-        _assert_same(empty.dumps(), {name: newest[vendor_of(at)] for name, at in empty.databases.items()})
+        # wagtail.search defines a model of its own where the vendor of `default` is SQLite, which it is in stock's
+        # reference for SQLite and is not in this fleet: one content type more, and every later id another.
+        compared = {name: at for name, at in empty.databases.items() if (history.name, name) != ("wagtail", "local")}
+        made = empty.dumps()
+        _assert_same(
+            {name: made[name] for name in compared}, {name: newest[vendor_of(at)] for name, at in compared.items()}
+        )
 
 
 @pytest.mark.parametrize("history", EACH)

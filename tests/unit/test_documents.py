@@ -1,0 +1,35 @@
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from smooth_orchestrator.cli import main
+from smooth_orchestrator.config import load
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS: Final = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def test_the_readmes_plan_is_ten_lines_and_valid(tmp_path: Path) -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "shop").mkdir()
+    file = tmp_path / "deploy.toml"
+    file.write_text(text, encoding="utf-8")
+    assert len(text.splitlines()) == 10
+    assert [phase.name for phase in load(file, {}).phases] == ["canary", "fleet"]
+
+
+def test_the_readme_lists_the_commands_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    _, _, shown = capsys.readouterr().out.partition("Commands:\n")
+    commands = re.findall(r"^  ([a-z]+)  ", shown.partition("\n\n")[0], re.MULTILINE)
+    assert commands
+    assert re.findall(r"^\| `smooth-orchestrate ([a-z]+)", README, re.MULTILINE) == commands
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_documents_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
