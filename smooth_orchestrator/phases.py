@@ -5,7 +5,7 @@ import time
 import anyio
 
 from smooth_migrations import protocol
-from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
+from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed, Fetch
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
@@ -47,6 +47,8 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
         failure = await pass_gate(run, phase)
         if failure and not run.stopping.is_set():
             run.fail(failure)
+    if not run.stopping.is_set():
+        await _miss_lost_workers(run, fleet)
     log.info(
         EventName.PHASE_FINISHED,
         phase=phase.name,
@@ -63,6 +65,20 @@ def _refuse_long_locks(run: Run) -> None:
                 f"{run.plan.max_lock_hold_ms / 1000:g} s"
             )
             run.fail(ErrorInfo("max_lock_hold", message, hint="split the change, or raise max_lock_hold"), item.name)
+
+
+async def _miss_lost_workers(run: Run, fleet: Fleet) -> None:
+    """Fail the run when a worker was lost while it held: what is gone must be known before the decision."""
+    for item in run.in_stage(Stage.HELD):
+        worker = fleet.serving(item.target)
+        command = Fetch(id=worker.next_id(), database=item.name, alias=item.target.alias, sql="SELECT 1")
+        try:
+            answer = await worker.call(command)
+        except WorkerError as error:
+            answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
+        if isinstance(answer, Failed):
+            item.error, item.stage = answer.error, Stage.FAILED
+            run.fail(answer.error, item.name)
 
 
 async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:

@@ -146,7 +146,10 @@ class Run:
     async def note(
         self, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a record of what has happened already; a journal that fails cannot unmake it, so that is only logged."""
+        """Write a record of what has happened already.
+
+        A journal that fails cannot unmake it, so a failure is logged and reported, and not raised.
+        """
         try:
             await self.journal.append(self.run_id, kind, database=database, data=data)
         except JournalError as error:
