@@ -192,6 +192,8 @@ class Listener:
             case protocol.MigrationApplied():
                 self.at_work = None
                 await self._applied(event)
+            case protocol.MigrationFailed() if self._run.stopping.is_set() and event.error.type == "Interrupted":
+                pass  # it did not fail: it was stopped because of somebody else's failure
             case protocol.MigrationFailed():
                 log.error(
                     EventName.MIGRATION_FAILED,

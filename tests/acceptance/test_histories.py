@@ -22,18 +22,13 @@ pytestmark = pytest.mark.timeout(600)
 Stock = Callable[[History], StockResults]
 Servers = tuple[PostgresServer, PostgresServer]
 
-EACH = [pytest.param(history, id=name) for name, history in HISTORIES.items()]
+# The short run takes the shortest history; the others take minutes each.
+_MARKS = {name: [] if name == "helpdesk" else [pytest.mark.long] for name in HISTORIES}
+EACH = [pytest.param(history, id=name, marks=_MARKS[name]) for name, history in HISTORIES.items()]
 EACH_AND_LAST = [
-    pytest.param(
-        history, last, id=f"{name}-{last}", marks=[pytest.mark.long] if last == "local" and name != "helpdesk" else []
-    )
+    pytest.param(history, last, id=f"{name}-{last}", marks=_MARKS[name])
     for name, history in HISTORIES.items()
     for last in ("third", "local")
-]
-# Undoing a whole history by reverse operations takes as long as making it.
-SHORTEST_OR_LONG = [
-    pytest.param(history, id=name, marks=[] if name == "helpdesk" else [pytest.mark.long])
-    for name, history in HISTORIES.items()
 ]
 
 
@@ -91,7 +86,7 @@ def test_a_failure_in_the_last_phase_leaves_every_database_at_the_older_release(
         _assert_failure_changes_nothing(older, last, plant)
 
 
-@pytest.mark.parametrize("history", SHORTEST_OR_LONG)
+@pytest.mark.parametrize("history", EACH)
 def test_a_failure_at_the_end_of_a_whole_history_leaves_every_database_empty(
     history: History, servers: Servers, tmp_path: Path
 ) -> None:
