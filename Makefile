@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 DJANGO ?=
 
-.PHONY: help demo test test-all lint format bench build clean
+.PHONY: help demo test test-all lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,10 +43,6 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-## make bench     speed beside what a user would type instead
-bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks
 
 ## make build     wheel and sdist in dist/
 build: $(VENV)/.ready

@@ -148,10 +148,17 @@ class Call:
                 if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
                     self._fail(error, failed)
                 delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
-                self._observer.retrying(attempt, delay_s, error)
-                self._options.pause(delay_s)
+                self._pause(attempt, delay_s, error)
             else:
                 return
+
+    def _pause(self, attempt: int, delay_s: float, error: BaseException) -> None:
+        self._observer.retrying(attempt, delay_s, error)
+        try:
+            self._options.pause(delay_s)
+        except BaseException as interruption:  # noqa: BLE001 - raised again by _fail
+            # No transaction is open between two attempts, but steps may have been committed before.
+            self._fail(interruption, None)
 
     def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
         """Take note of what Django's executor does; called from the command's progress callback."""

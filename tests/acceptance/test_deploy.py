@@ -1,0 +1,211 @@
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, fleet_on, small_fleet
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.shop import check_out
+from tests.support.small_migrations import NOTE, failing, run_python
+from tests.support.small_project import migration
+
+_FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no such kind')")
+_TWO_COLUMNS_OUTSIDE = migration(
+    "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))",
+    "migrations.AddField('item', 'size', models.IntegerField(null=True))",
+    after=[("demo", "0001_item")],
+    atomic=False,
+)
+_DROP = migration("migrations.RemoveField('item', 'name')", after=[("demo", "0001_item")])
+_RELEASE_2 = {"catalog.0003_product_stock", "orders.0002_order_total", "orders.0003_fill_totals"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer) -> Iterator[Fleet]:
+    """The shop, deployed at release 1, with release 2 checked out."""
+    with fleet_on(tmp_path, pg_server, second_pg_server, settings="shop.settings", variable="SHOP_DATABASES") as fleet:
+        check_out(1, tmp_path / "project")
+        fleet.plan()
+        assert fleet.deploy().exit_code == 0
+        fleet.execute("INSERT INTO orders_customer (email, name) VALUES ('ada@example.com', 'Ada')")
+        check_out(2, tmp_path / "project")
+        yield fleet
+
+
+def test_a_release_reaches_every_database_once(shop: Fleet) -> None:
+    first = shop.deploy("--run-id", "friday")
+    assert (first.exit_code, first.report["outcome"]) == (0, "committed"), first.stderr
+    assert set(first.outcomes.values()) == {"committed"}
+    assert all(set(entry["applied"]) >= _RELEASE_2 for entry in first.report["databases"])
+    assert first.named("migration.failed") == []
+    after = shop.dumps()
+    assert all("total" in text for text in after.values())
+
+    for options in ((), ("--run-id", "friday")):
+        again = shop.deploy(*options)
+        assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do")
+        assert again.named("migration.started") == []
+    assert shop.dumps() == after
+
+
+def test_a_release_that_fails_in_the_last_database_changes_none(shop: Fleet, tmp_path: Path) -> None:
+    with shop.last.connect() as session:
+        session.execute("INSERT INTO orders_customer (email, name) VALUES ('ada@example.com', 'Ada, once more')")
+    check_out(3, tmp_path / "project")
+    before = shop.dumps()
+    outcome = shop.deploy()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back")
+    assert outcome.outcomes == {"primary": "rolled_back", "kiosk": "rolled_back", LAST: "failed"}
+    error = outcome.report["error"]
+    assert (error["database"], error["sqlstate"]) == (LAST, "23505")
+    assert error["migration"] == "orders.0006_one_customer_per_email"
+    assert [line["migration"] for line in outcome.named("migration.failed")] == ["0006_one_customer_per_email"]
+    shop.wait_until_alone()
+    assert shop.dumps() == before
+
+
+@pytest.mark.parametrize(
+    "deploy", ["expand_contract = false", 'expand_contract = false\ncommit = "phase"'], ids=["deploy", "phase"]
+)
+@pytest.mark.parametrize("note", [NOTE, _TWO_COLUMNS_OUTSIDE], ids=["in transactions", "outside transactions"])
+def test_a_failure_in_the_second_phase_takes_the_first_one_back(
+    deploy: str, note: str, tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    release = {"demo.0002_note": note, "demo.0003_kind": _FAILS_LAST}
+    with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
+        fleet.plan(deploy=deploy)
+        before = fleet.dumps(sequences=False)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert outcome.outcomes == {"primary": "rolled_back", "kiosk": "rolled_back", LAST: "failed"}
+        assert outcome.report["error"]["migration"] == "demo.0003_kind"
+        fleet.wait_until_alone()
+        assert fleet.dumps(sequences=False) == before
+
+
+def test_a_gate_that_fails_changes_no_database(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(shards='gate = ["false"]')
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "gate_failed")
+        assert [line["exit_code"] for line in outcome.named("gate.failed")] == [1]
+        assert set(outcome.outcomes.values()) == {"rolled_back"}
+        assert fleet.dumps() == before
+
+
+def test_a_lock_that_is_never_released_is_named_and_ends_the_deploy(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        # Longer than the pause between two looks at who is in the way.
+        fleet.plan(deploy='expand_contract = false\nlock_timeout = "1s"\nlock_retries = 1')
+        before = fleet.dumps()
+        with fleet.last.connect() as holder, holder.transaction():
+            holder.execute("SELECT * FROM demo_item")
+            outcome = fleet.deploy()
+            pid = holder.info.backend_pid
+        assert (outcome.exit_code, outcome.report["error"]["sqlstate"]) == (1, "55P03"), outcome.stderr
+        waits = outcome.named("lock.waiting")
+        assert waits
+        assert all([blocker["pid"] for blocker in line["blockers"]] == [pid] for line in waits)
+        assert [(line["database"], line["attempt"]) for line in outcome.named("lock.retry")] == [(LAST, 1)]
+        assert fleet.dumps() == before
+
+
+def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_drop": _DROP}) as fleet:
+        fleet.plan(deploy="")
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused")
+        findings = outcome.report["errors"]
+        assert {finding["place"] for finding in findings} == {"primary", "kiosk", LAST}
+        assert all("demo.0002_drop" in finding["message"] for finding in findings)
+        assert fleet.dumps() == before
+
+
+def test_what_cannot_be_undone_is_refused_where_it_would_be_committed_early(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    one_way = migration(
+        "migrations.RunPython(forwards)",
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python("pass"),
+    )
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_one_way": one_way}) as fleet:
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert outcome.exit_code == 3
+        assert all("demo.0002_one_way" in finding["message"] for finding in outcome.report["errors"])
+        assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize("fault", ["closed port", "missing database", "no privilege"])
+def test_a_database_that_cannot_be_migrated_is_refused_by_name(
+    fault: str, tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        words = _spoil(fleet, fault)
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+        assert {finding["place"] for finding in outcome.report["errors"]} == {LAST}
+        assert any(words in finding["message"] for finding in outcome.report["errors"]), outcome.report["errors"]
+        assert [line["event"] for line in outcome.log].count("preflight.failed") == 1
+        assert fleet.dumps() == before
+
+
+def _spoil(fleet: Fleet, fault: str) -> str:
+    target = fleet.databases["shard_1"]
+    if fault == "closed port":
+        target["PORT"] = "1"
+        return "refused"
+    if fault == "missing database":
+        target["NAME"] = "nowhere"
+        return '"nowhere" does not exist'
+    role = f"reader_{uuid4().hex[:8]}"
+    with fleet.last.connect() as session:
+        session.execute(f"CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
+        # Owned objects of a role stand in the way of nothing: the database goes with the test, the server soon after.
+        session.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    target["USER"] = role
+    return role
+
+
+def test_a_wrong_password_is_refused_and_written_nowhere(tmp_path: Path, pg_server: PostgresServer) -> None:
+    with (
+        PostgresServer(auth="scram", settings=THROW_AWAY) as guarded,
+        small_fleet(tmp_path, pg_server, guarded, {"demo.0002_note": NOTE}) as fleet,
+    ):
+        secret = "mistyped-Zq8-password"  # noqa: S105 - of nothing
+        fleet.databases["shard_1"]["PASSWORD"] = secret
+        before = fleet.dumps()
+        outcome = fleet.deploy("--log-file", "deploy.log", "--log-level", "debug")
+        assert outcome.exit_code == 3
+        assert {finding["place"] for finding in outcome.report["errors"]} == {LAST}
+        assert "password authentication failed" in outcome.report["errors"][0]["message"]
+        written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        assert b"preflight.failed" in written
+        assert all(text.encode() not in written for text in (secret, str(guarded.password)))
+        assert all(text not in outcome.stdout + outcome.stderr for text in (secret, str(guarded.password)))
+        assert fleet.dumps() == before
+
+
+def test_settings_that_raise_are_refused_with_their_error(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        (tmp_path / "project/small_settings.py").write_text("raise KeyError('NO_SUCH_SETTING')\n")
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert outcome.exit_code == 3, outcome.stdout + outcome.stderr
+        assert "NO_SUCH_SETTING" in outcome.stdout
+        assert outcome.log is not None
+        assert fleet.dumps() == before

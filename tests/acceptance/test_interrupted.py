@@ -1,0 +1,123 @@
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, Running, small_fleet, still_running
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import NOTE, failing
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+
+_WAITS = (
+    "alias = editor.connection.alias\n"
+    "    if alias != os.environ['WAIT_IN']: return\n"
+    "    print('waiting', flush=True)\n"
+    "    if alias == 'kiosk': threading.Event().wait()\n"
+    "    editor.connection.cursor().execute('SELECT pg_sleep(120)')"
+)
+_ALIASES = {"primary": "default", "kiosk": "kiosk", LAST: "shard_1"}
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Fleet]:
+    """Databases whose second pending migration waits, in the database that a test names."""
+    monkeypatch.setenv("WAIT_IN", "nowhere")
+    release = {"demo.0002_note": NOTE, "demo.0003_kind": failing(_WAITS)}
+    with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
+        yield fleet
+
+
+def prepare(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a deploy stop at a moment: a database's migration, or `gate`."""
+    if moment == "gate":
+        fleet.plan(shards='gate = ["sleep", "120"]')
+    else:
+        monkeypatch.setenv("WAIT_IN", _ALIASES[moment])
+
+
+def reach(run: Running, moment: str) -> None:
+    """Wait until a run is at a moment."""
+    if moment == "gate":
+        run.wait_for("gate.started")
+    else:
+        run.wait_for("output.captured", line="waiting", database=moment)
+
+
+@pytest.mark.parametrize("moment", ["kiosk", LAST])
+def test_a_worker_killed_while_it_migrates_changes_no_database(
+    moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(fleet, moment, monkeypatch)
+    before = fleet.dumps()
+    with fleet.running() as run:
+        at_work = run.wait_for("output.captured", line="waiting", database=moment)["pid"]
+        family = run.family()
+        os.kill(at_work, signal.SIGKILL)
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.outcomes[moment] == "failed"
+    assert outcome.report["error"]["database"] == moment
+    assert not still_running(family)
+    fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+def test_a_worker_killed_while_a_gate_looks_changes_no_database(fleet: Fleet, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "answer")
+    fleet.plan(shards='gate = ["cat", "answer"]')
+    before = fleet.dumps()
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        family = run.family()
+        os.kill(run.worker_pid(), signal.SIGKILL)
+        (tmp_path / "answer").write_text("fine\n")
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert not still_running(family)
+    fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGINT, LAST), (signal.SIGTERM, "kiosk"), (signal.SIGTERM, "gate")]
+)
+def test_a_signal_before_the_decision_changes_no_database(
+    number: signal.Signals, moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(fleet, moment, monkeypatch)
+    before = fleet.dumps()
+    with fleet.running() as run:
+        reach(run, moment)
+        family = run.family()
+        run.process.send_signal(number)
+        run.wait_for("run.interrupted", signal=number.name)
+        run.process.send_signal(number)
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert number.name in outcome.report["error"]["message"]
+    assert [line["decision"] for line in outcome.named("deploy.decided")] == ["abort"]
+    assert not still_running(family)
+    fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize("moment", [LAST, "gate"])
+def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
+    moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(fleet, moment, monkeypatch)
+    before = fleet.dumps()
+    with fleet.running() as run:
+        reach(run, moment)
+        workers = [process for process in run.family() if "smooth_migrations.worker" in process.cmdline()]
+        run.process.kill()
+        run.process.wait()
+        assert workers
+        assert not still_running(workers)
+    fleet.wait_until_alone()
+    assert fleet.dumps() == before

@@ -1,0 +1,244 @@
+"""Three databases of a small fleet, and the installed program run over them as a pipeline would."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from tests.support.dump import dump
+from tests.support.log_lines import log_lines
+from tests.support.postgres_database import PostgresDatabase, temporary_database
+from tests.support.postgres_server import PostgresServer
+from tests.support.processes import kill_family
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import SmallProject
+
+__all__ = ["LAST", "SCRIPT", "Fleet", "Outcome", "Running", "fleet_on", "small_fleet", "still_running"]
+
+SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
+LAST = "shards:shard_1"
+_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run of the program left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The machine report."""
+        report: dict[str, Any] = json.loads(self.stdout)
+        return report
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The log, each line checked against the published schema."""
+        return log_lines(self.stderr)
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        """Return the log's lines of one event."""
+        return [line for line in self.log if line["event"] == event]
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """What became of each database."""
+        return {entry["database"]: entry["outcome"] for entry in self.report["databases"]}
+
+
+class Running:
+    """A run of the program that is still going on."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.seen: list[dict[str, Any]] = []
+        self._lines: list[str] = []
+
+    def wait_for(self, event: str, **keys: object) -> dict[str, Any]:
+        """Read the log until a line of this event with these keys comes, and return it."""
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            self._lines.append(text)
+            line = json.loads(text)
+            self.seen.append(line)
+            if line["event"] == event and all(line.get(key) == value for key, value in keys.items()):
+                return dict(line)
+        raise AssertionError(f"the run ended without {event} {keys}:\n{''.join(self._lines)}")
+
+    def worker_pid(self) -> int:
+        """Return the process id of the worker that started last."""
+        return int([line["pid"] for line in self.seen if line["event"] == "worker.started"][-1])
+
+    def family(self) -> list[psutil.Process]:
+        """Return the processes that the program has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def finish(self) -> Outcome:
+        """Read everything to its end."""
+        assert self.process.stderr is not None
+        assert self.process.stdout is not None
+        self._lines.append(self.process.stderr.read())
+        stdout = self.process.stdout.read()
+        return Outcome(self.process.wait(), stdout, "".join(self._lines))
+
+
+@dataclass
+class Fleet:
+    """Databases `primary` and `kiosk` in the first phase, and `shards:shard_1` on another server in the second.
+
+    Args:
+        directory: of the plan; the project is beside it in `project`.
+        first: the database of `primary`.
+        last: the database of `shards:shard_1`.
+        settings: the project's settings module.
+        variable: the environment variable that holds its databases.
+    """
+
+    directory: Path
+    first: PostgresDatabase
+    last: PostgresDatabase
+    settings: str
+    variable: str
+    databases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kiosk = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.kiosk)}
+        self.databases = {"default": self.first.django, "kiosk": kiosk, "shard_1": self.last.django}
+
+    @property
+    def kiosk(self) -> Path:
+        """The file of `kiosk`."""
+        return self.directory / "kiosk.sqlite3"
+
+    def plan(self, *, deploy: str = "expand_contract = false", canary: str = "", shards: str = "") -> None:
+        """Write the plan, with further lines for `[deploy]` and for each of the two phases."""
+        text = f"""\
+version = 1
+[deploy]
+name = "small"
+{deploy}
+[projects.one]
+path = "project"
+settings = "{self.settings}"
+env = {{ {self.variable} = "${{{self.variable}}}" }}
+[databases.primary]
+project = "one"
+alias = "default"
+[databases.kiosk]
+project = "one"
+alias = "kiosk"
+[databases.shards]
+project = "one"
+aliases = "shard_*"
+[[phases]]
+name = "canary"
+databases = ["primary", "kiosk"]
+{canary}
+[[phases]]
+name = "fleet"
+databases = ["shards:*"]
+{shards}
+"""
+        (self.directory / "deploy.toml").write_text(text)
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[Running]:
+        """Start a deploy; what is left of it ends with the block."""
+        process = subprocess.Popen(
+            [SCRIPT, "deploy", "deploy.toml", "--json", "--log-format", "json", *options],
+            cwd=self.directory,
+            env=os.environ | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                yield Running(process)
+            finally:
+                kill_family(process.pid)
+
+    def deploy(self, *options: str) -> Outcome:
+        """Run a deploy to its end."""
+        with self.running(*options) as run:
+            return run.finish()
+
+    def dumps(self, *, sequences: bool = True) -> dict[str, str]:
+        """Write every database down.
+
+        The positions of PostgreSQL's sequences are left out: the server never takes those back with a transaction.
+        Those of SQLite come back with one, and may be left out where committed steps are reversed.
+        """
+        return {
+            "primary": dump(self.first.dsn, sequences=False),
+            "kiosk": dump(self.kiosk, sequences=sequences),
+            LAST: dump(self.last.dsn, sequences=False),
+        }
+
+    def execute(self, statements: str) -> None:
+        """Run statements in every database."""
+        with closing(sqlite3.connect(self.kiosk)) as connection:
+            connection.executescript(statements)
+        for database in (self.first, self.last):
+            with database.connect() as session:
+                session.execute(statements.encode())
+
+    def wait_until_alone(self) -> None:
+        """Wait until no session is left in any database.
+
+        A server ends a session a moment after its client has gone.
+
+        Raises:
+            AssertionError: one is still there.
+        """
+        for database in (self.first, self.last):
+            deadline_s = time.monotonic() + _PATIENCE_S
+            with psycopg.connect(database.server.dsn("postgres"), autocommit=True) as watcher:
+                while database.server.sessions(database.name):
+                    assert time.monotonic() < deadline_s, f"a session is left in {database.name}"
+                    watcher.execute("SELECT pg_sleep(0.02)")
+
+
+@contextmanager
+def fleet_on(
+    directory: Path, first: PostgresServer, last: PostgresServer, *, settings: str, variable: str
+) -> Iterator[Fleet]:
+    """Create the three databases, empty; they are dropped with the block."""
+    with ExitStack() as stack:
+        databases = [stack.enter_context(temporary_database(server)) for server in (first, last)]
+        yield Fleet(directory, databases[0], databases[1], settings, variable)
+
+
+@contextmanager
+def small_fleet(
+    directory: Path, first: PostgresServer, last: PostgresServer, next_release: Mapping[str, str]
+) -> Iterator[Fleet]:
+    """Create the databases at `demo.0001_item` with a row in each, and write the migrations that come next."""
+    with fleet_on(directory, first, last, settings="small_settings", variable="SMALL_DATABASES") as fleet:
+        project = SmallProject(directory / "project", fleet.databases, {"demo.0001_item": ITEM})
+        fleet.plan()
+        assert fleet.deploy().exit_code == 0
+        fleet.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        for key, source in next_release.items():
+            project.write_migration(key, source)
+        yield fleet
+
+
+def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait until processes have ended and return those that have not; one that nobody has buried has ended."""
+    _gone, alive = psutil.wait_procs(family, timeout=_PATIENCE_S)
+    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
