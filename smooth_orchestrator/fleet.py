@@ -76,6 +76,11 @@ class Fleet:
         """Return the worker that holds this target."""
         return self._serving[target.name]
 
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Every worker that was started, the lost ones too."""
+        return tuple(worker for workers in self._workers.values() for worker in workers)
+
     async def replacement(self, plan: Plan, target: Target) -> Worker:
         """Start another worker for a target whose own is gone, and let it serve the others of the dead one too.
 
@@ -92,9 +97,8 @@ class Fleet:
     async def _start(self, project: Project) -> Worker:
         worker: Worker = await self._hosts.start(self._host, project)
         self._workers.setdefault(project.name, []).append(worker)
-        for database in worker.hello.databases:
-            if database.asyncpg and database.asyncpg.get("password"):
-                self._masker.add(str(database.asyncpg["password"]))
+        for secret in worker.hello.secrets:
+            self._masker.add(secret)
         get_logger().info(
             EventName.WORKER_STARTED,
             project=project.name,

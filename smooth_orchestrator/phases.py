@@ -5,7 +5,8 @@ import time
 import anyio
 
 from smooth_migrations import protocol
-from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed, Fetch
+from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
+from smooth_orchestrator.barrier import confirm_held, watching_held
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
@@ -36,49 +37,25 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
     log.info(EventName.PHASE_STARTED, phase=phase.name, databases=[item.name for item in items])
     started_s = time.monotonic()
     await run.journal.append(run.run_id, RecordKind.PHASE_STARTED, data={"phase": phase.name})
-    for first in (True, False):
-        limiter = anyio.Semaphore(phase.parallel)
-        async with anyio.create_task_group() as group:
-            for item in items:
-                if (item.tier is Tier.COMPENSATED) is first:
-                    group.start_soon(_within, limiter, run, fleet, item)
-    _refuse_long_locks(run)
-    if phase.gate and not run.stopping.is_set():
-        failure = await pass_gate(run, phase)
-        if failure and not run.stopping.is_set():
-            run.fail(failure)
+    async with watching_held(run, fleet):
+        for first in (True, False):
+            limiter = anyio.Semaphore(phase.parallel)
+            async with anyio.create_task_group() as group:
+                for item in items:
+                    if (item.tier is Tier.COMPENSATED) is first:
+                        group.start_soon(_within, limiter, run, fleet, item)
+        if phase.gate and not run.stopping.is_set():
+            failure = await pass_gate(run, phase)
+            if failure and not run.stopping.is_set():
+                run.fail(failure)
     if not run.stopping.is_set():
-        await _miss_lost_workers(run, fleet)
+        await confirm_held(run, fleet)
     log.info(
         EventName.PHASE_FINISHED,
         phase=phase.name,
         outcome="rolled_back" if run.stopping.is_set() else "committed",
         duration_ms=round((time.monotonic() - started_s) * 1000, 1),
     )
-
-
-def _refuse_long_locks(run: Run) -> None:
-    for item in run.in_stage(Stage.HELD):
-        if item.tier is Tier.HELD_OPEN and item.lock_hold_ms > run.plan.max_lock_hold_ms:
-            message = (
-                f"strong locks were held for {item.lock_hold_ms / 1000:.1f} s, and max_lock_hold is "
-                f"{run.plan.max_lock_hold_ms / 1000:g} s"
-            )
-            run.fail(ErrorInfo("max_lock_hold", message, hint="split the change, or raise max_lock_hold"), item.name)
-
-
-async def _miss_lost_workers(run: Run, fleet: Fleet) -> None:
-    """Fail the run when a worker was lost while it held: what is gone must be known before the decision."""
-    for item in run.in_stage(Stage.HELD):
-        worker = fleet.serving(item.target)
-        command = Fetch(id=worker.next_id(), database=item.name, alias=item.target.alias, sql="SELECT 1")
-        try:
-            answer = await worker.call(command)
-        except WorkerError as error:
-            answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
-        if isinstance(answer, Failed):
-            item.error, item.stage = answer.error, Stage.FAILED
-            run.fail(answer.error, item.name)
 
 
 async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "Commit",
     "Fetch",
     "Inspect",
+    "Ping",
     "Rollback",
     "Stop",
     "Undo",
@@ -106,6 +107,13 @@ class Cancel(Command):
 
     type: ClassVar[str] = "cancel"
     cancels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping(Command):
+    """Say whether what `Apply` holds is still there, over the session that holds it. Answer: `Done` or `Failed`."""
+
+    type: ClassVar[str] = "ping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a worker says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from smooth_migrations.protocol.values import DatabaseFacts, ErrorInfo, MigrationFinding, PendingMigration, Step
@@ -34,7 +34,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Event):
-    """The worker's Django is set up; sent once, first."""
+    """The worker's Django is set up; sent once, first.
+
+    Args:
+        protocol: the version it speaks.
+        pid: its process.
+        python: its interpreter's version.
+        django: its Django's version.
+        version: its smooth-orchestrator's version.
+        databases: what the project's settings name.
+        has_routers: whether the project has DATABASE_ROUTERS.
+        secrets: what must not be shown to anybody: passwords and the secret key of the settings.
+    """
 
     type: ClassVar[str] = "hello"
     id: int = 0
@@ -45,6 +56,7 @@ class Hello(Event):
     version: str
     databases: tuple[DatabaseFacts, ...]
     has_routers: bool
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

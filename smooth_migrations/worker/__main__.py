@@ -37,7 +37,7 @@ def _hello() -> protocol.Hello:
     import django  # noqa: PLC0415 - the project's interpreter may lack it, and that is an answer
 
     django.setup()
-    from smooth_migrations.worker.facts import database_facts, has_routers  # noqa: PLC0415 - needs settings
+    from smooth_migrations.worker.facts import database_facts, has_routers, secrets  # noqa: PLC0415 - needs settings
 
     return protocol.Hello(
         protocol=protocol.PROTOCOL,
@@ -47,6 +47,7 @@ def _hello() -> protocol.Hello:
         version=__version__,
         databases=database_facts(),
         has_routers=has_routers(),
+        secrets=secrets(),
     )
 
 

@@ -10,12 +10,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol import DatabaseFacts
 
-__all__ = ["database_facts", "has_routers"]
+__all__ = ["database_facts", "has_routers", "secrets"]
 
 # psycopg's OPTIONS that mean nothing to the server's answers to us.
 _IGNORED = frozenset(
     {"assume_role", "isolation_level", "pool", "server_side_binding", "client_encoding", "prepare_threshold"}
 )
+_PASSWORDS = ("password", "passwd", "sslpassword")
 _SSL = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
 
 
@@ -27,6 +28,15 @@ def database_facts() -> tuple[DatabaseFacts, ...]:
 def has_routers() -> bool:
     """Return whether the project has DATABASE_ROUTERS."""
     return bool(settings.DATABASE_ROUTERS)
+
+
+def secrets() -> tuple[str, ...]:
+    """Return what the settings hold that nobody may be shown."""
+    values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    for alias in connections:
+        entry = connections[alias].settings_dict
+        values += [entry.get("PASSWORD"), *(entry.get("OPTIONS", {}).get(key) for key in _PASSWORDS)]
+    return tuple(str(value) for value in values if value)
 
 
 def _facts() -> Iterator[DatabaseFacts]:

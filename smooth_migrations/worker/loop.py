@@ -58,6 +58,8 @@ class _Loop:
                 answer = self._moves.commit(command)
             case protocol.Rollback():
                 answer = self._moves.rollback(command)
+            case protocol.Ping():
+                answer = self._moves.ping(command)
             case protocol.Undo():
                 answer = self._moves.undo(command)
             case _:
@@ -102,7 +104,9 @@ class _Loop:
         with self._lock:
             if self._at_work is None:
                 return
+            # The signal first: what the broken statement raises is then taken for the interruption that it is.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            self._moves.break_off()
 
     def _raise_interrupt(self, _number: int, _frame: object) -> None:
         if self._at_work is not None:

@@ -46,6 +46,7 @@ class Moves:
     def __init__(self, say: Callable[[protocol.Event], None]) -> None:
         self._say = say
         self._held: dict[str, tuple[Call, _Reporter]] = {}
+        self._at_work: BaseDatabaseWrapper | None = None
 
     def apply(self, command: protocol.Apply) -> protocol.Event:
         """Run every pending migration and hold the result."""
@@ -58,13 +59,25 @@ class Moves:
             if call.steps:
                 write_marker(connection, command.run_id, command.database, command.epoch, command.digest)
 
+        self._at_work = connection
         try:
             with connection.execute_wrapper(_Pulse(self._say, command.id)):
                 call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             return self._failed(command, call, error)
+        finally:
+            self._at_work = None
         self._held[command.database] = (call, reporter)
         return protocol.Done(id=command.id, steps=call.steps, committed=len(call.committed), locked_ms=call.locked_ms)
+
+    def break_off(self) -> None:
+        """End the statement at work, from another thread, where a signal cannot.
+
+        psycopg waits in Python, which a signal reaches; SQLite does not return before its statement has ended.
+        """
+        connection = self._at_work
+        if connection is not None and connection.vendor == "sqlite" and connection.connection is not None:
+            connection.connection.interrupt()
 
     def commit(self, command: protocol.Commit) -> protocol.Event:
         """Make what is held permanent."""
@@ -94,6 +107,17 @@ class Moves:
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=call.committed)
         return protocol.Done(id=command.id, unapplied=undone)
+
+    def ping(self, command: protocol.Ping) -> protocol.Event:
+        """Say whether what is held is still there."""
+        if command.database not in self._held:
+            return _nothing_held(command)
+        try:
+            with connections[command.alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            return protocol.Failed(id=command.id, error=describe(error))
+        return protocol.Done(id=command.id)
 
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""

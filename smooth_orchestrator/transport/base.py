@@ -74,6 +74,9 @@ class Worker(Protocol):
     async def tell(self, command: Command) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
 
+    async def lost(self) -> WorkerLost:
+        """Wait until the worker has ended, and return how."""
+
     def kill(self) -> None:
         """End the process, and what it started, at once."""
 

@@ -135,7 +135,7 @@ class LocalWorker:
         self._greeting: Event | None = None
         self._greeted = anyio.Event()
         self._exited = anyio.Event()
-        self._lost = False
+        self._lost = anyio.Event()
         self._stopping = False
         self._nonsense: str | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -159,7 +159,7 @@ class LocalWorker:
         """
         events_in, events = anyio.create_memory_object_stream[Event](math.inf)
         with events_in, events:
-            if not self._lost:
+            if not self._lost.is_set():
                 self._pending[command.id] = events_in
                 try:
                     await self.tell(command)
@@ -170,7 +170,12 @@ class LocalWorker:
                             await on_event(event)
                 finally:
                     del self._pending[command.id]
-        raise WorkerLost(f"project {self.project.name}: the worker (pid {self.pid}) {self._ending()}")
+        raise self._loss()
+
+    async def lost(self) -> WorkerLost:
+        """Wait until the worker has ended, and return how."""
+        await self._lost.wait()
+        return self._loss()
 
     async def tell(self, command: Command) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
@@ -307,7 +312,7 @@ class LocalWorker:
             self._silent.set()
 
     def _lose(self) -> None:
-        self._lost = True
+        self._lost.set()
         for events in self._pending.values():
             events.close()
         self._greeted.set()
@@ -328,6 +333,9 @@ class LocalWorker:
 
     def _installation(self) -> str:
         return f"{_python(self.project)} -m pip install smooth-orchestrator"
+
+    def _loss(self) -> WorkerLost:
+        return WorkerLost(f"project {self.project.name}: the worker (pid {self.pid}) {self._ending()}")
 
     def _ending(self) -> str:
         status = self._process.returncode

@@ -104,7 +104,7 @@ def _assert_failure_changes_nothing(databases: Fleet, last: str, plant: Plant) -
 
     deployed = databases.deploy("fails")
 
-    assert (deployed.exit_code, deployed.report["outcome"]) == (1, "rolled_back"), deployed.report
+    assert (deployed.exit_code, deployed.report["outcome"]) == (1, "rolled_back"), deployed.report["error"]
     reported = deployed.databases[last]
     assert (reported["outcome"], reported["error"]["migration"]) == ("failed", plant.migration)
     assert reported["error"]["sqlstate"] == sqlstate

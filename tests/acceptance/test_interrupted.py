@@ -3,21 +3,24 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.deploys import LAST, Fleet, Running, small_fleet, still_running
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE, failing
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 _WAITS = (
     "alias = editor.connection.alias\n"
     "    if alias != os.environ['WAIT_IN']: return\n"
     "    print('waiting', flush=True)\n"
-    "    if alias == 'kiosk': threading.Event().wait()\n"
+    "    if alias == 'kiosk' and os.environ['WAIT_BY'] == 'python': threading.Event().wait()\n"
+    "    if alias == 'kiosk': editor.connection.cursor().execute(os.environ['WAIT_BY'])\n"
     "    editor.connection.cursor().execute('SELECT pg_sleep(120)')"
 )
+_ENDLESS = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT max(n) FROM number"
 _ALIASES = {"primary": "default", "kiosk": "kiosk", LAST: "shard_1"}
 
 
@@ -27,6 +30,7 @@ def fleet(
 ) -> Iterator[Fleet]:
     """Databases whose second pending migration waits, in the database that a test names."""
     monkeypatch.setenv("WAIT_IN", "nowhere")
+    monkeypatch.setenv("WAIT_BY", "python")
     release = {"demo.0002_note": NOTE, "demo.0003_kind": failing(_WAITS)}
     with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
         yield fleet
@@ -67,19 +71,44 @@ def test_a_worker_killed_while_it_migrates_changes_no_database(
     assert fleet.dumps() == before
 
 
-def test_a_worker_killed_while_a_gate_looks_changes_no_database(fleet: Fleet, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "answer")
-    fleet.plan(shards='gate = ["cat", "answer"]')
+def test_a_worker_killed_while_a_gate_looks_ends_the_gate_and_changes_no_database(fleet: Fleet) -> None:
+    fleet.plan(shards='gate = ["sleep", "120"]')
     before = fleet.dumps()
     with fleet.running() as run:
         run.wait_for("gate.started")
         family = run.family()
         os.kill(run.worker_pid(), signal.SIGKILL)
-        (tmp_path / "answer").write_text("fine\n")
         outcome = run.finish()
     assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.report["error"]["type"] == "worker_lost"
     assert not still_running(family)
     fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+def test_locks_held_for_too_long_while_a_gate_looks_end_the_gate_and_change_no_database(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\nmax_lock_hold = "500ms"', shards='gate = ["sleep", "120"]')
+    before = fleet.dumps()
+    outcome = fleet.deploy()
+    assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "max_lock_hold"), outcome.stderr
+    assert [line["decision"] for line in outcome.named("deploy.decided")] == ["abort"]
+    fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+def test_a_long_statement_in_sqlite_is_broken_off_by_a_signal(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAIT_BY", _ENDLESS)
+    prepare(fleet, "kiosk", monkeypatch)
+    before = fleet.dumps()
+    with fleet.running() as run:
+        reach(run, "kiosk")
+        worker = psutil.Process(run.worker_pid())
+        run.process.send_signal(signal.SIGTERM)
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.outcomes["kiosk"] == "rolled_back"
+    assert outcome.named("migration.failed") == []
+    assert not still_running([worker])
     assert fleet.dumps() == before
 
 
@@ -103,6 +132,20 @@ def test_a_signal_before_the_decision_changes_no_database(
     assert [line["decision"] for line in outcome.named("deploy.decided")] == ["abort"]
     assert not still_running(family)
     fleet.wait_until_alone()
+    assert fleet.dumps() == before
+
+
+def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAIT_BY", _ENDLESS)
+    prepare(fleet, "kiosk", monkeypatch)
+    before = fleet.dumps()
+    with fleet.running() as run:
+        reach(run, "kiosk")
+        workers = [process for process in run.family() if "smooth_migrations.worker" in process.cmdline()]
+        run.process.kill()
+        run.process.wait()
+        assert workers
+        assert not still_running(workers)
     assert fleet.dumps() == before
 
 

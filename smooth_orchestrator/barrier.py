@@ -1,0 +1,77 @@
+"""What must be true of the transactions held at the barrier: each is still there, and none has locked for too long."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Failed, Ping
+from smooth_orchestrator.config import Tier
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.transport import Worker
+
+__all__ = ["confirm_held", "watching_held"]
+
+_LOOK_S = 0.1
+
+
+@asynccontextmanager
+async def watching_held(run: Run, fleet: Fleet) -> AsyncIterator[None]:
+    """Stop the run as soon as a worker that holds is lost, or locks are held for longer than `max_lock_hold`."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch_locks, run)
+        for worker in fleet.workers:
+            group.start_soon(_watch_worker, run, fleet, worker)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def confirm_held(run: Run, fleet: Fleet) -> None:
+    """Fail the run where a held transaction is gone: that must be known before the decision."""
+    async with anyio.create_task_group() as group:
+        for item in run.in_stage(Stage.HELD):
+            group.start_soon(_confirm, run, fleet, item)
+    _refuse_long_locks(run)
+
+
+async def _confirm(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    worker = fleet.serving(item.target)
+    command = Ping(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    try:
+        answer = await worker.call(command)
+    except WorkerError as error:
+        answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
+    if isinstance(answer, Failed):
+        _lose(run, item, answer.error)
+
+
+async def _watch_worker(run: Run, fleet: Fleet, worker: Worker) -> None:
+    loss = await worker.lost()
+    served = [item for item in run.targets if fleet.serving(item.target) is worker]
+    if run.in_stage(Stage.WORKING, among=served):
+        return  # the target at work is the first cause, and says so itself
+    for item in run.in_stage(Stage.HELD, among=served):
+        _lose(run, item, ErrorInfo(loss.code, loss.message, hint=loss.hint))
+
+
+def _lose(run: Run, item: TargetRun, error: ErrorInfo) -> None:
+    item.error, item.stage = error, Stage.FAILED
+    run.fail(error, item.name)
+
+
+async def _watch_locks(run: Run) -> None:
+    while not run.stopping.is_set():
+        _refuse_long_locks(run)
+        await anyio.sleep(_LOOK_S)
+
+
+def _refuse_long_locks(run: Run) -> None:
+    for item in run.in_stage(Stage.HELD):
+        if item.tier is Tier.HELD_OPEN and item.lock_hold_ms > run.plan.max_lock_hold_ms and not run.stopping.is_set():
+            message = (
+                f"strong locks were held for {item.lock_hold_ms / 1000:.1f} s, and max_lock_hold is "
+                f"{run.plan.max_lock_hold_ms / 1000:g} s"
+            )
+            run.fail(ErrorInfo("max_lock_hold", message, hint="split the change, or raise max_lock_hold"), item.name)
