@@ -7,7 +7,7 @@ other aliases' (unless they joined), not what stood in `django_migrations` befor
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,8 +18,10 @@ from django.db.migrations import Migration
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed, is_lock_failure
-from smooth_migrations.protocol.values import OtherAliases, Step
-from smooth_migrations.undo.steps import Moved, OperationLog, take_back
+from smooth_migrations.protocol.values import EmptyDatabase, OtherAliases, Step
+from smooth_migrations.undo.emptiness import find_empty, make_empty_again
+from smooth_migrations.undo.operations import OperationLog
+from smooth_migrations.undo.steps import Moved, take_back
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
 __all__ = ["Call", "Observer", "Options"]
@@ -101,6 +103,8 @@ class Call:
         self._started_s = 0.0
         self._outside = ExitStack()
         self._operations: OperationLog | None = None
+        self._empty: EmptyDatabase | None = None
+        self._is_sealed = False
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -116,6 +120,11 @@ class Call:
     def is_compensated(self) -> bool:
         """Whether each migration is committed by itself."""
         return self._options.compensated
+
+    @property
+    def was_empty(self) -> bool:
+        """Whether the database held nothing before, so that dropping everything undoes whatever the call commits."""
+        return self._empty is not None
 
     @property
     def at_work(self) -> Step | None:
@@ -135,6 +144,8 @@ class Call:
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
         """
+        self._empty = find_empty(self._connection)
+        self._is_sealed = not self._connection.features.can_rollback_ddl
         attempt = 0
         while True:
             try:
@@ -147,18 +158,29 @@ class Call:
                 attempt += 1
                 if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
                     self._fail(error, failed)
-                delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
-                self._pause(attempt, delay_s, error)
+                try:
+                    self._pause(attempt, error)
+                except BaseException as interruption:  # noqa: BLE001 - raised again by _fail
+                    # No transaction is open between two attempts, but steps may have been committed before.
+                    self._fail(interruption, None)
             else:
                 return
 
-    def _pause(self, attempt: int, delay_s: float, error: BaseException) -> None:
+    def adopt(self, moved: Sequence[Moved], *, empty: EmptyDatabase | None) -> None:
+        """Take responsibility for committed steps of an earlier call, so that `rollback` takes them back.
+
+        Args:
+            moved: in the order in which they happened.
+            empty: set where the database held nothing before them.
+        """
+        self._committed = [*moved]
+        self._empty = empty
+        self._is_sealed = True
+
+    def _pause(self, attempt: int, error: BaseException) -> None:
+        delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
         self._observer.retrying(attempt, delay_s, error)
-        try:
-            self._options.pause(delay_s)
-        except BaseException as interruption:  # noqa: BLE001 - raised again by _fail
-            # No transaction is open between two attempts, but steps may have been committed before.
-            self._fail(interruption, None)
+        self._options.pause(delay_s)
 
     def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
         """Take note of what Django's executor does; called from the command's progress callback."""
@@ -234,6 +256,7 @@ class Call:
 
     def _seal(self) -> None:
         # What is held becomes permanent, and is reversed rather than rolled back from here on.
+        self._is_sealed = True
         for callback in self.commit():
             callback()
 
@@ -256,7 +279,7 @@ class Call:
         self._observer.failed(self.at_work, duration_ms, error)
         try:
             self._roll_back_transaction()
-            if operations is not None:
+            if operations is not None and self._empty is None:
                 with self._answering():
                     operations.take_back()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
@@ -285,15 +308,33 @@ class Call:
             undone.append(self._committed.pop())
             self._observer.undone(step, duration_ms, by_rollback=False)
 
-        if self._committed:
+        if self._committed or self._is_sealed:
             try:
                 with self._answering():
-                    take_back(self._connection, tuple(self._committed), on_undone=on_undone)
+                    self._reverse(on_undone)
             except Exception as failure:
+                if not self._committed:
+                    raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
                 step = self._committed[-1].step
                 self._observer.undo_failed(step, failure)
                 raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
+
+    def _reverse(self, on_undone: Callable[[Step, float], None]) -> None:
+        if self._empty is not None:
+            make_empty_again(self._connection, self._empty)
+            for item in reversed(tuple(self._committed)):
+                on_undone(item.step, 0.0)
+        elif self._committed:
+            take_back(
+                self._connection,
+                tuple(self._committed),
+                limits=self._options.limits,
+                application_name=self._options.application_name,
+                lock_retries=self._options.lock_retries,
+                pause=self._pause,
+                on_undone=on_undone,
+            )
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

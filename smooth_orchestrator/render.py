@@ -35,6 +35,13 @@ _SENTENCES: Final = {
     RunOutcome.LOCKED: "Another run is at work: this one changed nothing.",
 }
 
+# Commands that look: that they did nothing is not news.
+_LOOKS: Final = {
+    "plan": "This is what a deploy would run; no database was changed.",
+    "check": "Ready: nothing refuses this deploy. No database was changed.",
+    "status": "This is where every database stands; no database was changed.",
+}
+
 
 def print_report(report: Report, stream: TextIO) -> None:
     """Write one run's report; `Report.masked` it first.
@@ -141,6 +148,8 @@ def _state(report: Report) -> str:
         unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}
         names = ", ".join(item.database for item in report.databases if item.outcome in unsettled)
         return f"An operator is needed; not settled: {names or 'see above'}."
+    if report.outcome is RunOutcome.NOTHING_TO_DO:
+        return _LOOKS.get(report.command, _SENTENCES[report.outcome])
     return _SENTENCES[report.outcome]
 
 

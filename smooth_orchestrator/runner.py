@@ -15,15 +15,15 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import JournalError, Mistake, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, open_journal
+from smooth_orchestrator.journal import Journal, NoJournal, RecordKind, RunSummary, open_journal
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
-from smooth_orchestrator.preflight import inspect_targets, refusals, room_refusals, tier_reason
+from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, warnings
 from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.testing import MemoryJournal
 from smooth_orchestrator.transport import LocalTransport
 
 __all__ = ["check", "deploy", "plan", "report", "runs", "status"]
@@ -36,18 +36,30 @@ class _Session:
     started_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    plan: planning.Plan
+    fleet: Fleet
+    started_at: datetime
+
+    def session(self, run_id: str, journal: Journal) -> _Session:
+        return _Session(Run(self.plan, run_id, journal), self.fleet, self.started_at)
+
+
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
     """Move every database of the plan forwards together, or leave every one as it was.
 
     Raises:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
-    async with _journal(file) as journal:
+    # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
+    async with _ready(file, masker) as ready, _journal(file) as journal:
         earlier = await journal.records(run_id)
         if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
             stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
-        async with _session(file, journal, run_id, masker) as session, _signals(session.run):
+        session = ready.session(run_id, journal)
+        async with _signals(session.run):
             return await _deploy(session, masker)
 
 
@@ -99,13 +111,13 @@ def _journal(file: PlanFile) -> AbstractAsyncContextManager[Journal]:
 
 
 @asynccontextmanager
-async def _session(file: PlanFile, journal: Journal, run_id: str, masker: Masker) -> AsyncIterator[_Session]:
+async def _ready(file: PlanFile, masker: Masker) -> AsyncIterator[_Ready]:
     started_at = datetime.now(UTC)
     async with Fleet(LocalTransport(), masker) as fleet:
         facts = await fleet.ask(planning.projects_of(file))
         resolved = planning.resolve(file, facts)
         await fleet.assign(resolved)
-        yield _Session(Run(resolved, run_id, journal), fleet, started_at)
+        yield _Ready(resolved, fleet, started_at)
 
 
 @asynccontextmanager
@@ -226,19 +238,19 @@ def _report(session: _Session, command: str, outcome: RunOutcome) -> Report:
 
 
 async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
-    # Nothing is journalled by a command that changes nothing, and no journal is made by one.
-    async with _session(file, MemoryJournal(), run_id, masker) as session:
+    async with _ready(file, masker) as ready:
+        session = ready.session(run_id, NoJournal())
         run = session.run
         await inspect_targets(run, session.fleet)
         findings: tuple[Mistake, ...] = (*refusals(run), *await room_refusals(run)) if command == "check" else ()
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
         summaries = await runs(file) if command == "status" else ()
         last_run = summaries[0].run_id if summaries else None
-        databases = tuple(replace(item.report(), extra=_details(item, command, last_run)) for item in run.targets)
+        databases = tuple(replace(item.report(), extra=_details(run, item, command, last_run)) for item in run.targets)
         return replace(_report(session, command, outcome), databases=databases, errors=findings)
 
 
-def _details(item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
+def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
     pending = item.found.pending if item.found else ()
     if command == "status":
         names = [entry.migration for entry in pending]
@@ -253,5 +265,4 @@ def _details(item: TargetRun, command: str, last_run: str | None) -> dict[str, o
         }
         for entry in pending
     ]
-    warnings = [text for entry in pending for text in entry.unsafe]
-    return {"tier_reason": tier_reason(item), "migrations": migrations, "warnings": warnings}
+    return {"tier_reason": tier_reason(item), "migrations": migrations, "warnings": [*warnings(run, item)]}

@@ -73,6 +73,7 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             alias=item.target.alias,
             run_id=run.run_id,
             steps=steps,
+            empty=item.found.empty if item.found else None,
             lock_timeout_ms=item.target.lock_timeout_ms,
             lock_retries=run.plan.lock_retries,
             statement_timeout_ms=run.plan.statement_timeout_ms,

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from math import isfinite
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
-__all__ = ["MASK", "PLAIN_KEYS", "Masker"]
+__all__ = ["MASK", "PLAIN_KEYS", "Masker", "parts", "passwords_of_url"]
 
 MASK: Final = "***"
 
@@ -118,6 +118,45 @@ class Masker:
         if isinstance(value, str) and value and _ENDS_IN_KEY.search(key):
             return MASK
         return self.mask(value)
+
+
+def parts(secret: str) -> Iterator[str]:
+    """Yield a secret and the passwords within it, where it is a URL or a JSON document that holds some.
+
+    A project may read all of its databases from one variable, and show a part of it.
+    """
+    yield secret
+    yield from passwords_of_url(secret)
+    if secret.lstrip().startswith(("{", "[")):
+        try:
+            document = json.loads(secret)
+        except ValueError:
+            return
+        yield from _passwords(document)
+
+
+def passwords_of_url(url: str) -> Iterator[str]:
+    """Yield the passwords of a URL: in its user information and among its parameters."""
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        return
+    if split.scheme:
+        yield unquote(split.password or "")
+        yield from parse_qs(split.query).get("password", ())
+
+
+def _passwords(document: object) -> Iterator[str]:
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            if isinstance(value, str) and _ENDS_IN_KEY.search(str(key)):
+                yield value
+            yield from _passwords(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _passwords(value)
+    elif isinstance(document, str):
+        yield from passwords_of_url(document)
 
 
 def _spellings(secret: str) -> set[str]:

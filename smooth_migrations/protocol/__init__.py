@@ -35,6 +35,7 @@ from smooth_migrations.protocol.events import (
 )
 from smooth_migrations.protocol.values import (
     DatabaseFacts,
+    EmptyDatabase,
     ErrorInfo,
     MigrationFinding,
     OtherAliases,
@@ -56,6 +57,7 @@ __all__ = [
     "Commit",
     "DatabaseFacts",
     "Done",
+    "EmptyDatabase",
     "ErrorInfo",
     "Event",
     "Failed",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from smooth_migrations.protocol.values import OtherAliases, Step
+from smooth_migrations.protocol.values import EmptyDatabase, OtherAliases, Step
 
 __all__ = [
     "Apply",
@@ -89,11 +89,23 @@ class Rollback(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo(Command):
-    """Take committed steps back, newest first, in a worker that need not have made them. Answer: `Done` or `Failed`."""
+    """Take committed steps back, newest first, in a worker that need not have made them. Answer: `Done` or `Failed`.
+
+    Args:
+        run_id: the deploy's run.
+        steps: in the order in which they happened.
+        empty: set where the database held nothing before the run: it is made empty again.
+        lock_timeout_ms: longest wait for one lock; None for the server's own.
+        lock_retries: how often a step is tried again after a lock time-out.
+        statement_timeout_ms: longest single statement; None for the server's own.
+        bind_default: make the alias `default` this target meanwhile.
+        other_aliases: whether reverse code may reach other aliases.
+    """
 
     type: ClassVar[str] = "undo"
     run_id: str
     steps: tuple[Step, ...]
+    empty: EmptyDatabase | None = None
     lock_timeout_ms: int | None = None
     lock_retries: int = 0
     statement_timeout_ms: int | None = None

@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from smooth_migrations.protocol.values import DatabaseFacts, ErrorInfo, MigrationFinding, PendingMigration, Step
+from smooth_migrations.protocol.values import (
+    DatabaseFacts,
+    EmptyDatabase,
+    ErrorInfo,
+    MigrationFinding,
+    PendingMigration,
+    Step,
+)
 
 __all__ = [
     "Done",
@@ -144,10 +151,12 @@ class TargetReport(Event):
     Args:
         server_version: as the server says it.
         fresh: whether nothing has ever been migrated there.
+        empty: set where there is nothing at all.
         applied: `app.name` of every recorded migration.
         pending: in the order in which they would run.
         findings: what refuses the deploy.
-        relations: tables and indexes that the pending migrations would touch or make, about: lock-table entries needed.
+        lock_entries: of PostgreSQL's lock table, about how many one transaction of all that is pending takes.
+        lock_entries_each: how many the one pending migration takes that takes most.
     """
 
     type: ClassVar[str] = "target_report"
@@ -155,10 +164,12 @@ class TargetReport(Event):
     vendor: str
     server_version: str
     fresh: bool = False
+    empty: EmptyDatabase | None = None
     applied: tuple[str, ...] = ()
     pending: tuple[PendingMigration, ...] = ()
     findings: tuple[MigrationFinding, ...] = ()
-    relations: int = 0
+    lock_entries: int = 0
+    lock_entries_each: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

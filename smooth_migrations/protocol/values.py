@@ -6,6 +6,7 @@ from typing import Any
 
 __all__ = [
     "DatabaseFacts",
+    "EmptyDatabase",
     "ErrorInfo",
     "MigrationFinding",
     "OtherAliases",
@@ -61,6 +62,19 @@ class DatabaseFacts:
     identity: str
     mirror: bool = False
     asyncpg: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyDatabase:
+    """That a database held nothing of its user's, and what it came with.
+
+    Args:
+        extensions: those that PostgreSQL had already.
+        schemas: those that PostgreSQL had already.
+    """
+
+    extensions: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration
+from django.db.migrations import Migration, RunPython
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Moved", "OperationLog", "take_back"]
+__all__ = ["Moved", "take_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,123 +35,129 @@ def take_back(
     connection: BaseDatabaseWrapper,
     moved: Sequence[Moved],
     *,
+    limits: Limits,
+    application_name: str | None = None,
+    lock_retries: int = 0,
+    pause: Callable[[int, BaseException], None],
     on_undone: Callable[[Step, float], None],
 ) -> None:
     """Reverse committed steps, newest first, each in a transaction of its own where its migration is atomic.
 
-    States are computed in one pass a run of steps of the same direction. What was only recorded is only unrecorded.
+    What was only recorded is only unrecorded. Repeating it with the steps that remain goes on where it stopped.
 
     Args:
-        connection: the target's connection.
-        moved: in the order in which they happened.
+        connection: the target's connection, in autocommit.
+        moved: in the order in which they happened; a call moves in one direction.
+        limits: time-outs of each statement in those transactions.
+        application_name: of our session.
+        lock_retries: how often each is tried again after a lock time-out.
+        pause: waits before another attempt, given its number and why.
         on_undone: called with each step and its duration in milliseconds.
 
     Raises:
         Exception: whatever a reverse operation raises; steps already reported stay undone.
     """
-    for group in _runs(list(reversed(moved))):
+    executor = MigrationExecutor(connection)
+    for item in moved:
+        # Also a migration whose instance was changed by a receiver of pre_migrate.
+        executor.loader.graph.nodes[item.step.app, item.step.name] = item.migration
+    reversing = _applying_again if moved[0].step.backwards else _unapplying
+    for item, reverse in reversing(executor, tuple(reversed(moved))):
         started_s = time.monotonic()
+        transaction = HeldTransaction(connection, limits=limits, application_name=application_name)
+        holds = item.migration.atomic and connection.features.can_rollback_ddl
+        attempt = 0
+        while True:
+            try:
+                if holds:
+                    transaction.begin()
+                reverse()
+                callbacks = transaction.commit() if holds else []
+            except BaseException as error:
+                transaction.rollback()
+                attempt += 1
+                if not holds or not is_lock_failure(error) or attempt > lock_retries:
+                    raise
+                pause(attempt, error)
+            else:
+                break
+        on_undone(item.step, (time.monotonic() - started_s) * 1000)
+        for callback in callbacks:
+            callback()
 
-        def progress(
-            action: str, migration: Migration | None = None, _fake: object = None, group: Sequence[Moved] = group
+
+_Reversal = tuple[Moved, Callable[[], object]]
+
+
+def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> Iterator[_Reversal]:
+    states = _states_before(executor, {item.migration for item in newest_first})
+    for item in newest_first:
+
+        def reverse(item: Moved = item) -> None:
+            with _rendered_afresh(item.migration):
+                executor.unapply_migration(states[item.migration], item.migration, fake=item.step.fake)
+
+        yield item, reverse
+
+
+def _applying_again(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> Iterator[_Reversal]:
+    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    for item in newest_first:
+
+        def reverse(item: Moved = item) -> None:
+            nonlocal state
+            before = state.clone()  # for another attempt: applying changes the state it is given
+            executor.apply_migration(before, item.migration, fake=item.step.fake)
+            state = item.migration.mutate_state(before, preserve=False) if item.step.fake else before
+
+        yield item, reverse
+
+
+def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:
+    """Return the state before each of these migrations, computed in one pass as Django does for backwards plans."""
+    loader = executor.loader
+    applied = {loader.graph.nodes[key] for key in loader.applied_migrations if key in loader.graph.nodes}
+    states: dict[Migration, ProjectState] = {}
+    state = ProjectState(real_apps=loader.unmigrated_apps)
+    for migration, _backwards in executor.migration_plan(loader.graph.leaf_nodes(), clean_start=True):
+        if len(states) == len(wanted):
+            break
+        if migration in wanted:
+            if not states:
+                state.apps  # noqa: B018 - rendered once here, and carried on from migration to migration
+            states[migration] = state
+            state = migration.mutate_state(state, preserve=True)
+        elif migration in applied:
+            migration.mutate_state(state, preserve=False)
+    return states
+
+
+@contextmanager
+def _rendered_afresh(migration: Migration) -> Iterator[None]:
+    """Give reverse code models that were rendered for it alone.
+
+    States that are carried on share models, some of which then refer to models of another state: deleting through them
+    fails with "Cannot query …: Must be … instance". Schema operations do not query, and need not wait for a rendering.
+    """
+    watched = [
+        part for operation in migration.operations for part in database_parts(operation) if isinstance(part, RunPython)
+    ]
+    for operation in watched:
+        run = operation.database_backwards
+
+        def backwards(
+            app_label: str,
+            editor: BaseDatabaseSchemaEditor,
+            from_state: ProjectState,
+            to_state: ProjectState,
+            run: Callable[..., None] = run,
         ) -> None:
-            nonlocal started_s
-            if action in {"apply_start", "unapply_start"}:
-                started_s = time.monotonic()
-            elif action in {"apply_success", "unapply_success"}:
-                step = next(item.step for item in group if item.migration == migration)
-                on_undone(step, (time.monotonic() - started_s) * 1000)
+            models = {key: model.clone() for key, model in from_state.models.items()}
+            run(app_label, editor, ProjectState(models=models, real_apps=from_state.real_apps), to_state)
 
-        executor = MigrationExecutor(connection, progress)
-        for item in group:
-            key = (item.step.app, item.step.name)
-            executor.loader.graph.nodes[key] = item.migration
-        plan = [(item.migration, not item.step.backwards) for item in group]
-        executor.migrate([], plan=plan, fake=group[0].step.fake)
-
-
-def _runs(steps: Sequence[Moved]) -> Iterator[Sequence[Moved]]:
-    run: list[Moved] = []
-    for item in steps:
-        if run and (item.step.backwards, item.step.fake) != (run[-1].step.backwards, run[-1].step.fake):
-            yield run
-            run = []
-        run.append(item)
-    if run:
-        yield run
-
-
-@dataclass(frozen=True, slots=True)
-class _Ran:
-    operation: Operation
-    backwards: bool
-    before: ProjectState
-    after: ProjectState
-
-
-class OperationLog:
-    """Which operations of one migration outside a transaction have run, so that a broken one can be taken back."""
-
-    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration) -> None:
-        self._connection = connection
-        self._migration = migration
-        self._ran: list[_Ran] = []
-        self._at_work: Operation | None = None
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Note each operation of the migration as it begins and ends."""
-        watched = list(self._migration.operations)
-        try:
-            for operation in watched:
-                self._watch(operation, "database_forwards", backwards=False)
-                self._watch(operation, "database_backwards", backwards=True)
-            yield
-        finally:
-            for operation in watched:
-                operation.__dict__.pop("database_forwards", None)
-                operation.__dict__.pop("database_backwards", None)
-
-    def take_back(self) -> None:
-        """Reverse the completed operations of the broken migration, newest first, and clear away an invalid index."""
-        self._drop_invalid_index()
-        with self._connection.schema_editor(atomic=self._migration.atomic) as editor:
-            for ran in reversed(self._ran):
-                reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
-                reverse(self._migration.app_label, editor, ran.after, ran.before)
-        self._ran.clear()
-
-    def _watch(self, operation: Operation, method: str, *, backwards: bool) -> None:
-        run = getattr(operation, method)
-
-        def watched(
-            app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
-        ) -> None:
-            if self._at_work is operation:
-                # Some operations go backwards by calling their own forwards with the states exchanged.
-                run(app_label, editor, from_state, to_state)
-                return
-            self._at_work = operation
-            run(app_label, editor, from_state, to_state)
-            # Django goes on changing the state it handed over, so the log keeps its own.
-            self._ran.append(_Ran(operation, backwards, from_state.clone(), to_state.clone()))
-            self._at_work = None
-
-        # Operations run their database half by calling this method on the instance; a name on the instance comes
-        # before the class's, and is gone again when the migration has ended.
-        operation.__dict__[method] = watched
-
-    def _drop_invalid_index(self) -> None:
-        # CREATE INDEX CONCURRENTLY that fails leaves an index marked invalid (PostgreSQL manual, CREATE INDEX).
-        if self._connection.vendor != "postgresql" or self._at_work is None:
-            return
-        indexes = [getattr(part, "index", None) for part in database_parts(self._at_work)]
-        names = [index.name for index in indexes if index is not None]
-        with self._connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-                "WHERE NOT i.indisvalid AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)",
-                [names],
-            )
-            for (qualified,) in cursor.fetchall():
-                cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+        operation.__dict__["database_backwards"] = backwards
+    try:
+        yield
+    finally:
+        for operation in watched:
+            operation.__dict__.pop("database_backwards", None)

@@ -16,7 +16,7 @@ from smooth_migrations.errors import describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import write_marker
 from smooth_migrations.protocol import Step
-from smooth_migrations.undo.steps import Moved, take_back
+from smooth_migrations.undo.steps import Moved
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.channel import mark_output
 
@@ -122,24 +122,15 @@ class Moves:
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""
         connection = connections[command.alias]
-        reporter = _Reporter(self._say, command)
-        undone: list[Step] = []
-
-        def on_undone(step: Step, duration_ms: float) -> None:
-            undone.append(step)
-            reporter.undone(step, duration_ms, by_rollback=False)
-
+        call = Call(connection, _options(command, compensated=True), _Reporter(self._say, command))
         try:
             nodes = MigrationExecutor(connection).loader.disk_migrations
-            moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
-            take_back(connection, moved, on_undone=on_undone)
+            call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], empty=command.empty)
+            undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            remaining = command.steps[: len(command.steps) - len(undone)]
-            reporter.undo_failed(remaining[-1], error)
-            return protocol.Failed(
-                id=command.id, error=describe(error), restored=False, unapplied=tuple(undone), remaining=remaining
-            )
-        return protocol.Done(id=command.id, unapplied=tuple(undone))
+            remaining = call.committed or command.steps
+            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
+        return protocol.Done(id=command.id, unapplied=undone)
 
     def rollback_all(self) -> None:
         """Take back whatever is still held; the coordinator is gone or has done with this worker."""
@@ -164,7 +155,7 @@ def _nothing_held(command: protocol.Command) -> protocol.Failed:
     return protocol.Failed(id=command.id, error=error)
 
 
-def _options(command: protocol.Apply, *, compensated: bool) -> Options:
+def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> Options:
     return Options(
         limits=Limits(command.lock_timeout_ms, command.statement_timeout_ms),
         lock_retries=command.lock_retries,

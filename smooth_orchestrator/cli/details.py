@@ -27,6 +27,7 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
     extra = database.extra
     for migration in extra.get("migrations", ()):
         yield from _migration(migration)
+    yield from (f"warning: {warning}" for warning in extra.get("warnings", ()))
     for finding in extra.get("findings", ()):
         yield f"finding: {_finding(finding)}"
     if "pending" in extra:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
@@ -18,7 +17,7 @@ from smooth_orchestrator.errors import PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.secrets import Masker, parts, passwords_of_url
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -175,10 +174,8 @@ def _run_error(error: SmoothError) -> RunError:
 def _secrets(file: "PlanFile") -> Iterator[str]:
     for project in file.projects.values():
         for value in project.env.values():
-            yield value.get_secret_value()
+            yield from parts(value.get_secret_value())
     yield os.environ.get("PGPASSWORD", "")
     for url in (file.deploy.journal, file.fleet.queue_url):
         if url is not None:
-            parts = urlsplit(url.get_secret_value())
-            yield unquote(parts.password or "")
-            yield from parse_qs(parts.query).get("password", ())
+            yield from passwords_of_url(url.get_secret_value())

@@ -108,6 +108,7 @@ def test_an_operation_without_way_back_before_a_migration_without_transaction_is
         {"default": database.django},
         {"demo.0001_item": ITEM, "demo.0002_note": one_way, "demo.0003_kind": BROKEN_LATE},
     )
+    project.succeed("migrate", "demo", "0001", "--verbosity=0")
     before = databases.dump(database)
 
     result = project.run("apply_migrations")
@@ -116,6 +117,27 @@ def test_an_operation_without_way_back_before_a_migration_without_transaction_is
     assert result.stderr.startswith("CommandError: Refused: these could not be rolled back")
     assert "demo.0002_note: Raw Python operation" in result.stderr
     assert not diff(before, databases.dump(database))
+
+
+@pytest.mark.parametrize("broken_first", [True, False], ids=["the first one breaks", "a later one breaks"])
+def test_a_database_that_was_empty_is_empty_again_whatever_has_no_way_back(
+    databases: NewDatabases, tmp_path: Path, *, broken_first: bool
+) -> None:
+    database = databases.new()
+    one_way = migration("migrations.RunPython(forwards)", after=[("demo", "0001_item")], functions=run_python("pass"))
+    broken = {"demo.0001_item": migration("migrations.RunSQL('SELECT 1/0 FROM nowhere')", atomic=False)}
+    late = {"demo.0001_item": ITEM, "demo.0002_note": one_way, "demo.0003_kind": BROKEN_LATE}
+    project = SmallProject(tmp_path / "project", {"default": database.django}, broken if broken_first else late)
+
+    before = dump(database.dsn)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1
+    undone = [line for line in result.stdout.splitlines() if "Unapplying" in line]
+    expected = [] if broken_first else ["  Unapplying demo.0002_note... OK", "  Unapplying demo.0001_item... OK"]
+    assert undone == expected
+    assert dump(database.dsn) == before
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])

@@ -117,9 +117,10 @@ def _sqlite(path: Path, blanks: Mapping[str, set[str]], *, sequences: bool) -> I
             if kind == "table":
                 yield from _sqlite_rows(connection, name, blanks.get(name, set()))
         if sequences and any(name == "sqlite_sequence" for _, name, _, _ in schema):
-            yield "sequences"
             rows = _sqlite_rows(connection, "sqlite_sequence", set())
-            yield from (row for row in rows if not row.startswith(f"  '{_OURS}"))
+            positions = [row for row in rows if not row.startswith(f"  '{_OURS}")]
+            # The table itself stays for ever once there was a sequence.
+            yield from ["sequences", *positions] if positions else ()
 
 
 def _sqlite_rows(connection: sqlite3.Connection, table: str, hidden: set[str]) -> list[str]:

@@ -229,7 +229,7 @@ def test_report_asks_for_the_run_named_or_for_the_last(
 def test_the_text_of_plan_names_tier_reason_and_every_half(
     runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runner.extra = {"tier_reason": "DDL is transactional", "migrations": [MIGRATION]}
+    runner.extra = {"tier_reason": "DDL is transactional", "migrations": [MIGRATION], "warnings": ["readers wait"]}
     assert main(["plan", plan]) == 0
     assert capsys.readouterr().out.endswith(
         """
@@ -238,6 +238,7 @@ primary  held_open  DDL is transactional
     expand: add column total
     contract: drop column sum
     lock: ACCESS EXCLUSIVE on orders_order
+  warning: readers wait
 """
     )
 

@@ -171,3 +171,17 @@ def test_no_runs_are_said_to_be_none() -> None:
     print_runs([], stream)
 
     assert stream.getvalue() == "No run has been recorded.\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("deploy", "Nothing to do: no database was changed."),
+        ("plan", "This is what a deploy would run; no database was changed."),
+        ("check", "Ready: nothing refuses this deploy. No database was changed."),
+        ("status", "This is where every database stands; no database was changed."),
+    ],
+)
+def test_a_command_that_looks_does_not_say_that_it_did_nothing(command: str, sentence: str) -> None:
+    text = _text(replace(REPORT, command=command, outcome=RunOutcome.NOTHING_TO_DO))
+    assert text.splitlines()[0].rstrip() == sentence

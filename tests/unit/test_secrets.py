@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from smooth_orchestrator.secrets import MASK, Masker
+from smooth_orchestrator.secrets import MASK, Masker, parts
 
 # The checkout stays as clean as it was: what hypothesis remembers between runs is of no use here.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "smooth-hypothesis")
@@ -135,3 +135,18 @@ def test_a_masked_value_is_plain_json() -> None:
     value = {1: (1.5, True, None, float("nan"), float("inf")), "path": Path("/x"), "error": ValueError("no")}
 
     assert Masker().mask(value) == {"1": [1.5, True, None, "nan", "inf"], "path": "/x", "error": "no"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("plain", set()),
+        ("postgresql://me:p%40ss@host/db?password=more", {"p@ss", "more"}),
+        ('{"default": {"PASSWORD": "open-sesame", "NAME": "shop"}}', {"open-sesame"}),
+        ('[{"url": "postgresql://me:hidden@host/db"}]', {"hidden"}),
+        ('{"not": json', set()),
+        ("http://[broken", set()),
+    ],
+)
+def test_the_passwords_within_a_value_are_found(value: str, expected: set[str]) -> None:
+    assert set(parts(value)) - {"", value} == expected

@@ -84,7 +84,7 @@ class Command(migrate.Command):
         def refuse(plan: Sequence[tuple[Migration, bool]], using: str, **_kwargs: object) -> None:
             nonlocal checked
             # Django sends the signal once for each app.
-            if using == connection.alias and not options["fake"] and not checked:
+            if using == connection.alias and not options["fake"] and not checked and not call.was_empty:
                 checked = True
                 _refuse_irreversible(connection, plan, compensated=call.is_compensated)
 

@@ -1,0 +1,135 @@
+"""Undo for a database that held nothing: it is to hold nothing again.
+
+No reverse operation is needed for that, nor a transaction that holds a lock for every relation of a long history.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.protocol.values import EmptyDatabase
+
+__all__ = ["find_empty", "make_empty_again"]
+
+# What the product keeps for itself is neither counted nor dropped.
+_OURS = "smooth\\_%"
+
+# The user's own: nothing of the system's, nothing that an extension brought.
+_POSTGRESQL_THINGS = """
+    WITH spaces AS (
+        SELECT oid, nspname FROM pg_namespace
+        WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%%'
+    ), brought AS (
+        SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+    )
+    SELECT kind, name FROM (
+        SELECT 1 AS rank, CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                 WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind,
+               format('%%I.%%I', nspname, relname) AS name
+        FROM pg_class c JOIN spaces s ON s.oid = relnamespace
+        WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relname NOT LIKE %(ours)s
+          AND NOT EXISTS (SELECT 1 FROM brought WHERE classid = 'pg_class'::regclass AND objid = c.oid)
+          AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                          AND d.refobjid <> c.oid
+                          AND d.deptype IN ('a', 'i') AND d.refclassid = 'pg_class'::regclass)
+        UNION ALL
+        SELECT 3, 'ROUTINE', p.oid::regprocedure::text
+        FROM pg_proc p JOIN spaces s ON s.oid = pronamespace
+        WHERE proname NOT LIKE %(ours)s
+          AND NOT EXISTS (SELECT 1 FROM brought WHERE classid = 'pg_proc'::regclass AND objid = p.oid)
+        UNION ALL
+        SELECT 2, 'TYPE', t.oid::regtype::text
+        FROM pg_type t JOIN spaces s ON s.oid = typnamespace
+        WHERE (typtype IN ('e', 'd', 'r') OR typtype = 'c' AND EXISTS (
+                  SELECT 1 FROM pg_class WHERE oid = typrelid AND relkind = 'c'))
+          AND NOT EXISTS (SELECT 1 FROM brought WHERE classid = 'pg_type'::regclass AND objid = t.oid)
+        UNION ALL
+        SELECT 2, 'COLLATION', format('%%I.%%I', nspname, collname)
+        FROM pg_collation l JOIN spaces s ON s.oid = collnamespace
+        WHERE NOT EXISTS (SELECT 1 FROM brought WHERE classid = 'pg_collation'::regclass AND objid = l.oid)
+        UNION ALL
+        SELECT 4, 'EXTENSION', quote_ident(extname) FROM pg_extension WHERE NOT extname = ANY(%(extensions)s)
+        UNION ALL
+        SELECT 5, 'SCHEMA', quote_ident(nspname) FROM spaces WHERE NOT nspname = ANY(%(schemas)s)
+    ) AS things ORDER BY rank, name
+"""
+_POSTGRESQL_FRAME = """
+    SELECT array(SELECT extname::text FROM pg_extension),
+           array(SELECT nspname::text FROM pg_namespace)
+"""
+# Virtual tables first: they own others, which cannot be dropped by themselves.
+_SQLITE_THINGS = r"""
+    SELECT upper(type), name FROM sqlite_master
+    WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%%' ESCAPE '\' AND name NOT LIKE %(ours)s ESCAPE '\'
+    ORDER BY type = 'table', sql NOT LIKE 'CREATE VIRTUAL%%', name
+"""
+_MYSQL_THINGS = """
+    SELECT CASE table_type WHEN 'VIEW' THEN 'VIEW' WHEN 'SEQUENCE' THEN 'SEQUENCE' ELSE 'TABLE' END, table_name
+    FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name NOT LIKE %(ours)s
+    UNION ALL
+    SELECT routine_type, routine_name FROM information_schema.routines
+    WHERE routine_schema = DATABASE() AND routine_name NOT LIKE %(ours)s
+"""
+
+
+_THINGS = {"postgresql": _POSTGRESQL_THINGS, "sqlite": _SQLITE_THINGS, "mysql": _MYSQL_THINGS}
+
+
+def find_empty(connection: BaseDatabaseWrapper) -> EmptyDatabase | None:
+    """Describe a database without a table, view, routine or type of its user's; None for any other. Only reads."""
+    if connection.vendor not in _THINGS:
+        return None
+    empty = EmptyDatabase()
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(_POSTGRESQL_FRAME)
+            extensions, schemas = cursor.fetchone() or ((), ())
+        empty = EmptyDatabase(tuple(extensions), tuple(schemas))
+    return None if _things(connection, empty) else empty
+
+
+def make_empty_again(connection: BaseDatabaseWrapper, empty: EmptyDatabase) -> None:
+    """Drop everything but the product's own tables; repeating it drops what is left.
+
+    One transaction where DDL is transactional, else statement by statement. Takes ACCESS EXCLUSIVE on each table.
+
+    Args:
+        connection: in autocommit.
+        empty: what the database came with, which stays.
+    """
+    with _without_foreign_keys(connection), transaction.atomic(connection.alias):
+        while things := _things(connection, empty):
+            with connection.cursor() as cursor:
+                for statement in _drops(connection, things):
+                    cursor.execute(statement)
+
+
+def _things(connection: BaseDatabaseWrapper, empty: EmptyDatabase) -> list[tuple[str, str]]:
+    names: dict[str, Any] = {"ours": _OURS, "extensions": [*empty.extensions], "schemas": [*empty.schemas]}
+    with connection.cursor() as cursor:
+        cursor.execute(_THINGS[connection.vendor], names)
+        return [(str(kind), str(name)) for kind, name in cursor.fetchall()]
+
+
+def _drops(connection: BaseDatabaseWrapper, things: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for kind, name in things:
+        # What another one took with it is not there any more.
+        if connection.vendor == "postgresql":
+            yield f"DROP {kind} IF EXISTS {name} CASCADE"
+        else:
+            yield f"DROP {kind} IF EXISTS {connection.ops.quote_name(name)}"
+
+
+@contextmanager
+def _without_foreign_keys(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    # PostgreSQL has CASCADE; in SQLite this does nothing within a transaction (SQLite manual, pragma.html).
+    if connection.vendor == "postgresql" or not connection.disable_constraint_checking():
+        yield
+        return
+    try:
+        yield
+    finally:
+        connection.enable_constraint_checking()

@@ -1,0 +1,32 @@
+"""A journal for commands that change nothing: there is nothing to remember of them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from smooth_orchestrator.journal.base import Record, RecordKind, RunSummary
+
+__all__ = ["NoJournal"]
+
+
+class NoJournal:
+    """Keeps nothing, makes no file and opens no connection; see `Journal`."""
+
+    async def append(
+        self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Return the record as it would stand in a journal."""
+        return Record(0, datetime.now(UTC), run_id, kind, database, dict(data or {}))
+
+    async def records(self, run_id: str) -> tuple[Record, ...]:
+        """Return nothing."""
+        del run_id
+        return ()
+
+    async def runs(self, deploy: str, *, limit: int = 50) -> tuple[RunSummary, ...]:
+        """Return nothing."""
+        del deploy, limit
+        return ()
+
+    async def aclose(self) -> None:
+        """Do nothing."""
