@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 DJANGO ?=
 
-.PHONY: help demo test test-all lint format build clean
+.PHONY: help demo bench test test-all lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 ## make demo      a real deploy over five databases, then one that fails and is rolled back
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
+
+## make bench     times beside Django's own migrate, as ratios, in minutes
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
 
 ## make test      every test but the long suites, in minutes
 test: $(VENV)/.ready

@@ -18,6 +18,7 @@ from django.db.migrations import Migration
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed, is_lock_failure
+from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import EmptyDatabase, OtherAliases, Step
 from smooth_migrations.undo.emptiness import find_empty, make_empty_again
 from smooth_migrations.undo.operations import OperationLog
@@ -82,12 +83,16 @@ class Call:
         connection: the alias to move.
         options: how.
         observer: who is told.
+
+    Attributes:
+        interruption: ends the call from outside.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
         self._connection = connection
         self._options = options
         self._observer = observer
+        self.interruption = Interruption(connection)
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name
         )
@@ -149,21 +154,27 @@ class Call:
         attempt = 0
         while True:
             try:
-                with self._aliases.guarded():
+                self.interruption.arm()
+                with self._aliases.guarded(), self._connection.execute_wrapper(self.interruption):
                     self._begin()
                     move()
                     self._transaction.checkpoint(time.monotonic())
+                self.interruption.check()
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
+                self.interruption.stand_down()
                 failed = self._take_back_open(error)
                 attempt += 1
                 if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
                     self._fail(error, failed)
                 try:
-                    self._pause(attempt, error)
+                    self.interruption.arm()
+                    with self.interruption.window():
+                        self._pause(attempt, error)
                 except BaseException as interruption:  # noqa: BLE001 - raised again by _fail
                     # No transaction is open between two attempts, but steps may have been committed before.
                     self._fail(interruption, None)
             else:
+                self.interruption.stand_down()
                 return
 
     def adopt(self, moved: Sequence[Moved], *, empty: EmptyDatabase | None) -> None:
@@ -187,9 +198,14 @@ class Call:
         if migration is None:
             return
         if action in {"apply_start", "unapply_start"}:
-            self._start(migration, backwards=action == "unapply_start", fake=fake)
+            with self.interruption.held_back():
+                self._start(migration, backwards=action == "unapply_start", fake=fake)
+            if self._operations is None:
+                self.interruption.open()
         elif action in {"apply_success", "unapply_success"}:
-            self._finish(fake=fake)
+            self.interruption.close()
+            with self.interruption.held_back():
+                self._finish(fake=fake)
 
     def commit(self) -> list[Callable[[], None]]:
         """Make what is held permanent, and return the `on_commit` callbacks still to run.
@@ -220,7 +236,7 @@ class Call:
         step = Step(migration.app_label, migration.name, backwards=backwards, fake=fake)
         if not self._may_hold(migration):
             self._seal()
-            self._operations = OperationLog(self._connection, migration)
+            self._operations = OperationLog(self._connection, migration, self.interruption)
             self._outside.enter_context(self._operations.watching())
         self._at_work = Moved(migration, step)
         self._started_s = time.monotonic()

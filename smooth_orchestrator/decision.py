@@ -31,7 +31,6 @@ async def decide(run: Run, decision: Decision, *, scope: str) -> None:
 
 async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
     """Commit every held target at once; what fails is run forward again until `settle_timeout`, never compensated."""
-    run.decided = True
     async with anyio.create_task_group() as group:
         for item in items:
             group.start_soon(_commit, run, fleet, item)
@@ -80,7 +79,7 @@ async def _try(fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
 async def _run_forward(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     """Apply and commit again; what a lost answer already committed is found to be there, and nothing is pending."""
     try:
-        await fleet.replacement(run.plan, item.target)
+        await fleet.living(run.plan, item.target)
     except WorkerError as error:
         return ErrorInfo(error.code, error.message, hint=error.hint)
     steps = item.steps

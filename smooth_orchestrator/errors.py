@@ -4,7 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = ["BadValue", "JournalError", "Locked", "Mistake", "PlanInvalid", "Refused", "SmoothError", "WorkerError"]
+__all__ = [
+    "BadValue",
+    "Interrupted",
+    "JournalError",
+    "Locked",
+    "Mistake",
+    "PlanInvalid",
+    "Refused",
+    "SmoothError",
+    "WorkerError",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,12 @@ class SmoothError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Interrupted(SmoothError):  # noqa: N818 - the name says it
+    """A signal ended the command before it had begun to change anything."""
+
+    code = "Interrupted"
 
 
 class PlanInvalid(SmoothError):  # noqa: N818 - the name says it

@@ -34,6 +34,7 @@ class Fleet:
         self._closing = anyio.Event()
         self._workers: dict[str, list[Worker]] = {}
         self._serving: dict[str, Worker] = {}
+        self._replacing = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._hosts.__aenter__()
@@ -81,18 +82,21 @@ class Fleet:
         """Every worker that was started, the lost ones too."""
         return tuple(worker for workers in self._workers.values() for worker in workers)
 
-    async def replacement(self, plan: Plan, target: Target) -> Worker:
-        """Start another worker for a target whose own is gone, and let it serve the others of the dead one too.
+    async def living(self, plan: Plan, target: Target) -> Worker:
+        """Return the worker that serves a target; a new one, for all that a lost one served, where it is lost.
 
         Raises:
             WorkerError: it cannot be started.
         """
-        dead = self._serving[target.name]
-        worker = await self._start(plan.projects[target.project])
-        for name, serving in self._serving.items():
-            if serving is dead:
-                self._serving[name] = worker
-        return worker
+        async with self._replacing:
+            serving = self._serving[target.name]
+            if not serving.is_lost:
+                return serving
+            worker = await self._start(plan.projects[target.project])
+            for name, lost in self._serving.items():
+                if lost is serving:
+                    self._serving[name] = worker
+            return worker
 
     async def _start(self, project: Project) -> Worker:
         worker: Worker = await self._hosts.start(self._host, project)

@@ -115,10 +115,11 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         if not run.decided:
             group.start_soon(cancel_when_stopping)
         group.start_soon(kill_when_hung)
-        group.start_soon(watch_blockers, item)
+        group.start_soon(watch_blockers, item, fleet)
         try:
             answer = await worker.call(command, listener)
         except WorkerError as error:
+            item.is_lost = True
             message = (
                 f"the worker was silent for longer than statement_timeout: {error}" if listener.hung else error.message
             )
@@ -141,6 +142,8 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
             item.stage = Stage.FAILED
             item.unapplied += answer.unapplied
             item.error = answer.error
+            if run.decided:
+                return  # it is tried again, and is no failure of the run before that has been given up
             for cause in answer.error.causes:
                 run.fail(cause, item.name)
             run.fail(answer.error, item.name)
@@ -162,7 +165,7 @@ class Listener:
         item, log = self._item, get_logger()
         match event:
             case protocol.Session():
-                item.backend_pid = event.backend_pid
+                item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
             case protocol.MigrationStarted():
                 self.at_work = event.step
                 log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))

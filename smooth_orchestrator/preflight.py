@@ -1,6 +1,5 @@
 """Everything that can refuse a deploy before it touches anything, found at once."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import anyio
@@ -9,10 +8,9 @@ from smooth_migrations.protocol import ErrorInfo, Failed, Inspect, TargetReport
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake, WorkerError
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.reads import free_connections
 from smooth_orchestrator.run import Run, TargetRun
 
-__all__ = ["inspect_targets", "refusals", "room_refusals", "tier_reason"]
+__all__ = ["inspect_targets", "refusals", "tier_reason", "warnings"]
 
 _STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
 
@@ -53,34 +51,23 @@ def refusals(run: Run) -> tuple[Mistake, ...]:
     )
 
 
-async def room_refusals(run: Run) -> tuple[Mistake, ...]:
-    """Return which servers have too few connections left for the transactions to be held. Reads only."""
-    servers: dict[str, list[TargetRun]] = defaultdict(list)
-    for item in run.targets:
-        if item.target.asyncpg is not None and item.has_work:
-            servers[f"{item.target.asyncpg.get('host')}:{item.target.asyncpg.get('port')}"].append(item)
-    findings = []
-    for server, items in servers.items():
-        free = await free_connections(items[0])
-        # One held transaction a target, and one reading session for each that is at work.
-        needed = len(items) + max(item.phase.parallel for item in items)
-        if free is not None and free < needed:
-            findings.append(
-                Mistake(
-                    server,
-                    f"{needed} connections are needed and {free} are free",
-                    "raise max_connections, or deploy fewer databases of this server at once",
-                )
-            )
-    return tuple(findings)
-
-
 def tier_reason(item: TargetRun) -> str:
     """Say why a target has its tier."""
     if item.target.atomicity is not Atomicity.AUTO:
         return "the plan says so"
     step = _not_atomic(item)
     return f"{step} cannot run in a transaction" if step else "every pending migration can run in one transaction"
+
+
+def warnings(run: Run, item: TargetRun) -> Iterator[str]:
+    """Yield what does not refuse a deploy and should be known before one. Pure."""
+    for pending in item.found.pending if item.found else ():
+        yield from pending.unsafe
+    if item.phase.gate and item.has_work and run.plan.commit is CommitUnit.DEPLOY:
+        yield (
+            f"the gate of phase {item.phase.name!r} runs while transactions are held: it does not see the new schema, "
+            f"and its time counts as lock time (max_lock_hold is {run.plan.max_lock_hold_ms / 1000:g} s)"
+        )
 
 
 def _tier(item: TargetRun) -> Tier:
@@ -119,7 +106,8 @@ def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
 
 
 def _operation_refusals(item: TargetRun, *, by_phase: bool) -> Iterator[Mistake]:
-    committed_early = item.tier is Tier.COMPENSATED or by_phase
+    # What was empty is emptied again, whatever was done to it.
+    committed_early = (item.tier is Tier.COMPENSATED or by_phase) and not (item.found and item.found.empty)
     for pending in item.found.pending if item.found else ():
         for operation in pending.irreversible if committed_early else ():
             yield Mistake(item.name, f"{pending.migration} could not be rolled back: {operation}")

@@ -1,55 +1,107 @@
-"""What the coordinator reads of PostgreSQL servers over asyncpg, beside the workers' sessions."""
+"""What the coordinator reads of PostgreSQL servers: over asyncpg, or through a worker where that cannot connect."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import asyncpg
 
-from smooth_migrations.protocol import ErrorInfo
+from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
+from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import TargetRun
 
-__all__ = ["end_session", "free_connections", "watch_blockers"]
+__all__ = ["Read", "Unreadable", "end_session", "reading", "watch_blockers"]
 
 _CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 0.25
 _BLOCKERS = """
     SELECT pid, coalesce(application_name, '') AS application_name,
            coalesce(extract(epoch FROM clock_timestamp() - query_start)::float8 * 1000, 0) AS query_age_ms
-    FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids($1)) ORDER BY pid
+    FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids({pid:d})) ORDER BY pid
 """
-_OURS = "FROM pg_stat_activity WHERE pid = $1 AND application_name LIKE 'smooth:%'"
-_ROOM = """
-    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS free
-"""
+# A process id alone may by now be somebody else's.
+_OURS = "FROM pg_stat_activity WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2"
+
+Read = Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
-async def watch_blockers(item: TargetRun) -> None:
-    """Log who a target waits for, once a wait, until cancelled. Reads only; a server that stays away is no failure."""
+class Unreadable(Exception):  # noqa: N818 - named by what it says of the server
+    """A server could not be asked; nothing follows from that for the run."""
+
+
+@asynccontextmanager
+async def reading(item: TargetRun, fleet: Fleet) -> AsyncIterator[Read]:
+    """Open a way to read of a target's server, for the length of a context.
+
+    Args:
+        item: a PostgreSQL target.
+        fleet: whose worker reads where the connection's options mean nothing to asyncpg.
+
+    Raises:
+        Unreadable: it cannot be reached; also from the function that is yielded.
+    """
     if item.target.asyncpg is None:
+        yield _through_worker(item, fleet)
         return
     try:
         connection = await asyncpg.connect(**item.target.asyncpg, timeout=_CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, TimeoutError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise Unreadable(str(error)) from error
+
+    async def read(sql: str) -> Sequence[Mapping[str, Any]]:
+        try:
+            return [dict(row) for row in await connection.fetch(sql)]
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unreadable(str(error)) from error
+
+    try:
+        yield read
+    finally:
+        connection.terminate()
+
+
+def _through_worker(item: TargetRun, fleet: Fleet) -> Read:
+    async def read(sql: str) -> Sequence[Mapping[str, Any]]:
+        worker = fleet.serving(item.target)
+        command = Fetch(id=worker.next_id(), database=item.name, alias=item.target.alias, sql=sql)
+        try:
+            answer = await worker.call(command)
+        except WorkerError as error:
+            raise Unreadable(error.message) from error
+        if not isinstance(answer, Rows):
+            raise Unreadable("the worker could not read")
+        return answer.rows
+
+    return read
+
+
+async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
+    """Log who a target waits for, once a wait, until cancelled. Reads only; a server that stays away is no failure."""
+    if item.target.vendor != "postgresql":
         return
     told: tuple[int, ...] = ()
     try:
-        while True:
-            await anyio.sleep(_POLL_S)
-            if item.backend_pid is None:
-                continue
-            rows = await connection.fetch(_BLOCKERS, item.backend_pid)
-            pids = tuple(row["pid"] for row in rows)
-            if pids and pids != told:
-                blockers = [dict(row) for row in rows]
-                get_logger().warning(
-                    EventName.LOCK_WAITING, database=item.name, blockers=blockers, backend_pid=item.backend_pid
-                )
-            told = pids
-    except (OSError, asyncpg.PostgresError):
+        async with reading(item, fleet) as read:
+            while True:
+                await anyio.sleep(_POLL_S)
+                if item.backend_pid is None:
+                    continue
+                rows = await read(_BLOCKERS.format(pid=item.backend_pid))
+                pids = tuple(row["pid"] for row in rows)
+                if pids and pids != told:
+                    get_logger().warning(
+                        EventName.LOCK_WAITING,
+                        database=item.name,
+                        blockers=[*rows],
+                        backend_pid=item.backend_pid,
+                    )
+                told = pids
+    except Unreadable:
         return
-    finally:
-        connection.terminate()
 
 
 async def end_session(item: TargetRun) -> ErrorInfo | None:
@@ -59,29 +111,16 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
     """
     if item.target.asyncpg is None or item.backend_pid is None:
         return None
+    session = (item.backend_pid, item.backend_start)
     try:
         with anyio.fail_after(_CONNECT_TIMEOUT_S):
             connection = await asyncpg.connect(**item.target.asyncpg)
             try:
-                await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", item.backend_pid)
-                while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", item.backend_pid):  # noqa: ASYNC110 - a server's state, not a task's
+                await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", *session)
+                while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", *session):  # noqa: ASYNC110 - a server's state, not a task's
                     await anyio.sleep(_POLL_S / 10)
             finally:
                 await connection.close()
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         return ErrorInfo(type(error).__name__, f"the session {item.backend_pid} could not be ended: {error}")
     return None
-
-
-async def free_connections(item: TargetRun) -> int | None:
-    """Return how many more connections the target's server accepts, or None where nobody can tell."""
-    if item.target.asyncpg is None:
-        return None
-    try:
-        connection = await asyncpg.connect(**item.target.asyncpg, timeout=_CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, TimeoutError):
-        return None
-    try:
-        return int(await connection.fetchval(_ROOM))
-    finally:
-        await connection.close()

@@ -57,7 +57,9 @@ class TargetRun:
         permanent: of these, what is committed already.
         unapplied: what was taken back.
         error: why it failed.
+        is_lost: whether its worker was lost while it was at work.
         backend_pid: its session on the server, while one is known.
+        backend_start: when that session began, in seconds since 1970, by the server.
         locked_ms: lock hold at `locked_at_s`.
         locked_at_s: when the worker said so, on the monotonic clock.
     """
@@ -71,7 +73,9 @@ class TargetRun:
     permanent: list[Step] = field(default_factory=list)
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
+    is_lost: bool = False
     backend_pid: int | None = None
+    backend_start: str | None = None
     locked_ms: float = 0.0
     locked_at_s: float = 0.0
 
@@ -129,6 +133,7 @@ class Run:
         self.cause_database: str | None = None
         self.further: list[RunError] = []
         self.decided = False
+        self.interrupted: ErrorInfo | None = None
         self.started_s = time.monotonic()
 
     def of(self, phase: Phase) -> list[TargetRun]:
@@ -142,6 +147,16 @@ class Run:
         elif error.type != "Interrupted":
             self.further.append(RunError.of(error, database=database))
         self.stopping.set()
+
+    def interrupt(self, error: ErrorInfo) -> None:
+        """Stop the run, or, while a decision to commit is carried out, have it stop after that."""
+        self.interrupted = self.interrupted or error
+        self.obey_interruption()
+
+    def obey_interruption(self) -> None:
+        """Stop the run if it was interrupted and no decision is being carried out."""
+        if self.interrupted is not None and not self.decided and not self.stopping.is_set():
+            self.fail(self.interrupted)
 
     async def note(
         self, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None

@@ -1,12 +1,9 @@
 """The commands, from a plan's shape to a report."""
 
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-
-import anyio
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator import plan as planning
@@ -24,6 +21,7 @@ from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.signals import Signals, hearing_signals
 from smooth_orchestrator.transport import LocalTransport
 
 __all__ = ["check", "deploy", "plan", "report", "runs", "status"]
@@ -53,14 +51,12 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
-    async with _ready(file, masker) as ready, _journal(file) as journal:
+    async with hearing_signals() as signals, _ready(file, masker) as ready, _journal(file) as journal:
         earlier = await journal.records(run_id)
         if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
             stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
-        session = ready.session(run_id, journal)
-        async with _signals(session.run):
-            return await _deploy(session, masker)
+        return await _deploy(ready.session(run_id, journal), signals, masker)
 
 
 async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -120,24 +116,7 @@ async def _ready(file: PlanFile, masker: Masker) -> AsyncIterator[_Ready]:
         yield _Ready(resolved, fleet, started_at)
 
 
-@asynccontextmanager
-async def _signals(run: Run) -> AsyncIterator[None]:
-    """Stop the run on SIGINT or SIGTERM; again and after the decision they change nothing."""
-
-    async def listen() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-            async for number in received:
-                get_logger().warning(EventName.RUN_INTERRUPTED, signal=signal.Signals(number).name)
-                if not run.decided and not run.stopping.is_set():
-                    run.fail(ErrorInfo("Interrupted", f"interrupted by {signal.Signals(number).name}"))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(listen)
-        yield
-        group.cancel_scope.cancel()
-
-
-async def _deploy(session: _Session, masker: Masker) -> Report:
+async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report:
     run, fleet, log = session.run, session.fleet, get_logger()
     names = [item.name for item in run.targets]
     log.info(EventName.DEPLOY_STARTED, command="deploy", databases=names, digest=run.plan.digest)
@@ -150,6 +129,7 @@ async def _deploy(session: _Session, masker: Masker) -> Report:
         return await _finish(run, finished, masker)
     if not any(item.has_work for item in run.targets):
         return await _finish(run, _report(session, "deploy", RunOutcome.NOTHING_TO_DO), masker)
+    signals.end_run(run)
     await _forward(run, fleet)
     outcome = await _outcome(run, fleet)
     event = {
@@ -162,7 +142,7 @@ async def _deploy(session: _Session, masker: Masker) -> Report:
 
 async def _preflight(run: Run, fleet: Fleet) -> None:
     await inspect_targets(run, fleet)
-    findings = (*refusals(run), *await room_refusals(run))
+    findings = (*refusals(run), *await room_refusals(run, fleet))
     if findings:
         described = [
             {"code": "refused", "message": item.message, "database": item.place, "hint": item.hint} for item in findings
@@ -183,16 +163,21 @@ async def _forward(run: Run, fleet: Fleet) -> None:
         if by_phase and not run.stopping.is_set():
             await _decide_and_commit(run, fleet, scope=phase.name)
             run.decided = bool(run.in_stage(Stage.IN_DOUBT))
+            if phase is not run.plan.phases[-1]:
+                run.obey_interruption()
     if not by_phase and not run.stopping.is_set():
         await _decide_and_commit(run, fleet, scope="deploy")
 
 
 async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
+    # From here on a signal changes nothing: the row may stand before its answer has come.
+    run.decided = True
     try:
         await decide(run, Decision.COMMIT, scope=scope)
     except JournalError as error:
         if error.exit_code != JournalError.exit_code:
             raise
+        run.decided = False
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
         return
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
@@ -238,11 +223,13 @@ def _report(session: _Session, command: str, outcome: RunOutcome) -> Report:
 
 
 async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
-    async with _ready(file, masker) as ready:
+    async with hearing_signals(), _ready(file, masker) as ready:
         session = ready.session(run_id, NoJournal())
         run = session.run
         await inspect_targets(run, session.fleet)
-        findings: tuple[Mistake, ...] = (*refusals(run), *await room_refusals(run)) if command == "check" else ()
+        findings: tuple[Mistake, ...] = (
+            (*refusals(run), *await room_refusals(run, session.fleet)) if command == "check" else ()
+        )
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
         summaries = await runs(file) if command == "status" else ()
         last_run = summaries[0].run_id if summaries else None

@@ -2,7 +2,8 @@
 
 import anyio
 
-from smooth_migrations.protocol import Command, Done, ErrorInfo, Failed, Rollback, Undo
+from smooth_migrations.protocol import Command, Done, ErrorInfo, Failed, Inspect, Rollback, Step, TargetReport, Undo
+from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -37,6 +38,8 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     try:
         if not was_committed:
             failure = await _roll_back(run, fleet, item)
+        if failure is None and item.is_lost and item.tier is Tier.COMPENSATED:
+            failure = await _find_steps(run, fleet, item)
         if failure is None and (item.permanent or was_committed):
             failure = await _reverse(run, fleet, item)
     except SmoothError as error:
@@ -62,6 +65,25 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
         return await end_session(item)
 
 
+async def _find_steps(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Look which steps a lost worker has committed: it may have died before it could tell of the last one."""
+    worker = await fleet.living(run.plan, item.target)
+    command = Inspect(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    answer = await worker.call(command)
+    if not isinstance(answer, TargetReport) or item.found is None:
+        return answer.error if isinstance(answer, Failed) else None
+    applied = set(answer.applied)
+    names = [entry.migration.partition(".") for entry in item.found.pending if entry.migration in applied]
+    item.permanent = [Step(app, name) for app, _dot, name in names]
+    if item.found.empty is not None:
+        return await _reverse(run, fleet, item)  # by emptying it, whatever was begun
+    begun = item.error.migration if item.error else None
+    if any(entry.migration == begun and not entry.atomic for entry in item.found.pending) and begun not in applied:
+        message = f"{begun} runs outside a transaction, and its worker was lost while it ran"
+        return ErrorInfo("half_done", message, migration=begun, hint="compare the database with the migration's steps")
+    return None
+
+
 async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     """Reverse committed steps; in a new worker where the old one is gone."""
     steps = tuple(item.permanent or item.steps)
@@ -83,7 +105,7 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
         try:
             return await _ask(run, fleet, item, command)
         except WorkerError:
-            await fleet.replacement(run.plan, item.target)
+            await fleet.living(run.plan, item.target)
     return ErrorInfo("worker_lost", "two workers were lost while the steps were reversed")
 
 

@@ -68,10 +68,16 @@ class Hello(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session(Event):
-    """The server-side session at work, for finding who blocks it (`pg_blocking_pids`)."""
+    """The server-side session at work, for finding who blocks it (`pg_blocking_pids`) and for ending it.
+
+    Args:
+        backend_pid: its process on the server.
+        backend_start: when it began, in seconds since 1970: a process id alone may be given again.
+    """
 
     type: ClassVar[str] = "session"
     backend_pid: int
+    backend_start: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

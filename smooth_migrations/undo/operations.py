@@ -1,15 +1,18 @@
 """What has run of one migration outside a transaction, so that a broken one can be taken back."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration
+from django.db.migrations import Migration, RunPython
 from django.db.migrations.operations.base import Operation
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.interruption import Interruption
 from smooth_migrations.reversibility import database_parts
 
 __all__ = ["OperationLog"]
@@ -26,9 +29,11 @@ class _Ran:
 class OperationLog:
     """Which operations of one migration have run, with the states between which each did."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration, interruption: Interruption) -> None:
         self._connection = connection
         self._migration = migration
+        self._interruption = interruption
+        self._recorded = self._records()
         self._ran: list[_Ran] = []
         self._at_work: Operation | None = None
 
@@ -54,6 +59,19 @@ class OperationLog:
                 reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
                 reverse(self._migration.app_label, editor, ran.after, ran.before)
         self._ran.clear()
+        self._take_back_records()
+
+    def _records(self) -> AbstractSet[tuple[str, str]]:
+        keys = {*self._migration.replaces, (self._migration.app_label, self._migration.name)}
+        return keys & MigrationRecorder(self._connection).applied_migrations().keys()
+
+    def _take_back_records(self) -> None:
+        # Outside a transaction the record is made after the last operation; the call may have ended in between.
+        recorder, found = MigrationRecorder(self._connection), self._records()
+        for app, name in found - self._recorded:
+            recorder.record_unapplied(app, name)
+        for app, name in self._recorded - found:
+            recorder.record_applied(app, name)
 
     def _watch(self, operation: Operation, method: str, *, backwards: bool) -> None:
         run = getattr(operation, method)
@@ -66,7 +84,8 @@ class OperationLog:
                 run(app_label, editor, from_state, to_state)
                 return
             self._at_work = operation
-            run(app_label, editor, from_state, to_state)
+            with self._interruption.window() if isinstance(operation, RunPython) else nullcontext():
+                run(app_label, editor, from_state, to_state)
             # Django goes on changing the state it handed over, so the log keeps its own.
             self._ran.append(_Ran(operation, backwards, from_state.clone(), to_state.clone()))
             self._at_work = None

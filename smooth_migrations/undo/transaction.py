@@ -99,7 +99,11 @@ class HeldTransaction:
         Raises:
             DatabaseError: the transaction is gone; nothing of it is in the database.
         """
-        connection, block = self._connection, self._take_block()
+        connection = self._connection
+        if connection.atomic_blocks[-1:] != [self._block]:
+            self.rollback()
+            raise DatabaseError("a migration left a block of its own open; the transaction was rolled back")
+        block = self._take_block()
         if connection.vendor == "sqlite":
             # Once decided, a reader is waited for rather than obeyed.
             self._set_busy_timeout(60_000)
@@ -119,9 +123,13 @@ class HeldTransaction:
         """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat."""
         if self._block is None:
             return
-        block = self._take_block()
+        connection, block = self._connection, self._take_block()
         cause = DatabaseError("rolled back")
         try:
+            # A schema editor whose deferred SQL fails leaves its block open (BaseDatabaseSchemaEditor.__exit__), and
+            # our end would then be that of a savepoint.
+            while connection.atomic_blocks and connection.atomic_blocks[-1] is not block:
+                connection.atomic_blocks[-1].__exit__(DatabaseError, cause, None)
             block.__exit__(DatabaseError, cause, None)
         finally:
             self._restore()

@@ -1,5 +1,6 @@
 """What would run on a database and what stands in its way. Reads only."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
+from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.protocol import MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import irreversible_operations
+from smooth_migrations.undo.emptiness import find_empty
 
 __all__ = ["inspect"]
 
@@ -37,7 +40,9 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
         executor = MigrationExecutor(connection)
         findings += _history_findings(executor, connection)
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-        pending = tuple(_pending(executor, plan, connection))
+        touched: list[list[Touched]] = []
+        pending = tuple(_pending(executor, plan, connection, touched))
+        entries = _lock_entries(touched, connection)
     except Exception as error:  # noqa: BLE001 - migrations are the user's code: importing them may raise anything
         findings.append(MigrationFinding("unloadable", f"{type(error).__name__}: {_first_line(error)}"))
         return TargetReport(id=command_id, vendor=vendor, server_version=version, findings=tuple(findings))
@@ -47,9 +52,12 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
         vendor=vendor,
         server_version=version,
         fresh=not applied,
+        empty=find_empty(connection),
         applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
         pending=pending,
         findings=tuple(findings),
+        lock_entries=entries[0],
+        lock_entries_each=entries[1],
     )
 
 
@@ -107,7 +115,7 @@ def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapp
 
 
 def _pending(
-    executor: MigrationExecutor, plan: list[Migration], connection: BaseDatabaseWrapper
+    executor: MigrationExecutor, plan: list[Migration], connection: BaseDatabaseWrapper, touched: list[list[Touched]]
 ) -> Iterator[PendingMigration]:
     if not plan:
         return
@@ -116,10 +124,14 @@ def _pending(
     existing = set(state.models)
     for migration in plan:
         effect = Effects()
+        touched.append([])
         before = state.clone()
         for operation in migration.operations:
             effect += effects(operation, migration.app_label, state, existing)
-            operation.state_forwards(migration.app_label, state)
+            if connection.vendor == "postgresql":
+                touched[-1] += touch(operation, migration.app_label, state, connection)
+            else:
+                operation.state_forwards(migration.app_label, state)
         yield PendingMigration(
             migration=f"{migration.app_label}.{migration.name}",
             atomic=bool(migration.atomic) and connection.features.can_rollback_ddl,
@@ -129,3 +141,13 @@ def _pending(
             irreversible=tuple(irreversible_operations(migration, before, connection)),
             locks=effect.locks,
         )
+
+
+def _lock_entries(touched: list[list[Touched]], connection: BaseDatabaseWrapper) -> tuple[int, int]:
+    """Return what all migrations take in one transaction, and what the greatest takes in one of its own."""
+    # Only PostgreSQL's lock table has an end that a deploy may reach.
+    if connection.vendor != "postgresql" or not touched:
+        return 0, 0
+    existing = existing_relations(connection)
+    each = max(lock_entries(parts, existing) for parts in touched)
+    return lock_entries(itertools.chain.from_iterable(touched), existing), each

@@ -3,12 +3,11 @@
 import signal
 import socket
 import threading
-from typing import NoReturn
 
 from django.db import Error, connections
 
 from smooth_migrations import protocol
-from smooth_migrations.errors import Interrupted, describe
+from smooth_migrations.errors import describe
 from smooth_migrations.worker.channel import Channel, mark_output
 from smooth_migrations.worker.inspection import inspect
 from smooth_migrations.worker.moves import Moves
@@ -23,14 +22,11 @@ def serve(connection: socket.socket, hello: protocol.Hello) -> None:
 
 class _Loop:
     def __init__(self, connection: socket.socket) -> None:
-        self._channel = Channel(connection, beside=self._beside, ended=self._interrupt)
+        self._channel = Channel(connection, beside=self._beside, ended=self._end)
         self._moves = Moves(self._channel.say)
-        self._at_work: protocol.Command | None = None
-        self._cancelled: set[int] = set()
-        self._lock = threading.Lock()
 
     def run(self, hello: protocol.Hello) -> None:
-        signal.signal(signal.SIGUSR1, self._raise_interrupt)
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self._moves.strike())
         self._channel.say(hello)
         self._channel.start()
         while (command := self._channel.next()) is not None and not isinstance(command, protocol.Stop):
@@ -53,7 +49,7 @@ class _Loop:
             case protocol.Inspect():
                 answer = inspect(command.id, connections[command.alias])
             case protocol.Apply():
-                answer = self._apply(command)
+                answer = self._moves.apply(command)
             case protocol.Commit():
                 answer = self._moves.commit(command)
             case protocol.Rollback():
@@ -67,23 +63,6 @@ class _Loop:
                 answer = protocol.Failed(id=command.id, error=error)
         return answer
 
-    def _apply(self, command: protocol.Apply) -> protocol.Event:
-        with self._lock:
-            if command.id in self._cancelled:
-                error = protocol.ErrorInfo("Interrupted", "cancelled before it began")
-                return protocol.Failed(id=command.id, error=error)
-            self._at_work = command
-        try:
-            return self._moves.apply(command)
-        except Interrupted as error:
-            # It came in the moment after the move had ended.
-            undo = protocol.Rollback(id=command.id, database=command.database, alias=command.alias)
-            self._moves.rollback(undo)
-            return protocol.Failed(id=command.id, error=describe(error))
-        finally:
-            with self._lock:
-                self._at_work = None
-
     # --- in the reading thread --------------------------------------------------------------------------------------
 
     def _beside(self, command: protocol.Command) -> bool:
@@ -91,32 +70,19 @@ class _Loop:
             case protocol.Fetch():
                 self._channel.say(_fetch(command))
             case protocol.Cancel():
-                with self._lock:
-                    self._cancelled.add(command.cancels)
-                    at_work = self._at_work
-                if at_work is not None and at_work.id == command.cancels:
-                    self._interrupt()
+                self._moves.interrupt(command.cancels)
+                self._strike()
             case _:
                 return False
         return True
 
-    def _interrupt(self) -> None:
-        with self._lock:
-            if self._at_work is None:
-                return
-            # The signal first: what the broken statement raises is then taken for the interruption that it is.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            self._moves.break_off()
+    def _end(self) -> None:
+        self._moves.interrupt(None)
+        self._strike()
 
-    def _raise_interrupt(self, _number: int, _frame: object) -> None:
-        if self._at_work is not None:
-            # Once is enough: the undo that follows must not be interrupted.
-            self._at_work = None
-            _interrupted()
-
-
-def _interrupted() -> NoReturn:
-    raise Interrupted("interrupted by the coordinator")
+    def _strike(self) -> None:
+        # Python code of a migration notices no thread, but a signal.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
 def _fetch(command: protocol.Fetch) -> protocol.Event:

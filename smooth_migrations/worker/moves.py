@@ -1,5 +1,6 @@
 """What a worker does to its targets: apply and hold, commit, roll back, undo."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from smooth_migrations.worker.channel import mark_output
 
 __all__ = ["Moves"]
 
+_REASON = "interrupted by the coordinator"
 _QUIET = {
     "app_label": None,
     "migration_name": None,
@@ -46,7 +48,9 @@ class Moves:
     def __init__(self, say: Callable[[protocol.Event], None]) -> None:
         self._say = say
         self._held: dict[str, tuple[Call, _Reporter]] = {}
-        self._at_work: BaseDatabaseWrapper | None = None
+        self._lock = threading.Lock()
+        self._at_work: tuple[int, Call] | None = None
+        self._interrupted: set[int | None] = set()
 
     def apply(self, command: protocol.Apply) -> protocol.Event:
         """Run every pending migration and hold the result."""
@@ -59,7 +63,10 @@ class Moves:
             if call.steps:
                 write_marker(connection, command.run_id, command.database, command.epoch, command.digest)
 
-        self._at_work = connection
+        with self._lock:
+            self._at_work = (command.id, call)
+            if self._interrupted & {command.id, None}:
+                call.interruption.ask(_REASON)
         try:
             with connection.execute_wrapper(_Pulse(self._say, command.id)):
                 call.run(move)
@@ -70,14 +77,22 @@ class Moves:
         self._held[command.database] = (call, reporter)
         return protocol.Done(id=command.id, steps=call.steps, committed=len(call.committed), locked_ms=call.locked_ms)
 
-    def break_off(self) -> None:
-        """End the statement at work, from another thread, where a signal cannot.
+    def interrupt(self, command_id: int | None) -> None:
+        """End this command, or whichever is at work, at once or as soon as it begins; called from another thread."""
+        with self._lock:
+            self._interrupted.add(command_id)
+            if self._at_work is not None and command_id in {None, self._at_work[0]}:
+                self._at_work[1].interruption.ask(_REASON)
 
-        psycopg waits in Python, which a signal reaches; SQLite does not return before its statement has ended.
+    def strike(self) -> None:
+        """Raise in the code of a migration at work what was asked for; a signal's handler.
+
+        Raises:
+            Interrupted: it is at work, and somebody asked.
         """
-        connection = self._at_work
-        if connection is not None and connection.vendor == "sqlite" and connection.connection is not None:
-            connection.connection.interrupt()
+        at_work = self._at_work
+        if at_work is not None:
+            at_work[1].interruption.strike()
 
     def commit(self, command: protocol.Commit) -> protocol.Event:
         """Make what is held permanent."""
@@ -176,7 +191,12 @@ class _Reporter:
     def began(self, connection: BaseDatabaseWrapper) -> None:
         info = getattr(connection.connection, "info", None)
         if connection.vendor == "postgresql" and info is not None:
-            self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid))
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+                )
+                (started,) = cursor.fetchone() or ("",)
+            self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid, backend_start=started))
 
     def started(self, step: Step, _migration: Migration) -> None:
         mark_output(self.command.database, step.name)

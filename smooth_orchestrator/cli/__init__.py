@@ -1,5 +1,6 @@
 """The command line. What is slow to import is imported by the command that needs it."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -54,7 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = sys.argv[1:] if argv is None else [*argv]
+    if argv is None:
+        return _run(sys.argv[1:])
+    # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        return _run([*argv])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _run(words: list[str]) -> int:
     try:
         code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:

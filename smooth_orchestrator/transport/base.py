@@ -57,6 +57,10 @@ class Worker(Protocol):
     def pid(self) -> int:
         """Its process id."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended."""
+
     def next_id(self) -> int:
         """Return an id for a command that this worker has not had before."""
 

@@ -143,6 +143,11 @@ class LocalWorker:
         self._printing = 2
         self._silent = anyio.Event()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended."""
+        return self._lost.is_set()
+
     def next_id(self) -> int:
         """Return an id for a command that this worker has not had before."""
         return next(self._ids)

@@ -144,3 +144,23 @@ def test_what_cannot_be_undone_is_refused_where_it_would_be_committed_early(
         assert outcome.exit_code == 3
         assert all("demo.0002_one_way" in finding["message"] for finding in outcome.report["errors"])
         assert fleet.dumps() == before
+
+
+def test_a_lock_time_out_in_sql_that_django_defers_is_tried_again_as_a_whole(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    tag = migration(
+        "migrations.CreateModel('Tag', [('id', models.BigAutoField(primary_key=True)), "
+        "('item', models.ForeignKey('demo.item', models.CASCADE))])",
+        after=[("demo", "0001_item")],
+    )
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_tag": tag}) as fleet:
+        fleet.plan(deploy='expand_contract = false\nlock_timeout = "300ms"\nlock_retries = 20')
+        with fleet.last.connect() as holder, fleet.running() as run:
+            with holder.transaction():
+                # In the way of the foreign key, which is made when the migration's operations have ended.
+                holder.execute("LOCK TABLE demo_item IN ROW EXCLUSIVE MODE")
+                run.wait_for("lock.retry")
+            outcome = run.finish()
+        assert (outcome.exit_code, set(outcome.outcomes.values())) == (0, {"committed"}), outcome.stderr
+        assert all("demo_tag" in text for text in fleet.dumps().values())

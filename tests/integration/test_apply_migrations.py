@@ -235,7 +235,10 @@ def test_a_migration_that_ends_the_process_is_undone(
     assert not diff(before, dump(database.dsn, sequences=False))
 
 
-def test_a_call_that_is_told_to_terminate_undoes_what_it_did(databases: NewDatabases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_call_that_a_signal_ends_undoes_what_it_did(
+    number: signal.Signals, databases: NewDatabases, tmp_path: Path
+) -> None:
     database = databases.new()
     project = _project(tmp_path, database, **{"0003_kind": SLOW_TO_FAIL})
     _at_first(project, database)
@@ -244,12 +247,12 @@ def test_a_call_that_is_told_to_terminate_undoes_what_it_did(databases: NewDatab
     with project.start("apply_migrations") as process:
         assert process.stdout is not None
         assert any(line.endswith("waiting\n") for line in process.stdout)
-        process.terminate()
+        process.send_signal(number)
         stdout, stderr = process.communicate()
 
     assert process.returncode == 1
     assert "  Unapplying demo.0002_note... OK\n" in stdout
-    assert "terminated by SIGTERM" in stderr
+    assert stderr == f"CommandError: ended by {number.name}; what was done has been undone\n"
     assert not diff(before, databases.dump(database))
 
 

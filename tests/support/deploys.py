@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from tests.support.processes import kill_family
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
-__all__ = ["LAST", "SCRIPT", "Fleet", "Outcome", "Running", "fleet_on", "small_fleet", "still_running"]
+__all__ = ["LAST", "SCRIPT", "Fleet", "Outcome", "Running", "copy_of", "fleet_on", "small_fleet", "still_running"]
 
 SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
 LAST = "shards:shard_1"
@@ -64,6 +66,7 @@ class Running:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
+        self.started_s = time.monotonic()
         self.seen: list[dict[str, Any]] = []
         self._lines: list[str] = []
 
@@ -77,6 +80,23 @@ class Running:
             if line["event"] == event and all(line.get(key) == value for key, value in keys.items()):
                 return dict(line)
         raise AssertionError(f"the run ended without {event} {keys}:\n{''.join(self._lines)}")
+
+    def wait_for_lines(self, count: int) -> None:
+        """Read this many further lines of the log, or as many as there are."""
+        assert self.process.stderr is not None
+        for text in islice(self.process.stderr, count):
+            self._lines.append(text)
+
+    def wait_until(self, moment_s: float) -> None:
+        """Wait until so much time has passed since the program was started, or until it ends."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=max(0.0, self.started_s + moment_s - time.monotonic()))
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes there are now; none when the program has ended."""
+        with suppress(psutil.NoSuchProcess):
+            return [process for process in self.family() if _is_worker(process)]
+        return []
 
     def worker_pid(self) -> int:
         """Return the process id of the worker that started last."""
@@ -177,17 +197,43 @@ databases = ["shards:*"]
         with self.running(*options) as run:
             return run.finish()
 
-    def dumps(self, *, sequences: bool = True) -> dict[str, str]:
+    def dumps(self, *, sequences: bool = True, applied: bool = True) -> dict[str, str]:
         """Write every database down.
 
         The positions of PostgreSQL's sequences are left out: the server never takes those back with a transaction.
         Those of SQLite come back with one, and may be left out where committed steps are reversed.
+
+        Args:
+            sequences: whether SQLite's are written.
+            applied: whether it is written when each migration was applied, and by which number; without it, two
+                deploys can be compared.
         """
+        blank = None if applied else {"django_migrations": ("id", "applied")}
+        with closing(sqlite3.connect(self.kiosk)) as connection:
+            # The first who may write takes back what a killed process left half done; a dump may not.
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         return {
-            "primary": dump(self.first.dsn, sequences=False),
-            "kiosk": dump(self.kiosk, sequences=sequences),
-            LAST: dump(self.last.dsn, sequences=False),
+            "primary": dump(self.first.dsn, sequences=False, blank=blank),
+            "kiosk": dump(self.kiosk, sequences=sequences, blank=blank),
+            LAST: dump(self.last.dsn, sequences=False, blank=blank),
         }
+
+    def decisions(self) -> list[str]:
+        """Return the decisions that stand in the journal, in order, of every run."""
+        journal = self.directory / ".smooth/journal.db"
+        if not journal.exists():
+            return []
+        with closing(sqlite3.connect(journal)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'journal'").fetchone():
+                return []
+            rows = connection.execute("SELECT data FROM journal WHERE kind = 'decision' ORDER BY seq").fetchall()
+        return [json.loads(data)["decision"] for (data,) in rows]
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes that work in the plan's directory, whoever their parent is."""
+        return [
+            process for process in psutil.process_iter(["cwd"]) if _is_within(self.directory, process.info.get("cwd"))
+        ]
 
     def execute(self, statements: str) -> None:
         """Run statements in every database."""
@@ -238,7 +284,37 @@ def small_fleet(
         yield fleet
 
 
+@contextmanager
+def copy_of(fleet: Fleet, directory: Path) -> Iterator[Fleet]:
+    """Copy a fleet's plan, project and databases, but not its journal; all but the files goes with the block.
+
+    No session may be connected to the databases.
+    """
+    shutil.copytree(fleet.directory, directory, ignore=shutil.ignore_patterns(".smooth"), dirs_exist_ok=True)
+    with ExitStack() as stack:
+        first, last = (
+            stack.enter_context(temporary_database(database.server, database.name))
+            for database in (fleet.first, fleet.last)
+        )
+        copied = Fleet(directory, first, last, fleet.settings, fleet.variable)
+        try:
+            yield copied
+        finally:
+            for process in copied.processes():
+                kill_family(process.pid)
+
+
 def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
     """Wait until processes have ended and return those that have not; one that nobody has buried has ended."""
     _gone, alive = psutil.wait_procs(family, timeout=_PATIENCE_S)
     return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "smooth_migrations.worker" in process.cmdline()
+    return False
+
+
+def _is_within(directory: Path, path: str | None) -> bool:
+    return path is not None and Path(path).is_relative_to(directory)

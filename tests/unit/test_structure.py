@@ -16,8 +16,8 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
-    frozenset({"barrier", "decision", "phases", "preflight", "saga"}),
-    frozenset({"fleet", "gates", "reads", "run", "schema", "testing", "transport"}),
+    frozenset({"barrier", "decision", "phases", "preflight", "room", "saga"}),
+    frozenset({"signals", "fleet", "gates", "reads", "run", "schema", "testing", "transport"}),
     frozenset({"console", "events", "journal", "logs", "render", "report", "secrets"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
 )

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
@@ -17,6 +17,7 @@ from django.db.models.signals import pre_migrate
 from smooth_migrations.call import Call, Options
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.errors import Interrupted
+from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.reversibility import committed_early, irreversible_operations
 
@@ -58,7 +59,7 @@ class Command(migrate.Command):
         connection = connections[options["database"]]
         report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
         call = Call(connection, Options(other_aliases=OtherAliases(options["other_aliases"])), report)
-        with _terminated_as_interrupt():
+        with _signals_asking(call.interruption):
             try:
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
@@ -128,17 +129,19 @@ def _refuse_irreversible(
 
 
 @contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM raise, so that what was done is undone. Signals belong to the main thread alone."""
+def _signals_asking(interruption: Interruption) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the call, whose undo they do not end. Signals belong to the main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(_number: int, _frame: object) -> NoReturn:
-        raise Interrupted("terminated by SIGTERM")
+    def ask(number: int, _frame: object) -> None:
+        interruption.ask(f"ended by {signal.Signals(number).name}")
+        interruption.strike()
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

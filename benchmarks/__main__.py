@@ -1,0 +1,68 @@
+"""Choose benchmarks, run them on two servers that end with this program, and write down what they took."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks.many_databases import ManyDatabases
+from benchmarks.measuring import Benchmark, measure
+from benchmarks.one_database import OneDatabase
+from benchmarks.results import document, table
+from benchmarks.site import APPLICATIONS, Site, State
+from tests.support.histories import SqliteDatabase
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_server import PostgresServer
+
+_RESULTS = Path(__file__).with_name("results")
+
+
+def _benchmarks(site: Site, servers: list[PostgresServer], directory: Path, count: int) -> Iterator[Benchmark]:
+    for database in (PostgresDatabase(servers[0], "one"), SqliteDatabase(directory / "one.sqlite3")):
+        for state in State:
+            yield OneDatabase(site, database, state)
+    aliases = ["default", *(f"shard_{number}" for number in range(2, count + 1))]
+    databases = {
+        alias: PostgresDatabase(servers[index % len(servers)], f"fleet_{alias}") for index, alias in enumerate(aliases)
+    }
+    for state in State:
+        yield ManyDatabases(site, databases, state, directory)
+
+
+@click.command()
+@click.option("--only", metavar="GLOB", multiple=True, default=["*"], help="Names to run, such as 'deploy/*'.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Pairs of runs that count.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Where to write [default: benchmarks/results/].")
+@click.option("--project", type=click.Choice(sorted(APPLICATIONS)), default="helpdesk", show_default=True)
+@click.option("--databases", type=click.IntRange(min=1), default=8, show_default=True, help="How many deploy covers.")
+def _main(only: tuple[str, ...], repeat: int, file: Path | None, project: str, databases: int) -> None:
+    """Measure the product beside Django's own migrate."""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    console = Console()
+    measurements = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smooth-benchmarks-")))
+        # With PostgreSQL's own defaults: a commit waits for the disk, as it does for a user.
+        servers = [stack.enter_context(PostgresServer()) for _ in range(2)]
+        for benchmark in _benchmarks(Site(project, directory), servers, directory, databases):
+            if any(fnmatchcase(benchmark.name, pattern) for pattern in only):
+                console.print(f"[dim]{benchmark.name} …[/]", end=" ", highlight=False)
+                measurements.append(measure(benchmark, repeat))
+                console.print(f"[dim]{measurements[-1].ratio:.2f}[/]", highlight=False)
+    if not measurements:
+        raise click.UsageError(f"no benchmark is named {' or '.join(only)}")
+    console.print(table(measurements))
+    file = file or _RESULTS / f"{started_at.replace(':', '')}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document(measurements, application=project, started_at=started_at), indent=2) + "\n")
+    console.print(f"Written to {file}", highlight=False)
+
+
+if __name__ == "__main__":
+    _main()

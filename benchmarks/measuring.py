@@ -1,0 +1,121 @@
+"""Time two ways to do the same work in turns, and compare them as a ratio."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+__all__ = ["Benchmark", "Measurement", "Run", "measure", "timed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one side.
+
+    Args:
+        duration_s: wall clock of its processes.
+        left: the migrations recorded afterwards, by database; both sides must leave the same.
+    """
+
+    duration_s: float
+    left: Mapping[str, frozenset[str]]
+
+
+class Benchmark(Protocol):
+    """The same work done by the product and by its peer."""
+
+    @property
+    def name(self) -> str:
+        """What it is chosen by, such as `deploy/from-zero`."""
+
+    def prepare(self) -> None:
+        """Put the databases to where every run begins; not timed."""
+
+    def run_ours(self) -> Run:
+        """Do the work with the product."""
+
+    def run_peer(self) -> Run:
+        """Do the work with what a user would do without the product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What the runs of one benchmark took.
+
+    Args:
+        name: of the benchmark.
+        ours_s: the product's times, in the order of the runs.
+        peer_s: the peer's; each run stood beside the product's run of the same index.
+    """
+
+    name: str
+    ours_s: tuple[float, ...]
+    peer_s: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The product's time over the peer's, pair by pair; a machine that slows down slows both of a pair."""
+        return tuple(ours / peer for ours, peer in zip(self.ours_s, self.peer_s, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios: below 1 the product is the faster one."""
+        return median(self.ratios)
+
+
+def measure(benchmark: Benchmark, repeat: int) -> Measurement:
+    """Run both sides in turns, after one pair that fills the caches and is not counted.
+
+    Args:
+        benchmark: what to run.
+        repeat: how many pairs count.
+
+    Raises:
+        RuntimeError: a run failed, or left other migrations than the runs before it.
+    """
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    sides: list[tuple[str, Callable[[], Run]]] = [("ours", benchmark.run_ours), ("peer", benchmark.run_peer)]
+    expected = None
+    for _ in range(1 + repeat):
+        for side, run in sides:
+            benchmark.prepare()
+            result = run()
+            expected = result.left if expected is None else expected
+            if result.left != expected:
+                raise RuntimeError(f"{benchmark.name}: {side} left other migrations than the runs before it")
+            times[side].append(result.duration_s)
+        # Neither side is always the one that follows the other.
+        sides.reverse()
+    return Measurement(benchmark.name, tuple(times["ours"][1:]), tuple(times["peer"][1:]))
+
+
+def timed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> float:
+    """Run a command to its end and return its seconds of wall clock.
+
+    Args:
+        argv: the command line.
+        cwd: where it runs.
+        env: what it finds in its environment beside this process's.
+
+    Raises:
+        RuntimeError: it failed; with what it printed.
+    """
+    started_s = time.perf_counter()
+    done = subprocess.run(
+        argv,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    duration_s = time.perf_counter() - started_s
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode} of {' '.join(argv)}:\n{done.stdout}")
+    return duration_s

@@ -1,0 +1,72 @@
+"""SIGINT and SIGTERM: the end of a run before its decision, nothing after it."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.errors import Interrupted
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.run import Run
+
+__all__ = ["ENDING", "Signals", "hearing_signals", "hold_signals_back"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """What a signal ends: the command as a whole until a run has begun to change something, from then on the run."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self._run: Run | None = None
+        self.name: str | None = None
+
+    def end_run(self, run: Run) -> None:
+        """Let a signal fail this run from now on, which is then taken back in order."""
+        self._run = run
+
+    def take(self, number: int) -> None:
+        """Obey a signal."""
+        name = signal.Signals(number).name
+        get_logger().warning(EventName.RUN_INTERRUPTED, signal=name)
+        if self._run is None:
+            self.name = name
+            self._scope.cancel()
+        else:
+            self._run.interrupt(ErrorInfo(Interrupted.code, f"interrupted by {name}"))
+
+
+@asynccontextmanager
+async def hearing_signals() -> AsyncIterator[Signals]:
+    """Hear signals for the length of a context, and none from its end on: what is left is to say how it went.
+
+    Raises:
+        Interrupted: one came before a run had begun to change anything.
+    """
+    with anyio.CancelScope() as scope:
+        signals = Signals(scope)
+        async with anyio.create_task_group() as group:
+            await group.start(_listen, signals)
+            try:
+                yield signals
+            finally:
+                hold_signals_back()
+                group.cancel_scope.cancel()
+    if signals.name is not None:
+        raise Interrupted(f"interrupted by {signals.name}")
+
+
+def hold_signals_back() -> None:
+    """Let no signal end this process any more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(*ENDING) as received:
+        task_status.started()
+        async for number in received:
+            signals.take(number)
