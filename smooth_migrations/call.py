@@ -19,8 +19,8 @@ from django.db.migrations import Migration
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
-from smooth_migrations.protocol.values import EmptyDatabase, OtherAliases, Step
-from smooth_migrations.undo.emptiness import find_empty, make_empty_again
+from smooth_migrations.protocol.values import Before, OtherAliases, Step
+from smooth_migrations.undo.emptiness import drop_empty_records, look_before, make_empty_again
 from smooth_migrations.undo.operations import OperationLog
 from smooth_migrations.undo.steps import Moved, take_back
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
@@ -108,7 +108,7 @@ class Call:
         self._started_s = 0.0
         self._outside = ExitStack()
         self._operations: OperationLog | None = None
-        self._empty: EmptyDatabase | None = None
+        self._before = Before()
         self._is_sealed = False
 
     @property
@@ -129,7 +129,7 @@ class Call:
     @property
     def was_empty(self) -> bool:
         """Whether the database held nothing before, so that dropping everything undoes whatever the call commits."""
-        return self._empty is not None
+        return self._before.is_empty
 
     @property
     def at_work(self) -> Step | None:
@@ -149,7 +149,7 @@ class Call:
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
         """
-        self._empty = find_empty(self._connection)
+        self._before = look_before(self._connection)
         self._is_sealed = not self._connection.features.can_rollback_ddl
         attempt = 0
         while True:
@@ -177,15 +177,15 @@ class Call:
                 self.interruption.stand_down()
                 return
 
-    def adopt(self, moved: Sequence[Moved], *, empty: EmptyDatabase | None) -> None:
+    def adopt(self, moved: Sequence[Moved], *, before: Before) -> None:
         """Take responsibility for committed steps of an earlier call, so that `rollback` takes them back.
 
         Args:
             moved: in the order in which they happened.
-            empty: set where the database held nothing before them.
+            before: what the database was like before them.
         """
         self._committed = [*moved]
-        self._empty = empty
+        self._before = before
         self._is_sealed = True
 
     def _pause(self, attempt: int, error: BaseException) -> None:
@@ -295,7 +295,7 @@ class Call:
         self._observer.failed(self.at_work, duration_ms, error)
         try:
             self._roll_back_transaction()
-            if operations is not None and self._empty is None:
+            if operations is not None and not self._before.is_empty:
                 with self._answering():
                     operations.take_back()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
@@ -337,11 +337,12 @@ class Call:
         return undone
 
     def _reverse(self, on_undone: Callable[[Step, float], None]) -> None:
-        if self._empty is not None:
-            make_empty_again(self._connection, self._empty)
+        if self._before.is_empty:
+            make_empty_again(self._connection, self._before)
             for item in reversed(tuple(self._committed)):
                 on_undone(item.step, 0.0)
-        elif self._committed:
+            return
+        if self._committed:
             take_back(
                 self._connection,
                 tuple(self._committed),
@@ -351,6 +352,8 @@ class Call:
                 pause=self._pause,
                 on_undone=on_undone,
             )
+        if not self._before.has_records:
+            drop_empty_records(self._connection)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

@@ -107,7 +107,7 @@ def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
 
 def _operation_refusals(item: TargetRun, *, by_phase: bool) -> Iterator[Mistake]:
     # What was empty is emptied again, whatever was done to it.
-    committed_early = (item.tier is Tier.COMPENSATED or by_phase) and not (item.found and item.found.empty)
+    committed_early = (item.tier is Tier.COMPENSATED or by_phase) and not (item.found and item.found.before.is_empty)
     for pending in item.found.pending if item.found else ():
         for operation in pending.irreversible if committed_early else ():
             yield Mistake(item.name, f"{pending.migration} could not be rolled back: {operation}")

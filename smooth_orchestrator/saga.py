@@ -2,7 +2,18 @@
 
 import anyio
 
-from smooth_migrations.protocol import Command, Done, ErrorInfo, Failed, Inspect, Rollback, Step, TargetReport, Undo
+from smooth_migrations.protocol import (
+    Before,
+    Command,
+    Done,
+    ErrorInfo,
+    Failed,
+    Inspect,
+    Rollback,
+    Step,
+    TargetReport,
+    Undo,
+)
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName
@@ -75,7 +86,7 @@ async def _find_steps(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | No
     applied = set(answer.applied)
     names = [entry.migration.partition(".") for entry in item.found.pending if entry.migration in applied]
     item.permanent = [Step(app, name) for app, _dot, name in names]
-    if item.found.empty is not None:
+    if item.found.before.is_empty:
         return await _reverse(run, fleet, item)  # by emptying it, whatever was begun
     begun = item.error.migration if item.error else None
     if any(entry.migration == begun and not entry.atomic for entry in item.found.pending) and begun not in applied:
@@ -95,7 +106,7 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             alias=item.target.alias,
             run_id=run.run_id,
             steps=steps,
-            empty=item.found.empty if item.found else None,
+            before=item.found.before if item.found else Before(),
             lock_timeout_ms=item.target.lock_timeout_ms,
             lock_retries=run.plan.lock_retries,
             statement_timeout_ms=run.plan.statement_timeout_ms,

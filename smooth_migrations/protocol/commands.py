@@ -1,9 +1,9 @@
 """What a coordinator asks of a worker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from smooth_migrations.protocol.values import EmptyDatabase, OtherAliases, Step
+from smooth_migrations.protocol.values import Before, OtherAliases, Step
 
 __all__ = [
     "Apply",
@@ -94,7 +94,7 @@ class Undo(Command):
     Args:
         run_id: the deploy's run.
         steps: in the order in which they happened.
-        empty: set where the database held nothing before the run: it is made empty again.
+        before: what the database was like before the run.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         lock_retries: how often a step is tried again after a lock time-out.
         statement_timeout_ms: longest single statement; None for the server's own.
@@ -105,7 +105,7 @@ class Undo(Command):
     type: ClassVar[str] = "undo"
     run_id: str
     steps: tuple[Step, ...]
-    empty: EmptyDatabase | None = None
+    before: Before = field(default_factory=Before)
     lock_timeout_ms: int | None = None
     lock_retries: int = 0
     statement_timeout_ms: int | None = None

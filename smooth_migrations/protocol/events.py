@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from smooth_migrations.protocol.values import (
+    Before,
     DatabaseFacts,
-    EmptyDatabase,
     ErrorInfo,
     MigrationFinding,
     PendingMigration,
@@ -157,7 +157,7 @@ class TargetReport(Event):
     Args:
         server_version: as the server says it.
         fresh: whether nothing has ever been migrated there.
-        empty: set where there is nothing at all.
+        before: what an undo must know of it.
         applied: `app.name` of every recorded migration.
         pending: in the order in which they would run.
         findings: what refuses the deploy.
@@ -170,7 +170,7 @@ class TargetReport(Event):
     vendor: str
     server_version: str
     fresh: bool = False
-    empty: EmptyDatabase | None = None
+    before: Before = field(default_factory=Before)
     applied: tuple[str, ...] = ()
     pending: tuple[PendingMigration, ...] = ()
     findings: tuple[MigrationFinding, ...] = ()

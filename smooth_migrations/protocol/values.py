@@ -5,8 +5,8 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
+    "Before",
     "DatabaseFacts",
-    "EmptyDatabase",
     "ErrorInfo",
     "MigrationFinding",
     "OtherAliases",
@@ -65,14 +65,18 @@ class DatabaseFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyDatabase:
-    """That a database held nothing of its user's, and what it came with.
+class Before:
+    """What an undo must know of a database as it was before a call.
 
     Args:
+        is_empty: whether it held nothing of its user's: its undo is to hold nothing again.
+        has_records: whether it had the table in which Django records migrations.
         extensions: those that PostgreSQL had already.
         schemas: those that PostgreSQL had already.
     """
 
+    is_empty: bool = False
+    has_records: bool = True
     extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
 

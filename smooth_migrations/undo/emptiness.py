@@ -5,14 +5,16 @@ No reverse operation is needed for that, nor a transaction that holds a lock for
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
 
-from smooth_migrations.protocol.values import EmptyDatabase
+from smooth_migrations.protocol.values import Before
 
-__all__ = ["find_empty", "make_empty_again"]
+__all__ = ["drop_empty_records", "look_before", "make_empty_again"]
 
 # What the product keeps for itself is neither counted nor dropped.
 _OURS = "smooth\\_%"
@@ -78,37 +80,48 @@ _MYSQL_THINGS = """
 _THINGS = {"postgresql": _POSTGRESQL_THINGS, "sqlite": _SQLITE_THINGS, "mysql": _MYSQL_THINGS}
 
 
-def find_empty(connection: BaseDatabaseWrapper) -> EmptyDatabase | None:
-    """Describe a database without a table, view, routine or type of its user's; None for any other. Only reads."""
-    if connection.vendor not in _THINGS:
-        return None
-    empty = EmptyDatabase()
+def look_before(connection: BaseDatabaseWrapper) -> Before:
+    """Describe a database as an undo must know it. Only reads.
+
+    Without a table, view, routine or type of its user's it is empty; a database of another vendor never is.
+    """
+    before = Before(has_records=MigrationRecorder(connection).has_table())
+    if before.has_records or connection.vendor not in _THINGS:
+        return before
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(_POSTGRESQL_FRAME)
             extensions, schemas = cursor.fetchone() or ((), ())
-        empty = EmptyDatabase(tuple(extensions), tuple(schemas))
-    return None if _things(connection, empty) else empty
+        before = replace(before, extensions=tuple(extensions), schemas=tuple(schemas))
+    return replace(before, is_empty=not _things(connection, before))
 
 
-def make_empty_again(connection: BaseDatabaseWrapper, empty: EmptyDatabase) -> None:
+def make_empty_again(connection: BaseDatabaseWrapper, before: Before) -> None:
     """Drop everything but the product's own tables; repeating it drops what is left.
 
     One transaction where DDL is transactional, else statement by statement. Takes ACCESS EXCLUSIVE on each table.
 
     Args:
         connection: in autocommit.
-        empty: what the database came with, which stays.
+        before: what the database came with, which stays.
     """
     with _without_foreign_keys(connection), transaction.atomic(connection.alias):
-        while things := _things(connection, empty):
+        while things := _things(connection, before):
             with connection.cursor() as cursor:
                 for statement in _drops(connection, things):
                     cursor.execute(statement)
 
 
-def _things(connection: BaseDatabaseWrapper, empty: EmptyDatabase) -> list[tuple[str, str]]:
-    names: dict[str, Any] = {"ours": _OURS, "extensions": [*empty.extensions], "schemas": [*empty.schemas]}
+def drop_empty_records(connection: BaseDatabaseWrapper) -> None:
+    """Drop the table in which Django records migrations, unless it records one. Safe to repeat."""
+    recorder = MigrationRecorder(connection)
+    if recorder.has_table() and not recorder.migration_qs.exists():
+        with connection.schema_editor() as editor:
+            editor.delete_model(recorder.Migration)
+
+
+def _things(connection: BaseDatabaseWrapper, before: Before) -> list[tuple[str, str]]:
+    names: dict[str, Any] = {"ours": _OURS, "extensions": [*before.extensions], "schemas": [*before.schemas]}
     with connection.cursor() as cursor:
         cursor.execute(_THINGS[connection.vendor], names)
         return [(str(kind), str(name)) for kind, name in cursor.fetchall()]

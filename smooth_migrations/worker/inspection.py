@@ -16,7 +16,7 @@ from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.protocol import MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import irreversible_operations
-from smooth_migrations.undo.emptiness import find_empty
+from smooth_migrations.undo.emptiness import look_before
 
 __all__ = ["inspect"]
 
@@ -52,7 +52,7 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
         vendor=vendor,
         server_version=version,
         fresh=not applied,
-        empty=find_empty(connection),
+        before=look_before(connection),
         applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
         pending=pending,
         findings=tuple(findings),

@@ -140,7 +140,7 @@ class Moves:
         call = Call(connection, _options(command, compensated=True), _Reporter(self._say, command))
         try:
             nodes = MigrationExecutor(connection).loader.disk_migrations
-            call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], empty=command.empty)
+            call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
             undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps

@@ -140,6 +140,21 @@ def test_a_database_that_was_empty_is_empty_again_whatever_has_no_way_back(
     assert dump(database.dsn) == before
 
 
+def test_a_database_that_held_something_unrecorded_is_left_without_records(
+    databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = databases.new()
+    execute(database, "CREATE TABLE somebody (id integer)")
+    project = SmallProject(
+        tmp_path / "project", {"default": database.django}, {**_SOUND, "demo.0003_kind": BROKEN_LATE}
+    )
+    before = dump(database.dsn)
+
+    assert project.run("apply_migrations").returncode == 1
+
+    assert not diff(before, dump(database.dsn))
+
+
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
 def test_what_a_migration_wrote_to_another_alias_is_undone_with_it(
     databases: NewDatabases, tmp_path: Path, *, atomic: bool

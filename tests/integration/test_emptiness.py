@@ -19,14 +19,14 @@ from django.conf import settings
 settings.configure(DATABASES={"default": json.loads(sys.argv[1])})
 django.setup()
 from django.db import connection
-from smooth_migrations.undo.emptiness import find_empty, make_empty_again
-empty = find_empty(connection)
-if empty and len(sys.argv) > 2:
+from smooth_migrations.undo.emptiness import look_before, make_empty_again
+before = look_before(connection)
+if before.is_empty and len(sys.argv) > 2:
     with connection.cursor() as cursor:
         for statement in json.loads(sys.argv[2]):
             cursor.execute(statement)
-    make_empty_again(connection, empty)
-print(empty is not None)
+    make_empty_again(connection, before)
+print(before.is_empty)
 """
 
 _EVERYTHING_IN_POSTGRESQL = [
