@@ -1,0 +1,98 @@
+"""A project with an interpreter and a Django of its own, beside one that runs on the orchestrator's."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import django
+import pytest
+
+from tests.support.deploys import SCRIPT
+from tests.support.dump import dump
+from tests.support.log_lines import log_lines
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import SmallProject
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+# Django 6 needs one of these.
+_VERSIONS = ("3.13", "3.12")
+_PLAN = """\
+version = 1
+deploy = {{ name = "two" }}
+[projects.here]
+path = "here"
+settings = "small_settings"
+env = {{ SMALL_DATABASES = '{here}' }}
+[projects.there]
+path = "there"
+settings = "small_settings"
+python = {python}
+env = {{ SMALL_DATABASES = '{there}' }}
+[databases.near]
+project = "here"
+alias = "default"
+[databases.far]
+project = "there"
+alias = "default"
+"""
+
+
+def _candidates() -> Iterator[str]:
+    for version in _VERSIONS:
+        yield f"python{version}"
+        yield from map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+
+
+def _other_interpreter() -> str:
+    """Return a supported Python of another version than this one."""
+    program = "import sys, venv, ensurepip; print('.'.join(map(str, sys.version_info[:2])))"
+    for candidate in _candidates():
+        try:
+            found = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        if found.strip() in _VERSIONS and found.strip() != ".".join(map(str, sys.version_info[:2])):
+            return candidate
+    pytest.skip(f"no second Python of the versions {', '.join(_VERSIONS)} is installed")
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with another Python and another Django than this one's, and this distribution."""
+    directory = tmp_path_factory.mktemp("other") / "venv"
+    subprocess.run([_other_interpreter(), "-m", "venv", directory], check=True)
+    wanted = "Django~=5.2.0" if django.VERSION >= (6, 0) else "Django>=6.0,<6.2"
+    subprocess.run([directory / "bin/python", "-m", "pip", "install", "--quiet", str(ROOT), wanted], check=True)
+    return directory / "bin/python"
+
+
+def test_projects_of_different_pythons_and_djangos_are_deployed_together(tmp_path: Path, other_python: Path) -> None:
+    databases = {}
+    for name in ("here", "there"):
+        path = tmp_path / f"{name}.sqlite3"
+        databases[name] = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}}
+        SmallProject(tmp_path / name, databases[name], {"demo.0001_item": ITEM})
+    (tmp_path / "deploy.toml").write_text(
+        _PLAN.format(python=json.dumps(str(other_python)), **{name: json.dumps(at) for name, at in databases.items()})
+    )
+
+    done = subprocess.run(
+        [SCRIPT, "deploy", "deploy.toml", "--json", "--log-format", "json"],
+        check=False,
+        cwd=tmp_path,
+        env={key: os.environ[key] for key in ("PATH", "HOME")},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    started = {line["project"]: line for line in log_lines(done.stderr) if line["event"] == "worker.started"}
+    assert started["here"]["django"] == django.get_version()
+    assert started["there"]["django"] != django.get_version()
+    assert started["there"]["python"].split(".")[:2] != started["here"]["python"].split(".")[:2]
+    assert all("demo_item" in dump(tmp_path / f"{name}.sqlite3") for name in databases)
