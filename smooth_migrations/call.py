@@ -7,10 +7,11 @@ other aliases' (unless they joined), not what stood in `django_migrations` befor
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import uuid4
 
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,9 +21,10 @@ from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, OtherAliases, Step
-from smooth_migrations.undo.emptiness import drop_empty_records, look_before, make_empty_again
-from smooth_migrations.undo.operations import OperationLog
-from smooth_migrations.undo.steps import Moved, take_back
+from smooth_migrations.undo.emptiness import look_before
+from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.undo.permanent import Permanent
+from smooth_migrations.undo.steps import Manner, Moved
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
 __all__ = ["Call", "Observer", "Options"]
@@ -64,6 +66,7 @@ class Options:
         bind_default: make the alias `default` the target's connection meanwhile.
         other_aliases: what happens to a query that reaches another alias.
         application_name: of our session, in `pg_stat_activity`.
+        call_id: what the call is called in the database's journal.
         pause: waits between attempts; injected for tests.
     """
 
@@ -73,6 +76,7 @@ class Options:
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.ALLOW
     application_name: str | None = None
+    call_id: str = field(default_factory=lambda: uuid4().hex)
     pause: Callable[[float], None] = time.sleep
 
 
@@ -102,24 +106,28 @@ class Call:
             bind_default=options.bind_default,
             at_work=lambda: str(self._at_work.step) if self._at_work else None,
         )
-        self._committed: list[Moved] = []
+        self._permanent = Permanent(
+            connection,
+            options.call_id,
+            manner=Manner(options.limits, options.application_name, options.lock_retries, self._pause),
+            aliases=self._aliases,
+            on_undone=lambda step, duration_ms: observer.undone(step, duration_ms, by_rollback=False),
+            on_undo_failed=observer.undo_failed,
+        )
         self._open: list[Moved] = []
         self._at_work: Moved | None = None
         self._started_s = 0.0
         self._outside = ExitStack()
-        self._operations: OperationLog | None = None
-        self._before = Before()
-        self._is_sealed = False
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """What the call has moved so far, in order."""
-        return tuple(item.step for item in (*self._committed, *self._open))
+        return (*self._permanent.steps, *(item.step for item in self._open))
 
     @property
     def committed(self) -> tuple[Step, ...]:
         """Of these, what is permanent already."""
-        return tuple(item.step for item in self._committed)
+        return self._permanent.steps
 
     @property
     def is_compensated(self) -> bool:
@@ -129,7 +137,7 @@ class Call:
     @property
     def was_empty(self) -> bool:
         """Whether the database held nothing before, so that dropping everything undoes whatever the call commits."""
-        return self._before.is_empty
+        return self._permanent.before.is_empty
 
     @property
     def at_work(self) -> Step | None:
@@ -149,8 +157,7 @@ class Call:
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
         """
-        self._before = look_before(self._connection)
-        self._is_sealed = not self._connection.features.can_rollback_ddl
+        self._permanent.expect(look_before(self._connection))
         attempt = 0
         while True:
             try:
@@ -184,9 +191,18 @@ class Call:
             moved: in the order in which they happened.
             before: what the database was like before them.
         """
-        self._committed = [*moved]
-        self._before = before
-        self._is_sealed = True
+        self._permanent.adopt(moved, before=before)
+
+    def recall(self, unfinished: UnfinishedCall) -> None:
+        """Take responsibility for what a killed call has left, so that `rollback` takes it back.
+
+        Args:
+            unfinished: as the database's journal tells.
+
+        Raises:
+            UndoFailed: the file of a migration that it ran is missing.
+        """
+        self._permanent.recall(unfinished, self.interruption)
 
     def _pause(self, attempt: int, error: BaseException) -> None:
         delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
@@ -200,7 +216,7 @@ class Call:
         if action in {"apply_start", "unapply_start"}:
             with self.interruption.held_back():
                 self._start(migration, backwards=action == "unapply_start", fake=fake)
-            if self._operations is None:
+            if not self._permanent.is_outside:
                 self.interruption.open()
         elif action in {"apply_success", "unapply_success"}:
             self.interruption.close()
@@ -213,9 +229,14 @@ class Call:
         Raises:
             DatabaseError: the held transaction is lost.
         """
+        self._permanent.end()
+        held, callbacks = [*self._open], self._commit()
+        self._permanent.moved += held
+        return callbacks
+
+    def _commit(self) -> list[Callable[[], None]]:
         self._aliases.commit()
         callbacks = self._transaction.commit() if self._transaction.is_open else []
-        self._committed += self._open
         self._open.clear()
         return callbacks
 
@@ -226,7 +247,8 @@ class Call:
             UndoFailed: a committed step could not be taken back; `committed` names what remains.
         """
         undone = self._roll_back_transaction()
-        undone += self._take_back_committed()
+        self._permanent.take_back_broken()
+        undone += self._permanent.take_back()
         self._forget_caches()
         return tuple(item.step for item in undone)
 
@@ -236,8 +258,8 @@ class Call:
         step = Step(migration.app_label, migration.name, backwards=backwards, fake=fake)
         if not self._may_hold(migration):
             self._seal()
-            self._operations = OperationLog(self._connection, migration, self.interruption)
-            self._outside.enter_context(self._operations.watching())
+            log = self._permanent.begin_outside(migration, step, self.interruption)
+            self._outside.enter_context(log.watching())
         self._at_work = Moved(migration, step)
         self._started_s = time.monotonic()
         self._observer.started(step, migration)
@@ -249,12 +271,13 @@ class Call:
         # Only when it is done is it known whether --fake-initial found it applied already.
         step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
         self._transaction.checkpoint(self._started_s)
-        outside = self._operations is not None
-        (self._committed if outside else self._open).append(Moved(migration, step))
         self._outside.close()
-        self._operations = None
+        permanent = self._permanent.is_outside or self._options.compensated
+        if self._permanent.is_outside:
+            self._permanent.finish_outside(Moved(migration, step))
+        else:
+            self._open.append(Moved(migration, step))
         self._at_work = None
-        permanent = outside or self._options.compensated
         if permanent:
             self._seal()
             self._begin()
@@ -271,9 +294,9 @@ class Call:
             self._observer.began(self._connection)
 
     def _seal(self) -> None:
-        # What is held becomes permanent, and is reversed rather than rolled back from here on.
-        self._is_sealed = True
-        for callback in self.commit():
+        callbacks: list[Callable[[], None]] = []
+        self._permanent.seal([*self._open], lambda: callbacks.extend(self._commit()))
+        for callback in callbacks:
             callback()
 
     def _roll_back_transaction(self) -> list[Moved]:
@@ -290,14 +313,11 @@ class Call:
     def _take_back_open(self, error: BaseException) -> BaseException | None:
         """Undo the open transaction and the broken migration; return what went wrong with that, if anything."""
         self._outside.close()
-        operations, self._operations = self._operations, None
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
         self._observer.failed(self.at_work, duration_ms, error)
         try:
             self._roll_back_transaction()
-            if operations is not None and not self._before.is_empty:
-                with self._answering():
-                    operations.take_back()
+            self._permanent.take_back_broken()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:
                 self._observer.undo_failed(self._at_work.step, failure)
@@ -307,66 +327,13 @@ class Call:
     def _fail(self, error: BaseException, failed: BaseException | None) -> None:
         failures = [failed] if failed else []
         try:
-            self._take_back_committed()
+            self._permanent.take_back()
         except UndoFailed as failure:
             failures.append(failure)
         self._forget_caches()
         if failures:
             raise BaseExceptionGroup("the migration failed, and so did its undo", [error, *failures]) from None
         raise error
-
-    def _take_back_committed(self) -> list[Moved]:
-        undone: list[Moved] = []
-
-        def on_undone(step: Step, duration_ms: float) -> None:
-            # What its reverse code wrote elsewhere belongs to this step, whatever becomes of the next.
-            self._aliases.commit()
-            undone.append(self._committed.pop())
-            self._observer.undone(step, duration_ms, by_rollback=False)
-
-        if self._committed or self._is_sealed:
-            try:
-                with self._answering():
-                    self._reverse(on_undone)
-            except Exception as failure:
-                if not self._committed:
-                    raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
-                step = self._committed[-1].step
-                self._observer.undo_failed(step, failure)
-                raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
-        return undone
-
-    def _reverse(self, on_undone: Callable[[Step, float], None]) -> None:
-        if self._before.is_empty:
-            make_empty_again(self._connection, self._before)
-            for item in reversed(tuple(self._committed)):
-                on_undone(item.step, 0.0)
-            return
-        if self._committed:
-            take_back(
-                self._connection,
-                tuple(self._committed),
-                limits=self._options.limits,
-                application_name=self._options.application_name,
-                lock_retries=self._options.lock_retries,
-                pause=self._pause,
-                on_undone=on_undone,
-            )
-        if not self._before.has_records:
-            drop_empty_records(self._connection)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Reopen a lost connection before undoing on it, and guard the other aliases from reverse code."""
-        if self._connection.connection is not None and not self._connection.is_usable():
-            self._connection.close()
-        try:
-            with self._aliases.guarded():
-                yield
-        except BaseException:
-            self._aliases.rollback()
-            raise
-        self._aliases.commit()
 
     def _forget_caches(self) -> None:
         # Content types that were made inside the transaction do not exist any more.

@@ -8,10 +8,7 @@ from smooth_migrations.protocol import (
     Done,
     ErrorInfo,
     Failed,
-    Inspect,
     Rollback,
-    Step,
-    TargetReport,
     Undo,
 )
 from smooth_orchestrator.config import Tier
@@ -49,9 +46,9 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     try:
         if not was_committed:
             failure = await _roll_back(run, fleet, item)
-        if failure is None and item.is_lost and item.tier is Tier.COMPENSATED:
-            failure = await _find_steps(run, fleet, item)
-        if failure is None and (item.permanent or was_committed):
+        # A lost worker may have committed more than it could tell; the database's own journal knows.
+        is_unsure = item.is_lost and item.tier is Tier.COMPENSATED
+        if failure is None and (item.permanent or was_committed or is_unsure):
             failure = await _reverse(run, fleet, item)
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
@@ -74,25 +71,6 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
     except WorkerError:
         # Its transaction died with it; the server may not have noticed yet.
         return await end_session(item)
-
-
-async def _find_steps(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    """Look which steps a lost worker has committed: it may have died before it could tell of the last one."""
-    worker = await fleet.living(run.plan, item.target)
-    command = Inspect(id=worker.next_id(), database=item.name, alias=item.target.alias)
-    answer = await worker.call(command)
-    if not isinstance(answer, TargetReport) or item.found is None:
-        return answer.error if isinstance(answer, Failed) else None
-    applied = set(answer.applied)
-    names = [entry.migration.partition(".") for entry in item.found.pending if entry.migration in applied]
-    item.permanent = [Step(app, name) for app, _dot, name in names]
-    if item.found.before.is_empty:
-        return await _reverse(run, fleet, item)  # by emptying it, whatever was begun
-    begun = item.error.migration if item.error else None
-    if any(entry.migration == begun and not entry.atomic for entry in item.found.pending) and begun not in applied:
-        message = f"{begun} runs outside a transaction, and its worker was lost while it ran"
-        return ErrorInfo("half_done", message, migration=begun, hint="compare the database with the migration's steps")
-    return None
 
 
 async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

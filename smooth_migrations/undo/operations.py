@@ -1,50 +1,105 @@
 """What has run of one migration outside a transaction, so that a broken one can be taken back."""
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration, RunPython
 from django.db.migrations.operations.base import Operation
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.indexes import existing_indexes, settle_indexes
+from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
+from smooth_migrations.undo.records import Records
 
 __all__ = ["OperationLog"]
+
+# Each of these is schema alone, and does what it does in statements that a transaction can hold.
+_PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
+    number: int
     operation: Operation
     backwards: bool
     before: ProjectState
     after: ProjectState
+    detail: dict[str, Any]
 
 
 class OperationLog:
-    """Which operations of one migration have run, with the states between which each did."""
+    """Which operations of one migration have run, with the states between which each did.
 
-    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration, interruption: Interruption) -> None:
+    Where the server can roll DDL back, an operation on the schema alone runs in a transaction of its own together with
+    its row in the journal, so that it has run wholly or not at all.
+
+    Args:
+        connection: the target's, in autocommit.
+        migration: what runs.
+        step: the same by name, and in which direction.
+        journal: where it is written down.
+        interruption: of the call.
+        skipped: numbers of operations that an earlier, killed call has done already.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        migration: Migration,
+        step: Step,
+        *,
+        journal: CallJournal,
+        interruption: Interruption,
+        skipped: Collection[int] = (),
+    ) -> None:
         self._connection = connection
         self._migration = migration
+        self._step = step
+        self._journal = journal
         self._interruption = interruption
-        self._recorded = self._records()
+        self._skipped = skipped
+        self._records = Records(connection, migration)
         self._ran: list[_Ran] = []
-        self._at_work: Operation | None = None
+        self._at_work: _Ran | None = None
+
+    def recall(self, entries: Sequence[Entry], before: ProjectState) -> None:
+        """Take over what a killed call has written down.
+
+        Args:
+            entries: the operations that it began, in order.
+            before: the project's state before the migration.
+        """
+        self._records.recall(applied=self._step.backwards)
+        states = [before.clone()]
+        for operation in self._migration.operations:
+            states.append(states[-1].clone())
+            operation.state_forwards(self._migration.app_label, states[-1])
+        for entry in entries:
+            ends = states[entry.operation], states[entry.operation + 1]
+            first, last = reversed(ends) if self._step.backwards else ends
+            operation = self._migration.operations[entry.operation]
+            ran = _Ran(entry.operation, operation, self._step.backwards, first, last, entry.detail)
+            if entry.state is EntryState.DONE:
+                self._ran.append(ran)
+            else:
+                self._at_work = ran
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note each operation of the migration as it begins and ends."""
         watched = list(self._migration.operations)
         try:
-            for operation in watched:
-                self._watch(operation, "database_forwards", backwards=False)
-                self._watch(operation, "database_backwards", backwards=True)
+            for number, operation in enumerate(watched):
+                self._watch(number, operation, "database_forwards", backwards=False)
+                self._watch(number, operation, "database_backwards", backwards=True)
             yield
         finally:
             for operation in watched:
@@ -52,59 +107,70 @@ class OperationLog:
                 operation.__dict__.pop("database_backwards", None)
 
     def take_back(self) -> None:
-        """Reverse the completed operations of the broken migration, newest first, and clear away an invalid index."""
-        self._drop_invalid_index()
-        with self._connection.schema_editor(atomic=self._migration.atomic) as editor:
-            for ran in reversed(self._ran):
-                reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
-                reverse(self._migration.app_label, editor, ran.after, ran.before)
-        self._ran.clear()
-        self._take_back_records()
+        """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat."""
+        if self._at_work is not None:
+            self._settle(self._at_work)
+            self._journal.forget_operation(self._step, self._at_work.number)
+            self._at_work = None
+        while self._ran:
+            self._reverse(self._ran[-1])
+            self._ran.pop()
+        self._records.restore()
+        self._journal.forget_step(self._step)
 
-    def _records(self) -> AbstractSet[tuple[str, str]]:
-        keys = {*self._migration.replaces, (self._migration.app_label, self._migration.name)}
-        return keys & MigrationRecorder(self._connection).applied_migrations().keys()
-
-    def _take_back_records(self) -> None:
-        # Outside a transaction the record is made after the last operation; the call may have ended in between.
-        recorder, found = MigrationRecorder(self._connection), self._records()
-        for app, name in found - self._recorded:
-            recorder.record_unapplied(app, name)
-        for app, name in self._recorded - found:
-            recorder.record_applied(app, name)
-
-    def _watch(self, operation: Operation, method: str, *, backwards: bool) -> None:
-        run = getattr(operation, method)
+    def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
+        run: Callable[..., None] = getattr(operation, method)
 
         def watched(
             app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
         ) -> None:
-            if self._at_work is operation:
+            if number in self._skipped:
+                return
+            if self._at_work is not None and self._at_work.number == number:
                 # Some operations go backwards by calling their own forwards with the states exchanged.
                 run(app_label, editor, from_state, to_state)
                 return
-            self._at_work = operation
-            with self._interruption.window() if isinstance(operation, RunPython) else nullcontext():
-                run(app_label, editor, from_state, to_state)
             # Django goes on changing the state it handed over, so the log keeps its own.
-            self._ran.append(_Ran(operation, backwards, from_state.clone(), to_state.clone()))
+            detail = {"indexes": existing_indexes(self._connection, operation)}
+            ran = _Ran(number, operation, backwards, from_state.clone(), to_state.clone(), detail)
+            self._at_work = ran
+            if self._is_transactional(operation):
+                with transaction.atomic(self._connection.alias):
+                    run(app_label, editor, from_state, to_state)
+                    self._journal.note_operation(self._step, number, EntryState.DONE, ran.detail)
+            else:
+                self._journal.note_operation(self._step, number, EntryState.BEGUN, ran.detail)
+                with self._interruption.window() if isinstance(operation, RunPython) else nullcontext():
+                    run(app_label, editor, from_state, to_state)
+                with self._interruption.held_back():
+                    self._journal.finish_operation(self._step, number)
+            self._ran.append(ran)
             self._at_work = None
 
         # Operations run their database half by calling this method on the instance; a name on the instance comes
         # before the class's, and is gone again when the migration has ended.
         operation.__dict__[method] = watched
 
-    def _drop_invalid_index(self) -> None:
-        # CREATE INDEX CONCURRENTLY that fails leaves an index marked invalid (PostgreSQL manual, CREATE INDEX).
-        if self._connection.vendor != "postgresql" or self._at_work is None:
-            return
-        indexes = [getattr(part, "index", None) for part in database_parts(self._at_work)]
-        names = [index.name for index in indexes if index is not None]
-        with self._connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-                "WHERE NOT i.indisvalid AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)",
-                [names],
-            )
-            for (qualified,) in cursor.fetchall():
-                cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+    def _is_transactional(self, operation: Operation) -> bool:
+        return self._connection.features.can_rollback_ddl and all(
+            type(part).__module__ in _PLAIN for part in database_parts(operation)
+        )
+
+    def _settle(self, ran: _Ran) -> None:
+        """Bring what a broken operation has left to where it began."""
+        if self._is_transactional(ran.operation):
+            return  # it has not run at all
+        settle_indexes(
+            self._connection, ran.operation, self._migration.app_label, ran.before, ran.detail.get("indexes", ())
+        )
+
+    def _reverse(self, ran: _Ran) -> None:
+        reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
+        with self._connection.schema_editor(atomic=False) as editor:
+            holds = self._is_transactional(ran.operation)
+            with transaction.atomic(self._connection.alias) if holds else nullcontext():
+                reverse(self._migration.app_label, editor, ran.after, ran.before)
+                for statement in editor.deferred_sql:
+                    editor.execute(statement)
+                editor.deferred_sql.clear()
+                self._journal.forget_operation(self._step, ran.number)

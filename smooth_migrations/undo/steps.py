@@ -20,7 +20,7 @@ from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Moved", "take_back"]
+__all__ = ["Manner", "Moved", "state_before", "take_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,41 @@ class Moved:
     step: Step
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How committed steps are reversed.
+
+    Args:
+        limits: time-outs of each statement in a transaction.
+        application_name: of our session.
+        lock_retries: how often a step is tried again after a lock time-out.
+        pause: waits before another attempt, given its number and why.
+    """
+
+    limits: Limits
+    application_name: str | None
+    lock_retries: int
+    pause: Callable[[int, BaseException], None]
+
+
 def take_back(
-    connection: BaseDatabaseWrapper,
-    moved: Sequence[Moved],
-    *,
-    limits: Limits,
-    application_name: str | None = None,
-    lock_retries: int = 0,
-    pause: Callable[[int, BaseException], None],
-    on_undone: Callable[[Step, float], None],
-) -> None:
+    connection: BaseDatabaseWrapper, moved: Sequence[Moved], *, manner: Manner, on_reversed: Callable[[Step], None]
+) -> Iterator[float]:
     """Reverse committed steps, newest first, each in a transaction of its own where its migration is atomic.
 
     What was only recorded is only unrecorded. Repeating it with the steps that remain goes on where it stopped.
 
     Args:
-        connection: the target's connection, in autocommit.
+        connection: the target's, in autocommit.
         moved: in the order in which they happened; a call moves in one direction.
-        limits: time-outs of each statement in those transactions.
-        application_name: of our session.
-        lock_retries: how often each is tried again after a lock time-out.
-        pause: waits before another attempt, given its number and why.
-        on_undone: called with each step and its duration in milliseconds.
+        manner: how.
+        on_reversed: called with each step within the transaction that reverses it.
+
+    Yields:
+        The duration of each reversal, in milliseconds, when it is permanent.
 
     Raises:
-        Exception: whatever a reverse operation raises; steps already reported stay undone.
+        Exception: whatever a reverse operation raises.
     """
     executor = MigrationExecutor(connection)
     for item in moved:
@@ -64,26 +74,35 @@ def take_back(
     reversing = _applying_again if moved[0].step.backwards else _unapplying
     for item, reverse in reversing(executor, tuple(reversed(moved))):
         started_s = time.monotonic()
-        transaction = HeldTransaction(connection, limits=limits, application_name=application_name)
-        holds = item.migration.atomic and connection.features.can_rollback_ddl
-        attempt = 0
-        while True:
-            try:
-                if holds:
-                    transaction.begin()
-                reverse()
-                callbacks = transaction.commit() if holds else []
-            except BaseException as error:
-                transaction.rollback()
-                attempt += 1
-                if not holds or not is_lock_failure(error) or attempt > lock_retries:
-                    raise
-                pause(attempt, error)
-            else:
-                break
-        on_undone(item.step, (time.monotonic() - started_s) * 1000)
+        callbacks = _in_transaction(connection, item, reverse, manner, on_reversed)
+        yield (time.monotonic() - started_s) * 1000
         for callback in callbacks:
             callback()
+
+
+def _in_transaction(
+    connection: BaseDatabaseWrapper,
+    item: "Moved",
+    reverse: Callable[[], object],
+    manner: Manner,
+    on_reversed: Callable[[Step], None],
+) -> Sequence[Callable[[], None]]:
+    transaction = HeldTransaction(connection, limits=manner.limits, application_name=manner.application_name)
+    holds = item.migration.atomic and connection.features.can_rollback_ddl
+    attempt = 0
+    while True:
+        try:
+            if holds:
+                transaction.begin()
+            reverse()
+            on_reversed(item.step)
+            return transaction.commit() if holds else []
+        except BaseException as error:
+            transaction.rollback()
+            attempt += 1
+            if not holds or not is_lock_failure(error) or attempt > manner.lock_retries:
+                raise
+            manner.pause(attempt, error)
 
 
 _Reversal = tuple[Moved, Callable[[], object]]
@@ -111,6 +130,12 @@ def _applying_again(executor: MigrationExecutor, newest_first: Sequence[Moved]) 
             state = item.migration.mutate_state(before, preserve=False) if item.step.fake else before
 
         yield item, reverse
+
+
+def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectState:
+    """Return the project's state before a migration."""
+    executor.loader.graph.nodes[migration.app_label, migration.name] = migration
+    return _states_before(executor, {migration})[migration]
 
 
 def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:

@@ -17,6 +17,7 @@ from smooth_migrations.errors import describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import write_marker
 from smooth_migrations.protocol import Step
+from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.steps import Moved
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.channel import mark_output
@@ -139,8 +140,13 @@ class Moves:
         connection = connections[command.alias]
         call = Call(connection, _options(command, compensated=True), _Reporter(self._say, command))
         try:
-            nodes = MigrationExecutor(connection).loader.disk_migrations
-            call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
+            # The database's own journal knows more than a coordinator whose worker was lost.
+            unfinished = unfinished_call(connection)
+            if unfinished is not None and unfinished.call_id == command.run_id:
+                call.recall(unfinished)
+            else:
+                nodes = MigrationExecutor(connection).loader.disk_migrations
+                call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
             undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
@@ -178,6 +184,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,
         application_name=f"smooth:{command.run_id}:{command.alias}",
+        call_id=command.run_id,
     )
 
 

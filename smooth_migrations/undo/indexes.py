@@ -1,0 +1,75 @@
+"""What CREATE and DROP INDEX CONCURRENTLY leave behind when they are broken off."""
+
+from collections.abc import Collection, Iterator
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.reversibility import database_parts
+
+__all__ = ["existing_indexes", "settle_indexes"]
+
+_INDEXES = """
+    SELECT c.relname, c.oid::regclass::text, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+"""
+
+
+def existing_indexes(connection: BaseDatabaseWrapper, operation: Operation) -> tuple[str, ...]:
+    """Return which of the indexes that an operation builds or drops concurrently are there. Only reads."""
+    names = [name for _model, name in _concurrent(connection, operation)]
+    return tuple(name for name, _qualified, is_valid in _found(connection, names) if is_valid) if names else ()
+
+
+def settle_indexes(
+    connection: BaseDatabaseWrapper,
+    operation: Operation,
+    app_label: str,
+    before: ProjectState,
+    existed: Collection[str],
+) -> None:
+    """Make the indexes of a broken concurrent operation be there or not, as they were before it. Safe to repeat.
+
+    An index whose concurrent build fails stays, marked invalid (PostgreSQL manual, CREATE INDEX). Waits for
+    transactions that use the table; takes SHARE UPDATE EXCLUSIVE on it.
+
+    Args:
+        connection: the target's, in autocommit.
+        operation: any other than a concurrent one on an index is left alone.
+        app_label: of its migration.
+        before: the project's state before it.
+        existed: what `existing_indexes` said before it.
+    """
+    for model_name, name in _concurrent(connection, operation):
+        found = list(_found(connection, [name]))
+        if name in existed and any(is_valid for _name, _qualified, is_valid in found):
+            continue
+        with connection.cursor() as cursor:
+            for _name, qualified, _is_valid in found:
+                cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+        if name in existed:
+            indexes = before.models[app_label, model_name.lower()].options["indexes"]
+            index = next(index for index in indexes if index.name == name)
+            with connection.schema_editor(atomic=False) as editor:
+                model = before.apps.get_model(app_label, model_name)
+                editor.add_index(model, index, concurrently=True)  # type: ignore[call-arg]  # PostgreSQL's has it
+
+
+def _concurrent(connection: BaseDatabaseWrapper, operation: Operation) -> Iterator[tuple[str, str]]:
+    if connection.vendor != "postgresql":
+        return
+    # Here, since it needs psycopg, which a project on another server may lack.
+    from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently  # noqa: PLC0415
+
+    for part in database_parts(operation):
+        if isinstance(part, AddIndexConcurrently):
+            yield part.model_name, part.index.name
+        elif isinstance(part, RemoveIndexConcurrently):
+            yield part.model_name, part.name
+
+
+def _found(connection: BaseDatabaseWrapper, names: list[str]) -> Iterator[tuple[str, str, bool]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_INDEXES, [names])
+        yield from cursor.fetchall()

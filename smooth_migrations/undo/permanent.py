@@ -1,0 +1,213 @@
+"""What a call has made permanent before it has succeeded, and the way back from it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+
+from smooth_migrations.aliases import Aliases
+from smooth_migrations.errors import UndoFailed
+from smooth_migrations.interruption import Interruption
+from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.undo.emptiness import drop_empty_records, make_empty_again
+from smooth_migrations.undo.journal import CallJournal, EntryState, UnfinishedCall
+from smooth_migrations.undo.operations import OperationLog
+from smooth_migrations.undo.steps import Manner, Moved, state_before, take_back
+
+__all__ = ["Permanent"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    undone: Callable[[Step, float], None]
+    undo_failed: Callable[[Step, Exception], None]
+
+
+class Permanent:
+    """Migrations that a call has committed, with their rows in the database's journal.
+
+    Args:
+        connection: the target's.
+        call_id: the call's name in that journal.
+        manner: how steps are reversed.
+        aliases: the other aliases, which reverse code may reach as the migration might.
+        on_undone: called with each step that was taken back, and its duration in milliseconds.
+        on_undo_failed: called with a step that could not be.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        call_id: str,
+        *,
+        manner: Manner,
+        aliases: Aliases,
+        on_undone: Callable[[Step, float], None],
+        on_undo_failed: Callable[[Step, Exception], None],
+    ) -> None:
+        self._connection = connection
+        self._manner = manner
+        self._aliases = aliases
+        self._told = _Told(on_undone, on_undo_failed)
+        self._journal = CallJournal(connection, call_id)
+        self._broken: OperationLog | None = None
+        self._is_begun = False
+        self.before = Before()
+        self.moved: list[Moved] = []
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What is permanent, in order."""
+        return tuple(item.step for item in self.moved)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether a migration is at work outside a transaction."""
+        return self._broken is not None
+
+    # --- a call goes forward ----------------------------------------------------------------------------------------
+
+    def expect(self, before: Before) -> None:
+        """Remember what the database is like before the call."""
+        self.before = before
+        # A server that commits at every DDL statement has done so, whatever is said here.
+        self._is_begun = not self._connection.features.can_rollback_ddl
+
+    def seal(self, held: Sequence[Moved], commit: Callable[[], None]) -> None:
+        """Make what is held permanent; from here on it is reversed rather than rolled back.
+
+        Args:
+            held: the migrations of the open transaction, in order.
+            commit: commits it.
+        """
+        was_written = self._journal.is_begun
+        self._is_begun = True
+        self._journal.begin(self.before)
+        for item in held:
+            self._journal.note_step(item.step, EntryState.DONE)
+        try:
+            commit()
+        except BaseException:
+            if not was_written and self._connection.features.can_rollback_ddl:
+                self._journal.lose()
+            raise
+        self.moved += held
+
+    def begin_outside(self, migration: Migration, step: Step, interruption: Interruption) -> OperationLog:
+        """Note that a migration begins outside a transaction, and return the log of its operations."""
+        self._journal.note_step(step, EntryState.BEGUN)
+        self._broken = OperationLog(self._connection, migration, step, journal=self._journal, interruption=interruption)
+        return self._broken
+
+    def finish_outside(self, item: Moved) -> None:
+        """Note that it has ended and is recorded."""
+        self._journal.finish_step(item.step)
+        self.moved.append(item)
+        self._broken = None
+
+    def end(self) -> None:
+        """Strike the call out of the journal: all of it is wanted. Takes part in the open transaction."""
+        self._journal.end()
+
+    # --- and back ---------------------------------------------------------------------------------------------------
+
+    def adopt(self, moved: Sequence[Moved], *, before: Before) -> None:
+        """Take responsibility for committed steps of an earlier call.
+
+        Args:
+            moved: in the order in which they happened.
+            before: what the database was like before them.
+        """
+        self.moved = [*moved]
+        self.before = before
+        self._is_begun = True
+
+    def recall(self, unfinished: UnfinishedCall, interruption: Interruption) -> None:
+        """Take responsibility for what a killed call has left in the database.
+
+        Args:
+            unfinished: as its journal tells.
+            interruption: of the call that takes it back.
+
+        Raises:
+            UndoFailed: the file of a migration that it ran is missing.
+        """
+        executor = MigrationExecutor(self._connection)
+        nodes = executor.loader.disk_migrations
+        broken = unfinished.broken
+        steps = [*unfinished.steps, *([broken] if broken else [])]
+        missing = [str(step) for step in steps if (step.app, step.name) not in nodes]
+        if missing and not unfinished.before.is_empty:
+            raise UndoFailed(
+                f"a call was killed here after it had run {', '.join(missing)}, of which the files are missing",
+                hint="run this with the release that has them",
+            )
+        known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
+        self.adopt([Moved(nodes[step.app, step.name], step) for step in known], before=unfinished.before)
+        self._journal.adopt(unfinished)
+        if broken is not None and not unfinished.before.is_empty:
+            migration = nodes[broken.app, broken.name]
+            self._broken = OperationLog(
+                self._connection, migration, broken, journal=self._journal, interruption=interruption
+            )
+            self._broken.recall(unfinished.entries, state_before(executor, migration))
+
+    def take_back_broken(self) -> None:
+        """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
+        if self._broken is not None and not self.before.is_empty:
+            with self._answering():
+                self._broken.take_back()
+        self._broken = None
+
+    def take_back(self) -> list[Moved]:
+        """Take back everything, and return the steps, newest first.
+
+        Raises:
+            UndoFailed: a step could not be taken back; `steps` names what remains.
+        """
+        undone: list[Moved] = []
+        if not self._is_begun:
+            return undone
+        try:
+            with self._answering():
+                for duration_ms in self._reversing():
+                    # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
+                    self._aliases.commit()
+                    undone.append(self.moved.pop())
+                    self._told.undone(undone[-1].step, duration_ms)
+                self._journal.end()
+        except Exception as failure:
+            if not self.moved:
+                raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
+            step = self.moved[-1].step
+            self._told.undo_failed(step, failure)
+            raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
+        return undone
+
+    def _reversing(self) -> Iterator[float]:
+        if self.before.is_empty:
+            make_empty_again(self._connection, self.before)
+            yield from [0.0] * len(self.moved)
+            return
+        if self.moved:
+            yield from take_back(
+                self._connection, tuple(self.moved), manner=self._manner, on_reversed=self._journal.forget_step
+            )
+        if not self.before.has_records:
+            drop_empty_records(self._connection)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Reopen a lost connection before undoing on it, and guard the other aliases from reverse code."""
+        if self._connection.connection is not None and not self._connection.is_usable():
+            self._connection.close()
+        try:
+            with self._aliases.guarded():
+                yield
+        except BaseException:
+            self._aliases.rollback()
+            raise
+        self._aliases.commit()
