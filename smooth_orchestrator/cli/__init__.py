@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -68,8 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _raise_interrupt(number: int, _frame: object) -> NoReturn:
+    # Before a run hears signals itself nothing has been begun.
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def _run(words: list[str]) -> int:
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _raise_interrupt)
         code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
         if "--json" in words:

@@ -3,13 +3,12 @@
 import io
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
@@ -63,8 +62,6 @@ def execute(
     from smooth_orchestrator import signals  # noqa: PLC0415 - needs anyio, and `--help` does not
 
     attempt = _Attempt(invocation)
-    for number in signals.ENDING:
-        signal.signal(number, _raise_interrupt)
     try:
         try:
             result = attempt.run(work)
@@ -75,11 +72,6 @@ def execute(
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         return write_report(attempt.failure(error).masked(attempt.masker), as_json=invocation.as_json)
-
-
-def _raise_interrupt(number: int, _frame: object) -> NoReturn:
-    # Before a run hears signals itself nothing has been begun.
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def write_report(report: Report, *, as_json: bool) -> int:

@@ -195,6 +195,11 @@ def test_a_signal_at_any_moment_leaves_all_databases_old_or_all_new(
             moment.wait(run)
             run.process.send_signal(number)
             outcome = run.finish()
+        if not outcome.stdout:
+            # While the interpreter or the command line is being loaded nobody can write a report.
+            assert outcome.exit_code in {1, -number}
+            assert fleet.dumps() == release.before
+            return
         assert outcome.exit_code in {0, 1}, f"{moment}\n{outcome.exit_code}\n{outcome.stderr}"
         assert_all_or_nothing(release, fleet, outcome)
 
