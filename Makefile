@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 DJANGO ?=
+# MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
+MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
 .PHONY: help demo bench test test-all lint format build clean
 .DEFAULT_GOAL := help
@@ -21,6 +23,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable . $(DJANGO)
 	@touch $@
 
+$(VENV)/.mariadb: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mariadb
+	@touch $@
+
 ## make demo      a real deploy over five databases, then one that fails and is rolled back
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -30,11 +36,11 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
 ## make test      every test but the long suites, in minutes
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' $(PYTEST_ARGS)
 
 ## make test-all  the long suites too
-test-all: $(VENV)/.ready
+test-all: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 ## make lint      ruff, the formatter and mypy, all strict

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.measuring import timed
 from demo.fleet import Place
 from tests.support.histories import HISTORIES, SAME_ORDER, Database, SqliteDatabase
+from tests.support.mariadb_database import MariadbDatabase
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 
@@ -76,6 +77,8 @@ class Site:
             template = self._template(None, state)
             if isinstance(template, SqliteDatabase):
                 shutil.copyfile(template.path, database.path)
+        elif isinstance(database, MariadbDatabase):
+            raise TypeError("MariaDB is not measured")
         else:
             database.server.drop_database(database.name)
             template = self._template(database.server, state)

@@ -1,7 +1,8 @@
 """What can go wrong here, and what a driver's error says about it.
 
 Nothing here parses a message: servers speak many languages. PostgreSQL errors are told apart by SQLSTATE
-(PostgreSQL manual, appendix A), SQLite's by `sqlite_errorcode`, MySQL's by their number.
+(PostgreSQL manual, appendix A), SQLite's by `sqlite_errorcode`, MySQL's by their number (MariaDB's documentation,
+"MariaDB Error Code Reference").
 """
 
 import sqlite3
@@ -29,7 +30,17 @@ _LOCK_SQLSTATES = frozenset(
     }
 )
 _LOCK_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_LOCK_MYSQL = frozenset({1205, 1213})
+_LOCK_MYSQL = frozenset(
+    {
+        1020,  # ER_CHECKREAD: a row changed since this transaction's snapshot (MariaDB, innodb_snapshot_isolation)
+        1205,  # ER_LOCK_WAIT_TIMEOUT: of a row lock or a metadata lock
+        1213,  # ER_LOCK_DEADLOCK
+        1412,  # ER_TABLE_DEF_CHANGED since this transaction's snapshot
+        3572,  # ER_LOCK_NOWAIT (MySQL 8)
+    }
+)
+# mysqlclient, and PyMySQL in its place; both give the number first (PEP 249 leaves it to the driver).
+_MYSQL_DRIVERS = ("MySQLdb", "pymysql")
 _PRIMARY_SQLITE_CODE = 0xFF
 
 
@@ -93,7 +104,7 @@ def is_lock_failure(error: BaseException) -> bool:
         code = getattr(link, "sqlite_errorcode", None)
         if isinstance(code, int) and code & _PRIMARY_SQLITE_CODE in _LOCK_SQLITE:
             return True
-        if type(link).__module__.startswith("MySQLdb") and link.args and link.args[0] in _LOCK_MYSQL:
+        if type(link).__module__.startswith(_MYSQL_DRIVERS) and link.args and link.args[0] in _LOCK_MYSQL:
             return True
     return False
 

@@ -1,18 +1,41 @@
 """What the tests on real databases may ask for."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.histories import Vendor
+from tests.support.mariadb_server import MariadbServer
 from tests.support.new_databases import NewDatabases
+
+_SERVERS = {Vendor.POSTGRESQL: "pg_server", Vendor.MYSQL: "mariadb_server"}
+
+
+@pytest.fixture(params=[Vendor.POSTGRESQL, Vendor.SQLITE])
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabases]:
+    """Empty databases of each kind in turn that rolls DDL back."""
+    with _new_databases(request, tmp_path) as databases:
+        yield databases
 
 
 @pytest.fixture(params=list(Vendor))
-def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabases]:
-    """Empty databases: of each kind in turn."""
-    server = request.getfixturevalue("pg_server") if request.param is Vendor.POSTGRESQL else None
+def every_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabases]:
+    """Empty databases of each kind in turn, also of that which commits at every DDL statement."""
+    with _new_databases(request, tmp_path) as databases:
+        yield databases
+
+
+@pytest.fixture
+def mariadb_databases(mariadb_server: MariadbServer, tmp_path: Path) -> Iterator[NewDatabases]:
+    """Empty MariaDB databases."""
     with ExitStack() as stack:
-        yield NewDatabases(server, tmp_path, stack)
+        yield NewDatabases(mariadb_server, tmp_path, stack)
+
+
+@contextmanager
+def _new_databases(request: pytest.FixtureRequest, directory: Path) -> Iterator[NewDatabases]:
+    name = _SERVERS.get(request.param)
+    with ExitStack() as stack:
+        yield NewDatabases(request.getfixturevalue(name) if name else None, directory, stack)

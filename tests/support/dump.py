@@ -11,6 +11,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.support.dump_mariadb import mariadb_lines
 from tests.support.postgres_home import program
 
 __all__ = ["diff", "dump"]
@@ -38,13 +39,14 @@ def dump(
     Takes the share locks of `pg_dump`, and gives up when it has to wait for one.
 
     Args:
-        source: a PostgreSQL URL, or the path of a SQLite file.
+        source: a PostgreSQL or MariaDB URL, or the path of a SQLite file.
         ignore_applied_times: leave out when each migration was applied, so that two runs can be compared.
         blank: further columns to leave out, by table, such as ids that depend on an order.
         sequences: whether the positions of sequences belong to the content.
 
     Raises:
         RuntimeError: `pg_dump` failed.
+        MySQLdb.OperationalError: MariaDB cannot be reached, or a table stays locked.
         sqlite3.OperationalError: the file does not exist or stays locked.
     """
     blanks = {table: set(columns) for table, columns in (blank or {}).items()}
@@ -52,6 +54,8 @@ def dump(
         blanks.setdefault("django_migrations", set()).add("applied")
     if str(source).startswith(("postgresql://", "postgres://")):
         lines = _canonical(_pg_dump(str(source)), blanks, sequences=sequences)
+    elif str(source).startswith("mysql://"):
+        lines = mariadb_lines(str(source), blanks, sequences=sequences)
     else:
         lines = _sqlite(Path(source), blanks, sequences=sequences)
     return "\n".join(lines) + "\n"

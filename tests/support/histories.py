@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.dump import dump
+from tests.support.mariadb_database import MariadbDatabase
 from tests.support.postgres_database import PostgresDatabase
 
 __all__ = [
@@ -30,10 +31,11 @@ _PROJECTS = Path(__file__).parents[1] / "projects"
 
 
 class Vendor(StrEnum):
-    """The kinds of database that every history here supports."""
+    """The kinds of database, by Django's names for them."""
 
     POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
+    MYSQL = "mysql"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class SqliteDatabase:
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.path)}
 
 
-Database = PostgresDatabase | SqliteDatabase
+Database = PostgresDatabase | MariadbDatabase | SqliteDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,13 @@ class History:
 
 def vendor_of(database: Database) -> Vendor:
     """Return a database's kind."""
-    return Vendor.SQLITE if isinstance(database, SqliteDatabase) else Vendor.POSTGRESQL
+    match database:
+        case SqliteDatabase():
+            return Vendor.SQLITE
+        case MariadbDatabase():
+            return Vendor.MYSQL
+        case _:
+            return Vendor.POSTGRESQL
 
 
 def execute(database: Database, statements: str) -> None:
@@ -116,6 +124,12 @@ def execute(database: Database, statements: str) -> None:
     if isinstance(database, SqliteDatabase):
         with closing(sqlite3.connect(database.path)) as connection:
             connection.executescript(statements)
+    elif isinstance(database, MariadbDatabase):
+        with database.connect() as mariadb, mariadb.cursor() as cursor:
+            cursor.execute(statements.strip().removesuffix(";"))
+            # An error of a later statement is heard only here.
+            while cursor.nextset():
+                pass
     else:
         with database.connect() as session:
             session.execute(statements.encode())

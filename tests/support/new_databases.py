@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tests.support.dump import dump
 from tests.support.histories import Database, SqliteDatabase, Vendor
+from tests.support.mariadb_database import temporary_mariadb_database
+from tests.support.mariadb_server import MariadbServer
 from tests.support.postgres_database import temporary_database
 from tests.support.postgres_server import PostgresServer
 
@@ -20,7 +22,7 @@ class NewDatabases:
         stack: what they live in.
     """
 
-    def __init__(self, server: PostgresServer | None, directory: Path, stack: ExitStack) -> None:
+    def __init__(self, server: PostgresServer | MariadbServer | None, directory: Path, stack: ExitStack) -> None:
         self._server = server
         self._directory = directory
         self._stack = stack
@@ -29,10 +31,18 @@ class NewDatabases:
     @property
     def vendor(self) -> Vendor:
         """Their kind."""
-        return Vendor.POSTGRESQL if self._server else Vendor.SQLITE
+        match self._server:
+            case None:
+                return Vendor.SQLITE
+            case MariadbServer():
+                return Vendor.MYSQL
+            case PostgresServer():
+                return Vendor.POSTGRESQL
 
     def new(self) -> Database:
         """Make one."""
+        if isinstance(self._server, MariadbServer):
+            return self._stack.enter_context(temporary_mariadb_database(self._server))
         if self._server:
             return self._stack.enter_context(temporary_database(self._server))
         self._count += 1
@@ -41,5 +51,5 @@ class NewDatabases:
         return SqliteDatabase(path)
 
     def dump(self, database: Database) -> str:
-        """Return all that a ROLLBACK brings back; PostgreSQL's sequences go on counting."""
+        """Return all that a ROLLBACK brings back; the servers' sequences go on counting."""
         return dump(database.dsn, sequences=self.vendor is Vendor.SQLITE)

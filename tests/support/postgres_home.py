@@ -1,7 +1,7 @@
-"""Find PostgreSQL's programs, and an account that may run them.
+"""Find PostgreSQL's programs, and a directory and an account for a server.
 
-The server refuses to run as root. There it runs as an unprivileged account instead, which must be able to reach the
-programs and a directory for its data, wherever the environment lives.
+Database servers refuse to run as root. There they run as an unprivileged account instead, which must be able to reach
+the programs and a directory for its data, wherever the environment lives.
 """
 
 import importlib.util
@@ -43,12 +43,20 @@ class Home:
     account: tuple[int, int] | None
 
     @classmethod
-    def create(cls) -> "Home":
-        """Make a new home; `remove` it in the end."""
+    def create(
+        cls, prefix: str = "smooth-postgres-", *, programs: Path | None = None, parent: Path | None = None
+    ) -> "Home":
+        """Make a new home; `remove` it in the end.
+
+        Args:
+            prefix: what its directory's name begins with.
+            programs: the directory of another server's programs, which every account may enter.
+            parent: in which it is made, if not among the temporary files; every account may enter it.
+        """
         account = _unprivileged_account() if os.geteuid() == 0 else None
-        directory = Path(tempfile.mkdtemp(prefix="smooth-postgres-", dir=_temporary_directory(account)))
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent or _temporary_directory(account)))
         try:
-            home = cls(directory, _programs(directory, account), account)
+            home = cls(directory, programs or _programs(directory, account), account)
             home.give(directory)
         except BaseException:
             shutil.rmtree(directory)
@@ -61,7 +69,7 @@ class Home:
             os.chown(path, *self.account)
 
     def run(self, name: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs to its end, as the server's account.
+        """Run one of the server's programs to its end, as its account.
 
         Raises:
             RuntimeError: it failed; with what it printed.
@@ -104,7 +112,7 @@ def _unprivileged_account() -> tuple[int, int]:
     for name in _ACCOUNTS:
         if name in known:
             return known[name]
-    raise RuntimeError(f"PostgreSQL does not run as root, and none of these accounts exists: {', '.join(_ACCOUNTS)}")
+    raise RuntimeError(f"the server does not run as root, and none of these accounts exists: {', '.join(_ACCOUNTS)}")
 
 
 def _temporary_directory(account: tuple[int, int] | None) -> str:

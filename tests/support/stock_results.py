@@ -127,4 +127,4 @@ class StockResults:
 
 
 def _dumps(directory: Path) -> Mapping[Vendor, str]:
-    return {vendor: (directory / f"{vendor}.dump").read_text() for vendor in Vendor}
+    return {Vendor(path.stem): path.read_text() for path in directory.glob("*.dump")}

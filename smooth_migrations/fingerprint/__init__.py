@@ -1,0 +1,38 @@
+"""The schema fingerprint: taken before a call and compared after its undo, it proves that nothing was left behind."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.fingerprint.mysql import MySQL
+from smooth_migrations.fingerprint.postgresql import PostgreSQL
+from smooth_migrations.fingerprint.sqlite import SQLite
+from smooth_migrations.fingerprint.value import Fingerprint, fingerprint
+from smooth_migrations.fingerprint.vendor import Vendor
+
+__all__ = ["Fingerprint", "take"]
+
+# By vendor and not by ENGINE: PostGIS, SpatiaLite and other people's backends are one of these.
+_VENDORS: Final[Mapping[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL(), "sqlite": SQLite()}
+
+
+def take(connection: BaseDatabaseWrapper) -> Fingerprint:
+    """Describe a database's schema and the migrations recorded in it.
+
+    Left out are rows, statistics, where counters stand, and what belongs to the product, the server or an extension.
+    Only reads, and leaves the session's settings and an open transaction as they were. On PostgreSQL the definitions
+    of views and rules wait for an ACCESS EXCLUSIVE lock of somebody else on what they read, in MariaDB and MySQL those
+    of tables for one on the metadata, as long as the session's own time-out lets them.
+
+    Args:
+        connection: in a transaction or outside; behind a pooler of transactions too.
+
+    Returns:
+        Empty and not `is_known` for a vendor without a module here.
+
+    Raises:
+        DatabaseError: the role may not read `django_migrations`, or the server is gone.
+    """
+    vendor = _VENDORS.get(connection.vendor)
+    return Fingerprint(is_known=False) if vendor is None else fingerprint(vendor.describe(connection))

@@ -1,0 +1,381 @@
+"""Calls that fail, each after or within something that an undo has to bring back, on every kind of database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.support.small_migrations import run_python
+from tests.support.small_project import migration
+
+__all__ = ["MOVES", "START", "FailingMove", "change"]
+
+_CRATE = (
+    "migrations.CreateModel('Crate', [('id', models.AutoField(primary_key=True)), "
+    "('label', models.CharField(max_length=40))])"
+)
+_ITEM = (
+    "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
+    "('name', models.CharField(max_length=40)), ('code', models.CharField(max_length=20, unique=True)), "
+    "('size', models.IntegerField(null=True)), "
+    "('crate', models.ForeignKey('demo.crate', models.CASCADE, null=True))], "
+    "options={'indexes': [models.Index(fields=['name'], name='demo_item_name')], "
+    "'constraints': [models.UniqueConstraint(fields=['name', 'size'], name='demo_item_once')]})"
+)
+_LABEL = (
+    "migrations.CreateModel('Label', [('id', models.BigAutoField(primary_key=True)), "
+    "('text', models.CharField(max_length=40)), ('tone', models.IntegerField(null=True)), "
+    "('ink', models.IntegerField(null=True)), ('crate', models.ForeignKey('demo.crate', models.CASCADE))])"
+)
+START = migration(_CRATE, _ITEM, _LABEL)
+"""demo.0001_start: crates, the items in them, and labels of which there are none."""
+
+_ROWS = """
+    INSERT INTO demo_crate (label) VALUES ('box');
+    INSERT INTO demo_item (name, code, size, crate_id) SELECT 'tea', '01', NULL, id FROM demo_crate;
+    INSERT INTO demo_item (name, code, size, crate_id) VALUES ('jam', '02', 7, NULL);
+    INSERT INTO demo_item (name, code, size, crate_id) VALUES ('jam', '03', NULL, NULL);
+"""
+_FAIL = run_python("raise ValueError('no')")
+# The receivers of the installed applications have written their content types and permissions before.
+_FAILING_RECEIVER = {
+    "demo/management/__init__.py": """\
+from django.db.models.signals import post_migrate
+
+def fail(app_config, **kwargs):
+    if app_config.label == "demo":
+        raise ValueError("no")
+
+post_migrate.connect(fail)
+"""
+}
+
+_FOREIGN_KEYS_INDEX = (
+    "an index that begins with a foreign key's column replaces the one that the server had made for the key, under the "
+    "key's name; what Django makes in its place when that index goes has another name"
+)
+_PARTLY = "an operation that fails in its middle has committed its first half, and only whole operations are reversed"
+_VALUES = "the reverse operation brings the column's definition back, not the values that the conversion replaced"
+_AUTOCOMMIT = "rows written after the migrations are committed one by one; no transaction holds them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingMove:
+    """A call of `apply_migrations` that fails.
+
+    Args:
+        name: what it is about.
+        migrations: of the project, by `app.name`.
+        applied: arguments of `migrate` before; None leaves the database without anything.
+        rows: SQL run after that.
+        arguments: of the call.
+        files: further files of the project.
+        later: files that are there only when the call runs.
+        installed: further apps.
+        refused: whether a server that commits at every DDL statement makes it an error before anything runs.
+        not_yet: why it is not undone on MariaDB.
+    """
+
+    name: str
+    migrations: Mapping[str, str]
+    applied: Sequence[str] | None = ("demo", "0001")
+    rows: str = _ROWS
+    arguments: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    later: Mapping[str, str] = field(default_factory=dict)
+    installed: Sequence[str] = ()
+    refused: bool = False
+    not_yet: str | None = None
+
+
+def change(*operations: str, functions: str = "") -> str:
+    """Return the source of demo.0002_change."""
+    return migration(*operations, after=[("demo", "0001_start")], functions=functions)
+
+
+def _fails(*after: str) -> str:
+    names = after or ("0002_change",)
+    return migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", name) for name in names], functions=_FAIL
+    )
+
+
+def _then_fails(
+    name: str,
+    *operations: str,
+    functions: str = "",
+    rows: str = _ROWS,
+    refused: bool = False,
+    not_yet: str | None = None,
+) -> FailingMove:
+    """Return a call whose first migration does this and whose second fails."""
+    migrations = {
+        "demo.0001_start": START,
+        "demo.0002_change": change(*operations, functions=functions),
+        "demo.0003_fails": _fails(),
+    }
+    return FailingMove(name=name, migrations=migrations, rows=rows, refused=refused, not_yet=not_yet)
+
+
+def _within(
+    name: str, *operations: str, functions: str = "", rows: str = "", not_yet: str | None = None
+) -> FailingMove:
+    """Return a call that fails in the last of these operations."""
+    migrations = {"demo.0001_start": START, "demo.0002_change": change(*operations, functions=functions)}
+    return FailingMove(name=name, migrations=migrations, rows=_ROWS + rows, not_yet=not_yet)
+
+
+_ADD_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
+_SECOND_STEP = "migrations.RunPython(forwards, nothing)"
+_UPDATE = "apps.get_model('demo', 'Item').objects.update(name='changed')"
+_AFTER_NOTE = {
+    "demo.0001_start": START,
+    "demo.0002_change": change(_ADD_NOTE),
+    "demo.0003_more": migration(_ADD_NOTE.replace("note", "more"), after=[("demo", "0002_change")]),
+}
+
+MOVES = [
+    # What is taken back by its reverse operation.
+    _then_fails("a field", _ADD_NOTE),
+    _then_fails(
+        "a field and its values",
+        _ADD_NOTE,
+        _SECOND_STEP,
+        functions=run_python("apps.get_model('demo', 'Item').objects.update(note='filled')"),
+    ),
+    _then_fails(
+        "a field for many to many", "migrations.AddField('item', 'tags', models.ManyToManyField('demo.crate'))"
+    ),
+    _then_fails(
+        "a foreign key",
+        "migrations.AddField('item', 'origin', models.ForeignKey('demo.crate', models.CASCADE, null=True, "
+        "related_name='+'))",
+    ),
+    _then_fails(
+        "a model with relations",
+        "migrations.CreateModel('Part', [('id', models.BigAutoField(primary_key=True)), "
+        "('item', models.ForeignKey('demo.item', models.CASCADE)), ('tags', models.ManyToManyField('demo.crate'))])",
+    ),
+    _then_fails("an index", "migrations.AddIndex('item', models.Index(fields=['size'], name='demo_item_size'))"),
+    _then_fails("an index removed", "migrations.RemoveIndex('item', 'demo_item_name')"),
+    _then_fails(
+        "a unique constraint",
+        "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name', 'code'], name='demo_item_pair'))",
+    ),
+    _then_fails("a unique constraint removed", "migrations.RemoveConstraint('item', 'demo_item_once')"),
+    _then_fails(
+        "a unique constraint that begins with a foreign key",
+        "migrations.AddConstraint('item', models.UniqueConstraint(fields=['crate', 'code'], name='demo_item_pair'))",
+        not_yet=_FOREIGN_KEYS_INDEX,
+    ),
+    _then_fails(
+        "unique together", "migrations.AlterUniqueTogether('item', {('crate', 'code')})", not_yet=_FOREIGN_KEYS_INDEX
+    ),
+    _then_fails(
+        "a check",
+        "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(size__gt=0), name='demo_item_gt'))",
+    ),
+    _then_fails("a field renamed", "migrations.RenameField('item', 'name', 'title')"),
+    _then_fails("a foreign key renamed", "migrations.RenameField('item', 'crate', 'chest')"),
+    _then_fails("a model renamed", "migrations.RenameModel('Item', 'Thing')"),
+    _then_fails("a model renamed to which others refer", "migrations.RenameModel('Crate', 'Chest')"),
+    _then_fails("a table renamed", "migrations.AlterModelTable('item', 'things')"),
+    _then_fails("a table's comment", "migrations.AlterModelTableComment('item', 'what there is')"),
+    _then_fails("a longer field", "migrations.AlterField('item', 'name', models.CharField(max_length=80))"),
+    _then_fails(
+        "a wider primary key",
+        "migrations.AlterField('crate', 'id', models.BigAutoField(primary_key=True))",
+        not_yet="Django makes foreign keys to a changed column anew, under shorter names",
+    ),
+    _then_fails(
+        "a field made unique", "migrations.AlterField('item', 'size', models.IntegerField(null=True, unique=True))"
+    ),
+    _then_fails(
+        "a field made not unique",
+        "migrations.AlterField('item', 'code', models.CharField(max_length=20))",
+        not_yet="Django makes a unique index anew under another name than CREATE TABLE gave it (the column's)",
+    ),
+    _then_fails(
+        "a field that may not be null any more",
+        "migrations.AlterField('item', 'size', models.IntegerField(default=0))",
+        not_yet=_VALUES,
+    ),
+    _then_fails(
+        "a field of another type",
+        "migrations.AlterField('item', 'code', models.IntegerField(unique=True))",
+        not_yet=_VALUES,
+    ),
+    _then_fails(
+        "a field removed from a table without rows",
+        "migrations.RemoveField('label', 'tone')",
+        not_yet="a column that is added again is the last one of its table, not where it was",
+    ),
+    _then_fails("a field removed from a table with rows", "migrations.RemoveField('item', 'size')", refused=True),
+    _then_fails("a model without rows deleted", "migrations.DeleteModel('Label')"),
+    _then_fails("a model with rows deleted", "migrations.DeleteModel('Item')", refused=True),
+    _then_fails(
+        "values that nothing brings back",
+        _SECOND_STEP,
+        functions=run_python(_UPDATE),
+        not_yet="reverse code that does nothing counts as a way back; the rows it changed are committed",
+    ),
+    _then_fails(
+        "code without a way back", "migrations.RunPython(forwards)", functions=run_python("pass"), refused=True
+    ),
+    _then_fails("a table made by SQL", "migrations.RunSQL('CREATE TABLE extra (id integer)', 'DROP TABLE extra')"),
+    # What fails in the middle of one operation.
+    _within(
+        "code that had written", _ADD_NOTE, _SECOND_STEP, functions=run_python(f"{_UPDATE}; raise ValueError('no')")
+    ),
+    _within(
+        "code that had written outside a transaction",
+        _SECOND_STEP.replace("nothing)", "nothing, atomic=False)"),
+        functions=run_python(f"{_UPDATE}; raise ValueError('no')"),
+        not_yet=_PARTLY,
+    ),
+    _within(
+        "code that had made a table",
+        _SECOND_STEP,
+        # Django refuses DDL in a block only where its own editor is asked for it.
+        functions=run_python(
+            "editor.connection.cursor().execute('CREATE TABLE extra (id integer)'); raise ValueError('no')"
+        ),
+        not_yet=_PARTLY,
+    ),
+    _within(
+        "the second of two statements",
+        "migrations.RunSQL(['CREATE TABLE extra (id integer)', 'CREATE TABLE demo_item (id integer)'], "
+        "['SELECT 1', 'DROP TABLE extra'])",
+        not_yet=_PARTLY,
+    ),
+    _within(
+        "the second of two unique sets",
+        "migrations.AlterUniqueTogether('item', {('code', 'size'), ('name',)})",
+        not_yet=_PARTLY,
+    ),
+    _within(
+        "the second of two tables",
+        "migrations.CreateModel('Part', [('id', models.BigAutoField(primary_key=True)), "
+        "('tags', models.ManyToManyField('demo.crate'))])",
+        rows="CREATE TABLE demo_part_tags (id integer);",
+        not_yet=_PARTLY,
+    ),
+    _within(
+        "a foreign key that its rows violate",
+        _ADD_NOTE,
+        "migrations.AddField('item', 'origin', models.ForeignKey('demo.crate', models.CASCADE, default=99, "
+        "related_name='+'))",
+    ),
+    _within(
+        "a connection that is lost",
+        _ADD_NOTE,
+        _SECOND_STEP,
+        functions=run_python("editor.connection.connection.close(); editor.execute('SELECT 1')"),
+    ),
+    # What the call is, and what it finds.
+    FailingMove(
+        name="a database without anything",
+        migrations={**_AFTER_NOTE, "demo.0004_fails": _fails("0003_more")},
+        applied=None,
+        rows="",
+    ),
+    FailingMove(
+        name="a database with somebody else's table",
+        migrations={**_AFTER_NOTE, "demo.0004_fails": _fails("0003_more")},
+        applied=None,
+        rows="CREATE TABLE somebody (id integer)",
+    ),
+    FailingMove(
+        name="several migrations and a new app",
+        migrations={
+            **_AFTER_NOTE,
+            "shelf.0001_initial": migration(
+                "migrations.CreateModel('Shelf', [('id', models.BigAutoField(primary_key=True)), "
+                "('item', models.ForeignKey('demo.item', models.CASCADE))])",
+                after=[("demo", "0003_more")],
+            ),
+            "demo.0004_fails": _fails("0003_more").replace(
+                "dependencies = [", "dependencies = [('shelf', '0001_initial'), "
+            ),
+        },
+    ),
+    FailingMove(
+        name="siblings, one's name the beginning of the other's",
+        migrations={
+            "demo.0001_start": START,
+            "demo.0002_add": change(_ADD_NOTE),
+            "demo.0002_add_more": change(_ADD_NOTE.replace("note", "more")),
+            "demo.0003_fails": _fails("0002_add", "0002_add_more"),
+        },
+    ),
+    FailingMove(
+        name="records from the future, out of order and of files that are gone",
+        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
+        rows=_ROWS
+        + "UPDATE django_migrations SET applied = '2999-01-01 00:00:00', id = 4000;"
+        + "INSERT INTO django_migrations (id, app, name, applied)"
+        " VALUES (7, 'demo', '0001_gone', '2999-01-01 00:00:00'), (8, 'lost', '0001_initial', '2999-01-01 00:00:00');",
+    ),
+    FailingMove(
+        name="what was only recorded",
+        migrations=_AFTER_NOTE,
+        arguments=["--fake"],
+        later=_FAILING_RECEIVER,
+    ),
+    FailingMove(
+        name="what was found in place",
+        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
+        rows=f"{_ROWS} DELETE FROM django_migrations",
+        arguments=["--fake-initial"],
+    ),
+    FailingMove(
+        name="a way back that fails",
+        migrations={
+            "demo.0001_start": START,
+            "demo.0002_change": change("migrations.RunPython(nothing, forwards)", functions=_FAIL),
+            "demo.0003_more": migration(_ADD_NOTE, after=[("demo", "0002_change")]),
+        },
+        applied=(),
+        rows="INSERT INTO demo_item (name, code, note) VALUES ('tea', '01', 'green')",
+        arguments=["demo", "0001"],
+        not_yet="what goes backwards is not checked for losses: a dropped column comes back without its values, and "
+        "its migration is recorded anew, under another id and time",
+    ),
+    FailingMove(
+        name="what comes after the migrations",
+        migrations=_AFTER_NOTE,
+        later=_FAILING_RECEIVER,
+    ),
+    FailingMove(
+        name="content types and permissions",
+        migrations={
+            "demo.0001_start": START.replace("dependencies = []", "dependencies = [('auth', '__latest__')]"),
+            "demo.0002_change": change("migrations.RenameModel('Item', 'Thing')"),
+        },
+        installed=["django.contrib.contenttypes", "django.contrib.auth"],
+        later=_FAILING_RECEIVER,
+        not_yet=_AUTOCOMMIT,
+    ),
+    FailingMove(
+        name="tables without migrations",
+        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
+        arguments=["--run-syncdb"],
+        installed=["plain"],
+        files={
+            "plain/__init__.py": "",
+            "plain/models.py": "from django.db import models\n\nclass Plain(models.Model):\n    pass\n",
+        },
+        not_yet="--run-syncdb makes its tables outside every migration, and nobody notes them",
+    ),
+    FailingMove(
+        name="the record of a squash",
+        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE)},
+        applied=(),
+        rows="",
+        later={
+            "demo/migrations/0001_squashed.py": migration(_CRATE, _ITEM, _LABEL, _ADD_NOTE).replace(
+                "atomic = True", "replaces = [('demo', '0001_start'), ('demo', '0002_change')]"
+            ),
+            **_FAILING_RECEIVER,
+        },
+        not_yet="the record of a squash is no step of the call, and is committed before post_migrate",
+    ),
+]
