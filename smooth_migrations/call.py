@@ -274,7 +274,7 @@ class Call:
         self._outside.close()
         permanent = self._permanent.is_outside or self._options.compensated
         if self._permanent.is_outside:
-            self._permanent.finish_outside(Moved(migration, step))
+            self._permanent.finish_outside(migration, step)
         else:
             self._open.append(Moved(migration, step))
         self._at_work = None
@@ -289,7 +289,8 @@ class Call:
     # --- transactions -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self._connection.features.can_rollback_ddl:
+        # Where DDL commits, a transaction still holds the rows that receivers write after the migrations.
+        if self._connection.features.can_rollback_ddl or self._permanent.moved:
             self._transaction.begin()
             self._observer.began(self._connection)
 

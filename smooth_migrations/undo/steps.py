@@ -5,7 +5,7 @@ steps that an earlier phase made permanent.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
 __all__ = ["Manner", "Moved", "state_before", "take_back"]
@@ -25,10 +27,17 @@ __all__ = ["Manner", "Moved", "state_before", "take_back"]
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One migration that the call moved: the very instance, since receivers of pre_migrate may have changed it."""
+    """One migration that the call moved.
+
+    Args:
+        migration: the very instance, since receivers of pre_migrate may have changed it.
+        step: the same by name, and in which direction.
+        tables: the definitions of the tables before it, on a server that commits at every DDL statement.
+    """
 
     migration: Migration
     step: Step
+    tables: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ def take_back(
 
 def _in_transaction(
     connection: BaseDatabaseWrapper,
-    item: "Moved",
+    item: Moved,
     reverse: Callable[[], object],
     manner: Manner,
     on_reversed: Callable[[Step], None],
@@ -95,6 +104,8 @@ def _in_transaction(
             if holds:
                 transaction.begin()
             reverse()
+            if item.tables is not None:
+                restore_tables(connection, item.tables, Renames())
             on_reversed(item.step)
             return transaction.commit() if holds else []
         except BaseException as error:
