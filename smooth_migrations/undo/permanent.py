@@ -15,7 +15,7 @@ from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.emptiness import drop_empty_records, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, UnfinishedCall
 from smooth_migrations.undo.operations import OperationLog
-from smooth_migrations.undo.steps import Manner, Moved, state_before, take_back
+from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_all, take_back
 from smooth_migrations.undo.tables import take_tables
 
 __all__ = ["Permanent"]
@@ -204,7 +204,7 @@ class Permanent:
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:
-            make_empty_again(self._connection, self.before)
+            make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
         if self.moved:

@@ -22,7 +22,7 @@ from smooth_migrations.undo.renames import Renames
 from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Manner", "Moved", "state_before", "take_back"]
+__all__ = ["Manner", "Moved", "state_before", "tables_of_all", "take_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,31 @@ def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectSt
     """Return the project's state before a migration."""
     executor.loader.graph.nodes[migration.app_label, migration.name] = migration
     return _states_before(executor, {migration})[migration]
+
+
+def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
+    """Return the name of every table that any migration of the project makes, also of those that a later one drops."""
+    executor = MigrationExecutor(connection)
+    tables: set[str] = set()
+    state = ProjectState(real_apps=executor.loader.unmigrated_apps)
+    for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes(), clean_start=True):
+        state = migration.mutate_state(state, preserve=False)
+        for operation in migration.operations:
+            for part in database_parts(operation):
+                for name in (getattr(part, "name", None), getattr(part, "model_name", None)):
+                    key = (migration.app_label, str(name).lower())
+                    if key in state.models:
+                        tables |= set(_tables(state, key))
+    return frozenset(tables)
+
+
+def _tables(state: ProjectState, key: tuple[str, str]) -> Iterator[str]:
+    model = state.models[key]
+    table = str(model.options.get("db_table") or f"{key[0]}_{key[1]}")
+    yield table
+    for name, field in model.fields.items():
+        if field.many_to_many:
+            yield str(getattr(field, "db_table", None) or f"{table}_{name}")
 
 
 def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:
