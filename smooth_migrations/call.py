@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 from uuid import uuid4
 
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
+from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
-from smooth_migrations.errors import UndoFailed, is_lock_failure
+from smooth_migrations.errors import TransactionEnded, UndoFailed, is_caused_by_holding, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, OtherAliases, Step
 from smooth_migrations.undo.emptiness import look_before
@@ -51,6 +52,9 @@ class Observer(Protocol):
     def undo_failed(self, step: Step, error: BaseException) -> None:
         """Note that a committed step could not be taken back."""
 
+    def stepping(self, error: BaseException) -> None:
+        """Note that one transaction cannot hold the migrations: each gets one of its own, reversed on failure."""
+
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         """Note that the transaction is tried again after a lock time-out."""
 
@@ -63,6 +67,7 @@ class Options:
         limits: time-outs of each statement.
         lock_retries: how often the open transaction is tried again after a lock failure.
         compensated: commit after each migration, and reverse committed ones on failure.
+        may_step: do so too when it turns out that one transaction cannot hold the migrations.
         bind_default: make the alias `default` the target's connection meanwhile.
         other_aliases: what happens to a query that reaches another alias.
         application_name: of our session, in `pg_stat_activity`.
@@ -73,6 +78,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     lock_retries: int = 0
     compensated: bool = False
+    may_step: bool = True
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.ALLOW
     application_name: str | None = None
@@ -117,6 +123,7 @@ class Call:
         self._open: list[Moved] = []
         self._at_work: Moved | None = None
         self._started_s = 0.0
+        self._is_stepping = options.compensated
         self._outside = ExitStack()
 
     @property
@@ -132,7 +139,12 @@ class Call:
     @property
     def is_compensated(self) -> bool:
         """Whether each migration is committed by itself."""
-        return self._options.compensated
+        return self._is_stepping
+
+    @property
+    def before(self) -> Before:
+        """What the database was like before the call."""
+        return self._permanent.before
 
     @property
     def was_empty(self) -> bool:
@@ -157,6 +169,9 @@ class Call:
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
         """
+        if not self._connection.get_autocommit() and not self._connection.in_atomic_block:
+            # With AUTOCOMMIT off in its settings nobody would commit what stock `migrate` does.
+            self._connection.set_autocommit(True)
         self._permanent.expect(look_before(self._connection))
         attempt = 0
         while True:
@@ -170,6 +185,10 @@ class Call:
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
                 self.interruption.stand_down()
                 failed = self._take_back_open(error)
+                if not failed and self._may_step(error):
+                    self._is_stepping = True
+                    self._observer.stepping(error)
+                    continue
                 attempt += 1
                 if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
                     self._fail(error, failed)
@@ -203,6 +222,9 @@ class Call:
             UndoFailed: the file of a migration that it ran is missing.
         """
         self._permanent.recall(unfinished, self.interruption)
+
+    def _may_step(self, error: BaseException) -> bool:
+        return self._options.may_step and not self._is_stepping and is_caused_by_holding(error)
 
     def _pause(self, attempt: int, error: BaseException) -> None:
         delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
@@ -272,9 +294,9 @@ class Call:
         step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
         self._transaction.checkpoint(self._started_s)
         self._outside.close()
-        permanent = self._permanent.is_outside or self._options.compensated
+        permanent = self._permanent.is_outside or self._is_stepping
         if self._permanent.is_outside:
-            self._permanent.finish_outside(Moved(migration, step))
+            self._permanent.finish_outside(migration, step)
         else:
             self._open.append(Moved(migration, step))
         self._at_work = None
@@ -289,7 +311,8 @@ class Call:
     # --- transactions -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self._connection.features.can_rollback_ddl:
+        # Where DDL commits, a transaction still holds the rows that receivers write after the migrations.
+        if self._connection.features.can_rollback_ddl or self._permanent.moved:
             self._transaction.begin()
             self._observer.began(self._connection)
 
@@ -316,6 +339,8 @@ class Call:
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
         self._observer.failed(self.at_work, duration_ms, error)
         try:
+            if isinstance(error, TransactionEnded):
+                self._keep_what_was_committed()
             self._roll_back_transaction()
             self._permanent.take_back_broken()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
@@ -323,6 +348,23 @@ class Call:
                 self._observer.undo_failed(self._at_work.step, failure)
             return failure
         return None
+
+    def _keep_what_was_committed(self) -> NoReturn:
+        """Find out what a COMMIT within a migration has made permanent, to be reversed.
+
+        Raises:
+            UndoFailed: always: nobody knows how much of the migration itself came before it.
+        """
+        self._transaction.rollback()
+        recorded = MigrationRecorder(self._connection).applied_migrations()
+        kept = [item for item in self._open if ((item.step.app, item.step.name) in recorded) is not item.step.backwards]
+        self._open = [item for item in self._open if item not in kept]
+        self._roll_back_transaction()
+        self._permanent.adopt([*self._permanent.moved, *kept], before=self._permanent.before)
+        raise UndoFailed(
+            f"{self.at_work} has ended the transaction itself; what it did before that may stay",
+            hint="set atomic = False on a migration that commits",
+        )
 
     def _fail(self, error: BaseException, failed: BaseException | None) -> None:
         failures = [failed] if failed else []

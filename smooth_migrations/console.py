@@ -68,6 +68,11 @@ class ConsoleReport:
         """Print which step stays, and why."""
         self._write(f"  {step} could not be taken back: {error}", self._style.ERROR)
 
+    def stepping(self, error: BaseException) -> None:
+        """Print that each migration is committed by itself from here on."""
+        self._write(f"  One transaction cannot hold this ({error}).", self._style.WARNING)
+        self._write("  Going on migration by migration; a failure is reversed step by step.", self._style.WARNING)
+
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         """Print that the whole transaction is tried again."""
         self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)

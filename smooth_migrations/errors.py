@@ -9,6 +9,8 @@ import sqlite3
 import traceback
 from collections.abc import Iterator
 
+from django.db.transaction import Atomic
+
 from smooth_migrations.protocol.values import ErrorInfo
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "Irreversible",
     "OtherAliasRefused",
     "SmoothMigrationsError",
+    "TransactionEnded",
     "UndoFailed",
     "describe",
+    "is_caused_by_holding",
     "is_lock_failure",
     "sqlstate_of",
 ]
@@ -27,6 +31,13 @@ _LOCK_SQLSTATES = frozenset(
         "55P03",  # lock_not_available: lock_timeout
         "40P01",  # deadlock_detected
         "40001",  # serialization_failure
+    }
+)
+_HOLDING_SQLSTATES = frozenset(
+    {
+        "25001",  # active_sql_transaction
+        "55006",  # object_in_use
+        "55P04",  # unsafe_new_enum_value_usage
     }
 )
 _LOCK_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -64,6 +75,10 @@ class OtherAliasRefused(SmoothMigrationsError):  # noqa: N818 - named by what ha
 
 class Irreversible(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """What was asked for could not be taken back if something failed; nothing ran."""
+
+
+class TransactionEnded(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """A migration committed or rolled back the transaction that holds the call."""
 
 
 class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
@@ -105,6 +120,21 @@ def is_lock_failure(error: BaseException) -> bool:
         if isinstance(code, int) and code & _PRIMARY_SQLITE_CODE in _LOCK_SQLITE:
             return True
         if type(link).__module__.startswith(_MYSQL_DRIVERS) and link.args and link.args[0] in _LOCK_MYSQL:
+            return True
+    return False
+
+
+def is_caused_by_holding(error: BaseException) -> bool:
+    """Return whether a call may succeed when each migration has a transaction of its own, as in stock `migrate`.
+
+    A value that ALTER TYPE … ADD VALUE made cannot be used in the same transaction (55P04), triggers that wait for its
+    end keep tables from being altered (55006), some statements run in none (25001), a durable block cannot be nested.
+    """
+    for link in _chain(error):
+        if sqlstate_of(link) in _HOLDING_SQLSTATES:
+            return True
+        frames = [frame.f_code for frame, _line in traceback.walk_tb(link.__traceback__)]
+        if isinstance(link, RuntimeError) and frames and frames[-1] is Atomic.__enter__.__code__:
             return True
     return False
 

@@ -27,6 +27,9 @@ class Interruption:
 
     Args:
         connection: the target's, whose statement is broken off.
+
+    Attributes:
+        has_stood_down: whether nothing goes forward: no attempt has begun, or it is being undone.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -38,6 +41,7 @@ class Interruption:
         self._is_armed = False
         self._in_statement = False
         self._windows = 0
+        self.has_stood_down = True
 
     def ask(self, reason: str) -> None:
         """Ask for the end, from any thread or from a signal's handler; asking again changes nothing."""
@@ -72,12 +76,14 @@ class Interruption:
             Interrupted: somebody has asked meanwhile.
         """
         self._windows = 0
+        self.has_stood_down = False
         self._is_armed = True
         self.check()
 
     def stand_down(self) -> None:
         """Raise nothing from now on: what follows is an undo."""
         self._is_armed = False
+        self.has_stood_down = True
         with self._lock:
             self._in_statement = False
 

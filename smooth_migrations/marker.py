@@ -23,7 +23,7 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
     with connection.cursor() as cursor:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
-            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name varchar(200) NOT NULL, "
+            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
             "epoch bigint NOT NULL, digest varchar(64) NOT NULL, "
             "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
         )

@@ -10,11 +10,13 @@ from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent
 from smooth_orchestrator.transport import Worker
 
 __all__ = ["confirm_held", "watching_held"]
 
 _LOOK_S = 0.1
+_PING_S = 10.0
 
 
 @asynccontextmanager
@@ -40,7 +42,7 @@ async def _confirm(run: Run, fleet: Fleet, item: TargetRun) -> None:
     worker = fleet.serving(item.target)
     command = Ping(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
-        answer = await worker.call(command)
+        answer = await call_unless_silent(worker, command, _PING_S)
     except WorkerError as error:
         answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
     if isinstance(answer, Failed):

@@ -13,6 +13,7 @@ from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent
 
 __all__ = ["commit_everywhere", "decide"]
 
@@ -39,7 +40,7 @@ async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) 
 async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     started_s = time.monotonic()
     deadline_s = started_s + run.plan.settle_timeout_ms / 1000
-    failure = await _try(fleet, item)
+    failure = await _try(run, fleet, item)
     while failure is not None and time.monotonic() < deadline_s:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
         failure = await _run_forward(run, fleet, item)
@@ -61,11 +62,11 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     )
 
 
-async def _try(fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     worker = fleet.serving(item.target)
     command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
-        answer = await worker.call(command)
+        answer = await call_unless_silent(worker, command, run.plan.settle_timeout_ms / 1000)
     except WorkerError as error:
         return ErrorInfo(error.code, error.message, hint=error.hint)
     match answer:
@@ -87,4 +88,4 @@ async def _run_forward(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | N
     if item.stage is not Stage.HELD:
         return item.error
     item.steps = item.steps or steps
-    return await _try(fleet, item)
+    return await _try(run, fleet, item)

@@ -52,6 +52,7 @@ class EventName(StrEnum):
     RECOVER_STARTED = "recover.started"
     RECOVER_SETTLED = "recover.settled"
     RUN_INTERRUPTED = "run.interrupted"
+    TIER_CHANGED = "tier.changed"
     WORKER_STARTED = "worker.started"
     WORKER_FAILED = "worker.failed"
     OUTPUT_CAPTURED = "output.captured"
@@ -195,6 +196,7 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
     EventName.RECOVER_STARTED: _Keys("", "databases epoch"),
     EventName.RECOVER_SETTLED: _Keys("outcome duration_ms", "decision databases error"),
     EventName.RUN_INTERRUPTED: _Keys("signal"),
+    EventName.TIER_CHANGED: _Keys("database tier error"),
     EventName.WORKER_STARTED: _Keys("project pid", "duration_ms python django version"),
     EventName.WORKER_FAILED: _Keys("project error", "pid exit_code signal"),
     EventName.OUTPUT_CAPTURED: _Keys("stream line", "app migration direction pid"),

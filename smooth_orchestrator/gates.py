@@ -1,8 +1,12 @@
 """Commands of the user's that a phase must pass: an argv, never a shell."""
 
 import os
+import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import anyio
 
@@ -38,16 +42,9 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
         group.start_soon(end_with_run)
         with anyio.move_on_after(run.plan.statement_timeout_ms / 1000):
             try:
-                done = await anyio.run_process(
-                    argv,
-                    cwd=run.plan.directory,
-                    env=env,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.STDOUT,
-                )
-                code, reason = done.returncode, f"ended with exit code {done.returncode}"
-                for line in done.stdout.decode(errors="replace").splitlines():
+                code, output = await _run(argv, run.plan.directory, env)
+                reason = f"ended with exit code {code}"
+                for line in output.decode(errors="replace").splitlines():
                     log.info(EventName.OUTPUT_CAPTURED, stream="stdout", line=line, phase=phase.name)
             except OSError as error:
                 reason = f"could not be started: {error.strerror}"
@@ -62,3 +59,26 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
         EventName.GATE_FAILED, argv=argv, phase=phase.name, duration_ms=duration_ms, exit_code=code, error=failure
     )
     return failure
+
+
+async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str]) -> tuple[int, bytes]:
+    """Run a command to its end; whatever it has started ends with it, and with this task."""
+    process = await anyio.open_process(
+        argv,
+        cwd=directory,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    output = bytearray()
+    try:
+        async with process:
+            if process.stdout is not None:
+                async for chunk in process.stdout:
+                    output += chunk
+            return await process.wait(), bytes(output)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ import anyio
 from smooth_migrations import protocol
 from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
 from smooth_orchestrator.barrier import confirm_held, watching_held
-from smooth_orchestrator.config import Tier
+from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -17,13 +17,12 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.reads import watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent, silence_s
 
 __all__ = ["Listener", "apply_target", "run_phase"]
 
 # How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
 _CANCEL_GRACE_S = 30.0
-# What a worker needs beyond its longest statement before it counts as hung.
-_HANG_GRACE_S = 10.0
 
 
 async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
@@ -36,7 +35,7 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
     log = get_logger()
     log.info(EventName.PHASE_STARTED, phase=phase.name, databases=[item.name for item in items])
     started_s = time.monotonic()
-    await run.journal.append(run.run_id, RecordKind.PHASE_STARTED, data={"phase": phase.name})
+    await run.announce(RecordKind.PHASE_STARTED, data={"phase": phase.name})
     async with watching_held(run, fleet):
         for first in (True, False):
             limiter = anyio.Semaphore(phase.parallel)
@@ -62,12 +61,13 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
     async with limiter:
         if run.stopping.is_set():
             return
-        await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(item.tier)})
+        if not await run.announce(RecordKind.INTENT, database=item.name, data={"tier": str(item.tier)}):
+            return
         started_s = time.monotonic()
         item.stage = Stage.WORKING
         await apply_target(run, fleet, item)
         if item.stage is Stage.HELD:
-            await run.journal.append(run.run_id, RecordKind.HELD, database=item.name)
+            await run.announce(RecordKind.HELD, database=item.name)
             get_logger().info(
                 EventName.DATABASE_PREPARED,
                 database=item.name,
@@ -89,6 +89,7 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         epoch=0,
         digest=plan.digest,
         compensated=item.tier is Tier.COMPENSATED,
+        may_step=target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
         lock_timeout_ms=target.lock_timeout_ms,
         lock_retries=plan.lock_retries,
         statement_timeout_ms=plan.statement_timeout_ms,
@@ -105,24 +106,14 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
             await anyio.sleep(_CANCEL_GRACE_S)
             worker.kill()
 
-        async def kill_when_hung() -> None:
-            limit_s = plan.statement_timeout_ms / 1000 + _HANG_GRACE_S
-            while (silent_s := time.monotonic() - listener.heard_s) < limit_s:  # noqa: ASYNC110 - a deadline that moves
-                await anyio.sleep(limit_s - silent_s)
-            listener.hung = True
-            worker.kill()
-
         if not run.decided:
             group.start_soon(cancel_when_stopping)
-        group.start_soon(kill_when_hung)
         group.start_soon(watch_blockers, item, fleet)
         try:
-            answer = await worker.call(command, listener)
+            answer = await call_unless_silent(worker, command, silence_s(plan), listener)
         except WorkerError as error:
             item.is_lost = True
-            message = (
-                f"the worker was silent for longer than statement_timeout: {error}" if listener.hung else error.message
-            )
+            message = error.message
             at_work = str(listener.at_work) if listener.at_work else None
             answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
         group.cancel_scope.cancel()
@@ -133,6 +124,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
     match answer:
         case Done():
             item.steps = list(answer.steps)
+            item.before = answer.before
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD
         case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():
@@ -144,9 +136,8 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
             item.error = answer.error
             if run.decided:
                 return  # it is tried again, and is no failure of the run before that has been given up
-            for cause in answer.error.causes:
+            for cause in (answer.error, *answer.error.causes):
                 run.fail(cause, item.name)
-            run.fail(answer.error, item.name)
 
 
 class Listener:
@@ -155,13 +146,10 @@ class Listener:
     def __init__(self, run: Run, item: TargetRun) -> None:
         self._run = run
         self._item = item
-        self.heard_s = time.monotonic()
-        self.hung = False
         self.at_work: protocol.Step | None = None
 
     async def __call__(self, event: Event) -> None:
         """Take note of one event."""
-        self.heard_s = time.monotonic()
         item, log = self._item, get_logger()
         match event:
             case protocol.Session():
@@ -185,6 +173,9 @@ class Listener:
                 await self._unapplied(event)
             case protocol.UnapplyFailed():
                 log.error(EventName.MIGRATION_UNAPPLY_FAILED, **_keys(item, event.step), error=event.error)
+            case protocol.Stepping():
+                item.tier = Tier.COMPENSATED
+                log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
             case protocol.LockRetry():
                 log.warning(
                     EventName.LOCK_RETRY,
@@ -199,7 +190,7 @@ class Listener:
         if event.committed:
             self._item.permanent.append(step)
             data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
-            await self._run.journal.append(self._run.run_id, RecordKind.STEP, database=self._item.name, data=data)
+            await self._run.announce(RecordKind.STEP, database=self._item.name, data=data)
         get_logger().info(
             EventName.MIGRATION_APPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
         )

@@ -8,6 +8,7 @@ from smooth_migrations.protocol import ErrorInfo, Failed, Inspect, TargetReport
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake, WorkerError
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.run import Run, TargetRun
 
 __all__ = ["inspect_targets", "refusals", "tier_reason", "warnings"]
@@ -40,6 +41,22 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
 def refusals(run: Run) -> tuple[Mistake, ...]:
     """Return what refuses the deploy, target by target. Pure."""
     last = run.plan.phases[-1]
+    return (*_duplicates(run), *_of_targets(run, last))
+
+
+def _duplicates(run: Run) -> Iterator[Mistake]:
+    """Yield targets that are one database under two names which the plan could not tell to be the same."""
+    seen: dict[tuple[str, str], str] = {}
+    for item in run.targets:
+        if item.found is None or not item.found.physical:
+            continue
+        key = (item.found.vendor, item.found.physical)
+        if key in seen:
+            yield Mistake(item.name, f"it is the same database as {seen[key]}", "leave one of the two out")
+        seen.setdefault(key, item.name)
+
+
+def _of_targets(run: Run, last: Phase) -> tuple[Mistake, ...]:
     return tuple(
         finding
         for item in run.targets

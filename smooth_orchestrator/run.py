@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Step, TargetReport
+from smooth_migrations.protocol import Before, ErrorInfo, Step, TargetReport
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
@@ -57,6 +57,7 @@ class TargetRun:
         permanent: of these, what is committed already.
         unapplied: what was taken back.
         error: why it failed.
+        before: what an undo of its steps must know of the database.
         is_lost: whether its worker was lost while it was at work.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
@@ -74,6 +75,7 @@ class TargetRun:
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
     is_lost: bool = False
+    before: Before = field(default_factory=Before)
     backend_pid: int | None = None
     backend_start: str | None = None
     locked_ms: float = 0.0
@@ -157,6 +159,21 @@ class Run:
         """Stop the run if it was interrupted and no decision is being carried out."""
         if self.interrupted is not None and not self.decided and not self.stopping.is_set():
             self.fail(self.interrupted)
+
+    async def announce(
+        self, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Write a record of what is about to happen; without it the run fails, and the caller lets it be.
+
+        Returns:
+            Whether it was written.
+        """
+        try:
+            await self.journal.append(self.run_id, kind, database=database, data=data)
+        except JournalError as error:
+            self.fail(ErrorInfo(error.code, error.message, hint=error.hint), database)
+            return False
+        return True
 
     async def note(
         self, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None

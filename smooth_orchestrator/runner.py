@@ -1,6 +1,6 @@
 """The commands, from a plan's shape to a report."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import JournalError, Mistake, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, NoJournal, RecordKind, RunSummary, open_journal
+from smooth_orchestrator.journal import Journal, NoJournal, Record, RecordKind, RunSummary, open_journal
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, warnings
@@ -52,7 +52,7 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
     """
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, _ready(file, masker) as ready, _journal(file) as journal:
-        earlier = await journal.records(run_id)
+        earlier = _of(file.deploy.name, await journal.records(run_id))
         if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
             stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
@@ -80,7 +80,7 @@ async def status(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
 
 async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
     """Return the deploy's runs, newest first."""
-    async with _journal(file) as journal:
+    async with _journal(file, makes_file=False) as journal:
         return await journal.runs(file.deploy.name)
 
 
@@ -90,11 +90,11 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
     Raises:
         Refused: there is no such run, or it has not ended.
     """
-    async with _journal(file) as journal:
+    async with _journal(file, makes_file=False) as journal:
         if run_id is None:
             finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
             run_id = finished[0] if finished else None
-        records = await journal.records(run_id) if run_id else ()
+        records = _of(file.deploy.name, await journal.records(run_id)) if run_id else ()
         for record in reversed(records):
             if record.kind is RecordKind.RUN_FINISHED:
                 return Report.from_dict(record.data["report"])
@@ -102,8 +102,19 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
 
 
-def _journal(file: PlanFile) -> AbstractAsyncContextManager[Journal]:
-    return open_journal(file.deploy.journal.get_secret_value(), directory=file.directory)
+def _of(deploy: str, records: Iterable[Record]) -> list[Record]:
+    """Return one deploy's records of a run id, which the caller may have given to another deploy as well."""
+    found, is_ours = [], False
+    for record in records:
+        if record.kind is RecordKind.RUN_STARTED:
+            is_ours = record.data["deploy"] == deploy
+        if is_ours:
+            found.append(record)
+    return found
+
+
+def _journal(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncContextManager[Journal]:
+    return open_journal(file.deploy.journal.get_secret_value(), directory=file.directory, makes_file=makes_file)
 
 
 @asynccontextmanager

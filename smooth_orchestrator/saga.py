@@ -3,7 +3,6 @@
 import anyio
 
 from smooth_migrations.protocol import (
-    Before,
     Command,
     Done,
     ErrorInfo,
@@ -20,8 +19,12 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import Listener
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent, silence_s
 
 __all__ = ["take_back"]
+
+# A ROLLBACK takes no time; a server or a worker that does not do it in this one is not waited for.
+_ROLLBACK_S = 30.0
 
 
 async def take_back(run: Run, fleet: Fleet, *, committed: bool) -> None:
@@ -48,7 +51,7 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
             failure = await _roll_back(run, fleet, item)
         # A lost worker may have committed more than it could tell; the database's own journal knows.
         is_unsure = item.is_lost and item.tier is Tier.COMPENSATED
-        if failure is None and (item.permanent or was_committed or is_unsure):
+        if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
             failure = await _reverse(run, fleet, item)
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
@@ -70,7 +73,9 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
         return await _ask(run, fleet, item, command)
     except WorkerError:
         # Its transaction died with it; the server may not have noticed yet.
-        return await end_session(item)
+        failure = await end_session(item)
+        # Nobody can commit it any more; a server that does not answer rolls it back when it does.
+        return failure if item.tier is Tier.COMPENSATED else None
 
 
 async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
@@ -84,7 +89,7 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             alias=item.target.alias,
             run_id=run.run_id,
             steps=steps,
-            before=item.found.before if item.found else Before(),
+            before=item.before,
             lock_timeout_ms=item.target.lock_timeout_ms,
             lock_retries=run.plan.lock_retries,
             statement_timeout_ms=run.plan.statement_timeout_ms,
@@ -99,7 +104,8 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
 
 
 async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> ErrorInfo | None:
-    answer = await fleet.serving(item.target).call(command, Listener(run, item))
+    limit_s = silence_s(run.plan) if item.tier is Tier.COMPENSATED or isinstance(command, Undo) else _ROLLBACK_S
+    answer = await call_unless_silent(fleet.serving(item.target), command, limit_s, Listener(run, item))
     match answer:
         case Done() if isinstance(command, Undo):
             item.permanent.clear()

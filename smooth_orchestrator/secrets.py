@@ -51,7 +51,7 @@ _SHORTEST: Final = 3
 # Characters that RFC 3986 allows unquoted in user information, and what other writers of URLs leave alone.
 _UNQUOTED: Final = ("", "/", "!$&'()*+,;=", "!$&'()*+,;=:/?@")
 
-_URL_PASSWORD: Final = re.compile(r"""(://[^\s:/@'"<>]*:)[^\s'"<>]+@""")
+_URL_PASSWORD: Final = re.compile(r"""(://[^\s:/@'"<>]{0,256}:)[^\s'"<>]{1,256}@""")
 
 _KEY: Final = r"(?:password|passwd|passphrase|secret_?key|secret)"
 
@@ -67,6 +67,8 @@ _KEYED_PASSWORD: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+_OWN_KEY: Final = re.compile(r"[a-z_]{1,32}")
 
 _ENDS_IN_KEY: Final = re.compile(f"{_KEY}$", re.IGNORECASE)
 
@@ -104,10 +106,14 @@ class Masker:
         if value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
             return value
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self._item(str(key), item) for key, item in value.items()}
+            return {self._key(str(key)): self._item(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple | AbstractSet):
             return [self.mask(item) for item in value]
         return self.text(str(value))
+
+    def _key(self, key: str) -> str:
+        # The keys of our own documents are public; a secret that equals one must not take it out of them.
+        return key if _OWN_KEY.fullmatch(key) else self.text(key)
 
     def _item(self, key: str, value: object) -> Any:  # noqa: ANN401 - as `mask`
         if key in PLAIN_KEYS:

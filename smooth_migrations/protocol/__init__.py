@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Progress,
         Rows,
         Session,
+        Stepping,
         TargetReport,
         UnapplyFailed,
     )
@@ -83,6 +84,7 @@ __all__ = [
     "Rows",
     "Session",
     "Step",
+    "Stepping",
     "Stop",
     "TargetReport",
     "UnapplyFailed",

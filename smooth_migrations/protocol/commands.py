@@ -54,6 +54,7 @@ class Apply(Command):
         epoch: the fencing token.
         digest: the plan's digest, for the marker.
         compensated: commit after each migration instead of holding one transaction.
+        may_step: do so too when it turns out that one transaction cannot hold the migrations.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         lock_retries: how often the whole transaction is tried again after a lock time-out.
         statement_timeout_ms: longest single statement; None for the server's own.
@@ -66,6 +67,7 @@ class Apply(Command):
     epoch: int
     digest: str
     compensated: bool = False
+    may_step: bool = False
     lock_timeout_ms: int | None = None
     lock_retries: int = 0
     statement_timeout_ms: int | None = None

@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Rows",
     "Session",
+    "Stepping",
     "TargetReport",
     "UnapplyFailed",
 ]
@@ -78,6 +79,14 @@ class Session(Event):
     type: ClassVar[str] = "session"
     backend_pid: int
     backend_start: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepping(Event):
+    """One transaction cannot hold the migrations: each is committed by itself from here on."""
+
+    type: ClassVar[str] = "stepping"
+    error: ErrorInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +167,7 @@ class TargetReport(Event):
         server_version: as the server says it.
         fresh: whether nothing has ever been migrated there.
         before: what an undo must know of it.
+        physical: what the server or the file system calls it, the same by whatever name it was reached; or empty.
         applied: `app.name` of every recorded migration.
         pending: in the order in which they would run.
         findings: what refuses the deploy.
@@ -171,6 +181,7 @@ class TargetReport(Event):
     server_version: str
     fresh: bool = False
     before: Before = field(default_factory=Before)
+    physical: str = ""
     applied: tuple[str, ...] = ()
     pending: tuple[PendingMigration, ...] = ()
     findings: tuple[MigrationFinding, ...] = ()
@@ -196,6 +207,7 @@ class Done(Event):
         committed: of them, how many are permanent already (compensated).
         unapplied: what an undo took back, in order.
         locked_ms: for how long strong locks on tables that existed before have been held so far.
+        before: what an undo of `steps` must know of the database, as it was when they began.
     """
 
     type: ClassVar[str] = "done"
@@ -204,6 +216,7 @@ class Done(Event):
     committed: int = 0
     unapplied: tuple[Step, ...] = ()
     locked_ms: float = 0.0
+    before: Before = field(default_factory=Before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 No reverse operation is needed for that, nor a transaction that holds a lock for every relation of a long history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,13 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
+from smooth_migrations.errors import UndoFailed
 from smooth_migrations.protocol.values import Before
 
 __all__ = ["drop_empty_records", "look_before", "make_empty_again"]
 
 # What the product keeps for itself is neither counted nor dropped.
+_PREFIX = "smooth_"
 _OURS = "smooth\\_%"
 
 # The user's own: nothing of the system's, nothing that an extension brought.
@@ -96,7 +98,7 @@ def look_before(connection: BaseDatabaseWrapper) -> Before:
     return replace(before, is_empty=not _things(connection, before))
 
 
-def make_empty_again(connection: BaseDatabaseWrapper, before: Before) -> None:
+def make_empty_again(connection: BaseDatabaseWrapper, before: Before, ours: Collection[str]) -> None:
     """Drop everything but the product's own tables; repeating it drops what is left.
 
     One transaction where DDL is transactional, else statement by statement. Takes ACCESS EXCLUSIVE on each table.
@@ -104,12 +106,36 @@ def make_empty_again(connection: BaseDatabaseWrapper, before: Before) -> None:
     Args:
         connection: in autocommit.
         before: what the database came with, which stays.
+        ours: the tables that the migrations make; any other one that holds rows may be somebody else's.
+
+    Raises:
+        UndoFailed: there is such a one; nothing was dropped.
     """
+    if foreign := [*_with_rows(connection, ours)]:
+        raise UndoFailed(
+            f"the database was empty, and now holds rows in tables that no migration makes: {', '.join(foreign)}",
+            hint="nothing was dropped: see whose they are, drop what the migrations made, and begin anew",
+        )
     with _without_foreign_keys(connection), transaction.atomic(connection.alias):
         while things := _things(connection, before):
             with connection.cursor() as cursor:
                 for statement in _drops(connection, things):
                     cursor.execute(statement)
+
+
+def _with_rows(connection: BaseDatabaseWrapper, ours: Collection[str]) -> Iterator[str]:
+    known = {*ours, MigrationRecorder.Migration._meta.db_table}  # noqa: SLF001 - documented, whatever its name
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            if table not in known and not table.startswith(_PREFIX) and not _is_shadow(table, known):
+                cursor.execute(f"SELECT 1 FROM {connection.ops.quote_name(table)} LIMIT 1")  # noqa: S608 - quoted
+                if cursor.fetchone() is not None:
+                    yield table
+
+
+def _is_shadow(table: str, known: Collection[str]) -> bool:
+    # SQLite's virtual tables keep their content in tables named after them (SQLite manual, fts5.html, vtab.html).
+    return any(table.startswith(f"{name}_") for name in known)
 
 
 def drop_empty_records(connection: BaseDatabaseWrapper) -> None:

@@ -7,7 +7,7 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -60,6 +60,7 @@ class UnfinishedCall:
         call_id: its id.
         before: what the database was like before it.
         steps: the migrations that are permanent, in order.
+        details: what the undo of each needs.
         broken: the migration that was at work outside a transaction, if there was one.
         entries: its operations, in the order in which they began.
     """
@@ -67,6 +68,7 @@ class UnfinishedCall:
     call_id: str
     before: Before
     steps: tuple[Step, ...]
+    details: Mapping[Step, dict[str, Any]]
     broken: Step | None
     entries: tuple[Entry, ...]
 
@@ -106,9 +108,11 @@ class CallJournal:
         self._has_steps = True
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
 
-    def note_step(self, step: Step, state: EntryState) -> None:
+    def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
-        self._insert(step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake)
+        self._insert(
+            step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake, detail=detail
+        )
 
     def finish_step(self, step: Step) -> None:
         """Write down that a migration that was begun is permanent; its operations need no rows any more."""
@@ -201,6 +205,7 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
         call_id=call_id,
         before=_before(json.loads(calls[0][7])),
         steps=tuple(step for step, state in migrations if state is EntryState.DONE),
+        details={_step(row): json.loads(row[7]) for row in mine if row[3] == _MIGRATION},
         broken=broken,
         entries=tuple(_entries(mine, broken)),
     )

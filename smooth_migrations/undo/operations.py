@@ -18,6 +18,8 @@ from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.indexes import existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.records import Records
+from smooth_migrations.undo.renames import Renames, renames_of
+from smooth_migrations.undo.tables import restore_tables, take_tables
 
 __all__ = ["OperationLog"]
 
@@ -47,6 +49,7 @@ class OperationLog:
         step: the same by name, and in which direction.
         journal: where it is written down.
         interruption: of the call.
+        is_watchful: whether the database is looked at before each operation, for the undo.
         skipped: numbers of operations that an earlier, killed call has done already.
     """
 
@@ -58,6 +61,7 @@ class OperationLog:
         *,
         journal: CallJournal,
         interruption: Interruption,
+        is_watchful: bool = True,
         skipped: Collection[int] = (),
     ) -> None:
         self._connection = connection
@@ -66,6 +70,7 @@ class OperationLog:
         self._journal = journal
         self._interruption = interruption
         self._skipped = skipped
+        self._is_watchful = is_watchful
         self._records = Records(connection, migration)
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
@@ -131,8 +136,7 @@ class OperationLog:
                 run(app_label, editor, from_state, to_state)
                 return
             # Django goes on changing the state it handed over, so the log keeps its own.
-            detail = {"indexes": existing_indexes(self._connection, operation)}
-            ran = _Ran(number, operation, backwards, from_state.clone(), to_state.clone(), detail)
+            ran = _Ran(number, operation, backwards, from_state.clone(), to_state.clone(), self._detail(operation))
             self._at_work = ran
             if self._is_transactional(operation):
                 with transaction.atomic(self._connection.alias):
@@ -156,13 +160,24 @@ class OperationLog:
             type(part).__module__ in _PLAIN for part in database_parts(operation)
         )
 
+    def _detail(self, operation: Operation) -> dict[str, Any]:
+        """Return what is to be known of the database to settle an operation that may be broken off."""
+        if not self._is_watchful:
+            return {}
+        if self._connection.vendor == "mysql":
+            return {"tables": take_tables(self._connection)}
+        return {"indexes": existing_indexes(self._connection, operation)}
+
     def _settle(self, ran: _Ran) -> None:
         """Bring what a broken operation has left to where it began."""
         if self._is_transactional(ran.operation):
             return  # it has not run at all
-        settle_indexes(
-            self._connection, ran.operation, self._migration.app_label, ran.before, ran.detail.get("indexes", ())
-        )
+        app_label = self._migration.app_label
+        if "tables" in ran.detail:
+            renames = renames_of(ran.operation, app_label, ran.before, ran.after)
+            restore_tables(self._connection, ran.detail["tables"], renames)
+        else:
+            settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
 
     def _reverse(self, ran: _Ran) -> None:
         reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
@@ -173,4 +188,7 @@ class OperationLog:
                 for statement in editor.deferred_sql:
                     editor.execute(statement)
                 editor.deferred_sql.clear()
+                if "tables" in ran.detail:
+                    # The server makes and drops indexes for foreign keys by itself, under names of its own.
+                    restore_tables(self._connection, ran.detail["tables"], Renames())
                 self._journal.forget_operation(self._step, ran.number)

@@ -1,6 +1,6 @@
 """What a call has made permanent before it has succeeded, and the way back from it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,8 @@ from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.emptiness import drop_empty_records, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, UnfinishedCall
 from smooth_migrations.undo.operations import OperationLog
-from smooth_migrations.undo.steps import Manner, Moved, state_before, take_back
+from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_all, take_back
+from smooth_migrations.undo.tables import take_tables
 
 __all__ = ["Permanent"]
 
@@ -54,6 +55,7 @@ class Permanent:
         self._told = _Told(on_undone, on_undo_failed)
         self._journal = CallJournal(connection, call_id)
         self._broken: OperationLog | None = None
+        self._tables: Mapping[str, str] | None = None
         self._is_begun = False
         self.before = Before()
         self.moved: list[Moved] = []
@@ -98,14 +100,24 @@ class Permanent:
 
     def begin_outside(self, migration: Migration, step: Step, interruption: Interruption) -> OperationLog:
         """Note that a migration begins outside a transaction, and return the log of its operations."""
-        self._journal.note_step(step, EntryState.BEGUN)
-        self._broken = OperationLog(self._connection, migration, step, journal=self._journal, interruption=interruption)
+        self._tables = None
+        if self._connection.vendor == "mysql" and not self.before.is_empty:
+            self._tables = take_tables(self._connection)
+        self._journal.note_step(step, EntryState.BEGUN, {} if self._tables is None else {"tables": self._tables})
+        self._broken = OperationLog(
+            self._connection,
+            migration,
+            step,
+            journal=self._journal,
+            interruption=interruption,
+            is_watchful=not self.before.is_empty,
+        )
         return self._broken
 
-    def finish_outside(self, item: Moved) -> None:
+    def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
-        self._journal.finish_step(item.step)
-        self.moved.append(item)
+        self._journal.finish_step(step)
+        self.moved.append(Moved(migration, step, self._tables))
         self._broken = None
 
     def end(self) -> None:
@@ -146,7 +158,10 @@ class Permanent:
                 hint="run this with the release that has them",
             )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
-        self.adopt([Moved(nodes[step.app, step.name], step) for step in known], before=unfinished.before)
+        self.adopt(
+            [Moved(nodes[step.app, step.name], step, unfinished.details[step].get("tables")) for step in known],
+            before=unfinished.before,
+        )
         self._journal.adopt(unfinished)
         if broken is not None and not unfinished.before.is_empty:
             migration = nodes[broken.app, broken.name]
@@ -189,7 +204,7 @@ class Permanent:
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:
-            make_empty_again(self._connection, self.before)
+            make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
         if self.moved:

@@ -5,7 +5,7 @@ steps that an earlier phase made permanent.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,17 +18,26 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Manner", "Moved", "state_before", "take_back"]
+__all__ = ["Manner", "Moved", "state_before", "tables_of_all", "take_back"]
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One migration that the call moved: the very instance, since receivers of pre_migrate may have changed it."""
+    """One migration that the call moved.
+
+    Args:
+        migration: the very instance, since receivers of pre_migrate may have changed it.
+        step: the same by name, and in which direction.
+        tables: the definitions of the tables before it, on a server that commits at every DDL statement.
+    """
 
     migration: Migration
     step: Step
+    tables: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ def take_back(
 
 def _in_transaction(
     connection: BaseDatabaseWrapper,
-    item: "Moved",
+    item: Moved,
     reverse: Callable[[], object],
     manner: Manner,
     on_reversed: Callable[[Step], None],
@@ -95,6 +104,8 @@ def _in_transaction(
             if holds:
                 transaction.begin()
             reverse()
+            if item.tables is not None:
+                restore_tables(connection, item.tables, Renames())
             on_reversed(item.step)
             return transaction.commit() if holds else []
         except BaseException as error:
@@ -136,6 +147,31 @@ def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectSt
     """Return the project's state before a migration."""
     executor.loader.graph.nodes[migration.app_label, migration.name] = migration
     return _states_before(executor, {migration})[migration]
+
+
+def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
+    """Return the name of every table that any migration of the project makes, also of those that a later one drops."""
+    executor = MigrationExecutor(connection)
+    tables: set[str] = set()
+    state = ProjectState(real_apps=executor.loader.unmigrated_apps)
+    for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes(), clean_start=True):
+        state = migration.mutate_state(state, preserve=False)
+        for operation in migration.operations:
+            for part in database_parts(operation):
+                for name in (getattr(part, "name", None), getattr(part, "model_name", None)):
+                    key = (migration.app_label, str(name).lower())
+                    if key in state.models:
+                        tables |= set(_tables(state, key))
+    return frozenset(tables)
+
+
+def _tables(state: ProjectState, key: tuple[str, str]) -> Iterator[str]:
+    model = state.models[key]
+    table = str(model.options.get("db_table") or f"{key[0]}_{key[1]}")
+    yield table
+    for name, field in model.fields.items():
+        if field.many_to_many:
+            yield str(getattr(field, "db_table", None) or f"{table}_{name}")
 
 
 def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:

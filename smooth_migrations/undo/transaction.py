@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.errors import TransactionEnded
+
 __all__ = ["HeldTransaction", "Limits"]
 
 # Modes that make readers or writers of a table wait (PostgreSQL manual, 13.3.1).
@@ -17,6 +19,8 @@ _STRONG_LOCKS = """
           AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     )
 """
+# The same throughout a transaction, and different in the next one.
+_BEGAN_AT = "SELECT transaction_timestamp()::text"
 _TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
 
 
@@ -47,6 +51,7 @@ class HeldTransaction:
         self._had_foreign_keys = False
         self._existing_tables: list[int] = []
         self._strong_since_s: float | None = None
+        self._began_at = ""
 
     @property
     def is_open(self) -> bool:
@@ -81,10 +86,20 @@ class HeldTransaction:
 
         Args:
             started_s: when the migration began, on the monotonic clock.
+
+        Raises:
+            TransactionEnded: a statement of the migration has committed it or rolled it back.
         """
-        if not self.is_open or self._connection.vendor != "postgresql":
+        if not self.is_open:
+            return
+        if self._connection.vendor == "sqlite" and not self._connection.connection.in_transaction:
+            raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
+        if self._connection.vendor != "postgresql":
             return
         with self._connection.cursor() as cursor:
+            cursor.execute(_BEGAN_AT)
+            if cursor.fetchone() != (self._began_at,):
+                raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
             if self._strong_since_s is None and self._existing_tables:
@@ -166,6 +181,8 @@ class HeldTransaction:
             for name, value in settings.items():
                 if value is not None:
                     cursor.execute("SELECT set_config(%s, %s, true)", [name, value])
+            cursor.execute(_BEGAN_AT)
+            (self._began_at,) = cursor.fetchone() or ("",)
             cursor.execute(_TABLES)
             row = cursor.fetchone()
             self._existing_tables = list(row[0] or []) if row else []

@@ -6,6 +6,7 @@ import platform
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from smooth_migrations import __version__, protocol
@@ -34,6 +35,9 @@ def main() -> int:
 
 
 def _hello() -> protocol.Hello:
+    directory = str(Path.cwd())
+    if directory not in sys.path:  # PYTHONSAFEPATH leaves it out
+        sys.path.insert(0, directory)
     import django  # noqa: PLC0415 - the project's interpreter may lack it, and that is an answer
 
     django.setup()

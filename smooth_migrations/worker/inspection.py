@@ -26,8 +26,20 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
 
     Args:
         command_id: of the command that asked.
-        connection: the alias to look at. Only reads; takes no lock beyond those of SELECT.
+        connection: the alias to look at. Only reads; takes no lock beyond those of SELECT, and leaves no file behind.
     """
+    path = Path(str(connection.settings_dict["NAME"])) if connection.vendor == "sqlite" else None
+    was_missing = path is not None and not path.exists()
+    try:
+        return _inspect(command_id, connection)
+    finally:
+        # SQLite makes a file of no bytes when it first looks.
+        if path is not None and was_missing and path.exists() and path.stat().st_size == 0:
+            connection.close()
+            path.unlink()
+
+
+def _inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
     vendor = connection.vendor
     try:
         connection.ensure_connection()
@@ -53,12 +65,30 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
         server_version=version,
         fresh=not applied,
         before=look_before(connection),
+        physical=_physical(connection),
         applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
         pending=pending,
         findings=tuple(findings),
         lock_entries=entries[0],
         lock_entries_each=entries[1],
     )
+
+
+def _physical(connection: BaseDatabaseWrapper) -> str:
+    try:
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database "
+                    "WHERE datname = current_database()"
+                )
+                return str((cursor.fetchone() or ("",))[0])
+        if connection.vendor == "sqlite":
+            status = Path(str(connection.settings_dict["NAME"])).stat()
+            return f"{status.st_dev}/{status.st_ino}"
+    except (Error, OSError):
+        pass  # nobody may ask the server, or there is no file: names must do
+    return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The worker's main loop: one command at a time, what can wait for nobody beside it."""
 
+import os
 import signal
 import socket
 import threading
@@ -18,6 +19,10 @@ __all__ = ["serve"]
 def serve(connection: socket.socket, hello: protocol.Hello) -> None:
     """Say hello and obey until the coordinator says stop or is gone; then roll back what is held."""
     _Loop(connection).run(hello)
+
+
+# A coordinator's workers are gone within five seconds of its death.
+_OBEDIENCE_S = 4.0
 
 
 class _Loop:
@@ -79,6 +84,12 @@ class _Loop:
     def _end(self) -> None:
         self._moves.interrupt(None)
         self._strike()
+        threading.Timer(_OBEDIENCE_S, self._leave).start()
+
+    def _leave(self) -> None:
+        # A migration that swallows every exception would hold its locks for ever; its transaction dies with us.
+        if self._moves.is_disobedient:
+            os._exit(1)
 
     def _strike(self) -> None:
         # Python code of a migration notices no thread, but a signal.

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -76,7 +77,13 @@ class Moves:
         finally:
             self._at_work = None
         self._held[command.database] = (call, reporter)
-        return protocol.Done(id=command.id, steps=call.steps, committed=len(call.committed), locked_ms=call.locked_ms)
+        return protocol.Done(
+            id=command.id,
+            steps=call.steps,
+            committed=len(call.committed),
+            locked_ms=call.locked_ms,
+            before=call.before,
+        )
 
     def interrupt(self, command_id: int | None) -> None:
         """End this command, or whichever is at work, at once or as soon as it begins; called from another thread."""
@@ -84,6 +91,12 @@ class Moves:
             self._interrupted.add(command_id)
             if self._at_work is not None and command_id in {None, self._at_work[0]}:
                 self._at_work[1].interruption.ask(_REASON)
+
+    @property
+    def is_disobedient(self) -> bool:
+        """Whether what was to be ended still goes forward."""
+        at_work = self._at_work
+        return at_work is not None and not at_work[1].interruption.has_stood_down
 
     def strike(self) -> None:
         """Raise in the code of a migration at work what was asked for; a signal's handler.
@@ -107,7 +120,10 @@ class Moves:
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - what is committed stays so; the log has the traceback
+                traceback.print_exc()
         return protocol.Done(id=command.id, steps=call.steps, committed=len(call.steps), locked_ms=locked_ms)
 
     def rollback(self, command: protocol.Rollback) -> protocol.Event:
@@ -181,6 +197,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         limits=Limits(command.lock_timeout_ms, command.statement_timeout_ms),
         lock_retries=command.lock_retries,
         compensated=compensated,
+        may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,
         application_name=f"smooth:{command.run_id}:{command.alias}",
@@ -226,6 +243,9 @@ class _Reporter:
 
     def undo_failed(self, step: Step, error: BaseException) -> None:
         self._say(protocol.UnapplyFailed(id=self.command.id, step=step, error=describe(error)))
+
+    def stepping(self, error: BaseException) -> None:
+        self._say(protocol.Stepping(id=self.command.id, error=describe(error)))
 
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         self._say(

@@ -16,6 +16,13 @@ _DEFAULT: Final = "deploy"
 class DeployByDefault(click.Group):
     """Commands in the order given; a first word that is none of them is the plan of a deploy."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take options that stand before the plan for those of `deploy`."""
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of a deploy's life, not of the alphabet."""
         del ctx

@@ -13,30 +13,32 @@ __all__ = ["Journal", "JournalUnsureError", "NoJournal", "Record", "RecordKind",
 
 
 @asynccontextmanager
-async def open_journal(url: str, *, directory: Path) -> AsyncIterator[Journal]:
+async def open_journal(url: str, *, directory: Path, makes_file: bool = True) -> AsyncIterator[Journal]:
     """Open the journal that a plan names, and close it at the end.
 
     Args:
         url: `sqlite:///relative/file`, `sqlite:////absolute/file` or `postgresql://user@host/database`.
         directory: what a relative file is relative to: the plan's directory.
+        makes_file: whether a journal whose file is not there yet is begun; without that it is one without records.
 
     Raises:
         JournalError: it cannot be opened, or is of no known kind.
     """
-    journal = await _open(url, directory)
+    journal = await _open(url, directory, makes_file=makes_file)
     try:
         yield journal
     finally:
         await journal.aclose()
 
 
-async def _open(url: str, directory: Path) -> Journal:
+async def _open(url: str, directory: Path, *, makes_file: bool) -> Journal:
     # Each kind is imported when asked for: a plan with a journal in a file does not wait for asyncpg.
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
         from smooth_orchestrator.journal.sqlite import SqliteJournal  # noqa: PLC0415 - see above
 
-        return await SqliteJournal.open(directory / unquote(rest[1:]))
+        path = directory / unquote(rest[1:])
+        return await SqliteJournal.open(path) if makes_file or path.exists() else NoJournal()
     if scheme in {"postgresql", "postgres"}:
         from smooth_orchestrator.journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
 

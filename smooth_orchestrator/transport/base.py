@@ -58,6 +58,10 @@ class Worker(Protocol):
         """Its process id."""
 
     @property
+    def heard_s(self) -> float:
+        """When it last said anything, on the monotonic clock."""
+
+    @property
     def is_lost(self) -> bool:
         """Whether it has ended."""
 

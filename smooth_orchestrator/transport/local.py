@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -137,6 +138,7 @@ class LocalWorker:
         self._exited = anyio.Event()
         self._lost = anyio.Event()
         self._stopping = False
+        self.heard_s = time.monotonic()
         self._nonsense: str | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._scopes: list[anyio.CancelScope] = []
@@ -287,6 +289,7 @@ class LocalWorker:
         self._lose()
 
     def _take(self, line: bytes) -> None:
+        self.heard_s = time.monotonic()
         message = decode(line)
         if not isinstance(message, Event):
             raise ProtocolError(f"a worker sends no {message.type}")

@@ -74,7 +74,10 @@ class OutputReader:
     def _mark(self, marker: bytes) -> bool:
         try:
             context = json.loads(marker)
-            self._database, self._migration = context["database"], context["migration"]
+            database, migration = context["database"], context["migration"]
         except (ValueError, KeyError, TypeError):
             return False
+        if not all(value is None or isinstance(value, str) for value in (database, migration)):
+            return False
+        self._database, self._migration = database, migration
         return True

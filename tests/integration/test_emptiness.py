@@ -25,7 +25,7 @@ if before.is_empty and len(sys.argv) > 2:
     with connection.cursor() as cursor:
         for statement in json.loads(sys.argv[2]):
             cursor.execute(statement)
-    make_empty_again(connection, before)
+    make_empty_again(connection, before, json.loads(sys.argv[3]))
 print(before.is_empty)
 """
 
@@ -62,10 +62,14 @@ _EVERYTHING_IN_SQLITE = [
 ]
 
 
-def run(database: object, statements: list[str] | None = None) -> bool:
-    """Return whether the database was found empty; then run the statements and make it empty again."""
-    arguments = [json.dumps(database), *([json.dumps(statements)] if statements else [])]
-    done = subprocess.run([sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=False)
+def started(database: object, *further: object) -> "subprocess.CompletedProcess[str]":
+    arguments = [json.dumps(argument) for argument in (database, *further)]
+    return subprocess.run([sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=False)
+
+
+def run(database: object, *further: object) -> bool:
+    """Return whether the database was found empty; given statements and our tables, run them and empty it again."""
+    done = started(database, *further)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip() == "True"
 
@@ -74,7 +78,7 @@ def test_everything_that_postgresql_can_hold_is_dropped_but_what_it_came_with(pg
     execute(pg_database, "CREATE EXTENSION citext; CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO PUBLIC")
     before = dump(pg_database.dsn)
 
-    assert run(pg_database.django, _EVERYTHING_IN_POSTGRESQL)
+    assert run(pg_database.django, _EVERYTHING_IN_POSTGRESQL, [])
 
     assert not diff(before, dump(pg_database.dsn))
 
@@ -82,7 +86,9 @@ def test_everything_that_postgresql_can_hold_is_dropped_but_what_it_came_with(pg
 def test_everything_that_sqlite_can_hold_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "some.sqlite3"
 
-    assert run({"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}, _EVERYTHING_IN_SQLITE)
+    assert run(
+        {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}, _EVERYTHING_IN_SQLITE, ["parent", "child", "words"]
+    )
 
     assert "parent" not in (text := dump(path))
     assert "words" not in text
@@ -105,3 +111,17 @@ def test_a_database_that_holds_something_is_not_empty(databases: NewDatabases, t
 def test_types_and_other_schemas_count(pg_database: PostgresDatabase, thing: str) -> None:
     execute(pg_database, thing)
     assert not run(pg_database.django)
+
+
+def test_nothing_is_dropped_when_somebody_else_s_rows_are_there(databases: NewDatabases) -> None:
+    database = databases.new()
+    statements = [
+        "CREATE TABLE ours (id integer)",
+        "CREATE TABLE billing (id integer)",
+        "INSERT INTO billing VALUES (1)",
+    ]
+
+    done = started(database.django, statements, ["ours"])
+
+    assert "holds rows in tables that no migration makes: billing" in done.stderr
+    assert all(table in dump(database.dsn) for table in ("ours", "billing"))

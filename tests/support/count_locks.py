@@ -59,6 +59,8 @@ class _Counting:
 
     def retrying(self, *_args: object) -> None: ...
 
+    def stepping(self, *_args: object) -> None: ...
+
 
 def _count() -> dict[str, int]:
     connection = connections[DEFAULT_DB_ALIAS]

@@ -108,11 +108,8 @@ class Running:
 
     def finish(self) -> Outcome:
         """Read everything to its end."""
-        assert self.process.stderr is not None
-        assert self.process.stdout is not None
-        self._lines.append(self.process.stderr.read())
-        stdout = self.process.stdout.read()
-        return Outcome(self.process.wait(), stdout, "".join(self._lines))
+        stdout, stderr = self.process.communicate()
+        return Outcome(self.process.returncode, stdout, "".join([*self._lines, stderr]))
 
 
 @dataclass

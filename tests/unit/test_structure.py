@@ -17,7 +17,7 @@ LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
     frozenset({"barrier", "decision", "phases", "preflight", "room", "saga"}),
-    frozenset({"signals", "fleet", "gates", "reads", "run", "schema", "testing", "transport"}),
+    frozenset({"fleet", "gates", "reads", "run", "signals", "silence", "schema", "testing", "transport"}),
     frozenset({"console", "events", "journal", "logs", "render", "report", "secrets"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
 )

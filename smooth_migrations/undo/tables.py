@@ -1,0 +1,168 @@
+"""Tables of MySQL and MariaDB, which commit at every DDL statement: as they were, and back to that.
+
+An operation may be broken off between two of its statements. Each statement by itself is atomic (MariaDB 10.6, MySQL
+8.0: atomic DDL), so the tables are in one of a few shapes between before and after; which one is told by looking.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.undo.renames import Renames
+
+__all__ = ["restore_tables", "take_tables"]
+
+_OURS = "smooth_"
+_POSITION = re.compile(r" AUTO_INCREMENT=\d+")
+_NAMED = re.compile(r"(?P<kind>(?:UNIQUE |FULLTEXT |SPATIAL )?KEY|CONSTRAINT) `(?P<name>(?:[^`]|``)+)` (?P<rest>.*)")
+_COLUMN = re.compile(r"`(?P<name>(?:[^`]|``)+)` ")
+
+
+@dataclass(slots=True)
+class _Shape:
+    columns: dict[str, str] = field(default_factory=dict)
+    primary: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
+
+
+def take_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:
+    """Return the definition of each table but the product's own. Only reads; about 0.2 ms a table."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
+        names = [str(row[0]) for row in cursor.fetchall()]
+        tables = {}
+        for name in names:
+            if not name.startswith(_OURS):
+                cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
+                tables[name] = _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
+    return tables
+
+
+def restore_tables(connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames) -> None:
+    """Give each table the definition that it had, with the rows that are in it. Safe to repeat.
+
+    A column or table that is gone comes back empty. Commits at every statement; takes an exclusive metadata lock on
+    each table that differs.
+
+    Args:
+        connection: the target's, in autocommit.
+        before: what `take_tables` returned.
+        renames: what the broken operation may have renamed.
+    """
+    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
+        for stage in (_rename_tables, _drop_foreign_keys, _drop_and_create, _rename_columns, _alter, _add_foreign_keys):
+            # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go with it.
+            for statement in list(stage(take_tables(connection), before, renames)):
+                cursor.execute(statement)
+
+
+def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
+    for new, old in renames.tables.items():
+        if new in now and new not in before and old in before and old not in now:
+            yield f"RENAME TABLE {_quoted(new)} TO {_quoted(old)}"
+
+
+def _drop_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    for name, current, wanted in _both(now, before):
+        for key in _changed(current.foreign, wanted.foreign):
+            yield f"ALTER TABLE {_quoted(name)} DROP FOREIGN KEY {_quoted(key)}"
+
+
+def _drop_and_create(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    for name in sorted(now.keys() - before.keys()):
+        yield f"DROP TABLE {_quoted(name)}"
+    for name in sorted(before.keys() - now.keys()):
+        yield before[name]
+
+
+def _rename_columns(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
+    for name, current, wanted in _both(now, before):
+        for (table, new), old in renames.columns.items():
+            is_renamed = new in current.columns and old in wanted.columns and old not in current.columns
+            if table == name and is_renamed:
+                yield f"ALTER TABLE {_quoted(name)} CHANGE COLUMN {_quoted(new)} {wanted.columns[old]}"
+
+
+def _alter(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    for name, current, wanted in _both(now, before):
+        changes = [*_drops(current, wanted), *_columns(current, wanted), *_adds(current, wanted)]
+        if changes:
+            yield f"ALTER TABLE {_quoted(name)} {', '.join(changes)}"
+
+
+def _add_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    for name, current, wanted in _both(now, before):
+        for key, line in wanted.foreign.items():
+            if key not in current.foreign:
+                yield f"ALTER TABLE {_quoted(name)} ADD {line}"
+
+
+def _both(now: Mapping[str, str], before: Mapping[str, str]) -> Iterator[tuple[str, _Shape, _Shape]]:
+    for name, text in now.items():
+        if name in before:
+            yield name, _shape(text), _shape(before[name])
+
+
+def _changed(current: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
+    return (key for key, line in current.items() if wanted.get(key) != line)
+
+
+def _drops(current: _Shape, wanted: _Shape) -> Iterator[str]:
+    yield from (f"DROP CONSTRAINT {_quoted(key)}" for key in _changed(current.checks, wanted.checks))
+    yield from (f"DROP KEY {_quoted(key)}" for key in _changed(current.keys, wanted.keys))
+    if current.primary is not None and current.primary != wanted.primary:
+        yield "DROP PRIMARY KEY"
+    yield from (f"DROP COLUMN {_quoted(name)}" for name in current.columns if name not in wanted.columns)
+
+
+def _columns(current: _Shape, wanted: _Shape) -> Iterator[str]:
+    order = [name for name in current.columns if name in wanted.columns]
+    previous: str | None = None
+    for position, (name, line) in enumerate(wanted.columns.items()):
+        place = f" AFTER {_quoted(previous)}" if previous else " FIRST"
+        previous = name
+        if name not in current.columns:
+            yield f"ADD COLUMN {line}{place}"
+        elif current.columns[name] != line or order[position] != name:
+            yield f"MODIFY COLUMN {line}{place}"
+            order.remove(name)
+        else:
+            continue
+        order.insert(position, name)
+
+
+def _adds(current: _Shape, wanted: _Shape) -> Iterator[str]:
+    if wanted.primary is not None and current.primary != wanted.primary:
+        yield f"ADD {wanted.primary}"
+    yield from (f"ADD {wanted.keys[key]}" for key in _changed(wanted.keys, current.keys))
+    yield from (f"ADD {wanted.checks[key]}" for key in _changed(wanted.checks, current.checks))
+
+
+def _shape(text: str) -> _Shape:
+    shape = _Shape()
+    for raw in text.split("\n")[1:-1]:
+        line = raw.strip().removesuffix(",")
+        named = _NAMED.match(line)
+        if column := _COLUMN.match(line):
+            shape.columns[_plain(column["name"])] = line
+        elif line.startswith("PRIMARY KEY"):
+            shape.primary = line
+        elif named and named["kind"] != "CONSTRAINT":
+            shape.keys[_plain(named["name"])] = line
+        elif named and named["rest"].startswith("FOREIGN KEY"):
+            shape.foreign[_plain(named["name"])] = line
+        elif named:
+            shape.checks[_plain(named["name"])] = line
+    return shape
+
+
+def _plain(name: str) -> str:
+    return name.replace("``", "`")
+
+
+def _quoted(name: str) -> str:
+    return "`{}`".format(name.replace("`", "``"))
