@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 from uuid import uuid4
 
 from django.apps import apps
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
@@ -96,6 +97,7 @@ class Call:
 
     Attributes:
         interruption: ends the call from outside.
+        fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
@@ -103,6 +105,7 @@ class Call:
         self._options = options
         self._observer = observer
         self.interruption = Interruption(connection)
+        self.fence: Callable[[], None] | None = None
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name
         )
@@ -140,6 +143,11 @@ class Call:
     def is_compensated(self) -> bool:
         """Whether each migration is committed by itself."""
         return self._is_stepping
+
+    @property
+    def application_name(self) -> str | None:
+        """The name of the call's sessions."""
+        return self._options.application_name
 
     @property
     def before(self) -> Before:
@@ -257,6 +265,8 @@ class Call:
         return callbacks
 
     def _commit(self) -> list[Callable[[], None]]:
+        if self.fence is not None and self._transaction.is_open:
+            self.fence()
         self._aliases.commit()
         callbacks = self._transaction.commit() if self._transaction.is_open else []
         self._open.clear()
@@ -280,6 +290,9 @@ class Call:
         step = Step(migration.app_label, migration.name, backwards=backwards, fake=fake)
         if not self._may_hold(migration):
             self._seal()
+            if self.fence is not None:
+                with transaction.atomic(self._connection.alias):
+                    self.fence()
             log = self._permanent.begin_outside(migration, step, self.interruption)
             self._outside.enter_context(log.watching())
         self._at_work = Moved(migration, step)

@@ -152,8 +152,6 @@ class Listener:
         """Take note of one event."""
         item, log = self._item, get_logger()
         match event:
-            case protocol.Session():
-                item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
             case protocol.MigrationStarted():
                 self.at_work = event.step
                 log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))
@@ -173,9 +171,6 @@ class Listener:
                 await self._unapplied(event)
             case protocol.UnapplyFailed():
                 log.error(EventName.MIGRATION_UNAPPLY_FAILED, **_keys(item, event.step), error=event.error)
-            case protocol.Stepping():
-                item.tier = Tier.COMPENSATED
-                log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
             case protocol.LockRetry():
                 log.warning(
                     EventName.LOCK_RETRY,
@@ -184,6 +179,19 @@ class Listener:
                     delay_ms=round(event.delay_ms, 1),
                     error=event.error,
                 )
+            case _:
+                self._session(event)
+
+    def _session(self, event: Event) -> None:
+        item, log = self._item, get_logger()
+        match event:
+            case protocol.Session():
+                item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
+            case protocol.Leased():
+                log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
+            case protocol.Stepping():
+                item.tier = Tier.COMPENSATED
+                log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
 
     async def _applied(self, event: protocol.MigrationApplied) -> None:
         step = event.step

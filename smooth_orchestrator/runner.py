@@ -26,6 +26,9 @@ from smooth_orchestrator.transport import LocalTransport
 
 __all__ = ["check", "deploy", "plan", "report", "runs", "status"]
 
+# What a worker's error is called that found another run at work on its database.
+_LEASE_HELD = "LeaseHeld"
+
 
 @dataclass(frozen=True, slots=True)
 class _Session:
@@ -146,6 +149,7 @@ async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report
     event = {
         RunOutcome.COMMITTED: EventName.DEPLOY_COMMITTED,
         RunOutcome.ROLLED_BACK: EventName.DEPLOY_ROLLED_BACK,
+        RunOutcome.LOCKED: EventName.DEPLOY_ROLLED_BACK,
     }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
     log.info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
     return await _finish(run, _report(session, "deploy", outcome), masker)
@@ -207,7 +211,9 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     halt = run.plan.on_failure is OnFailure.HALT
     await take_back(run, fleet, committed=not halt)
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
-    return RunOutcome.NEEDS_OPERATOR if stays else RunOutcome.ROLLED_BACK
+    if stays:
+        return RunOutcome.NEEDS_OPERATOR
+    return RunOutcome.LOCKED if run.cause and run.cause.type == _LEASE_HELD else RunOutcome.ROLLED_BACK
 
 
 async def _finish(run: Run, finished: Report, masker: Masker) -> Report:

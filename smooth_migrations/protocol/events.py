@@ -17,6 +17,7 @@ __all__ = [
     "Event",
     "Failed",
     "Hello",
+    "Leased",
     "LockRetry",
     "MigrationApplied",
     "MigrationFailed",
@@ -79,6 +80,14 @@ class Session(Event):
     type: ClassVar[str] = "session"
     backend_pid: int
     backend_start: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased(Event):
+    """It is our turn on this database; `epoch` is the fencing token, 0 where there is nobody to keep out."""
+
+    type: ClassVar[str] = "leased"
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

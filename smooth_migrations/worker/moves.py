@@ -1,15 +1,12 @@
 """What a worker does to its targets: apply and hold, commit, roll back, undo."""
 
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
@@ -17,11 +14,11 @@ from smooth_migrations.call import Call, Options
 from smooth_migrations.errors import describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import write_marker
-from smooth_migrations.protocol import Step
-from smooth_migrations.undo.journal import unfinished_call
+from smooth_migrations.turn import Turn
+from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.steps import Moved
 from smooth_migrations.undo.transaction import Limits
-from smooth_migrations.worker.channel import mark_output
+from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 
 __all__ = ["Moves"]
 
@@ -49,7 +46,7 @@ class Moves:
 
     def __init__(self, say: Callable[[protocol.Event], None]) -> None:
         self._say = say
-        self._held: dict[str, tuple[Call, _Reporter]] = {}
+        self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._at_work: tuple[int, Call] | None = None
         self._interrupted: set[int | None] = set()
@@ -57,7 +54,7 @@ class Moves:
     def apply(self, command: protocol.Apply) -> protocol.Event:
         """Run every pending migration and hold the result."""
         connection = connections[command.alias]
-        reporter = _Reporter(self._say, command)
+        reporter = Reporter(self._say, command)
         call = Call(connection, _options(command, compensated=command.compensated), reporter)
 
         def move() -> None:
@@ -69,14 +66,18 @@ class Moves:
             self._at_work = (command.id, call)
             if self._interrupted & {command.id, None}:
                 call.interruption.ask(_REASON)
+        turn: Turn | None = None
         try:
-            with connection.execute_wrapper(_Pulse(self._say, command.id)):
+            turn = self._turn(connection, command, call)
+            with connection.execute_wrapper(Pulse(self._say, command.id)):
                 call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
+            if turn is not None:
+                turn.end()
             return self._failed(command, call, error)
         finally:
             self._at_work = None
-        self._held[command.database] = (call, reporter)
+        self._held[command.database] = _Held(call, reporter, turn)
         return protocol.Done(
             id=command.id,
             steps=call.steps,
@@ -84,6 +85,15 @@ class Moves:
             locked_ms=call.locked_ms,
             before=call.before,
         )
+
+    def _turn(self, connection: BaseDatabaseWrapper, command: protocol.Apply, call: Call) -> Turn:
+        def on_unfinished(unfinished: UnfinishedCall) -> Call:
+            print(f"taking back what the run {unfinished.call_id} left here when it was killed", flush=True)  # noqa: T201 - becomes a log line
+            return Call(connection, _options(command, compensated=True), Printer())
+
+        turn = Turn.begin(connection, call, owner=command.run_id, on_unfinished=on_unfinished)
+        self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
+        return turn
 
     def interrupt(self, command_id: int | None) -> None:
         """End this command, or whichever is at work, at once or as soon as it begins; called from another thread."""
@@ -113,12 +123,14 @@ class Moves:
         held = self._held.pop(command.database, None)
         if held is None:
             return _nothing_held(command)
-        call, _reporter = held
+        call = held.call
         locked_ms = call.locked_ms
         try:
             callbacks = call.commit()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
+        finally:
+            held.turn.end()
         for callback in callbacks:
             try:
                 callback()
@@ -131,13 +143,15 @@ class Moves:
         held = self._held.pop(command.database, None)
         if held is None:
             return protocol.Done(id=command.id)
-        call, reporter = held
+        call = held.call
         # The coordinator hears what belongs to the command that it waits for.
-        reporter.command = command
+        held.reporter.command = command
         try:
             undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=call.committed)
+        finally:
+            held.turn.end()
         return protocol.Done(id=command.id, unapplied=undone)
 
     def ping(self, command: protocol.Ping) -> protocol.Event:
@@ -154,8 +168,10 @@ class Moves:
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""
         connection = connections[command.alias]
-        call = Call(connection, _options(command, compensated=True), _Reporter(self._say, command))
+        call = Call(connection, _options(command, compensated=True), Reporter(self._say, command))
+        turn: Turn | None = None
         try:
+            turn = Turn.begin(connection, call, owner=command.run_id)
             # The database's own journal knows more than a coordinator whose worker was lost.
             unfinished = unfinished_call(connection)
             if unfinished is not None and unfinished.call_id == command.run_id:
@@ -167,18 +183,22 @@ class Moves:
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
+        finally:
+            if turn is not None:
+                turn.end()
         return protocol.Done(id=command.id, unapplied=undone)
 
     def rollback_all(self) -> None:
         """Take back whatever is still held; the coordinator is gone or has done with this worker."""
-        for database, (call, reporter) in list(self._held.items()):
+        for database, held in list(self._held.items()):
             del self._held[database]
             try:
-                call.rollback()
+                held.call.rollback()
             except Exception as error:  # noqa: BLE001 - the others are still to be rolled back
-                self._say(
-                    protocol.UnapplyFailed(id=reporter.command.id, step=call.committed[-1], error=describe(error))
-                )
+                for step in held.call.committed[-1:]:
+                    self._say(protocol.UnapplyFailed(id=held.reporter.command.id, step=step, error=describe(error)))
+            finally:
+                held.turn.end()
 
     def _failed(self, command: protocol.Apply, call: Call, error: BaseException) -> protocol.Failed:
         at_work = str(call.at_work) if call.at_work else None
@@ -205,67 +225,8 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
     )
 
 
-class _Reporter:
-    """Tells the coordinator what a call does, and marks the output of each migration."""
-
-    def __init__(self, say: Callable[[protocol.Event], None], command: protocol.Command) -> None:
-        self._say = say
-        self.command = command
-
-    def began(self, connection: BaseDatabaseWrapper) -> None:
-        info = getattr(connection.connection, "info", None)
-        if connection.vendor == "postgresql" and info is not None:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-                )
-                (started,) = cursor.fetchone() or ("",)
-            self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid, backend_start=started))
-
-    def started(self, step: Step, _migration: Migration) -> None:
-        mark_output(self.command.database, step.name)
-        self._say(protocol.MigrationStarted(id=self.command.id, step=step))
-
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
-        self._say(
-            protocol.MigrationApplied(id=self.command.id, step=step, duration_ms=duration_ms, committed=committed)
-        )
-        mark_output(self.command.database, None)
-
-    def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
-        if step is not None:
-            info = describe(error, migration=str(step))
-            self._say(protocol.MigrationFailed(id=self.command.id, step=step, duration_ms=duration_ms, error=info))
-
-    def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
-        if not by_rollback:
-            self._say(protocol.MigrationUnapplied(id=self.command.id, step=step, duration_ms=duration_ms))
-
-    def undo_failed(self, step: Step, error: BaseException) -> None:
-        self._say(protocol.UnapplyFailed(id=self.command.id, step=step, error=describe(error)))
-
-    def stepping(self, error: BaseException) -> None:
-        self._say(protocol.Stepping(id=self.command.id, error=describe(error)))
-
-    def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
-        self._say(
-            protocol.LockRetry(id=self.command.id, attempt=attempt, delay_ms=delay_s * 1000, error=describe(error))
-        )
-
-
-class _Pulse:
-    """A sign of life after a statement, at most one a second: what tells slow work from a worker that hangs."""
-
-    def __init__(self, say: Callable[[protocol.Event], None], command_id: int) -> None:
-        self._say = say
-        self._command_id = command_id
-        self._statements = 0
-        self._said_s = time.monotonic()
-
-    def __call__(self, execute: Callable[..., Any], sql: str, params: object, many: object, context: object) -> Any:  # noqa: ANN401 - Django's wrapper protocol
-        result = execute(sql, params, many, context)
-        self._statements += 1
-        if time.monotonic() - self._said_s > 1.0:
-            self._said_s = time.monotonic()
-            self._say(protocol.Progress(id=self._command_id, statements=self._statements))
-        return result
+@dataclass(frozen=True, slots=True)
+class _Held:
+    call: Call
+    reporter: Reporter
+    turn: Turn

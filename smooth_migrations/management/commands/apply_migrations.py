@@ -16,14 +16,20 @@ from django.db.models.signals import pre_migrate
 
 from smooth_migrations.call import Call, Options
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.errors import Interrupted
+from smooth_migrations.durations import duration_s
+from smooth_migrations.errors import Interrupted, UndoFailed
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.turn import Turn
+from smooth_migrations.undo.journal import UnfinishedCall
 
 __all__ = ["Command"]
 
 _REFUSED = 3
+_NEEDS_OPERATOR = 4
+_LOCKED = 5
 
 
 class Command(migrate.Command):
@@ -45,6 +51,13 @@ class Command(migrate.Command):
                 "to be undone with it; refuse is an error. Defaults to allow."
             ),
         )
+        parser.add_argument(
+            "--wait",
+            type=duration_s,
+            default=0.0,
+            metavar="DURATION",
+            help="For how long another run on this database is waited for, such as 30s; without it, it is an error.",
+        )
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
@@ -59,7 +72,7 @@ class Command(migrate.Command):
         connection = connections[options["database"]]
         report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
         call = Call(connection, Options(other_aliases=OtherAliases(options["other_aliases"])), report)
-        with _signals_asking(call.interruption):
+        with _signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
             try:
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
@@ -70,6 +83,29 @@ class Command(migrate.Command):
             callbacks = call.commit()
         for callback in callbacks:
             callback()
+
+    @contextmanager
+    def _turn(self, connection: BaseDatabaseWrapper, call: Call, *, wait_s: float) -> Iterator[None]:
+        def on_unfinished(unfinished: UnfinishedCall) -> Call:
+            self.stdout.write(f"An earlier call ({unfinished.call_id}) was killed here. Taking back what it left:")
+            return Call(connection, Options(), ConsoleReport(self.stdout, self.style, verbosity=1))
+
+        try:
+            turn = Turn.begin(
+                connection,
+                call,
+                wait_s=wait_s,
+                on_wait=lambda holder: self.stdout.write(f"Waiting for another run: {holder}"),
+                on_unfinished=on_unfinished,
+            )
+        except LeaseHeld as error:
+            raise CommandError(f"{error.message}: nothing was run", returncode=_LOCKED) from error
+        except UndoFailed as error:
+            raise CommandError(f"{error.message} ({error.hint})", returncode=_NEEDS_OPERATOR) from error
+        try:
+            yield
+        finally:
+            turn.end()
 
     def move(self, call: Call, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run Django's command inside a call.

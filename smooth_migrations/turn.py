@@ -1,0 +1,90 @@
+"""A call's turn on a database: nobody else's meanwhile, and the way clear of what a killed call has left."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from django.db import Error
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.call import Call
+from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner
+from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
+
+__all__ = ["Turn"]
+
+
+class Turn:
+    """The lease of a database, kept alive until `end`; see `begin`.
+
+    Attributes:
+        epoch: the lease's fencing token; 0 where there is none.
+    """
+
+    def __init__(self, lease: Lease | None, heartbeat: Heartbeat | None) -> None:
+        self._lease = lease
+        self._heartbeat = heartbeat
+        self.epoch = lease.epoch if lease else 0
+
+    @classmethod
+    def begin(
+        cls,
+        connection: BaseDatabaseWrapper,
+        call: Call,
+        *,
+        owner: str | None = None,
+        wait_s: float = 0.0,
+        on_wait: Callable[[Holder], None] | None = None,
+        on_unfinished: Callable[[UnfinishedCall], Call] | None = None,
+    ) -> "Turn":
+        """Take the turn, and take back what a killed call has left in the database.
+
+        Inside somebody else's transaction, and in a database in this process's memory, there is nobody to keep out.
+
+        Args:
+            connection: the target's.
+            call: to be ended when the lease is lost, and not committed without it.
+            owner: the run's name, for those who are kept out.
+            wait_s: how long another's turn is waited for.
+            on_wait: told once whom we wait for.
+            on_unfinished: told of what was left; returns the call that takes it back. Without it, it stays.
+
+        Raises:
+            LeaseHeld: it is another's turn.
+            UndoFailed: what was left cannot be taken back.
+        """
+        if connection.in_atomic_block or _is_in_memory(connection):
+            return cls(None, None)
+        if not connection.get_autocommit():
+            connection.set_autocommit(True)
+        lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, on_wait=on_wait)
+
+        def lost(loss: LeaseLost) -> None:
+            call.interruption.ask(str(loss))
+
+        heartbeat = Heartbeat(lease, lost, application_name=call.application_name)
+        heartbeat.start()
+        turn = cls(lease, heartbeat)
+        try:
+            unfinished = unfinished_call(connection) if on_unfinished else None
+            if unfinished is not None and on_unfinished is not None:
+                earlier = on_unfinished(unfinished)
+                earlier.recall(unfinished)
+                earlier.rollback()
+        except BaseException:
+            turn.end()
+            raise
+        call.fence = lease.check
+        return turn
+
+    def end(self) -> None:
+        """Give the turn back. Repeating it does nothing."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._lease is not None:
+            with suppress(Error):
+                self._lease.release()
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    check = getattr(connection, "is_in_memory_db", None)
+    return bool(check and check())
