@@ -1,0 +1,146 @@
+"""Calls that are killed: the next one takes back what they left; a second one at the same time is kept out."""
+
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.dump import diff, dump
+from tests.support.histories import Database, Vendor, execute
+from tests.support.new_databases import NewDatabases
+from tests.support.small_migrations import ITEM, NOTE, failing
+from tests.support.small_project import SmallProject, migration
+
+pytestmark = pytest.mark.timeout(120)
+
+_MOMENTS = 50
+_ROWS = "INSERT INTO demo_item (name) VALUES ('tea'), ('jam')"
+_WAITS = failing("print('waiting', flush=True); threading.Event().wait()", atomic=False)
+_RELEASE = {
+    "demo.0002_note": NOTE.replace("atomic = True", "atomic = False"),
+    "demo.0003_tag": migration(
+        "migrations.CreateModel('Tag', [('id', models.BigAutoField(primary_key=True)), "
+        "('item', models.ForeignKey('demo.item', models.CASCADE)), ('word', models.CharField(max_length=20))])",
+        "migrations.AddField('item', 'tags', models.ManyToManyField('demo.tag', related_name='+'))",
+        "migrations.RenameField('item', 'note', 'remark')",
+        after=[("demo", "0002_note")],
+        atomic=False,
+    ),
+    "demo.0004_index": migration(
+        "migrations.AddIndex('item', models.Index(fields=['name', 'remark'], name='demo_item_both'))",
+        "migrations.AddField('tag', 'size', models.IntegerField(default=1))",
+        "migrations.AlterUniqueTogether('tag', {('item', 'word')})",
+        after=[("demo", "0003_tag")],
+    ),
+    "demo.0005_wide": migration(
+        "migrations.AlterField('item', 'name', models.CharField(max_length=80))",
+        "migrations.RenameModel('Tag', 'Label')",
+        after=[("demo", "0004_index")],
+        atomic=False,
+    ),
+}
+
+
+def project_of(directory: Path, database: Database, release: dict[str, str]) -> SmallProject:
+    """Bring a database to its first migration, with rows, and write what comes next."""
+    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
+    project.succeed("migrate", "--verbosity=0")
+    execute(database, _ROWS)
+    for key, source in release.items():
+        project.write_migration(key, source)
+    return project
+
+
+def killed_while_waiting(project: SmallProject) -> None:
+    """Start a call, and kill it when a migration says that it waits."""
+    with project.start("apply_migrations") as process:
+        assert process.stdout is not None
+        assert any(line.endswith("waiting\n") for line in process.stdout)
+        process.kill()
+
+
+def test_the_next_call_takes_back_what_a_killed_one_left(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
+    before = dump(database.dsn, sequences=False)
+    killed_while_waiting(project)
+    assert diff(before, dump(database.dsn, sequences=False))
+
+    project.write_migration("demo.0003_kind", failing("raise ValueError('no')", atomic=False))
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1
+    head, _, rest = result.stdout.partition("Taking back what it left:\n")
+    assert head.startswith("An earlier call (")
+    assert rest.splitlines()[0].endswith("Unapplying demo.0002_note... OK")
+    assert not diff(before, dump(database.dsn, sequences=False))
+
+
+def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(
+    every_database: NewDatabases, tmp_path: Path
+) -> None:
+    database = every_database.new()
+    project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
+    killed_while_waiting(project)
+    left = dump(database.dsn, sequences=False)
+    (tmp_path / "project/demo/migrations/0003_kind.py").unlink()
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert "demo.0003_kind, of which the files are missing" in result.stderr
+    assert not diff(left, dump(database.dsn, sequences=False))
+
+
+@pytest.fixture
+def at_work(databases: NewDatabases, tmp_path: Path) -> Iterator[SmallProject]:
+    """A project of which a call is at work that does not end by itself."""
+    database = databases.new()
+    waits = failing("print('waiting', flush=True); threading.Event().wait()")
+    project = project_of(tmp_path, database, {"demo.0002_note": NOTE, "demo.0003_kind": waits})
+    with project.start("apply_migrations") as process:
+        assert process.stdout is not None
+        assert any(line.endswith("waiting\n") for line in process.stdout)
+        try:
+            yield project
+        finally:
+            process.kill()
+
+
+def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
+    result = at_work.run("apply_migrations")
+    assert result.returncode == 5
+    assert "another run holds the lease of the database 'default'" in result.stderr
+    assert "nothing was run" in result.stderr
+
+    waited = at_work.run("apply_migrations", "--wait=300ms")
+    assert waited.returncode == 5
+    assert waited.stdout.startswith("Waiting for another run: ")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
+def test_a_call_killed_at_any_moment_is_taken_back_by_the_next(
+    vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    databases: NewDatabases = request.getfixturevalue(
+        "mariadb_databases" if vendor is Vendor.MYSQL else "postgresql_databases"
+    )
+    database = databases.new()
+    project = project_of(tmp_path, database, _RELEASE)
+    project.write_migration("demo.0006_fails", failing("raise ValueError('no')").replace("0002_note", "0005_wide"))
+    before = dump(database.dsn, sequences=False)
+    chance = random.Random(7)
+    for number in range(_MOMENTS):
+        with project.start("apply_migrations") as process:
+            try:
+                process.communicate(timeout=0.2 + chance.random() * 0.8)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        result = project.run("apply_migrations")
+        assert result.returncode == 1, f"moment {number}: {result.stderr}"
+        assert "no" in result.stderr
+        assert not diff(before, dump(database.dsn, sequences=False)), f"moment {number}: {result.stdout}"
