@@ -21,6 +21,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import TransactionEnded, UndoFailed, is_caused_by_holding, is_lock_failure
+from smooth_migrations.fingerprint import Fingerprint
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, OtherAliases, Step
 from smooth_migrations.undo.emptiness import look_before
@@ -158,6 +159,14 @@ class Call:
     def was_empty(self) -> bool:
         """Whether the database held nothing before, so that dropping everything undoes whatever the call commits."""
         return self._permanent.before.is_empty
+
+    def expect_back(self, fingerprint: Fingerprint) -> None:
+        """Compare the database with what it was, once what is committed has been taken back.
+
+        Args:
+            fingerprint: taken before anything was committed.
+        """
+        self._permanent.fingerprint = self._permanent.fingerprint or fingerprint
 
     @property
     def at_work(self) -> Step | None:

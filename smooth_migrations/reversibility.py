@@ -8,11 +8,20 @@ from collections.abc import Iterator, Sequence
 from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.operations import DeleteModel, RemoveField, SeparateDatabaseAndState
+from django.db.migrations.operations import AlterField, DeleteModel, RemoveField, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 __all__ = ["committed_early", "database_parts", "irreversible_operations"]
+
+_FAMILIES = {
+    "integer": {
+        *("AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField"),
+        *("PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField"),
+    },
+    "text": {"CharField", "TextField", "SlugField", "URLField", "EmailField", "FilePathField"},
+    "relation": {"ForeignKey", "OneToOneField"},
+}
 
 
 def committed_early(plan: Sequence[tuple[Migration, bool]], *, holds: bool, compensated: bool) -> Sequence[Migration]:
@@ -68,6 +77,9 @@ def _reason(
     elif isinstance(operation, DeleteModel):
         name = operation.name_lower
         what = "its rows would be lost"
+    elif isinstance(operation, AlterField) and _converts(operation, app_label, state):
+        name = operation.model_name_lower
+        what = f"the values that {operation.name} had would not come back"
     else:
         return None
     model = state.models.get((app_label, name))
@@ -75,6 +87,22 @@ def _reason(
         return what
     table = model.options.get("db_table") or f"{app_label}_{name}"
     return what if _has_rows(connection, table) else None
+
+
+def _converts(operation: AlterField, app_label: str, state: ProjectState) -> bool:
+    """Return whether values change with the field: NULL to a default, or from one type to another."""
+    model = state.models.get((app_label, operation.model_name_lower))
+    if model is None:
+        return False
+    old, new = model.fields[operation.name], operation.field
+    if old.many_to_many or new.many_to_many:
+        return False
+    return bool(old.null and not new.null) or _family(old.get_internal_type()) != _family(new.get_internal_type())
+
+
+def _family(internal_type: str) -> str:
+    """Return what the types have in common that a value goes between unchanged, and back."""
+    return next((name for name, types in _FAMILIES.items() if internal_type in types), internal_type)
 
 
 def _has_rows(connection: BaseDatabaseWrapper, table: str) -> bool:

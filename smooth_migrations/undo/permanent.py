@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
+from smooth_migrations.fingerprint import Fingerprint, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.emptiness import drop_empty_records, make_empty_again
@@ -19,6 +21,8 @@ from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_
 from smooth_migrations.undo.tables import take_tables
 
 __all__ = ["Permanent"]
+
+_RECORDS = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Permanent:
         self._is_begun = False
         self.before = Before()
         self.moved: list[Moved] = []
+        self.fingerprint: Fingerprint | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -193,6 +198,7 @@ class Permanent:
                     self._aliases.commit()
                     undone.append(self.moved.pop())
                     self._told.undone(undone[-1].step, duration_ms)
+                self._compare()
                 self._journal.end()
         except Exception as failure:
             if not self.moved:
@@ -201,6 +207,23 @@ class Permanent:
             self._told.undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
+
+    def _compare(self) -> None:
+        """Make sure that the schema is what it was.
+
+        Raises:
+            UndoFailed: it is not, with every difference.
+        """
+        if self.fingerprint is None:
+            return
+        differences = [
+            line
+            for line in self.fingerprint.differences(take(self._connection))
+            # The call began before it was taken, with the table that there was not.
+            if self.before.has_records or _RECORDS not in line
+        ]
+        if differences:
+            raise UndoFailed("\n".join(["the schema is not as it was before:", *differences]))
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:

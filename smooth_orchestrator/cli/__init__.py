@@ -30,6 +30,7 @@ Exit codes:
   2  usage or plan error; no database was touched
   3  refused before anything was changed
   4  needs an operator; the report says where
+  5  another run is at work; this one changed nothing
 
 \b
 Shell completion, for bash (zsh and fish likewise):

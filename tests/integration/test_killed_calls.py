@@ -3,6 +3,7 @@
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -126,11 +127,14 @@ def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
 def test_a_call_killed_at_any_moment_is_taken_back_by_the_next(
     vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    databases: NewDatabases = request.getfixturevalue(
-        "mariadb_databases" if vendor is Vendor.MYSQL else "postgresql_databases"
-    )
-    database = databases.new()
-    project = project_of(tmp_path, database, _RELEASE)
+    server = request.getfixturevalue("mariadb_server" if vendor is Vendor.MYSQL else "pg_server")
+    with ExitStack() as stack:
+        database = NewDatabases(server, tmp_path, stack).new()
+        _kill_again_and_again(database, tmp_path)
+
+
+def _kill_again_and_again(database: Database, directory: Path) -> None:
+    project = project_of(directory, database, _RELEASE)
     project.write_migration("demo.0006_fails", failing("raise ValueError('no')").replace("0002_note", "0005_wide"))
     before = dump(database.dsn, sequences=False)
     chance = random.Random(7)

@@ -18,12 +18,14 @@ from smooth_migrations.call import Call, Options
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.durations import duration_s
 from smooth_migrations.errors import Interrupted, UndoFailed
+from smooth_migrations.fingerprint import take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.reversibility import committed_early, irreversible_operations
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.undo.transaction import Limits
 
 __all__ = ["Command"]
 
@@ -58,6 +60,7 @@ class Command(migrate.Command):
             metavar="DURATION",
             help="For how long another run on this database is waited for, such as 30s; without it, it is an error.",
         )
+        self._add_limits(parser)
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
@@ -71,18 +74,58 @@ class Command(migrate.Command):
             return
         connection = connections[options["database"]]
         report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
-        call = Call(connection, Options(other_aliases=OtherAliases(options["other_aliases"])), report)
+        call = Call(connection, _options(options), report)
         with _signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
             try:
+                if options["no_rollback"]:
+                    super().handle(*args, **options)
+                    return
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
                 raise CommandError(f"{error}; what was done has been undone") from error
             except BaseException:
                 report.detail()
                 raise
+            if options["rehearse"]:
+                call.rollback()
+                self.stdout.write(self.style.SUCCESS("Rehearsed: these migrations would succeed. Nothing was changed."))
+                return
             callbacks = call.commit()
         for callback in callbacks:
             callback()
+
+    @staticmethod
+    def _add_limits(parser: CommandParser) -> None:
+        parser.add_argument(
+            "--lock-timeout",
+            type=duration_s,
+            metavar="DURATION",
+            help="How long a statement waits for a lock, such as 2s; then everything is rolled back and tried again.",
+        )
+        parser.add_argument(
+            "--lock-retries",
+            type=int,
+            default=0,
+            metavar="N",
+            help="How often it is tried again after a lock time-out. Defaults to 0.",
+        )
+        parser.add_argument(
+            "--statement-timeout", type=duration_s, metavar="DURATION", help="How long one statement may run."
+        )
+        parser.add_argument(
+            "--allow-irreversible",
+            action="store_true",
+            help="Run also what could not be rolled back, and would stay after a failure.",
+        )
+        outcome = parser.add_mutually_exclusive_group()
+        outcome.add_argument(
+            "--no-rollback", action="store_true", help="Stop at a failure as migrate does, and undo nothing."
+        )
+        outcome.add_argument(
+            "--rehearse",
+            action="store_true",
+            help="Roll everything back at the end, whatever happens; 0 says that the migrations would succeed.",
+        )
 
     @contextmanager
     def _turn(self, connection: BaseDatabaseWrapper, call: Call, *, wait_s: float) -> Iterator[None]:
@@ -123,7 +166,16 @@ class Command(migrate.Command):
             # Django sends the signal once for each app.
             if using == connection.alias and not options["fake"] and not checked and not call.was_empty:
                 checked = True
-                _refuse_irreversible(connection, plan, compensated=call.is_compensated)
+                early = committed_early(
+                    plan, holds=connection.features.can_rollback_ddl, compensated=call.is_compensated
+                )
+                if early and options.get("rehearse"):
+                    names = ", ".join(str(migration) for migration in early)
+                    raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=_REFUSED)
+                if early and not options.get("allow_irreversible"):
+                    _refuse_irreversible(connection, plan, early)
+                if early:
+                    call.expect_back(take(connection))
 
         self._call = call
         pre_migrate.connect(refuse)
@@ -145,11 +197,22 @@ class Command(migrate.Command):
         super().migration_progress_callback(action, migration, fake)
 
 
+def _options(options: dict[str, Any]) -> Options:
+    lock_timeout_s, statement_timeout_s = options["lock_timeout"], options["statement_timeout"]
+    return Options(
+        limits=Limits(
+            None if lock_timeout_s is None else round(lock_timeout_s * 1000),
+            None if statement_timeout_s is None else round(statement_timeout_s * 1000),
+        ),
+        lock_retries=options["lock_retries"],
+        other_aliases=OtherAliases(options["other_aliases"]),
+    )
+
+
 def _refuse_irreversible(
-    connection: BaseDatabaseWrapper, plan: Sequence[tuple[Migration, bool]], *, compensated: bool
+    connection: BaseDatabaseWrapper, plan: Sequence[tuple[Migration, bool]], early: Sequence[Migration]
 ) -> None:
-    early = committed_early(plan, holds=connection.features.can_rollback_ddl, compensated=compensated)
-    if not early or plan[0][1]:
+    if plan[0][1]:
         return
     # The one way to it that Django's own migrate takes.
     state = MigrationExecutor(connection)._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
