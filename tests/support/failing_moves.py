@@ -49,7 +49,6 @@ post_migrate.connect(fail)
 }
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailingMove:
     """A call of `apply_migrations` that fails.
