@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn
 from uuid import uuid4
 
 from django.apps import apps
@@ -23,42 +23,16 @@ from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import TransactionEnded, UndoFailed, is_caused_by_holding, is_lock_failure
 from smooth_migrations.fingerprint import Fingerprint
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.observer import Observer
 from smooth_migrations.protocol.values import Before, OtherAliases, Step
+from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.permanent import Permanent
 from smooth_migrations.undo.steps import Manner, Moved
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Call", "Observer", "Options"]
-
-
-class Observer(Protocol):
-    """Who is told what a call does, as it happens."""
-
-    def began(self, connection: BaseDatabaseWrapper) -> None:
-        """Note that a transaction has begun on this connection."""
-
-    def started(self, step: Step, migration: Migration) -> None:
-        """Note that a migration begins."""
-
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
-        """Note that a migration has run and is recorded."""
-
-    def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
-        """Note that the call failed: in this migration, or outside any. Its undo follows."""
-
-    def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
-        """Note that a step was taken back: by ROLLBACK, or by its reverse operations."""
-
-    def undo_failed(self, step: Step, error: BaseException) -> None:
-        """Note that a committed step could not be taken back."""
-
-    def stepping(self, error: BaseException) -> None:
-        """Note that one transaction cannot hold the migrations: each gets one of its own, reversed on failure."""
-
-    def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
-        """Note that the transaction is tried again after a lock time-out."""
+__all__ = ["Call", "Options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +302,8 @@ class Call:
         self._observer.moved(step, (time.monotonic() - self._started_s) * 1000, committed=permanent)
 
     def _may_hold(self, migration: Migration) -> bool:
-        return bool(migration.atomic) and self._connection.features.can_rollback_ddl
+        # Stepping, because one transaction could not hold them, means to run each as stock `migrate` does.
+        return can_hold(migration, self._connection) and (bool(migration.atomic) or not self._is_stepping)
 
     # --- transactions -----------------------------------------------------------------------------------------------
 

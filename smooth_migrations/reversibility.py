@@ -3,17 +3,20 @@
 Inside one transaction everything can. Only migrations that must be committed before the decision are looked at.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.operations import AlterField, DeleteModel, RemoveField, SeparateDatabaseAndState
+from django.db.migrations.operations import AlterField, DeleteModel, RemoveField, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-__all__ = ["committed_early", "database_parts", "irreversible_operations"]
+__all__ = ["can_hold", "committed_early", "database_parts", "irreversible_operations"]
 
+# Statements that SQLite runs in no transaction, or that end one.
+_OUTSIDE = re.compile(r"\b(VACUUM|ATTACH|DETACH|COMMIT|ROLLBACK)\b", re.IGNORECASE)
 _FAMILIES = {
     "integer": {
         *("AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField"),
@@ -24,18 +27,37 @@ _FAMILIES = {
 }
 
 
-def committed_early(plan: Sequence[tuple[Migration, bool]], *, holds: bool, compensated: bool) -> Sequence[Migration]:
+def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a migration can run in a transaction that stays open.
+
+    SQLite has one writer, whom a transaction of the migration's own would keep waiting just as long: there
+    `atomic = False` is held too, unless a statement runs in no transaction.
+    """
+    if not connection.features.can_rollback_ddl:
+        return False
+    return bool(migration.atomic) or (connection.vendor == "sqlite" and not _leaves_transaction(migration))
+
+
+def _leaves_transaction(migration: Migration) -> bool:
+    parts = [part for operation in migration.operations for part in database_parts(operation)]
+    texts = [str(part.sql) for part in parts if isinstance(part, RunSQL)]
+    return any(_OUTSIDE.search(text) for text in texts)
+
+
+def committed_early(
+    plan: Sequence[tuple[Migration, bool]], connection: BaseDatabaseWrapper, *, compensated: bool
+) -> Sequence[Migration]:
     """Return the migrations of a plan that become permanent before the call is over.
 
     Args:
         plan: (migration, backwards) in order.
-        holds: whether the server rolls DDL back (`features.can_rollback_ddl`).
+        connection: the target's.
         compensated: whether each migration is committed by itself.
     """
     migrations = [migration for migration, _backwards in plan]
-    if compensated or not holds:
+    if compensated:
         return migrations
-    last = max((index for index, migration in enumerate(migrations) if not migration.atomic), default=-1)
+    last = max((index for index, migration in enumerate(migrations) if not can_hold(migration, connection)), default=-1)
     return migrations[: last + 1]
 
 

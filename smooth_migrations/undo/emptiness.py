@@ -18,7 +18,6 @@ from smooth_migrations.protocol.values import Before
 __all__ = ["drop_empty_records", "look_before", "make_empty_again"]
 
 # What the product keeps for itself is neither counted nor dropped.
-_PREFIX = "smooth_"
 _OURS = "smooth\\_%"
 
 # The user's own: nothing of the system's, nothing that an extension brought.
@@ -76,6 +75,8 @@ _MYSQL_THINGS = """
     UNION ALL
     SELECT routine_type, routine_name FROM information_schema.routines
     WHERE routine_schema = DATABASE() AND routine_name NOT LIKE %(ours)s
+    UNION ALL
+    SELECT 'EVENT', event_name FROM information_schema.events WHERE event_schema = DATABASE()
 """
 
 
@@ -125,10 +126,13 @@ def make_empty_again(connection: BaseDatabaseWrapper, before: Before, ours: Coll
 
 def _with_rows(connection: BaseDatabaseWrapper, ours: Collection[str]) -> Iterator[str]:
     known = {*ours, MigrationRecorder.Migration._meta.db_table}  # noqa: SLF001 - documented, whatever its name
+    is_qualified = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
-        for table in connection.introspection.table_names(cursor):
-            if table not in known and not table.startswith(_PREFIX) and not _is_shadow(table, known):
-                cursor.execute(f"SELECT 1 FROM {connection.ops.quote_name(table)} LIMIT 1")  # noqa: S608 - quoted
+        for kind, name in _things(connection, Before()):
+            table = name.rpartition(".")[2].strip('"') if is_qualified else name
+            if kind == "TABLE" and table not in known and not _is_shadow(table, known):
+                quoted = name if is_qualified else connection.ops.quote_name(name)
+                cursor.execute(f"SELECT 1 FROM {quoted} LIMIT 1")  # noqa: S608 - quoted
                 if cursor.fetchone() is not None:
                     yield table
 

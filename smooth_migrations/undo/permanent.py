@@ -22,8 +22,6 @@ from smooth_migrations.undo.tables import take_tables
 
 __all__ = ["Permanent"]
 
-_RECORDS = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
-
 
 @dataclass(frozen=True, slots=True)
 class _Told:
@@ -216,11 +214,12 @@ class Permanent:
         """
         if self.fingerprint is None:
             return
+        records = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
         differences = [
             line
             for line in self.fingerprint.differences(take(self._connection))
             # The call began before it was taken, with the table that there was not.
-            if self.before.has_records or _RECORDS not in line
+            if self.before.has_records or records not in line
         ]
         if differences:
             raise UndoFailed("\n".join(["the schema is not as it was before:", *differences]))

@@ -15,7 +15,7 @@ from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.protocol import MigrationFinding, PendingMigration, TargetReport
-from smooth_migrations.reversibility import irreversible_operations
+from smooth_migrations.reversibility import can_hold, irreversible_operations
 from smooth_migrations.undo.emptiness import look_before
 
 __all__ = ["inspect"]
@@ -164,7 +164,7 @@ def _pending(
                 operation.state_forwards(migration.app_label, state)
         yield PendingMigration(
             migration=f"{migration.app_label}.{migration.name}",
-            atomic=bool(migration.atomic) and connection.features.can_rollback_ddl,
+            atomic=can_hold(migration, connection),
             operations=tuple(operation.describe() for operation in migration.operations),
             destructive=effect.destructive,
             unsafe=effect.unsafe,

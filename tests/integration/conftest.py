@@ -27,6 +27,13 @@ def every_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[N
         yield databases
 
 
+@pytest.fixture(params=[Vendor.POSTGRESQL, Vendor.MYSQL])
+def stepping_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabases]:
+    """Empty databases of each kind in turn on which a migration with `atomic = False` is committed by itself."""
+    with _new_databases(request, tmp_path) as databases:
+        yield databases
+
+
 @pytest.fixture
 def mariadb_databases(mariadb_server: MariadbServer, tmp_path: Path) -> Iterator[NewDatabases]:
     """Empty MariaDB databases."""

@@ -62,8 +62,8 @@ def killed_while_waiting(project: SmallProject) -> None:
         process.kill()
 
 
-def test_the_next_call_takes_back_what_a_killed_one_left(every_database: NewDatabases, tmp_path: Path) -> None:
-    database = every_database.new()
+def test_the_next_call_takes_back_what_a_killed_one_left(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    database = stepping_databases.new()
     project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
     before = dump(database.dsn, sequences=False)
     killed_while_waiting(project)
@@ -80,9 +80,9 @@ def test_the_next_call_takes_back_what_a_killed_one_left(every_database: NewData
 
 
 def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(
-    every_database: NewDatabases, tmp_path: Path
+    stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    database = every_database.new()
+    database = stepping_databases.new()
     project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
     killed_while_waiting(project)
     left = dump(database.dsn, sequences=False)

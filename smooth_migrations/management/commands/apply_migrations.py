@@ -166,9 +166,7 @@ class Command(migrate.Command):
             # Django sends the signal once for each app.
             if using == connection.alias and not options["fake"] and not checked and not call.was_empty:
                 checked = True
-                early = committed_early(
-                    plan, holds=connection.features.can_rollback_ddl, compensated=call.is_compensated
-                )
+                early = committed_early(plan, connection, compensated=call.is_compensated)
                 if early and options.get("rehearse"):
                     names = ", ".join(str(migration) for migration in early)
                     raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=_REFUSED)

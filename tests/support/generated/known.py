@@ -1,0 +1,122 @@
+"""Histories that were generated once, went wrong, and were shrunk by hand to what is the matter."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests.support.generated_histories import PLANTED, GeneratedHistory
+from tests.support.histories import Vendor
+from tests.support.small_migrations import run_python
+from tests.support.small_project import migration
+
+__all__ = ["KNOWN"]
+
+_FAIL = run_python(f"raise ValueError('{PLANTED}')")
+_THING = (
+    "migrations.CreateModel('Thing', [('id', models.BigAutoField(primary_key=True)), "
+    "('first', models.SlugField(null=True)), ('second', models.IntegerField(default=0))])"
+)
+# SQLite makes the table anew for each of these.
+_NUMBER = "migrations.AddField('thing', 'number', models.IntegerField(default=0))"
+_UNIQUE = "migrations.AddConstraint('thing', models.UniqueConstraint(fields=['first'], name='thing_first'))"
+_ROW = "migrations.RunSQL('INSERT INTO north_thing (first, second) VALUES (NULL, 7)', 'DELETE FROM north_thing')"
+_RAW = "migrations.RunSQL('CREATE INDEX raw ON north_thing (id)', 'DROP INDEX raw')"
+_RENAME = "migrations.RenameField('thing', 'first', 'third')"
+
+
+def _renamed_before(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING, _RENAME)], [(_NUMBER,)])
+
+
+def _model_renamed_meanwhile(vendor: Vendor) -> GeneratedHistory:
+    alter = "migrations.AlterField('thing', 'second', models.IntegerField(default=0, db_index=True))"
+    return _cut(vendor, [(_THING,)], [(alter, "migrations.RenameModel('thing', 'other')")])
+
+
+def _raw_index_before(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING, _RAW)], [(_NUMBER,)])
+
+
+def _raw_index_meanwhile(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING,)], [(_RAW, _UNIQUE)])
+
+
+def _squash_half_applied(vendor: Vendor) -> GeneratedHistory:
+    history = _cut(vendor, [(_THING,)], [(_NUMBER,), ("migrations.RunSQL('SELECT 1', 'SELECT 1')",)])
+    squash = migration(_THING, _NUMBER, atomic=False).replace(
+        "    operations", "    replaces = [('north', '0001'), ('north', '0002')]\n    operations"
+    )
+    return GeneratedHistory(
+        vendor=vendor,
+        applied=history.applied,
+        everything={**history.everything, "north.0001_to_0002": squash},
+        planted={**history.planted, "north.0001_to_0002": squash},
+        one_transaction=False,
+    )
+
+
+def _unique_made_plain(vendor: Vendor) -> GeneratedHistory:
+    made = _THING.replace("models.SlugField(null=True)", "models.SlugField(unique=True)")
+    return _cut(vendor, [(made,)], [("migrations.AlterField('thing', 'first', models.SlugField())",)])
+
+
+def _field_of_no_rows_removed(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING,)], [("migrations.RemoveField('thing', 'first')",)])
+
+
+def _nulls_filled(vendor: Vendor) -> GeneratedHistory:
+    filled = "migrations.AlterField('thing', 'first', models.SlugField(default='filled'))"
+    return _cut(vendor, [(_THING, _ROW)], [(filled,)])
+
+
+def _renamed_and_emptied(vendor: Vendor) -> GeneratedHistory:
+    rename = "migrations.RenameModel('thing', 'other')"
+    return _cut(vendor, [(_THING, _ROW)], [(rename,), ("migrations.RemoveField('other', 'second')",)])
+
+
+def _renamed_before_and_dropped(vendor: Vendor) -> GeneratedHistory:
+    rename = "migrations.RenameModel('thing', 'other')"
+    return _cut(vendor, [(_THING, rename)], [("migrations.DeleteModel('other')",)])
+
+
+def _field_with_raw_index_removed(vendor: Vendor) -> GeneratedHistory:
+    raw = "migrations.RunSQL('CREATE INDEX raw ON north_thing (second)', 'DROP INDEX raw')"
+    remove = ("migrations.RunSQL('DROP INDEX raw', 'CREATE INDEX raw ON north_thing (second)')",)
+    removals = {Vendor.SQLITE: remove}.get(vendor, ())
+    return _cut(vendor, [(_THING, raw)], [(*removals, "migrations.RemoveField('thing', 'second')")])
+
+
+KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
+    "a table made anew after a field was renamed": _renamed_before,
+    "a model renamed after its table was made anew": _model_renamed_meanwhile,
+    "a table made anew that had an index no model knows of": _raw_index_before,
+    "an index no model knows of that is lost before it is to be dropped": _raw_index_meanwhile,
+    "a unique field made plain": _unique_made_plain,
+    "a field removed from a table without rows": _field_of_no_rows_removed,
+    "a field made NOT NULL where a row had NULL": _nulls_filled,
+    "a model renamed, then a field with values removed from it": _renamed_and_emptied,
+    "a table without rows dropped that had another name": _renamed_before_and_dropped,
+    "a field removed with an index no model knows of": _field_with_raw_index_removed,
+    "a squash of which the first half was applied before": _squash_half_applied,
+}
+
+
+def _cut(vendor: Vendor, applied: list[tuple[str, ...]], pending: list[tuple[str, ...]]) -> GeneratedHistory:
+    sources: dict[str, str] = {}
+    planted: dict[str, str] = {}
+    for number, operations in enumerate([*applied, *pending], start=1):
+        after = [("north", f"{number - 1:04}")] if number > 1 else []
+        arguments: dict[str, Any] = {"after": after, "atomic": number <= len(applied)}
+        is_last = number == len(applied) + len(pending)
+        sources[f"north.{number:04}"] = migration(*operations, **arguments)
+        planted[f"north.{number:04}"] = (
+            migration(*operations, "migrations.RunPython(forwards, nothing)", functions=_FAIL, **arguments)
+            if is_last
+            else sources[f"north.{number:04}"]
+        )
+    return GeneratedHistory(
+        vendor=vendor,
+        applied={key: source for key, source in sources.items() if int(key[-4:]) <= len(applied)},
+        everything=sources,
+        planted=planted,
+        one_transaction=False,
+    )
