@@ -162,6 +162,7 @@ class Call:
         """
         if not self._connection.get_autocommit() and not self._connection.in_atomic_block:
             # With AUTOCOMMIT off in its settings nobody would commit what stock `migrate` does.
+            self._connection.rollback()
             self._connection.set_autocommit(True)
         self._permanent.expect(look_before(self._connection))
         attempt = 0
@@ -278,6 +279,7 @@ class Call:
                     self.fence()
             log = self._permanent.begin_outside(migration, step, self.interruption)
             self._outside.enter_context(log.watching())
+        self._transaction.identify()
         self._at_work = Moved(migration, step)
         self._started_s = time.monotonic()
         self._observer.started(step, migration)
@@ -336,7 +338,8 @@ class Call:
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
         self._observer.failed(self.at_work, duration_ms, error)
         try:
-            if isinstance(error, TransactionEnded):
+            self._transaction.rollback()
+            if isinstance(error, TransactionEnded) or self._transaction.was_committed():
                 self._keep_what_was_committed()
             self._roll_back_transaction()
             self._permanent.take_back_broken()
@@ -352,7 +355,6 @@ class Call:
         Raises:
             UndoFailed: always: nobody knows how much of the migration itself came before it.
         """
-        self._transaction.rollback()
         recorded = MigrationRecorder(self._connection).applied_migrations()
         kept = [item for item in self._open if ((item.step.app, item.step.name) in recorded) is not item.step.backwards]
         self._open = [item for item in self._open if item not in kept]

@@ -55,6 +55,7 @@ class Turn:
         if connection.in_atomic_block or _is_in_memory(connection):
             return cls(None, None)
         if not connection.get_autocommit():
+            connection.rollback()
             connection.set_autocommit(True)
         lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, on_wait=on_wait)
 

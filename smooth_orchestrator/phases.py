@@ -134,6 +134,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
             item.stage = Stage.FAILED
             item.unapplied += answer.unapplied
             item.error = answer.error
+            item.undo_error = next(iter(answer.error.causes), None)
             if run.decided:
                 return  # it is tried again, and is no failure of the run before that has been given up
             for cause in (answer.error, *answer.error.causes):

@@ -58,6 +58,7 @@ class TargetRun:
         unapplied: what was taken back.
         error: why it failed.
         before: what an undo of its steps must know of the database.
+        undo_error: why its worker could not undo what failed.
         is_lost: whether its worker was lost while it was at work.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
@@ -75,6 +76,7 @@ class TargetRun:
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
     is_lost: bool = False
+    undo_error: ErrorInfo | None = None
     before: Before = field(default_factory=Before)
     backend_pid: int | None = None
     backend_start: str | None = None

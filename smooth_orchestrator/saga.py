@@ -53,6 +53,8 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         is_unsure = item.is_lost and item.tier is Tier.COMPENSATED
         if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
             failure = await _reverse(run, fleet, item)
+        elif failure is None:
+            failure = item.undo_error
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
     if failure is not None:

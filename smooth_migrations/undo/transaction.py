@@ -21,6 +21,8 @@ _STRONG_LOCKS = """
 """
 # The same throughout a transaction, and different in the next one.
 _BEGAN_AT = "SELECT transaction_timestamp()::text"
+# A number that the transaction alone has; or one that every committed change of the schema raises.
+_IDENTITY = {"postgresql": "SELECT pg_current_xact_id()", "sqlite": "PRAGMA schema_version"}
 _TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
 
 
@@ -52,6 +54,7 @@ class HeldTransaction:
         self._existing_tables: list[int] = []
         self._strong_since_s: float | None = None
         self._began_at = ""
+        self._identity: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -75,6 +78,7 @@ class HeldTransaction:
         block.__enter__()
         self._block = block
         self._strong_since_s = None
+        self._identity = None
         if connection.vendor == "postgresql":
             self._set_local()
 
@@ -107,6 +111,25 @@ class HeldTransaction:
                 row = cursor.fetchone()
                 if row and row[0]:
                     self._strong_since_s = started_s
+
+    def identify(self) -> None:
+        """Remember what will tell afterwards whether the transaction was committed. Takes no lock; safe to repeat."""
+        if not self.is_open or self._identity is not None or self._connection.vendor not in _IDENTITY:
+            return
+        with self._connection.cursor() as cursor:
+            cursor.execute(_IDENTITY[self._connection.vendor])
+            self._identity = str((cursor.fetchone() or ("",))[0])
+
+    def was_committed(self) -> bool:
+        """Return whether a statement of a migration has committed the transaction, which is not open any more."""
+        if self._identity is None:
+            return False
+        with self._connection.cursor() as cursor:
+            if self._connection.vendor == "postgresql":
+                cursor.execute("SELECT pg_xact_status(%s::text::xid8)", [self._identity])
+                return bool(cursor.fetchone() == ("committed",))
+            cursor.execute(_IDENTITY["sqlite"])
+            return str((cursor.fetchone() or ("",))[0]) != self._identity
 
     def commit(self) -> list[Callable[[], None]]:
         """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.

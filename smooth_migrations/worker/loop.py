@@ -31,6 +31,9 @@ class _Loop:
         self._moves = Moves(self._channel.say)
 
     def run(self, hello: protocol.Hello) -> None:
+        for alias in connections:
+            # With AUTOCOMMIT off in a project's settings nobody would commit what a migration does.
+            connections[alias].settings_dict["AUTOCOMMIT"] = True
         signal.signal(signal.SIGUSR1, lambda _number, _frame: self._moves.strike())
         self._channel.say(hello)
         self._channel.start()

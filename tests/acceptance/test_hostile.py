@@ -1,0 +1,215 @@
+"""Migrations and surroundings that a deploy must not be led astray by."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.deploys import LAST, SCRIPT, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import NOTE, failing, run_python
+from tests.support.small_project import migration
+
+pytestmark = pytest.mark.timeout(120)
+
+Servers = tuple[PostgresServer, PostgresServer]
+_FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
+
+
+@pytest.fixture
+def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> Servers:
+    return pg_server, second_pg_server
+
+
+def test_a_commit_within_a_migration_is_told_and_not_called_a_rollback(servers: Servers, tmp_path: Path) -> None:
+    commits = migration(
+        "migrations.AddField('item', 'kind', models.CharField(max_length=9, default='any'))",
+        "migrations.RunSQL('COMMIT', '')",
+        after=[("demo", "0002_note")],
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": commits}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (4, "needs_operator"), outcome.stderr
+        messages = [
+            error["message"] for error in outcome.report["errors"] if "has ended the transaction" in error["message"]
+        ]
+        assert messages
+        assert set(outcome.outcomes.values()) <= {"in_doubt", "rolled_back", "unchanged"}
+
+
+def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}) as fleet:
+        # What somebody else brings up to date while the run is on its way has nothing pending when its turn comes.
+        fleet.plan(deploy='expand_contract = false\ncommit = "phase"', canary='gate = ["./bring-up-to-date"]')
+        script = tmp_path / "bring-up-to-date"
+        script.write_text(
+            f"#!/bin/sh\ncd project && exec {sys.executable} -B manage.py migrate demo 0002 --database=shard_1 -v0\n"
+        )
+        script.chmod(0o755)
+        before = fleet.dumps(sequences=False)
+        outcome = fleet.deploy()
+        assert outcome.exit_code == 1, outcome.stderr
+        after = fleet.dumps(sequences=False)
+        assert (after["primary"], after["kiosk"]) == (before["primary"], before["kiosk"])
+        assert "0002_note" in after[LAST]
+        assert "kite" in after[LAST]
+
+
+def test_a_value_of_the_environment_that_is_a_word_of_the_report_leaves_it_whole(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        plan = tmp_path / "deploy.toml"
+        text = plan.read_text().replace("env = { ", 'env = { MODE = "deploy", LEVEL = "error", ')
+        plan.write_text(text)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["deploy"]) == (0, "small"), outcome.stderr
+        assert {line["deploy"] for line in outcome.log if line["event"] != "worker.started"} == {"small"}
+
+
+def test_a_run_id_that_another_deploy_has_used_is_free_for_this_one(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        plan = tmp_path / "deploy.toml"
+        plan.write_text(plan.read_text().replace('name = "small"', 'name = "other"'))
+        assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+        fleet.execute("ALTER TABLE demo_item DROP COLUMN note; DELETE FROM django_migrations WHERE name = '0002_note'")
+        fleet.plan()
+        assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+        assert all("0002_note" in text for text in fleet.dumps().values())
+
+
+def test_a_connection_without_autocommit_is_committed(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        for database in fleet.databases.values():
+            database["AUTOCOMMIT"] = False
+        assert fleet.deploy().report["outcome"] == "committed"
+        assert all("0002_note" in text for text in fleet.dumps().values())
+
+
+def test_a_journal_that_fails_after_a_phase_was_committed_takes_that_back(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(deploy='expand_contract = false\ncommit = "phase"', canary='gate = ["./break-the-journal"]')
+        script = tmp_path / "break-the-journal"
+        script.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -c \"import sqlite3; c = sqlite3.connect('.smooth/journal.db'); "
+            "c.execute('CREATE TRIGGER no_more BEFORE INSERT ON journal "
+            "WHEN new.kind = \\'phase_started\\' BEGIN SELECT RAISE(ABORT, \\'full\\'); END'); c.commit()\"\n"
+        )
+        script.chmod(0o755)
+        before = fleet.dumps(sequences=False)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert fleet.dumps(sequences=False) == before
+
+
+def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(canary='gate = ["sh", "-c", "sleep 300 & echo started; wait"]')
+        before = fleet.dumps()
+        with fleet.running() as run:
+            run.wait_for("gate.started")
+            coordinator = psutil.Process(run.process.pid)
+            sleeping = [child for child in coordinator.children(recursive=True) if "sleep" in child.name()]
+            run.process.terminate()
+            assert run.finish().exit_code == 1
+        assert not [child for child in sleeping if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert fleet.dumps() == before
+
+
+def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
+    body = "from django.db import transaction; transaction.on_commit(lambda: 1 / 0, using=editor.connection.alias)"
+    release = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python(body)
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": release}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert outcome.named("recover.started") == []
+        assert any("ZeroDivisionError" in line["line"] for line in outcome.named("output.captured"))
+
+
+def test_one_database_under_two_spellings_is_refused(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.databases["shard_2"] = {**fleet.databases["shard_1"], "HOST": "127.1"}
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert outcome.exit_code == 3, outcome.stderr
+        assert [error["place"] for error in outcome.report["errors"]] == ["shards:shard_2"]
+        assert fleet.dumps() == before
+
+
+def test_a_value_added_to_a_type_may_be_used_by_the_next_migration(servers: Servers, tmp_path: Path) -> None:
+    sql = (
+        "[] if editor.connection.vendor == 'sqlite' else "
+        "editor.execute(\"CREATE TYPE mood AS ENUM ('fine')\") or editor.execute('CREATE TABLE moods (mood mood)')"
+    )
+    first = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python(sql)
+    )
+    adds = "editor.connection.vendor == 'sqlite' or editor.execute(\"ALTER TYPE mood ADD VALUE 'glad'\")"
+    second = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0002_note")], functions=run_python(adds)
+    )
+    uses = "editor.connection.vendor == 'sqlite' or editor.execute(\"INSERT INTO moods VALUES ('glad')\")"
+    third = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0003_adds")], functions=run_python(uses)
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": first}) as fleet:
+        assert fleet.deploy().exit_code == 0
+        (tmp_path / "project/demo/migrations/0003_adds.py").write_text(second)
+        (tmp_path / "project/demo/migrations/0004_uses.py").write_text(third)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert {line["database"] for line in outcome.named("tier.changed")} == {"primary", LAST}
+        tiers = {entry["database"]: entry["tier"] for entry in outcome.report["databases"]}
+        assert tiers == {"primary": "compensated", "kiosk": "held_open", LAST: "compensated"}
+
+
+def test_a_look_leaves_no_file_behind(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {}) as fleet:
+        fresh = tmp_path / "fresh"
+        fresh.mkdir()
+        (fresh / "project").symlink_to(tmp_path / "project")
+        (fresh / "deploy.toml").write_text((tmp_path / "deploy.toml").read_text())
+        fleet.databases["kiosk"]["NAME"] = str(fresh / "kiosk.sqlite3")
+        environment = os.environ | {fleet.variable: json.dumps(fleet.databases)}
+        for command in ("status", "check", "plan", "runs"):
+            done = subprocess.run([SCRIPT, command, "deploy.toml"], cwd=fresh, env=environment, check=False)
+            assert done.returncode == 0
+        assert sorted(path.name for path in fresh.iterdir()) == ["deploy.toml", "project"]
+
+
+def test_options_may_stand_before_the_plan(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        done = subprocess.run(
+            [SCRIPT, "--json", "deploy.toml"],
+            cwd=tmp_path,
+            env=os.environ | {fleet.variable: json.dumps(fleet.databases)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert json.loads(done.stdout)["outcome"] == "committed"
+        with closing(sqlite3.connect(fleet.kiosk)) as connection:
+            assert connection.execute("SELECT note FROM demo_item").fetchall() == [("none",)]
+
+
+def test_a_second_run_on_the_same_databases_is_kept_out(servers: Servers, tmp_path: Path) -> None:
+    release = {"demo.0002_note": NOTE}
+    with small_fleet(tmp_path, *servers, release) as fleet:
+        fleet.plan(shards='gate = ["sleep", "120"]')
+        before = fleet.dumps()
+        with fleet.running() as run:
+            run.wait_for("gate.started")
+            second = fleet.deploy()
+            assert (second.exit_code, second.report["outcome"]) == (5, "locked"), second.stderr
+            assert "another run holds the lease" in second.report["error"]["message"]
+            run.process.terminate()
+            assert run.finish().exit_code == 1
+        assert fleet.dumps() == before
