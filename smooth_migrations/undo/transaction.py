@@ -142,6 +142,7 @@ class HeldTransaction:
             self.rollback()
             raise DatabaseError("a migration left a block of its own open; the transaction was rolled back")
         block = self._take_block()
+        self._identity = None  # what we commit ourselves is no surprise
         if connection.vendor == "sqlite":
             # Once decided, a reader is waited for rather than obeyed.
             self._set_busy_timeout(60_000)
