@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -108,8 +109,16 @@ class Running:
 
     def finish(self) -> Outcome:
         """Read everything to its end."""
-        stdout, stderr = self.process.communicate()
-        return Outcome(self.process.returncode, stdout, "".join([*self._lines, stderr]))
+        assert self.process.stderr is not None
+        stdout: list[str] = []
+        # Beside each other, lest one pipe fill up; and through the same reader that has read the beginning.
+        reading = threading.Thread(
+            target=lambda: stdout.append(self.process.stdout.read() if self.process.stdout else "")
+        )
+        reading.start()
+        self._lines.append(self.process.stderr.read())
+        reading.join()
+        return Outcome(self.process.wait(), stdout[0], "".join(self._lines))
 
 
 @dataclass
