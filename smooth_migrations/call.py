@@ -20,7 +20,7 @@ from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
-from smooth_migrations.errors import TransactionEnded, UndoFailed, is_caused_by_holding, is_lock_failure
+from smooth_migrations.errors import TransactionEnded, UndoFailed, failed_twice, is_caused_by_holding, is_lock_failure
 from smooth_migrations.fingerprint import Fingerprint
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.observer import Observer
@@ -158,7 +158,7 @@ class Call:
         `move` is called again after a lock failure, up to `lock_retries` times: it must look at the database afresh.
 
         Raises:
-            BaseException: what `move` raised. An undo that failed too joins it in a BaseExceptionGroup.
+            BaseException: what `move` raised. An undo that failed too joins it in an UndoAlsoFailed.
         """
         if not self._connection.get_autocommit() and not self._connection.in_atomic_block:
             # With AUTOCOMMIT off in its settings nobody would commit what stock `migrate` does.
@@ -338,7 +338,7 @@ class Call:
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
         self._observer.failed(self.at_work, duration_ms, error)
         try:
-            self._transaction.rollback()
+            self._transaction.rollback(error)
             if isinstance(error, TransactionEnded) or self._transaction.was_committed():
                 self._keep_what_was_committed()
             self._roll_back_transaction()
@@ -373,7 +373,7 @@ class Call:
             failures.append(failure)
         self._forget_caches()
         if failures:
-            raise BaseExceptionGroup("the migration failed, and so did its undo", [error, *failures]) from None
+            raise failed_twice(error, failures) from None
         raise error
 
     def _forget_caches(self) -> None:

@@ -7,7 +7,7 @@ Nothing here parses a message: servers speak many languages. PostgreSQL errors a
 
 import sqlite3
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.db.transaction import Atomic
 
@@ -19,10 +19,13 @@ __all__ = [
     "OtherAliasRefused",
     "SmoothMigrationsError",
     "TransactionEnded",
+    "UndoAlsoFailed",
     "UndoFailed",
     "describe",
+    "failed_twice",
     "is_caused_by_holding",
     "is_lock_failure",
+    "is_rollback_by_sqlite",
     "sqlstate_of",
 ]
 
@@ -41,6 +44,16 @@ _HOLDING_SQLSTATES = frozenset(
     }
 )
 _LOCK_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# After these SQLite may end the whole transaction by a rollback of its own (SQLite manual, lang_transaction.html).
+_ROLLBACK_SQLITE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
 _LOCK_MYSQL = frozenset(
     {
         1020,  # ER_CHECKREAD: a row changed since this transaction's snapshot (MariaDB, innodb_snapshot_isolation)
@@ -85,6 +98,24 @@ class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """A committed step could not be taken back."""
 
 
+class UndoAlsoFailed(BaseExceptionGroup[BaseException]):
+    """A call failed, which is the first of these errors, and then its undo, which are the others."""
+
+
+class _UndoAlsoFailedOrdinarily(UndoAlsoFailed, ExceptionGroup[Exception]):
+    """The same where all of them are ordinary, so that `except Exception` catches it."""
+
+
+def failed_twice(cause: BaseException, failures: Sequence[BaseException]) -> UndoAlsoFailed:
+    """Return what a call raises that failed and could not be undone."""
+    errors = [cause, *failures]
+    message = "the migration failed, and so did its undo"
+    ordinary = [error for error in errors if isinstance(error, Exception)]
+    if len(ordinary) == len(errors):
+        return _UndoAlsoFailedOrdinarily(message, ordinary)
+    return UndoAlsoFailed(message, errors)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal or the coordinator ended the call.
 
@@ -111,13 +142,22 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None
 
 
+def _sqlite_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & _PRIMARY_SQLITE_CODE if isinstance(code, int) else None
+
+
+def is_rollback_by_sqlite(error: BaseException) -> bool:
+    """Return whether SQLite may have rolled the whole transaction back by itself because of this error."""
+    return any(_sqlite_code(link) in _ROLLBACK_SQLITE for link in _chain(error))
+
+
 def is_lock_failure(error: BaseException) -> bool:
     """Return whether trying the whole transaction again may help: lock time-out, deadlock, serialization failure."""
     for link in _chain(error):
         if sqlstate_of(link) in _LOCK_SQLSTATES:
             return True
-        code = getattr(link, "sqlite_errorcode", None)
-        if isinstance(code, int) and code & _PRIMARY_SQLITE_CODE in _LOCK_SQLITE:
+        if _sqlite_code(link) in _LOCK_SQLITE:
             return True
         if type(link).__module__.startswith(_MYSQL_DRIVERS) and link.args and link.args[0] in _LOCK_MYSQL:
             return True
@@ -142,11 +182,11 @@ def is_caused_by_holding(error: BaseException) -> bool:
 def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
     """Return what users and logs are told of an error.
 
-    An exception group gives its first error, with the others as its causes.
+    A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
     causes: tuple[ErrorInfo, ...] = ()
     trace = "".join(traceback.format_exception(error))
-    if isinstance(error, BaseExceptionGroup):
+    if isinstance(error, UndoAlsoFailed):
         first, *others = error.exceptions
         causes = tuple(describe(other) for other in others)
         error = first

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.errors import TransactionEnded
+from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
 
 __all__ = ["HeldTransaction", "Limits"]
 
@@ -21,8 +21,10 @@ _STRONG_LOCKS = """
 """
 # The same throughout a transaction, and different in the next one.
 _BEGAN_AT = "SELECT transaction_timestamp()::text"
-# A number that the transaction alone has; or one that every committed change of the schema raises.
-_IDENTITY = {"postgresql": "SELECT pg_current_xact_id()", "sqlite": "PRAGMA schema_version"}
+# A number that the transaction alone has.
+_NUMBER = "SELECT pg_current_xact_id()"
+# One that every change of the schema raises, and a rollback puts back (SQLite manual, pragma.html).
+_SCHEMA_VERSION = "PRAGMA schema_version"
 _TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
 
 
@@ -55,6 +57,7 @@ class HeldTransaction:
         self._strong_since_s: float | None = None
         self._began_at = ""
         self._identity: str | None = None
+        self._was_ended = False
 
     @property
     def is_open(self) -> bool:
@@ -79,8 +82,11 @@ class HeldTransaction:
         self._block = block
         self._strong_since_s = None
         self._identity = None
+        self._was_ended = False
         if connection.vendor == "postgresql":
             self._set_local()
+        elif connection.vendor == "sqlite":
+            self._identity = self._read(_SCHEMA_VERSION)
 
     def checkpoint(self, started_s: float) -> None:
         """Fire what is deferred to the commit, so that the next migration may alter the same tables.
@@ -113,23 +119,20 @@ class HeldTransaction:
                     self._strong_since_s = started_s
 
     def identify(self) -> None:
-        """Remember what will tell afterwards whether the transaction was committed. Takes no lock; safe to repeat."""
-        if not self.is_open or self._identity is not None or self._connection.vendor not in _IDENTITY:
-            return
-        with self._connection.cursor() as cursor:
-            cursor.execute(_IDENTITY[self._connection.vendor])
-            self._identity = str((cursor.fetchone() or ("",))[0])
+        """Remember what will tell afterwards whether the transaction was committed. Takes no lock; safe to repeat.
+
+        PostgreSQL gives a transaction a number only when it is asked to, or when something is written.
+        """
+        if self.is_open and self._identity is None and self._connection.vendor == "postgresql":
+            self._identity = self._read(_NUMBER)
 
     def was_committed(self) -> bool:
         """Return whether a statement of a migration has committed the transaction, which is not open any more."""
         if self._identity is None:
             return False
-        with self._connection.cursor() as cursor:
-            if self._connection.vendor == "postgresql":
-                cursor.execute("SELECT pg_xact_status(%s::text::xid8)", [self._identity])
-                return bool(cursor.fetchone() == ("committed",))
-            cursor.execute(_IDENTITY["sqlite"])
-            return str((cursor.fetchone() or ("",))[0]) != self._identity
+        if self._connection.vendor == "postgresql":
+            return self._read("SELECT pg_xact_status(%s::text::xid8)", self._identity) == "committed"
+        return self._was_ended or self._read(_SCHEMA_VERSION) != self._identity
 
     def commit(self) -> list[Callable[[], None]]:
         """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.
@@ -158,11 +161,19 @@ class HeldTransaction:
             raise DatabaseError("the transaction was lost before it could be committed")
         return callbacks
 
-    def rollback(self) -> None:
-        """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat."""
+    def rollback(self, error: BaseException | None = None) -> None:
+        """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat.
+
+        Args:
+            error: why.
+        """
         if self._block is None:
             return
         connection, block = self._connection, self._take_block()
+        if connection.vendor == "sqlite" and connection.connection is not None:
+            # Ended by a statement, whatever became of it, unless by SQLite itself.
+            in_transaction = connection.connection.in_transaction
+            self._was_ended = not (in_transaction or (error and is_rollback_by_sqlite(error)))
         cause = DatabaseError("rolled back")
         try:
             # A schema editor whose deferred SQL fails leaves its block open (BaseDatabaseSchemaEditor.__exit__), and
@@ -172,6 +183,11 @@ class HeldTransaction:
             block.__exit__(DatabaseError, cause, None)
         finally:
             self._restore()
+
+    def _read(self, sql: str, *params: object) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql, params or None)
+            return str((cursor.fetchone() or ("",))[0])
 
     def _take_block(self) -> transaction.Atomic:
         if self._block is None:

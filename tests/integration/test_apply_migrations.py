@@ -95,6 +95,42 @@ def test_a_failure_on_an_empty_database_leaves_it_empty(databases: NewDatabases,
     result = project.run("apply_migrations")
 
     assert "Rolling back to the last migration state: demo zero" in result.stdout
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "ValueError: no such kind")
+    assert not diff(before, databases.dump(database))
+
+
+@pytest.mark.parametrize("early", ["CREATE TABLE early (id integer)", "UPDATE demo_item SET name = 'jam'"])
+def test_a_failure_after_a_commit_of_the_migrations_own_is_not_called_undone(
+    databases: NewDatabases, tmp_path: Path, early: str
+) -> None:
+    database = databases.new()
+    commits = migration(
+        f"migrations.RunSQL({early!r}, '')",
+        "migrations.RunSQL('COMMIT', '')",
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0001_item")],
+        functions=run_python("raise ValueError('too late')"),
+    )
+    project = _project(tmp_path, database, **{"0002_note": commits})
+    _at_first(project, database)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert "demo.0002_note has ended the transaction itself; what it did before that may stay" in result.stderr
+
+
+def test_a_migration_that_raises_several_errors_at_once_is_undone(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    project = _project(
+        tmp_path, database, **{"0003_kind": failing("raise ExceptionGroup('two', [ValueError('a'), KeyError('b')])")}
+    )
+    _at_first(project, database)
+    before = databases.dump(database)
+
+    result = project.run("apply_migrations")
+
+    assert (result.returncode, "Unapplying demo.0002_note... OK" in result.stdout) == (1, True)
     assert not diff(before, databases.dump(database))
 
 

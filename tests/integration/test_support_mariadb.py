@@ -39,8 +39,9 @@ def filled(mariadb_database: MariadbDatabase) -> MariadbDatabase:
 def test_what_is_missing_is_named_with_the_packages_that_bring_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support, "_PLACES", "/nowhere")
     assert support.why_not() == (
-        "mariadbd and mariadb-install-db not found: install MariaDB 10.6 or newer with its client library's headers "
-        "(Debian: mariadb-server-core libmariadb-dev gcc pkg-config), then `make test`"
+        "mariadbd, mariadb-install-db, my_print_defaults not found: install MariaDB 10.6 or newer with its client "
+        "library's headers (Debian: mariadb-server-core mariadb-client-core libmariadb-dev gcc pkg-config), "
+        "then `make test`"
     )
 
 

@@ -24,6 +24,8 @@ _GUARD = Path(__file__).with_name("postgres_guard.py")
 # Debian keeps servers where only root's PATH looks.
 _PLACES = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
 _SERVER, _INSTALL = "mariadbd", "mariadb-install-db"
+# What the latter calls; Debian has it in a package of the client.
+_DEFAULTS = "my_print_defaults"
 _USER = "tests"
 _START_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30
@@ -57,11 +59,11 @@ _AS_PACKAGED: Mapping[str, str | int] = {
 
 def why_not() -> str | None:
     """Return why no server can be run here and how that is mended, or None if one can."""
-    missing = [name for name in (_SERVER, _INSTALL) if shutil.which(name, path=_PLACES) is None]
+    missing = [name for name in (_SERVER, _INSTALL, _DEFAULTS) if shutil.which(name, path=_PLACES) is None]
     if missing:
         return (
-            f"{' and '.join(missing)} not found: install MariaDB 10.6 or newer with its client library's headers "
-            "(Debian: mariadb-server-core libmariadb-dev gcc pkg-config), then `make test`"
+            f"{', '.join(missing)} not found: install MariaDB 10.6 or newer with its client library's headers "
+            "(Debian: mariadb-server-core mariadb-client-core libmariadb-dev gcc pkg-config), then `make test`"
         )
     if importlib.util.find_spec("MySQLdb") is None:
         return (

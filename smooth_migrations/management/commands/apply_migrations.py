@@ -1,7 +1,9 @@
 """`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
 
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +19,7 @@ from django.db.models.signals import pre_migrate
 from smooth_migrations.call import Call, Options
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.durations import duration_s
-from smooth_migrations.errors import Interrupted, UndoFailed
+from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
 from smooth_migrations.fingerprint import take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.lease import LeaseHeld
@@ -61,6 +63,14 @@ class Command(migrate.Command):
             help="For how long another run on this database is waited for, such as 30s; without it, it is an error.",
         )
         self._add_limits(parser)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as a program; exit with 4 where a failure could not be undone."""
+        try:
+            super().run_from_argv(argv)
+        except UndoAlsoFailed as error:
+            self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
+            sys.exit(_NEEDS_OPERATOR)
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
