@@ -184,7 +184,7 @@ class HeldTransaction:
         finally:
             self._restore()
 
-    def _read(self, sql: str, *params: object) -> str:
+    def _read(self, sql: str, *params: str) -> str:
         with self._connection.cursor() as cursor:
             cursor.execute(sql, params or None)
             return str((cursor.fetchone() or ("",))[0])
