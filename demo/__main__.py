@@ -87,7 +87,9 @@ class _Story:
         self._console.print(_table(deployed))
         for entry in deployed.report["databases"]:
             if entry["error"]:
-                self._console.out(f"  {entry['database']}: {entry['error']['message'].strip()}", highlight=False)
+                error = entry["error"]
+                self._console.out(f"  {entry['database']}: {error['message']}", highlight=False)
+                self._console.out(f"  {error.get('detail', '')}", highlight=False)
         return deployed
 
     def _chapter(self, title: str) -> None:

@@ -185,17 +185,34 @@ def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo
     A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
     causes: tuple[ErrorInfo, ...] = ()
-    trace = "".join(traceback.format_exception(error))
+    detail = _detail(error)
+    trace = _without("".join(traceback.format_exception(error)), detail)
     if isinstance(error, UndoAlsoFailed):
         first, *others = error.exceptions
         causes = tuple(describe(other) for other in others)
         error = first
     return ErrorInfo(
         type=type(error).__name__,
-        message=str(error).strip() or type(error).__name__,
+        message=_without(str(error), detail).strip() or type(error).__name__,
         sqlstate=sqlstate_of(error),
         migration=migration,
         hint=getattr(error, "hint", None),
         traceback=trace,
         causes=causes,
+        detail=detail,
     )
+
+
+def _detail(error: BaseException) -> str | None:
+    """Return what PostgreSQL adds to an error (PostgreSQL manual, 53.8), such as the key or the row in the way."""
+    for link in _chain(error):
+        detail = getattr(getattr(link, "diag", None), "message_detail", None)
+        if isinstance(detail, str):
+            return detail
+    return None
+
+
+def _without(text: str, detail: str | None) -> str:
+    # The label before it is in the server's language.
+    ends = tuple(line for line in (detail or "").splitlines() if line)
+    return "\n".join(line for line in text.split("\n") if not line.endswith(ends)) if ends else text

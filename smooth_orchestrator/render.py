@@ -112,7 +112,7 @@ def _print_error(console: "Console", error: RunError, database: str | None) -> N
         if value
     )
     console.print(printable(where or error.type), style=_BAD)
-    _print_indented(console, error.message, error.hint)
+    _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), error.hint)
 
 
 def _print_mistake(console: "Console", mistake: Mistake) -> None:

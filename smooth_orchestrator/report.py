@@ -71,6 +71,7 @@ class RunError:
         migration: `app.name` of the migration at work.
         hint: what to do about it.
         database: the target it happened on; shown where it is not said by the place in the report.
+        detail: what the server adds, such as the row that is in the way.
     """
 
     type: str
@@ -79,11 +80,12 @@ class RunError:
     migration: str | None = None
     hint: str | None = None
     database: str | None = None
+    detail: str | None = None
 
     @classmethod
     def of(cls, error: ErrorInfo, *, database: str | None = None) -> Self:
         """Return a worker's or a described error without its traceback and causes."""
-        return cls(error.type, error.message, error.sqlstate, error.migration, error.hint, database)
+        return cls(error.type, error.message, error.sqlstate, error.migration, error.hint, database, error.detail)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report's `error` object."""
@@ -94,7 +96,8 @@ class RunError:
             "migration": self.migration,
             "hint": self.hint,
         }
-        return shown | ({"database": self.database} if self.database else {})
+        where = {"database": self.database, "detail": self.detail}
+        return shown | {key: value for key, value in where.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

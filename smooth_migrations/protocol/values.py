@@ -32,6 +32,7 @@ class ErrorInfo:
         sqlstate: the server's SQLSTATE, where there is one.
         migration: `app.name` of the migration at work, where there was one.
         hint: what to do about it.
+        detail: what the server adds, which may quote a row: for the report alone, never for the log.
         traceback: for the log alone.
         causes: further errors that came with it, such as a failing rollback.
     """
@@ -43,6 +44,7 @@ class ErrorInfo:
     hint: str | None = None
     traceback: str | None = None
     causes: tuple["ErrorInfo", ...] = ()
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

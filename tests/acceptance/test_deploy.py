@@ -59,7 +59,10 @@ def test_a_release_that_fails_in_the_last_database_changes_none(shop: Fleet, tmp
     error = outcome.report["error"]
     assert (error["database"], error["sqlstate"]) == (LAST, "23505")
     assert error["migration"] == "orders.0006_one_customer_per_email"
+    assert error["detail"] == "Key (email)=(ada@example.com) is duplicated."
     assert [line["migration"] for line in outcome.named("migration.failed")] == ["0006_one_customer_per_email"]
+    # A log goes to places where a customer's row has no business.
+    assert "ada@example.com" not in outcome.stderr
     shop.wait_until_alone()
     assert shop.dumps() == before
 

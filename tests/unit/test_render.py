@@ -10,7 +10,7 @@ from smooth_orchestrator.render import print_report, print_runs
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
 
 STARTED = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ERROR = RunError("IntegrityError", "a row is in the way\nDETAIL: (5)", "23505", "orders.0007_total", "remove it")
+ERROR = RunError("IntegrityError", "a row is in the way", "23505", "orders.0007_total", "remove it", detail="(5)")
 
 
 class Terminal(StringIO):
@@ -66,7 +66,7 @@ def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
     assert lines == [
         "database shard, migration orders.0007_total, SQLSTATE 23505",
         "  a row is in the way",
-        "  DETAIL: (5)",
+        "  (5)",
         "  hint: remove it",
         "",
         "Rolled back: every database is as it was before.",
