@@ -92,6 +92,8 @@ class Heartbeat:
         connection = self._lease.connection.copy()
         if connection.vendor == "postgresql":
             options = connection.settings_dict["OPTIONS"]
+            # The project's pool may have no other session than the one that migrates.
+            options.pop("pool", None)
             # A beat that a lost network swallows must not swallow the following ones.
             options.setdefault("connect_timeout", int(self._every_s) + 1)
             options.setdefault("tcp_user_timeout", int(self._every_s * 1000) + 1000)

@@ -59,9 +59,12 @@ _POSTGRESQL_THINGS = """
         SELECT 5, 'SCHEMA', quote_ident(nspname) FROM spaces WHERE NOT nspname = ANY(%(schemas)s)
     ) AS things ORDER BY rank, name
 """
+# With the schemas that others cannot be at home in: those on the search path, and what extensions brought.
 _POSTGRESQL_FRAME = """
     SELECT array(SELECT extname::text FROM pg_extension),
-           array(SELECT nspname::text FROM pg_namespace)
+           array(SELECT nspname::text FROM pg_namespace),
+           array(SELECT nspname::text FROM pg_namespace n WHERE nspname = ANY(current_schemas(false)) OR EXISTS (
+               SELECT 1 FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e'))
 """
 # Virtual tables first: they own others, which cannot be dropped by themselves.
 _SQLITE_THINGS = r"""
@@ -86,17 +89,19 @@ _THINGS = {"postgresql": _POSTGRESQL_THINGS, "sqlite": _SQLITE_THINGS, "mysql": 
 def look_before(connection: BaseDatabaseWrapper) -> Before:
     """Describe a database as an undo must know it. Only reads.
 
-    Without a table, view, routine or type of its user's it is empty; a database of another vendor never is.
+    Without a table, view, routine or type of its user's it is empty, unless it has a schema off the search path, into
+    which somebody else may put something meanwhile; a database of another vendor never is.
     """
     before = Before(has_records=MigrationRecorder(connection).has_table())
     if before.has_records or connection.vendor not in _THINGS:
         return before
+    own: Sequence[str] = ()
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(_POSTGRESQL_FRAME)
-            extensions, schemas = cursor.fetchone() or ((), ())
+            extensions, schemas, own = cursor.fetchone() or ((), (), ())
         before = replace(before, extensions=tuple(extensions), schemas=tuple(schemas))
-    return replace(before, is_empty=not _things(connection, before))
+    return replace(before, is_empty=not _things(connection, replace(before, schemas=tuple(own))))
 
 
 def make_empty_again(connection: BaseDatabaseWrapper, before: Before, ours: Collection[str]) -> None:
@@ -128,9 +133,14 @@ def _with_rows(connection: BaseDatabaseWrapper, ours: Collection[str]) -> Iterat
     known = {*ours, MigrationRecorder.Migration._meta.db_table}  # noqa: SLF001 - documented, whatever its name
     is_qualified = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
+        own = [""]
+        if is_qualified:
+            cursor.execute("SELECT array(SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS name)")
+            (own,) = cursor.fetchone() or ([],)
         for kind, name in _things(connection, Before()):
-            table = name.rpartition(".")[2].strip('"') if is_qualified else name
-            if kind == "TABLE" and table not in known and not _is_shadow(table, known):
+            schema, _, quoted_table = name.rpartition(".") if is_qualified else ("", "", name)
+            table = quoted_table.strip('"') if is_qualified else name
+            if kind == "TABLE" and not (schema in own and (table in known or _is_shadow(table, known))):
                 quoted = name if is_qualified else connection.ops.quote_name(name)
                 cursor.execute(f"SELECT 1 FROM {quoted} LIMIT 1")  # noqa: S608 - quoted
                 if cursor.fetchone() is not None:

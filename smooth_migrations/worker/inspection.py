@@ -11,6 +11,7 @@ from django.db.migrations import Migration
 from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django.db.migrations.executor import MigrationExecutor
 
+from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
@@ -100,6 +101,8 @@ def _server_findings(connection: BaseDatabaseWrapper) -> Iterator[MigrationFindi
         connection.check_database_version_supported()
     except NotSupportedError as error:
         yield MigrationFinding("unsupported_version", _first_line(error))
+    if reason := why_not_undone(connection):
+        yield MigrationFinding("unsupported_backend", reason)
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(

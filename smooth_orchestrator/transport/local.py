@@ -242,6 +242,8 @@ class LocalWorker:
     async def stop(self, timeout_s: float) -> None:
         """Have the worker end, by force if need be, and take in what it still prints."""
         self._stopping = True
+        if not self._greeted.is_set():
+            self.kill()  # it is importing the project's settings, and hears nobody; it holds nothing yet
         await self.tell(Stop(id=self.next_id()))
         with suppress(*_GONE):
             await self._stream.send_eof()

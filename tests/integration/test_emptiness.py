@@ -77,8 +77,9 @@ def run(database: object, *further: object) -> bool:
 def test_everything_that_postgresql_can_hold_is_dropped_but_what_it_came_with(pg_database: PostgresDatabase) -> None:
     execute(pg_database, "CREATE EXTENSION citext; CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO PUBLIC")
     before = dump(pg_database.dsn)
+    both = {**pg_database.django, "OPTIONS": {"options": "-c search_path=public,kept"}}
 
-    assert run(pg_database.django, _EVERYTHING_IN_POSTGRESQL, [])
+    assert run(both, _EVERYTHING_IN_POSTGRESQL, [])
 
     assert not diff(before, dump(pg_database.dsn))
 
@@ -107,7 +108,11 @@ def test_a_database_that_holds_something_is_not_empty(databases: NewDatabases, t
     assert not run(database.django)
 
 
-@pytest.mark.parametrize("thing", ["CREATE TYPE mood AS ENUM ('fine')", "CREATE SCHEMA s; CREATE TABLE s.t (id int)"])
+@pytest.mark.parametrize(
+    "thing",
+    ["CREATE TYPE mood AS ENUM ('fine')", "CREATE SCHEMA s; CREATE TABLE s.t (id int)", "CREATE SCHEMA s"],
+    ids=["type", "table elsewhere", "schema off the search path"],
+)
 def test_types_and_other_schemas_count(pg_database: PostgresDatabase, thing: str) -> None:
     execute(pg_database, thing)
     assert not run(pg_database.django)
@@ -125,3 +130,12 @@ def test_nothing_is_dropped_when_somebody_else_s_rows_are_there(databases: NewDa
 
     assert "holds rows in tables that no migration makes: billing" in done.stderr
     assert all(table in dump(database.dsn) for table in ("ours", "billing"))
+
+
+def test_rows_in_a_schema_that_somebody_else_made_meanwhile_are_not_ours(pg_database: PostgresDatabase) -> None:
+    theirs = ["CREATE SCHEMA theirs", "CREATE TABLE theirs.ours AS SELECT 1 AS id"]
+
+    done = started(pg_database.django, ["CREATE TABLE ours (id integer)", *theirs], ["ours"])
+
+    assert "holds rows in tables that no migration makes: ours" in done.stderr
+    assert "theirs.ours" in dump(pg_database.dsn)

@@ -50,6 +50,19 @@ def test_the_heartbeat_puts_the_expiry_off_and_leaves_no_session(every_database:
         until(lambda: database.server.sessions(database.name) == 2)
 
 
+def test_the_heartbeat_needs_no_session_of_a_pool_that_has_none_left(pg_database: PostgresDatabase) -> None:
+    pool = {"min_size": 1, "max_size": 1, "timeout": 0.1}
+    with connected({**pg_database.django, "OPTIONS": {"pool": pool}}) as connection:
+        try:
+            lease = acquire(connection, ELSEWHERE)
+            expire(pg_database, Vendor.POSTGRESQL)
+            with Heartbeat(lease, fail, every_s=0.01):
+                until(lambda: is_alive(pg_database))
+        finally:
+            connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's has it
+
+
 @SERVERS
 def test_the_heartbeat_tells_once_that_somebody_else_has_the_lease(every_database: NewDatabases) -> None:
     with two(every_database) as (database, one, other):

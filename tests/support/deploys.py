@@ -26,7 +26,18 @@ from tests.support.processes import kill_family
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
-__all__ = ["LAST", "SCRIPT", "Fleet", "Outcome", "Running", "copy_of", "fleet_on", "small_fleet", "still_running"]
+__all__ = [
+    "LAST",
+    "SCRIPT",
+    "Fleet",
+    "Outcome",
+    "Running",
+    "copy_of",
+    "fleet_on",
+    "running_in",
+    "small_fleet",
+    "still_running",
+]
 
 SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
 LAST = "shards:shard_1"
@@ -121,6 +132,25 @@ class Running:
         return Outcome(self.process.wait(), stdout[0], "".join(self._lines))
 
 
+@contextmanager
+def running_in(directory: Path, environment: Mapping[str, str], *options: str) -> Iterator[Running]:
+    """Start a deploy of the plan in a directory; what is left of it ends with the block."""
+    process = subprocess.Popen(
+        [SCRIPT, "deploy", "deploy.toml", "--json", "--log-format", "json", *options],
+        cwd=directory,
+        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Running(process)
+        finally:
+            kill_family(process.pid)
+
+
 @dataclass
 class Fleet:
     """Databases `primary` and `kiosk` in the first phase, and `shards:shard_1` on another server in the second.
@@ -183,20 +213,8 @@ databases = ["shards:*"]
     @contextmanager
     def running(self, *options: str) -> Iterator[Running]:
         """Start a deploy; what is left of it ends with the block."""
-        process = subprocess.Popen(
-            [SCRIPT, "deploy", "deploy.toml", "--json", "--log-format", "json", *options],
-            cwd=self.directory,
-            env=os.environ | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            try:
-                yield Running(process)
-            finally:
-                kill_family(process.pid)
+        with running_in(self.directory, {self.variable: json.dumps(self.databases)}, *options) as run:
+            yield run
 
     def deploy(self, *options: str) -> Outcome:
         """Run a deploy to its end."""

@@ -31,6 +31,7 @@ INSTALLED_APPS = {apps!r}
 DATABASES = json.loads(os.environ["SMALL_DATABASES"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+{settings}
 """
 _MIGRATION = """\
 import os
@@ -85,6 +86,7 @@ class SmallProject:
         databases: its `settings.DATABASES`.
         migrations: sources by `app.name`; each app named there is installed.
         installed: further apps.
+        settings: further lines of its settings module.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class SmallProject:
         migrations: Mapping[str, str],
         *,
         installed: Sequence[str] = (),
+        settings: str = "",
     ) -> None:
         self._directory = directory
         self._databases = databases
         labels = dict.fromkeys(key.partition(".")[0] for key in migrations)
         self.write("manage.py", _MANAGE)
-        self.write("small_settings.py", _SETTINGS.format(apps=[*installed, "smooth_migrations", *labels]))
+        apps = [*installed, "smooth_migrations", *labels]
+        self.write("small_settings.py", _SETTINGS.format(apps=apps, settings=settings))
         for label in labels:
             self.write(f"{label}/__init__.py", "")
             # An app without models hears no pre_migrate and no post_migrate.

@@ -16,6 +16,7 @@ from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import pre_migrate
 
+from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call, Options
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.durations import duration_s
@@ -83,6 +84,9 @@ class Command(migrate.Command):
             super().handle(*args, **options)
             return
         connection = connections[options["database"]]
+        reason = why_not_undone(connection)
+        if reason and not options["no_rollback"]:
+            raise CommandError(f"Refused: {reason}; nothing was run", returncode=_REFUSED)
         report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
         call = Call(connection, _options(options), report)
         with _signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
