@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoAlsoFailed, UndoFailed, describe
 from smooth_migrations.protocol.values import ErrorInfo, Step
 
-__all__ = ["LOCKED", "NEEDS_OPERATOR", "REFUSED", "exit_code_of", "reporting", "stdout_spared"]
+__all__ = ["LOCKED", "NEEDS_OPERATOR", "REFUSED", "exit_code_of", "printed_only", "reporting", "stdout_spared"]
 
 REFUSED: Final = 3
 NEEDS_OPERATOR: Final = 4
@@ -125,6 +126,15 @@ def reporting(
             "duration_ms": round((time.monotonic() - started_s) * 1000, 1),
         }
         write(json.dumps({**body, **times}, ensure_ascii=False))
+
+
+@contextmanager
+def printed_only(stderr: OutputWrapper) -> Iterator[None]:
+    """Print an error's traceback, and go on."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - printed
+        stderr.write(traceback.format_exc(), lambda text: text)
 
 
 def _report(

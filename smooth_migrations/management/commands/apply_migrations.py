@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -21,7 +21,7 @@ from smooth_migrations.errors import Interrupted, Irreversible, UndoAlsoFailed, 
 from smooth_migrations.fingerprint import take
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
-from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, reporting, stdout_spared
+from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, printed_only, reporting, stdout_spared
 from smooth_migrations.reversibility import committed_early, irreversible_operations
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
@@ -71,9 +71,10 @@ class Command(migrate.Command):
                 stack.enter_context(
                     reporting(call, connection, write, undone=console.taken_back, is_rehearsal=is_rehearsal)
                 )
-            callbacks = self._apply(call, console, *args, **options)
-            for callback in callbacks:
-                callback()
+            for callback in self._apply(call, console, *args, **options):
+                # What is committed stays so, and that is what the report tells.
+                with printed_only(self.stderr) if write is not None else nullcontext():
+                    callback()
 
     def _apply(self, call: Call, console: ConsoleReport, *args: object, **options: Any) -> list[Callable[[], None]]:  # noqa: ANN401 - as handle's
         """Run the call, and return what the migrations want to be run after its commit."""
