@@ -1,5 +1,7 @@
 """Move one Django database forwards and, exactly, back."""
 
-__all__ = ["__version__"]
+from smooth_migrations.hooks import on_rollback
+
+__all__ = ["__version__", "on_rollback"]
 
 __version__ = "0.3.0"

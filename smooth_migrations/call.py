@@ -9,57 +9,37 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import NoReturn
-from uuid import uuid4
 
-from django.apps import apps
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
-from smooth_migrations.errors import TransactionEnded, UndoFailed, failed_twice, is_caused_by_holding, is_lock_failure
+from smooth_migrations.errors import (
+    TransactionEnded,
+    UndoFailed,
+    failed_twice,
+    is_caused_by_holding,
+    is_lock_failure,
+    joined,
+)
 from smooth_migrations.fingerprint import Fingerprint
+from smooth_migrations.hooks import Hooks
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.observer import Observer
-from smooth_migrations.protocol.values import Before, OtherAliases, Step
+from smooth_migrations.options import Options
+from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.permanent import Permanent
 from smooth_migrations.undo.steps import Manner, Moved
-from smooth_migrations.undo.transaction import HeldTransaction, Limits
+from smooth_migrations.undo.transaction import HeldTransaction
 
-__all__ = ["Call", "Options"]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a call behaves.
-
-    Args:
-        limits: time-outs of each statement.
-        lock_retries: how often the open transaction is tried again after a lock failure.
-        compensated: commit after each migration, and reverse committed ones on failure.
-        may_step: do so too when it turns out that one transaction cannot hold the migrations.
-        bind_default: make the alias `default` the target's connection meanwhile.
-        other_aliases: what happens to a query that reaches another alias.
-        application_name: of our session, in `pg_stat_activity`.
-        call_id: what the call is called in the database's journal.
-        pause: waits between attempts; injected for tests.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    lock_retries: int = 0
-    compensated: bool = False
-    may_step: bool = True
-    bind_default: bool = False
-    other_aliases: OtherAliases = OtherAliases.ALLOW
-    application_name: str | None = None
-    call_id: str = field(default_factory=lambda: uuid4().hex)
-    pause: Callable[[float], None] = time.sleep
+__all__ = ["Call"]
 
 
 class Call:
@@ -71,13 +51,14 @@ class Call:
         observer: who is told.
 
     Attributes:
+        options: how.
         interruption: ends the call from outside.
         fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
         self._connection = connection
-        self._options = options
+        self.options = options
         self._observer = observer
         self.interruption = Interruption(connection)
         self.fence: Callable[[], None] | None = None
@@ -88,8 +69,9 @@ class Call:
             connection,
             mode=options.other_aliases,
             bind_default=options.bind_default,
-            at_work=lambda: str(self._at_work.step) if self._at_work else None,
+            at_work=self._name_at_work,
         )
+        self._hooks = Hooks(self._name_at_work)
         self._permanent = Permanent(
             connection,
             options.call_id,
@@ -115,24 +97,25 @@ class Call:
         return self._permanent.steps
 
     @property
+    def tier(self) -> str:
+        """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
+        holds = self._connection.features.can_rollback_ddl and not self._is_stepping and not self._permanent.is_early
+        return "held_open" if holds else "compensated"
+
+    @property
     def is_compensated(self) -> bool:
         """Whether each migration is committed by itself."""
         return self._is_stepping
 
     @property
-    def application_name(self) -> str | None:
-        """The name of the call's sessions."""
-        return self._options.application_name
+    def adopted(self) -> tuple[Moved, ...]:
+        """What is permanent, with the migrations themselves: before the call runs, what an earlier one has left."""
+        return tuple(self._permanent.moved)
 
     @property
     def before(self) -> Before:
         """What the database was like before the call."""
         return self._permanent.before
-
-    @property
-    def was_empty(self) -> bool:
-        """Whether the database held nothing before, so that dropping everything undoes whatever the call commits."""
-        return self._permanent.before.is_empty
 
     def expect_back(self, fingerprint: Fingerprint) -> None:
         """Compare the database with what it was, once what is committed has been taken back.
@@ -140,7 +123,7 @@ class Call:
         Args:
             fingerprint: taken before anything was committed.
         """
-        self._permanent.fingerprint = self._permanent.fingerprint or fingerprint
+        self._permanent.expect_back(fingerprint)
 
     @property
     def at_work(self) -> Step | None:
@@ -169,28 +152,37 @@ class Call:
         while True:
             try:
                 self.interruption.arm()
-                with self._aliases.guarded(), self._connection.execute_wrapper(self.interruption):
+                with (
+                    self._hooks.listening(),
+                    self._aliases.guarded(),
+                    self._connection.execute_wrapper(self.interruption),
+                ):
                     self._begin()
                     move()
                     self._transaction.checkpoint(time.monotonic())
                 self.interruption.check()
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
                 self.interruption.stand_down()
-                failed = self._take_back_open(error)
-                if not failed and self._may_step(error):
+                failures = self._take_back_open(error)
+                steps_now = self._may_step(error)
+                attempt += not steps_now
+                again = steps_now or (is_lock_failure(error) and attempt <= self.options.lock_retries)
+                if again and not failures:
+                    # What is tried again registers its undo again.
+                    failures = self._call_hooks()
+                if failures or not again:
+                    self._fail(error, failures)
+                if steps_now:
                     self._is_stepping = True
                     self._observer.stepping(error)
                     continue
-                attempt += 1
-                if failed or not is_lock_failure(error) or attempt > self._options.lock_retries:
-                    self._fail(error, failed)
                 try:
                     self.interruption.arm()
                     with self.interruption.window():
                         self._pause(attempt, error)
                 except BaseException as interruption:  # noqa: BLE001 - raised again by _fail
                     # No transaction is open between two attempts, but steps may have been committed before.
-                    self._fail(interruption, None)
+                    self._fail(interruption, [])
             else:
                 self.interruption.stand_down()
                 return
@@ -204,24 +196,27 @@ class Call:
         """
         self._permanent.adopt(moved, before=before)
 
-    def recall(self, unfinished: UnfinishedCall) -> None:
+    def recall(self, unfinished: UnfinishedCall, *, goes_on: bool = False) -> None:
         """Take responsibility for what a killed call has left, so that `rollback` takes it back.
 
         Args:
             unfinished: as the database's journal tells.
+            goes_on: whether this call runs from there: what was broken off is taken back at once, the rest stays.
 
         Raises:
-            UndoFailed: the file of a migration that it ran is missing.
+            UndoFailed: the file of a migration that it ran is missing, or what was broken off cannot be taken back.
         """
         self._permanent.recall(unfinished, self.interruption)
+        if goes_on:
+            self._permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
-        return self._options.may_step and not self._is_stepping and is_caused_by_holding(error)
+        return self.options.may_step and not self._is_stepping and is_caused_by_holding(error)
 
     def _pause(self, attempt: int, error: BaseException) -> None:
         delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
         self._observer.retrying(attempt, delay_s, error)
-        self._options.pause(delay_s)
+        self.options.pause(delay_s)
 
     def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
         """Take note of what Django's executor does; called from the command's progress callback."""
@@ -246,6 +241,7 @@ class Call:
         self._permanent.end()
         held, callbacks = [*self._open], self._commit()
         self._permanent.moved += held
+        self._hooks.forget()
         return callbacks
 
     def _commit(self) -> list[Callable[[], None]]:
@@ -260,12 +256,19 @@ class Call:
         """Take back all that the call did, held or committed, and return the steps, newest first.
 
         Raises:
-            UndoFailed: a committed step could not be taken back; `committed` names what remains.
+            UndoFailed: a committed step could not be taken back, and `committed` names what remains; or something
+                failed that was registered with `on_rollback`.
         """
-        undone = self._roll_back_transaction()
-        self._permanent.take_back_broken()
-        undone += self._permanent.take_back()
-        self._forget_caches()
+        undone, failures = self._roll_back_transaction(), list[BaseException]()
+        try:
+            self._permanent.take_back_broken()
+            undone += self._permanent.take_back()
+        except Exception as failure:  # noqa: BLE001 - raised below
+            failures.append(failure)
+        forget_content_types()
+        failures += self._call_hooks()
+        if failures:
+            raise joined(failures)
         return tuple(item.step for item in undone)
 
     # --- a migration begins and ends --------------------------------------------------------------------------------
@@ -332,7 +335,7 @@ class Call:
 
     # --- undo -------------------------------------------------------------------------------------------------------
 
-    def _take_back_open(self, error: BaseException) -> BaseException | None:
+    def _take_back_open(self, error: BaseException) -> list[BaseException]:
         """Undo the open transaction and the broken migration; return what went wrong with that, if anything."""
         self._outside.close()
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
@@ -346,8 +349,8 @@ class Call:
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:
                 self._observer.undo_failed(self._at_work.step, failure)
-            return failure
-        return None
+            return [failure]
+        return []
 
     def _keep_what_was_committed(self) -> NoReturn:
         """Find out what a COMMIT within a migration has made permanent, to be reversed.
@@ -365,20 +368,26 @@ class Call:
             hint="set atomic = False on a migration that commits",
         )
 
-    def _fail(self, error: BaseException, failed: BaseException | None) -> None:
-        failures = [failed] if failed else []
+    def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
+        is_broken = bool(failures)
         try:
             self._permanent.take_back()
         except UndoFailed as failure:
             failures.append(failure)
-        self._forget_caches()
+        forget_content_types()
+        failures += self._call_hooks(is_broken=is_broken)
         if failures:
             raise failed_twice(error, failures) from None
         raise error
 
-    def _forget_caches(self) -> None:
-        # Content types that were made inside the transaction do not exist any more.
-        if apps.is_installed("django.contrib.contenttypes"):
-            from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415 - a model of an optional app
+    def _call_hooks(self, *, is_broken: bool = False) -> list[BaseException]:
+        """Call what was registered for the migrations that are not in the database any more; return what that raised.
 
-            ContentType.objects.clear_cache()
+        Args:
+            is_broken: whether the migration at work could not be taken back.
+        """
+        kept = {str(step) for step in self.committed}
+        return self._hooks.call(kept=kept | {str(self.at_work)} if is_broken else kept)
+
+    def _name_at_work(self) -> str | None:
+        return str(self._at_work.step) if self._at_work else None

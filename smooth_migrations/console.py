@@ -6,6 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.journal import UnfinishedCall
 
 __all__ = ["ConsoleReport"]
 
@@ -17,12 +18,16 @@ class ConsoleReport:
         stdout: the command's output.
         style: the command's colours.
         verbosity: 0 prints nothing.
+
+    Attributes:
+        taken_back: the steps that were undone, in that order.
     """
 
     def __init__(self, stdout: OutputWrapper, style: Style, *, verbosity: int) -> None:
         self._stdout = stdout
         self._style = style
         self._verbosity = verbosity
+        self.taken_back: list[Step] = []
         self._before: dict[str, str] = {}
         self._failed = False
         self._heading_due = False
@@ -54,6 +59,7 @@ class ConsoleReport:
     def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
         """Print one line a step."""
         del duration_ms, by_rollback
+        self.taken_back.append(step)
         if self._heading_due:
             self._heading_due = False
             states = ", ".join(f"{app} {before}" for app, before in self._before.items())
@@ -76,6 +82,29 @@ class ConsoleReport:
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         """Print that the whole transaction is tried again."""
         self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)
+
+    def unfinished(self, call: UnfinishedCall, *, goes_on: bool, wanted: bool) -> None:
+        """Print what happens to what a killed call has left.
+
+        Args:
+            call: the killed one.
+            goes_on: whether the new call goes on with it, rather than take it back.
+            wanted: whether that was asked for.
+        """
+        head = f"An earlier call ({call.call_id}) was killed here."
+        if goes_on:
+            self._stdout.write(f"{head} Going on after {call.steps[-1] if call.steps else 'its beginning'}.")
+            if call.broken:
+                self._stdout.write(f"{call.broken} was broken off: what it did is taken back, and it runs again.")
+        elif not wanted:
+            self._stdout.write(f"{head} Taking back what it left:")
+        elif call.is_being_undone:
+            self._stdout.write(f"{head} It was being undone, which comes first. Then all of it runs again:")
+        else:
+            self._stdout.write(
+                f"{head} The database was empty before, and {call.broken} was broken off: all of it is dropped, and "
+                "runs again."
+            )
 
     def detail(self) -> None:
         """Announce the traceback, which the interpreter prints."""

@@ -26,6 +26,7 @@ __all__ = [
     "is_caused_by_holding",
     "is_lock_failure",
     "is_rollback_by_sqlite",
+    "joined",
     "sqlstate_of",
 ]
 
@@ -114,6 +115,16 @@ def failed_twice(cause: BaseException, failures: Sequence[BaseException]) -> Und
     if len(ordinary) == len(errors):
         return _UndoAlsoFailedOrdinarily(message, ordinary)
     return UndoAlsoFailed(message, errors)
+
+
+def joined(failures: Sequence[BaseException]) -> UndoFailed:
+    """Return what an undo raises that failed, and by itself: one error for all of them."""
+    first = failures[0]
+    if len(failures) == 1 and isinstance(first, UndoFailed):
+        return first
+    error = UndoFailed("; ".join(f"{type(failure).__name__}: {failure}" for failure in failures))
+    error.__cause__ = first if len(failures) == 1 else BaseExceptionGroup("the undo failed", failures)
+    return error
 
 
 class Interrupted(KeyboardInterrupt):

@@ -46,7 +46,8 @@ class Turn:
             owner: the run's name, for those who are kept out.
             wait_s: how long another's turn is waited for.
             on_wait: told once whom we wait for.
-            on_unfinished: told of what was left; returns the call that takes it back. Without it, it stays.
+            on_unfinished: told of what was left; returns the call that takes it back, or `call` itself to go on with
+                it. Without it, it stays.
 
         Raises:
             LeaseHeld: it is another's turn.
@@ -62,15 +63,16 @@ class Turn:
         def lost(loss: LeaseLost) -> None:
             call.interruption.ask(str(loss))
 
-        heartbeat = Heartbeat(lease, lost, application_name=call.application_name)
+        heartbeat = Heartbeat(lease, lost, application_name=call.options.application_name)
         heartbeat.start()
         turn = cls(lease, heartbeat)
         try:
             unfinished = unfinished_call(connection) if on_unfinished else None
             if unfinished is not None and on_unfinished is not None:
                 earlier = on_unfinished(unfinished)
-                earlier.recall(unfinished)
-                earlier.rollback()
+                earlier.recall(unfinished, goes_on=earlier is call)
+                if earlier is not call:
+                    earlier.rollback()
         except BaseException:
             turn.end()
             raise

@@ -35,6 +35,7 @@ class EntryState(StrEnum):
 
     BEGUN = "begun"
     DONE = "done"
+    UNDOING = "undoing"  # of a call alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class UnfinishedCall:
         details: what the undo of each needs.
         broken: the migration that was at work outside a transaction, if there was one.
         entries: its operations, in the order in which they began.
+        is_being_undone: whether it was killed while it was taken back.
     """
 
     call_id: str
@@ -71,6 +73,16 @@ class UnfinishedCall:
     details: Mapping[Step, dict[str, Any]]
     broken: Step | None
     entries: tuple[Entry, ...]
+    is_being_undone: bool = False
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another call may go on where this one stopped, once its broken migration is taken back.
+
+        Of a step that was being reversed nobody knows how much is left. In a database that was empty no operations are
+        written down, so what a broken migration did there can only be dropped with everything else.
+        """
+        return not self.is_being_undone and not (self.before.is_empty and self.broken)
 
 
 class CallJournal:
@@ -105,17 +117,22 @@ class CallJournal:
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
         self._is_begun = True
-        self._has_steps = True
+        self._has_steps = not unfinished.before.is_empty
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
+        if state is EntryState.DONE and not self._has_steps:
+            return
         self._insert(
             step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake, detail=detail
         )
 
     def finish_step(self, step: Step) -> None:
         """Write down that a migration that was begun is permanent; its operations need no rows any more."""
+        if not self._has_steps:
+            self.forget_step(step)
+            return
         self._execute(
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
             [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],
@@ -149,6 +166,13 @@ class CallJournal:
             "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s", [self._call_id, step.app, step.name]
         )
 
+    def note_undo(self) -> None:
+        """Write down that the call is being taken back: from here on nobody can go on with it."""
+        self._execute(
+            "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s",
+            [EntryState.UNDOING, self._call_id, _CALL],
+        )
+
     def end(self) -> None:
         """Strike out the call: it has succeeded, or was taken back as a whole."""
         self._execute("DELETE FROM {table} WHERE call_id = %s", [self._call_id])
@@ -168,7 +192,7 @@ class CallJournal:
         fake: bool = False,
         detail: dict[str, Any] | None = None,
     ) -> None:
-        if operation != _CALL and not self._has_steps:
+        if operation >= 0 and not self._has_steps:
             return
         self._execute(
             "INSERT INTO {table} (call_id, app, name, operation, backwards, fake, state, detail) "
@@ -208,6 +232,7 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
         details={_step(row): json.loads(row[7]) for row in mine if row[3] == _MIGRATION},
         broken=broken,
         entries=tuple(_entries(mine, broken)),
+        is_being_undone=calls[0][6] == EntryState.UNDOING,
     )
 
 

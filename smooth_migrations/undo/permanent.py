@@ -59,6 +59,7 @@ class Permanent:
         self._broken: OperationLog | None = None
         self._tables: Mapping[str, str] | None = None
         self._is_begun = False
+        self._is_resumed = False
         self.before = Before()
         self.moved: list[Moved] = []
         self.fingerprint: Fingerprint | None = None
@@ -69,6 +70,11 @@ class Permanent:
         return tuple(item.step for item in self.moved)
 
     @property
+    def is_early(self) -> bool:
+        """Whether anything has become permanent before the call's end."""
+        return self._journal.is_begun
+
+    @property
     def is_outside(self) -> bool:
         """Whether a migration is at work outside a transaction."""
         return self._broken is not None
@@ -76,10 +82,17 @@ class Permanent:
     # --- a call goes forward ----------------------------------------------------------------------------------------
 
     def expect(self, before: Before) -> None:
-        """Remember what the database is like before the call."""
+        """Remember what the database is like before the call; one that goes on has it from the killed one."""
+        if self._is_resumed:
+            return
         self.before = before
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
+
+    def expect_back(self, fingerprint: Fingerprint) -> None:
+        """Compare the database with this, once what is permanent has been taken back."""
+        if not self._is_resumed:
+            self.fingerprint = self.fingerprint or fingerprint
 
     def seal(self, held: Sequence[Moved], commit: Callable[[], None]) -> None:
         """Make what is held permanent; from here on it is reversed rather than rolled back.
@@ -173,6 +186,21 @@ class Permanent:
             )
             self._broken.recall(unfinished.entries, state_before(executor, migration))
 
+    def resume(self) -> None:
+        """Go on with what was recalled: take back the migration that was broken off, and keep the others.
+
+        Raises:
+            UndoFailed: it could not be taken back; the journal keeps what is left of it.
+        """
+        self._is_resumed = True
+        try:
+            self.take_back_broken()
+        except Exception as failure:
+            raise UndoFailed(
+                f"what a killed call had begun could not be taken back: {failure}",
+                hint="without --resume all that it left is taken back",
+            ) from failure
+
     def take_back_broken(self) -> None:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
         if self._broken is not None and not self.before.is_empty:
@@ -191,6 +219,7 @@ class Permanent:
             return undone
         try:
             with self._answering():
+                self._journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     self._aliases.commit()

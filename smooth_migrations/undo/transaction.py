@@ -55,6 +55,7 @@ class HeldTransaction:
         self._had_foreign_keys = False
         self._existing_tables: list[int] = []
         self._strong_since_s: float | None = None
+        self._ended_s: float | None = None
         self._began_at = ""
         self._identity: str | None = None
         self._was_ended = False
@@ -67,7 +68,9 @@ class HeldTransaction:
     @property
     def locked_ms(self) -> float:
         """For how long strong locks on tables that existed before have been held, at the most."""
-        return 0.0 if self._strong_since_s is None else (time.monotonic() - self._strong_since_s) * 1000
+        if self._strong_since_s is None:
+            return 0.0
+        return ((self._ended_s or time.monotonic()) - self._strong_since_s) * 1000
 
     def begin(self) -> None:
         """Open the transaction. Takes no lock."""
@@ -80,7 +83,7 @@ class HeldTransaction:
         block = transaction.Atomic(connection.alias, savepoint=True, durable=False)
         block.__enter__()
         self._block = block
-        self._strong_since_s = None
+        self._strong_since_s = self._ended_s = None
         self._identity = None
         self._was_ended = False
         if connection.vendor == "postgresql":
@@ -193,6 +196,7 @@ class HeldTransaction:
         if self._block is None:
             raise DatabaseError("no transaction is open")
         block, self._block = self._block, None
+        self._ended_s = time.monotonic()
         return block
 
     def _restore(self) -> None:

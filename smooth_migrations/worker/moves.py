@@ -10,10 +10,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
-from smooth_migrations.call import Call, Options
+from smooth_migrations.call import Call
 from smooth_migrations.errors import describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import write_marker
+from smooth_migrations.options import Options
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.steps import Moved

@@ -16,8 +16,9 @@ from pathlib import Path
 import django
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from smooth_migrations.call import Call, Options
+from smooth_migrations.call import Call
 from smooth_migrations.management.commands.apply_migrations import Command
+from smooth_migrations.options import Options
 from smooth_migrations.worker.inspection import inspect
 
 __all__: list[str] = []

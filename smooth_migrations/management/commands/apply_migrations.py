@@ -1,11 +1,9 @@
 """`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
 
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -16,25 +14,21 @@ from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import pre_migrate
 
+from smooth_migrations.arguments import add_arguments, options_of, refuse_contradictions
 from smooth_migrations.backends import why_not_undone
-from smooth_migrations.call import Call, Options
+from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.durations import duration_s
-from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
+from smooth_migrations.errors import Interrupted, Irreversible, UndoAlsoFailed, UndoFailed
 from smooth_migrations.fingerprint import take
-from smooth_migrations.interruption import Interruption
 from smooth_migrations.lease import LeaseHeld
-from smooth_migrations.protocol.values import OtherAliases
+from smooth_migrations.options import Options
+from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, printed_only, reporting, stdout_spared
 from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.undo.transaction import Limits
 
 __all__ = ["Command"]
-
-_REFUSED = 3
-_NEEDS_OPERATOR = 4
-_LOCKED = 5
 
 
 class Command(migrate.Command):
@@ -47,31 +41,15 @@ class Command(migrate.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add to `migrate`'s options what concerns the undo."""
         super().add_arguments(parser)
-        parser.add_argument(
-            "--other-aliases",
-            choices=[str(mode) for mode in OtherAliases],
-            default=str(OtherAliases.ALLOW),
-            help=(
-                "What happens when a migration reaches another database: allow lets its writes join the call, "
-                "to be undone with it; refuse is an error. Defaults to allow."
-            ),
-        )
-        parser.add_argument(
-            "--wait",
-            type=duration_s,
-            default=0.0,
-            metavar="DURATION",
-            help="For how long another run on this database is waited for, such as 30s; without it, it is an error.",
-        )
-        self._add_limits(parser)
+        add_arguments(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as a program; exit with 4 where a failure could not be undone."""
         try:
             super().run_from_argv(argv)
-        except UndoAlsoFailed as error:
+        except (UndoAlsoFailed, UndoFailed) as error:
             self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
-            sys.exit(_NEEDS_OPERATOR)
+            sys.exit(NEEDS_OPERATOR)
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
@@ -80,85 +58,78 @@ class Command(migrate.Command):
             CommandError: with `returncode` 3 when something could not be rolled back; nothing ran.
             BaseException: whatever made the migration fail, after the undo.
         """
+        refuse_contradictions(options)
         if options["plan"] or options["check_unapplied"]:
             super().handle(*args, **options)
             return
         connection = connections[options["database"]]
+        with ExitStack() as stack:
+            write = stack.enter_context(stdout_spared(self)) if options["json"] else None
+            console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+            call = Call(connection, options_of(options), console)
+            if write is not None:
+                is_rehearsal = options["rehearse"]
+                stack.enter_context(
+                    reporting(call, connection, write, undone=console.taken_back, is_rehearsal=is_rehearsal)
+                )
+            for callback in self._apply(call, console, *args, **options):
+                # What is committed stays so, and that is what the report tells.
+                with printed_only(self.stderr) if write is not None else nullcontext():
+                    callback()
+
+    def _apply(self, call: Call, console: ConsoleReport, *args: object, **options: Any) -> list[Callable[[], None]]:  # noqa: ANN401 - as handle's
+        """Run the call, and return what the migrations want to be run after its commit."""
+        connection = connections[options["database"]]
         reason = why_not_undone(connection)
         if reason and not options["no_rollback"]:
-            raise CommandError(f"Refused: {reason}; nothing was run", returncode=_REFUSED)
-        report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
-        call = Call(connection, _options(options), report)
-        with _signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
+            raise CommandError(f"Refused: {reason}; nothing was run", returncode=REFUSED)
+        with signals_asking(call.interruption), self._turn(connection, call, console, **options):
             try:
                 if options["no_rollback"]:
                     super().handle(*args, **options)
-                    return
+                    return []
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
                 raise CommandError(f"{error}; what was done has been undone") from error
             except BaseException:
-                report.detail()
+                console.detail()
                 raise
             if options["rehearse"]:
                 call.rollback()
                 self.stdout.write(self.style.SUCCESS("Rehearsed: these migrations would succeed. Nothing was changed."))
-                return
-            callbacks = call.commit()
-        for callback in callbacks:
-            callback()
-
-    @staticmethod
-    def _add_limits(parser: CommandParser) -> None:
-        parser.add_argument(
-            "--lock-timeout",
-            type=duration_s,
-            metavar="DURATION",
-            help="How long a statement waits for a lock, such as 2s; then everything is rolled back and tried again.",
-        )
-        parser.add_argument(
-            "--lock-retries",
-            type=int,
-            default=0,
-            metavar="N",
-            help="How often it is tried again after a lock time-out. Defaults to 0.",
-        )
-        parser.add_argument(
-            "--statement-timeout", type=duration_s, metavar="DURATION", help="How long one statement may run."
-        )
-        parser.add_argument(
-            "--allow-irreversible",
-            action="store_true",
-            help="Run also what could not be rolled back, and would stay after a failure.",
-        )
-        outcome = parser.add_mutually_exclusive_group()
-        outcome.add_argument(
-            "--no-rollback", action="store_true", help="Stop at a failure as migrate does, and undo nothing."
-        )
-        outcome.add_argument(
-            "--rehearse",
-            action="store_true",
-            help="Roll everything back at the end, whatever happens; 0 says that the migrations would succeed.",
-        )
+                return []
+            return call.commit()
 
     @contextmanager
-    def _turn(self, connection: BaseDatabaseWrapper, call: Call, *, wait_s: float) -> Iterator[None]:
+    def _turn(
+        self,
+        connection: BaseDatabaseWrapper,
+        call: Call,
+        console: ConsoleReport,
+        **options: Any,  # noqa: ANN401 - as handle's
+    ) -> Iterator[None]:
         def on_unfinished(unfinished: UnfinishedCall) -> Call:
-            self.stdout.write(f"An earlier call ({unfinished.call_id}) was killed here. Taking back what it left:")
+            goes_on = options["resume"] and unfinished.can_go_on
+            console.unfinished(unfinished, goes_on=goes_on, wanted=options["resume"])
+            if goes_on:
+                return call
             return Call(connection, Options(), ConsoleReport(self.stdout, self.style, verbosity=1))
 
         try:
             turn = Turn.begin(
                 connection,
                 call,
-                wait_s=wait_s,
+                wait_s=options["wait"],
                 on_wait=lambda holder: self.stdout.write(f"Waiting for another run: {holder}"),
                 on_unfinished=on_unfinished,
             )
         except LeaseHeld as error:
-            raise CommandError(f"{error.message}: nothing was run", returncode=_LOCKED) from error
+            raise CommandError(f"{error.message}: nothing was run", returncode=LOCKED) from error
         except UndoFailed as error:
-            raise CommandError(f"{error.message} ({error.hint})", returncode=_NEEDS_OPERATOR) from error
+            message = f"{error.message} ({error.hint})" if error.hint else error.message
+            raise CommandError(message, returncode=NEEDS_OPERATOR) from error
+        for item in call.adopted:
+            console.started(item.step, item.migration)
         try:
             yield
         finally:
@@ -177,13 +148,19 @@ class Command(migrate.Command):
 
         def refuse(plan: Sequence[tuple[Migration, bool]], using: str, **_kwargs: object) -> None:
             nonlocal checked
+            if using == connection.alias and plan and call.committed and call.committed[0].backwards is not plan[0][1]:
+                way = "backwards" if call.committed[0].backwards else "forwards"
+                raise CommandError(
+                    f"Refused: the call that was killed went {way}; resume it with its own arguments",
+                    returncode=REFUSED,
+                )
             # Django sends the signal once for each app.
-            if using == connection.alias and not options["fake"] and not checked and not call.was_empty:
+            if using == connection.alias and not options["fake"] and not checked and not call.before.is_empty:
                 checked = True
                 early = committed_early(plan, connection, compensated=call.is_compensated)
                 if early and options.get("rehearse"):
                     names = ", ".join(str(migration) for migration in early)
-                    raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=_REFUSED)
+                    raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)
                 if early and not options.get("allow_irreversible"):
                     _refuse_irreversible(connection, plan, early)
                 if early:
@@ -209,18 +186,6 @@ class Command(migrate.Command):
         super().migration_progress_callback(action, migration, fake)
 
 
-def _options(options: dict[str, Any]) -> Options:
-    lock_timeout_s, statement_timeout_s = options["lock_timeout"], options["statement_timeout"]
-    return Options(
-        limits=Limits(
-            None if lock_timeout_s is None else round(lock_timeout_s * 1000),
-            None if statement_timeout_s is None else round(statement_timeout_s * 1000),
-        ),
-        lock_retries=options["lock_retries"],
-        other_aliases=OtherAliases(options["other_aliases"]),
-    )
-
-
 def _refuse_irreversible(
     connection: BaseDatabaseWrapper, plan: Sequence[tuple[Migration, bool]], early: Sequence[Migration]
 ) -> None:
@@ -234,25 +199,6 @@ def _refuse_irreversible(
         for operation in irreversible_operations(migration, state, connection)
     ]
     if lines:
-        raise CommandError(
-            "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines]), returncode=_REFUSED
-        )
-
-
-@contextmanager
-def _signals_asking(interruption: Interruption) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the call, whose undo they do not end. Signals belong to the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _frame: object) -> None:
-        interruption.ask(f"ended by {signal.Signals(number).name}")
-        interruption.strike()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
+        hint = "--allow-irreversible runs them all the same"
+        raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
