@@ -1,8 +1,6 @@
 """`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
 
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +19,10 @@ from smooth_migrations.console import ConsoleReport
 from smooth_migrations.durations import duration_s
 from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
 from smooth_migrations.fingerprint import take
-from smooth_migrations.interruption import Interruption
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.transaction import Limits
@@ -85,7 +83,7 @@ class Command(migrate.Command):
         connection = connections[options["database"]]
         report = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
         call = Call(connection, _options(options), report)
-        with _signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
+        with signals_asking(call.interruption), self._turn(connection, call, wait_s=options["wait"]):
             try:
                 if options["no_rollback"]:
                     super().handle(*args, **options)
@@ -233,22 +231,3 @@ def _refuse_irreversible(
         raise CommandError(
             "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines]), returncode=_REFUSED
         )
-
-
-@contextmanager
-def _signals_asking(interruption: Interruption) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the call, whose undo they do not end. Signals belong to the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _frame: object) -> None:
-        interruption.ask(f"ended by {signal.Signals(number).name}")
-        interruption.strike()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
