@@ -142,6 +142,10 @@ class Call:
         """
         self._permanent.fingerprint = self._permanent.fingerprint or fingerprint
 
+    def expect_synced(self, tables: frozenset[str]) -> None:
+        """Undo these tables too, which Django is about to make for apps without migrations."""
+        self._permanent.expect_synced(tables)
+
     @property
     def at_work(self) -> Step | None:
         """The migration that runs, or that ran when the call failed."""
