@@ -125,6 +125,10 @@ class Call:
         """
         self._permanent.expect_back(fingerprint)
 
+    def expect_synced(self, tables: frozenset[str]) -> None:
+        """Undo these tables too, which Django is about to make for apps without migrations."""
+        self._permanent.expect_synced(tables)
+
     @property
     def at_work(self) -> Step | None:
         """The migration that runs, or that ran when the call failed."""

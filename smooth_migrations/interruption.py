@@ -40,6 +40,7 @@ class Interruption:
         self._reason: str | None = None
         self._is_armed = False
         self._in_statement = False
+        self._session = 0
         self._windows = 0
         self.has_stood_down = True
 
@@ -128,6 +129,9 @@ class Interruption:
     ) -> Any:  # noqa: ANN401 - as Django's
         """Run a statement, which may be broken off; one of Django's execute wrappers."""
         self.check()
+        if self._connection.vendor == "mysql" and self._connection.connection is not None:
+            # The driver tells no other thread while it is at work.
+            self._session = self._connection.connection.thread_id()
         self._in_statement = True
         try:
             return execute(sql, params, many, context)
@@ -156,7 +160,20 @@ class Interruption:
         with suppress(Error), self._connection.wrap_database_errors:
             if self._connection.vendor == "sqlite":
                 raw.interrupt()
+            elif self._connection.vendor == "mysql":
+                self._kill_query(self._session)
             elif hasattr(raw, "cancel_safe"):
                 raw.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
             elif hasattr(raw, "cancel"):
                 raw.cancel()
+
+    def _kill_query(self, session: int) -> None:
+        # Only another session of the same user can do that (MariaDB documentation, KILL), and a connection belongs to
+        # the thread that made it.
+        other = self._connection.copy()
+        other.settings_dict["OPTIONS"].setdefault("connect_timeout", int(_CANCEL_TIMEOUT_S))
+        try:
+            with other.cursor() as cursor:
+                cursor.execute(f"KILL QUERY {session}")
+        finally:
+            other.close()

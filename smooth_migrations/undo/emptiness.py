@@ -15,7 +15,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.protocol.values import Before
 
-__all__ = ["drop_empty_records", "look_before", "make_empty_again"]
+__all__ = ["drop_empty_records", "drop_tables", "look_before", "make_empty_again"]
 
 # What the product keeps for itself is neither counted nor dropped.
 _OURS = "smooth\\_%"
@@ -150,6 +150,14 @@ def _with_rows(connection: BaseDatabaseWrapper, ours: Collection[str]) -> Iterat
 def _is_shadow(table: str, known: Collection[str]) -> bool:
     # SQLite's virtual tables keep their content in tables named after them (SQLite manual, fts5.html, vtab.html).
     return any(table.startswith(f"{name}_") for name in known)
+
+
+def drop_tables(connection: BaseDatabaseWrapper, names: Collection[str]) -> None:
+    """Drop these tables where they are there. Takes ACCESS EXCLUSIVE on each; safe to repeat."""
+    cascade = " CASCADE" if connection.vendor == "postgresql" else ""
+    with _without_foreign_keys(connection), transaction.atomic(connection.alias), connection.cursor() as cursor:
+        for name in sorted(names):
+            cursor.execute(f"DROP TABLE IF EXISTS {connection.ops.quote_name(name)}{cascade}")
 
 
 def drop_empty_records(connection: BaseDatabaseWrapper) -> None:

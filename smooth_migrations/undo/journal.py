@@ -15,8 +15,9 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.undo.records import Record
 
-__all__ = ["CallJournal", "Entry", "EntryState", "UnfinishedCall", "unfinished_call"]
+__all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
 
 _TABLE = "smooth_migrations_journal"
 _KEYS = {
@@ -36,6 +37,21 @@ class EntryState(StrEnum):
     BEGUN = "begun"
     DONE = "done"
     UNDOING = "undoing"  # of a call alone
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a call began with, and what it makes outside of its migrations.
+
+    Args:
+        before: what the database was like.
+        records: the rows of `django_migrations`; None where they were not taken.
+        synced: tables of apps without migrations that were to be made.
+    """
+
+    before: Before
+    records: tuple[Record, ...] | None = None
+    synced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +75,7 @@ class UnfinishedCall:
 
     Args:
         call_id: its id.
-        before: what the database was like before it.
+        frame: what it began with.
         steps: the migrations that are permanent, in order.
         details: what the undo of each needs.
         broken: the migration that was at work outside a transaction, if there was one.
@@ -68,7 +84,7 @@ class UnfinishedCall:
     """
 
     call_id: str
-    before: Before
+    frame: Frame
     steps: tuple[Step, ...]
     details: Mapping[Step, dict[str, Any]]
     broken: Step | None
@@ -82,7 +98,7 @@ class UnfinishedCall:
         Of a step that was being reversed nobody knows how much is left. In a database that was empty no operations are
         written down, so what a broken migration did there can only be dropped with everything else.
         """
-        return not self.is_being_undone and not (self.before.is_empty and self.broken)
+        return not self.is_being_undone and not (self.frame.before.is_empty and self.broken)
 
 
 class CallJournal:
@@ -104,15 +120,15 @@ class CallJournal:
         """Whether the call is written down."""
         return self._is_begun
 
-    def begin(self, before: Before) -> None:
+    def begin(self, frame: Frame) -> None:
         """Write down that the call leaves something permanent; the table is made on first use. Safe to repeat."""
         if self._is_begun:
             return
         _create_table(self._connection)
         self._is_begun = True
         # What was empty is emptied, whatever was done to it.
-        self._has_steps = not before.is_empty
-        self._insert("", "", _CALL, state=EntryState.BEGUN, detail=asdict(before))
+        self._has_steps = not frame.before.is_empty
+        self._insert("", "", _CALL, state=EntryState.BEGUN, detail=_detail(frame))
 
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
@@ -227,7 +243,7 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
     broken = next((step for step, state in migrations if state is EntryState.BEGUN), None)
     return UnfinishedCall(
         call_id=call_id,
-        before=_before(json.loads(calls[0][7])),
+        frame=_frame(json.loads(calls[0][7])),
         steps=tuple(step for step, state in migrations if state is EntryState.DONE),
         details={_step(row): json.loads(row[7]) for row in mine if row[3] == _MIGRATION},
         broken=broken,
@@ -246,12 +262,22 @@ def _step(row: Sequence[Any]) -> Step:
     return Step(row[1], row[2], backwards=bool(row[4]), fake=bool(row[5]))
 
 
-def _before(detail: dict[str, Any]) -> Before:
-    return Before(
-        is_empty=detail["is_empty"],
-        has_records=detail["has_records"],
-        extensions=tuple(detail["extensions"]),
-        schemas=tuple(detail["schemas"]),
+def _detail(frame: Frame) -> dict[str, Any]:
+    records = None if frame.records is None else [asdict(record) for record in frame.records]
+    return {"before": asdict(frame.before), "records": records, "synced": sorted(frame.synced)}
+
+
+def _frame(detail: dict[str, Any]) -> Frame:
+    before, records = detail["before"], detail["records"]
+    return Frame(
+        Before(
+            is_empty=before["is_empty"],
+            has_records=before["has_records"],
+            extensions=tuple(before["extensions"]),
+            schemas=tuple(before["schemas"]),
+        ),
+        None if records is None else tuple(Record(**record) for record in records),
+        frozenset(detail["synced"]),
     )
 
 

@@ -17,7 +17,7 @@ from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.indexes import existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
-from smooth_migrations.undo.records import Records
+from smooth_migrations.undo.records import Record, keys_of, restore_records
 from smooth_migrations.undo.renames import Renames, renames_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
@@ -50,6 +50,7 @@ class OperationLog:
         journal: where it is written down.
         interruption: of the call.
         is_watchful: whether the database is looked at before each operation, for the undo.
+        records: the rows of `django_migrations` before the call.
         skipped: numbers of operations that an earlier, killed call has done already.
     """
 
@@ -61,6 +62,7 @@ class OperationLog:
         *,
         journal: CallJournal,
         interruption: Interruption,
+        records: Sequence[Record],
         is_watchful: bool = True,
         skipped: Collection[int] = (),
     ) -> None:
@@ -71,7 +73,7 @@ class OperationLog:
         self._interruption = interruption
         self._skipped = skipped
         self._is_watchful = is_watchful
-        self._records = Records(connection, migration)
+        self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
 
@@ -82,7 +84,6 @@ class OperationLog:
             entries: the operations that it began, in order.
             before: the project's state before the migration.
         """
-        self._records.recall(applied=self._step.backwards)
         states = [before.clone()]
         for operation in self._migration.operations:
             states.append(states[-1].clone())
@@ -120,7 +121,7 @@ class OperationLog:
         while self._ran:
             self._reverse(self._ran[-1])
             self._ran.pop()
-        self._records.restore()
+        restore_records(self._connection, self._records, keys_of(self._migration))
         self._journal.forget_step(self._step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -14,9 +14,10 @@ from smooth_migrations.errors import UndoFailed
 from smooth_migrations.fingerprint import Fingerprint, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
-from smooth_migrations.undo.emptiness import drop_empty_records, make_empty_again
-from smooth_migrations.undo.journal import CallJournal, EntryState, UnfinishedCall
+from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
+from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
 from smooth_migrations.undo.operations import OperationLog
+from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_all, take_back
 from smooth_migrations.undo.tables import take_tables
 
@@ -60,9 +61,14 @@ class Permanent:
         self._tables: Mapping[str, str] | None = None
         self._is_begun = False
         self._is_resumed = False
-        self.before = Before()
+        self._frame = Frame(Before())
         self.moved: list[Moved] = []
         self.fingerprint: Fingerprint | None = None
+
+    @property
+    def before(self) -> Before:
+        """What the database was like before the call."""
+        return self._frame.before
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -85,7 +91,8 @@ class Permanent:
         """Remember what the database is like before the call; one that goes on has it from the killed one."""
         if self._is_resumed:
             return
-        self.before = before
+        # None of what is empty is asked for.
+        self._frame = Frame(before, None if before.is_empty else take_records(self._connection))
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
@@ -93,6 +100,12 @@ class Permanent:
         """Compare the database with this, once what is permanent has been taken back."""
         if not self._is_resumed:
             self.fingerprint = self.fingerprint or fingerprint
+
+    def expect_synced(self, tables: frozenset[str]) -> None:
+        """Note the tables that Django is about to make for apps without migrations."""
+        self._frame = replace(self._frame, synced=self._frame.synced | tables)
+        if not self._connection.features.can_rollback_ddl:
+            self._journal.begin(self._frame)
 
     def seal(self, held: Sequence[Moved], commit: Callable[[], None]) -> None:
         """Make what is held permanent; from here on it is reversed rather than rolled back.
@@ -103,7 +116,7 @@ class Permanent:
         """
         was_written = self._journal.is_begun
         self._is_begun = True
-        self._journal.begin(self.before)
+        self._journal.begin(self._frame)
         for item in held:
             self._journal.note_step(item.step, EntryState.DONE)
         try:
@@ -126,6 +139,7 @@ class Permanent:
             step,
             journal=self._journal,
             interruption=interruption,
+            records=self._frame.records or (),
             is_watchful=not self.before.is_empty,
         )
         return self._broken
@@ -150,7 +164,7 @@ class Permanent:
             before: what the database was like before them.
         """
         self.moved = [*moved]
-        self.before = before
+        self._frame = replace(self._frame, before=before)
         self._is_begun = True
 
     def recall(self, unfinished: UnfinishedCall, interruption: Interruption) -> None:
@@ -168,7 +182,8 @@ class Permanent:
         broken = unfinished.broken
         steps = [*unfinished.steps, *([broken] if broken else [])]
         missing = [str(step) for step in steps if (step.app, step.name) not in nodes]
-        if missing and not unfinished.before.is_empty:
+        frame = self._frame = unfinished.frame
+        if missing and not frame.before.is_empty:
             raise UndoFailed(
                 f"a call was killed here after it had run {', '.join(missing)}, of which the files are missing",
                 hint="run this with the release that has them",
@@ -176,13 +191,18 @@ class Permanent:
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
             [Moved(nodes[step.app, step.name], step, unfinished.details[step].get("tables")) for step in known],
-            before=unfinished.before,
+            before=frame.before,
         )
         self._journal.adopt(unfinished)
-        if broken is not None and not unfinished.before.is_empty:
+        if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
             self._broken = OperationLog(
-                self._connection, migration, broken, journal=self._journal, interruption=interruption
+                self._connection,
+                migration,
+                broken,
+                journal=self._journal,
+                interruption=interruption,
+                records=frame.records or (),
             )
             self._broken.recall(unfinished.entries, state_before(executor, migration))
 
@@ -258,10 +278,13 @@ class Permanent:
             make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
-        if self.moved:
-            yield from take_back(
-                self._connection, tuple(self.moved), manner=self._manner, on_reversed=self._journal.forget_step
-            )
+        moved = tuple(self.moved)
+        if moved:
+            yield from take_back(self._connection, moved, manner=self._manner, on_reversed=self._journal.forget_step)
+        drop_tables(self._connection, self._frame.synced)
+        if self._frame.records is not None:
+            keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
+            restore_records(self._connection, self._frame.records, keys)
         if not self.before.has_records:
             drop_empty_records(self._connection)
 

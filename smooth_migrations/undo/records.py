@@ -1,40 +1,83 @@
-"""The rows of `django_migrations` that one migration writes, as they were before it."""
+"""The rows of `django_migrations`, as they were before a call."""
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-__all__ = ["Records"]
+__all__ = ["Record", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+
+Key = tuple[str, str]
 
 
-class Records:
-    """Remembers which of a migration's rows are there.
-
-    Outside a transaction the record is made after the last operation, and the call may end in between.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row.
 
     Args:
-        connection: the target's.
-        migration: whose own row and whose replaced ones' it is about.
+        id: its primary key.
+        app: the app's label.
+        name: the migration's.
+        applied: when, in ISO 8601, so that it can be written down.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper, migration: Migration) -> None:
-        self._connection = connection
-        self._keys = {*migration.replaces, (migration.app_label, migration.name)}
-        self._before = self._found()
+    id: int
+    app: str
+    name: str
+    applied: str
 
-    def recall(self, *, applied: bool) -> None:
-        """Take over from a killed call: before it the migration was applied, or was not."""
-        self._before = self._keys if applied else set()
+    @property
+    def key(self) -> Key:
+        """Of which migration it is."""
+        return self.app, self.name
 
-    def restore(self) -> None:
-        """Make the rows what they were; repeating it changes nothing."""
-        recorder, found = MigrationRecorder(self._connection), self._found()
-        for app, name in found - self._before:
-            recorder.record_unapplied(app, name)
-        for app, name in self._before - found:
-            recorder.record_applied(app, name)
 
-    def _found(self) -> AbstractSet[tuple[str, str]]:
-        return self._keys & MigrationRecorder(self._connection).applied_migrations().keys()
+def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:
+    """Return every row; none where there is no table. Only reads."""
+    recorder = MigrationRecorder(connection)
+    return tuple(_found(recorder)) if recorder.has_table() else ()
+
+
+def restore_records(connection: BaseDatabaseWrapper, before: Iterable[Record], keys: Collection[Key]) -> None:
+    """Make the rows of some migrations what they were, ids and times too; all others may be somebody else's.
+
+    In one transaction; takes row locks alone. Repeating it changes nothing.
+
+    Args:
+        connection: the target's, in autocommit.
+        before: what `take_records` returned.
+        keys: of the migrations.
+    """
+    recorder = MigrationRecorder(connection)
+    if not recorder.has_table():
+        return
+    wanted = {record for record in before if record.key in keys}
+    with transaction.atomic(connection.alias):
+        found = {record for record in _found(recorder) if record.key in keys}
+        recorder.migration_qs.filter(pk__in=[record.id for record in found - wanted]).delete()
+        for record in wanted - found:
+            row: Any = recorder.Migration(
+                pk=record.id, app=record.app, name=record.name, applied=datetime.fromisoformat(record.applied)
+            )
+            row.save(using=connection.alias, force_insert=True)
+
+
+def keys_of(migration: Migration) -> set[Key]:
+    """Return the keys under which one migration is recorded: its own, and those that it replaces."""
+    return {*migration.replaces, (migration.app_label, migration.name)}
+
+
+def keys_of_squashes(connection: BaseDatabaseWrapper) -> set[Key]:
+    """Return the keys of all that replace others: Django records them when a call ends, as no step of it."""
+    return {*MigrationLoader(connection).replacements}
+
+
+def _found(recorder: MigrationRecorder) -> Iterator[Record]:
+    for number, app, name, applied in recorder.migration_qs.values_list("id", "app", "name", "applied"):
+        yield Record(number, app, name, applied.isoformat())

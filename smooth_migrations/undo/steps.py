@@ -19,6 +19,7 @@ from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.synced import tables_of_apps
 from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
@@ -152,7 +153,7 @@ def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectSt
 def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
     """Return the name of every table that any migration of the project makes, also of those that a later one drops."""
     executor = MigrationExecutor(connection)
-    tables: set[str] = set()
+    tables: set[str] = {*tables_of_apps(connection, executor.loader.unmigrated_apps)}
     state = ProjectState(real_apps=executor.loader.unmigrated_apps)
     for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes(), clean_start=True):
         state = migration.mutate_state(state, preserve=False)

@@ -292,6 +292,30 @@ def test_a_call_that_a_signal_ends_undoes_what_it_did(
     assert not diff(before, databases.dump(database))
 
 
+def test_a_signal_breaks_off_a_statement_that_runs_in_c(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    endless = "WITH RECURSIVE one (x) AS (SELECT 1 UNION ALL SELECT x FROM one) SELECT count(*) FROM one"
+    waits = migration(
+        "migrations.RunPython(forwards, nothing)",
+        f"migrations.RunSQL('{endless}', '')",
+        after=[("demo", "0002_note")],
+        functions=run_python("print('waiting', flush=True)"),
+    )
+    project = _project(tmp_path, database, **{"0003_kind": waits})
+    _at_first(project, database)
+    before = databases.dump(database)
+
+    with project.start("apply_migrations") as process:
+        assert process.stdout is not None
+        assert any(line.endswith("waiting\n") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        _stdout, stderr = process.communicate()
+
+    assert process.returncode == 1
+    assert stderr == "CommandError: ended by SIGTERM; what was done has been undone\n"
+    assert not diff(before, databases.dump(database))
+
+
 def test_no_rollback_is_announced_when_nothing_had_run(databases: NewDatabases, tmp_path: Path) -> None:
     database = databases.new()
     project = _project(tmp_path, database, **{"0002_note": BROKEN.replace("0002_note", "0001_item")})

@@ -95,12 +95,6 @@ def test_a_signal_while_code_of_a_migration_runs_undoes_the_call_in_mariadb(
     assert diff(before, mariadb_databases.dump(database)) == ""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=subprocess.TimeoutExpired,
-    reason="mysqlclient waits for the server in C, where no signal's handler runs, and Interruption._break_off has no "
-    "KILL QUERY over a second connection",
-)
 def test_a_signal_while_a_statement_runs_breaks_it_off_in_mariadb(
     mariadb_databases: NewDatabases, tmp_path: Path
 ) -> None:

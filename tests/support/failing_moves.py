@@ -347,7 +347,6 @@ MOVES = [
             "plain/__init__.py": "",
             "plain/models.py": "from django.db import models\n\nclass Plain(models.Model):\n    pass\n",
         },
-        not_yet="--run-syncdb makes its tables outside every migration, and nobody notes them",
     ),
     FailingMove(
         name="the record of a squash",
@@ -360,6 +359,5 @@ MOVES = [
             ),
             **_FAILING_RECEIVER,
         },
-        not_yet="the record of a squash is no step of the call, and is committed before post_migrate",
     ),
 ]

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -27,6 +27,7 @@ from smooth_migrations.reversibility import committed_early, irreversible_operat
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.undo.synced import tables_to_sync
 
 __all__ = ["Command"]
 
@@ -173,6 +174,12 @@ class Command(migrate.Command):
         finally:
             pre_migrate.disconnect(refuse)
             self._call = None
+
+    def sync_apps(self, connection: BaseDatabaseWrapper, app_labels: Container[str]) -> None:
+        """Tell the call which tables `--run-syncdb` makes."""
+        if self._call is not None:
+            self._call.expect_synced(tables_to_sync(connection, app_labels))
+        super().sync_apps(connection, app_labels)
 
     def migration_progress_callback(
         self,
