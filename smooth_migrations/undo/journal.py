@@ -133,7 +133,7 @@ class CallJournal:
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
         self._is_begun = True
-        self._has_steps = not unfinished.before.is_empty
+        self._has_steps = not unfinished.frame.before.is_empty
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
