@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
@@ -13,6 +13,7 @@ from smooth_orchestrator.cli.deploying import check, deploy, plan
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
 from smooth_orchestrator.cli.schema import schema
+from smooth_orchestrator.cli.streams import abandon, replace_closed
 
 __all__ = ["main"]
 
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     if argv is None:
+        replace_closed()
         return _run(sys.argv[1:])
     # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -82,12 +84,25 @@ def _run(words: list[str]) -> int:
     except click.UsageError as error:
         if "--json" in words:
             return _report_misuse(error)
-        error.show()
+        _say(error.show)
         return error.exit_code
     except click.Abort:
-        click.echo("Interrupted.", err=True)
+        _say(lambda: click.echo("Interrupted.", err=True))
+        return 1
+    except OSError as error:
+        # Help, the version or a completion, of whose output nothing is owed to a reader that is gone.
+        reason = error.strerror
+        abandon(sys.stdout)
+        _say(lambda: click.echo(f"stdout: {reason}", err=True))
         return 1
     return code
+
+
+def _say(saying: Callable[[], None]) -> None:
+    try:
+        saying()
+    except OSError:
+        abandon(sys.stderr)
 
 
 def _report_misuse(error: click.UsageError) -> int:

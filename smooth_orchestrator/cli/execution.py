@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.options import Invocation
+from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
@@ -96,8 +97,7 @@ def write(printing: Callable[[TextIO], None]) -> None:
         printing(sys.stdout)
         sys.stdout.flush()
     except (OSError, SystemExit):  # rich makes the latter of a broken pipe
-        # What is still buffered would fail again when the interpreter ends, and change the exit code.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon(sys.stdout)
 
 
 def _print(report: Report, stream: TextIO) -> None:

@@ -290,6 +290,29 @@ def test_a_reader_that_went_away_does_not_change_the_exit_code(plan: str) -> Non
         assert process.wait(60) == 2
 
 
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+@pytest.mark.parametrize("words", [["plan", "none.toml"], ["plan", "none.toml", "--json"], ["plan"]], ids=" ".join)
+def test_a_stream_that_is_closed_or_full_does_not_change_the_exit_code(
+    words: list[str], redirection: str, tmp_path: Path
+) -> None:
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "smooth_orchestrator", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_that_cannot_be_written_is_said_in_one_line() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "smooth_orchestrator", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "stdout: No space left on device\n")
+
+
 def test_help_and_version_import_nothing_slow() -> None:
     program = (
         "import sys; from smooth_orchestrator.cli import main; main(['--version']); "
