@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 DJANGO ?=
+# The server of all other tests is a wheel's, of version 18.
+POSTGRESQL ?= 14 15 16 17
+POSTGRESQL_TESTS ?= $(wildcard $(addprefix tests/integration/test_,apply_migrations*.py emptiness.py fingerprint*.py \
+  killed_calls.py lease*.py lock_entries.py support.py)) tests/acceptance/test_deploy.py
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench test test-all lint format build clean
+.PHONY: help demo bench test test-all test-postgresql test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -39,9 +43,18 @@ bench: $(VENV)/.ready
 test: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' $(PYTEST_ARGS)
 
-## make test-all  the long suites too
+## make test-all  the long suites too, on every PostgreSQL and with every Python and Django that there is
 test-all: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(MAKE) test-postgresql
+	$(MAKE) test-matrix
+
+## make test-postgresql  what asks PostgreSQL's catalogues, on the versions of POSTGRESQL (downloaded by npm)
+test-postgresql: $(VENV)/.ready
+	set -e; for version in $(POSTGRESQL); do \
+	  $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' --postgresql $$version \
+	    -k 'not sqlite and not mysql and not mariadb' $(POSTGRESQL_TESTS) $(PYTEST_ARGS); \
+	done
 
 ## make lint      ruff, the formatter and mypy, all strict
 lint: $(VENV)/.ready

@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.support.mariadb_database import MariadbDatabase, temporary_mariadb_da
 from tests.support.mariadb_server import MariadbServer, why_not
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.postgres_versions import NEWEST, VERSIONS, Unavailable, programs_of
 
 
 @pytest.fixture(scope="session")
@@ -16,17 +18,31 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let another server than the wheel's be chosen."""
+    parser.addoption("--postgresql", choices=VERSIONS, default=NEWEST, help="The server's major version.")
+
+
 @pytest.fixture(scope="session")
-def pg_server() -> Iterator[PostgresServer]:
+def pg_programs(pytestconfig: pytest.Config) -> Path | None:
+    """The programs of the server that was asked for; where they are not, its tests are skipped."""
+    try:
+        return programs_of(pytestconfig.getoption("postgresql"))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def pg_server(pg_programs: Path | None) -> Iterator[PostgresServer]:
     """A PostgreSQL server, shared by the tests of one process."""
-    with PostgresServer(settings=THROW_AWAY) as server:
+    with PostgresServer(settings=THROW_AWAY, programs=pg_programs) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def second_pg_server() -> Iterator[PostgresServer]:
+def second_pg_server(pg_programs: Path | None) -> Iterator[PostgresServer]:
     """Another one, for what must not depend on a single server."""
-    with PostgresServer(settings=THROW_AWAY) as server:
+    with PostgresServer(settings=THROW_AWAY, programs=pg_programs) as server:
         yield server
 
 

@@ -210,11 +210,11 @@ _CASES = [
         id="extension",
     ),
     pytest.param(
-        "CREATE PUBLICATION news FOR TABLE child WHERE (id > 0)",
+        "CREATE PUBLICATION news FOR TABLE child",
         "DROP PUBLICATION news",
         """
         + publication news: insert, update, delete, truncate
-        + publication news of public.child: where (id > 0)
+        + publication news of public.child
         + publication news owner: postgres
         """,
         id="publication",
@@ -269,3 +269,20 @@ def test_a_change_differs_in_just_that_and_its_inverse_in_nothing(
 ) -> None:
     execute(pg_database, _SCHEMA)
     assert_there_and_back(pg_database, change, inverse, expected)
+
+
+def test_a_part_of_a_publication_counts(pg_database: PostgresDatabase) -> None:
+    with pg_database.connect() as session:
+        if session.info.server_version < 150000:
+            pytest.skip("a publication has parts since PostgreSQL 15")
+    execute(pg_database, _SCHEMA)
+    assert_there_and_back(
+        pg_database,
+        "CREATE PUBLICATION news FOR TABLE child WHERE (id > 0)",
+        "DROP PUBLICATION news",
+        """
+        + publication news: insert, update, delete, truncate
+        + publication news of public.child: where (id > 0)
+        + publication news owner: postgres
+        """,
+    )

@@ -65,6 +65,14 @@ def execute_sqlite(path: Path, statements: str) -> None:
         connection.executescript(statements)
 
 
+def test_the_server_is_of_the_version_that_was_asked_for(
+    pg_server: PostgresServer, pytestconfig: pytest.Config
+) -> None:
+    with pg_server.connect() as session:
+        (number,) = session.execute("SHOW server_version_num").fetchone() or ("",)
+    assert str(int(number) // 10000) == pytestconfig.getoption("postgresql")
+
+
 def test_server_leaves_no_process_and_no_file() -> None:
     with PostgresServer(settings=THROW_AWAY) as server:
         directory, pid = server.directory, server.pid

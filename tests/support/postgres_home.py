@@ -50,13 +50,13 @@ class Home:
 
         Args:
             prefix: what its directory's name begins with.
-            programs: the directory of another server's programs, which every account may enter.
+            programs: the directory of another server's programs.
             parent: in which it is made, if not among the temporary files; every account may enter it.
         """
         account = _unprivileged_account() if os.geteuid() == 0 else None
         directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent or _temporary_directory(account)))
         try:
-            home = cls(directory, programs or _programs(directory, account), account)
+            home = cls(directory, _reachable(programs, directory, account), account)
             home.give(directory)
         except BaseException:
             shutil.rmtree(directory)
@@ -122,14 +122,19 @@ def _temporary_directory(account: tuple[int, int] | None) -> str:
     return next(name for name in candidates if _open_to_all(Path(name)))
 
 
-def _programs(directory: Path, account: tuple[int, int] | None) -> Path:
-    source = _site_packages()
-    if account is not None and not _open_to_all(source / _PACKAGE):
-        # The libraries are found relative to the programs, so both keep their places.
-        for name in (_PACKAGE, f"{_PACKAGE}.libs"):
-            shutil.copytree(source / name, directory / name, copy_function=_link_or_copy)
+def _reachable(programs: Path | None, directory: Path, account: tuple[int, int] | None) -> Path:
+    # The libraries are found relative to the programs, so all of them keep their places.
+    if programs is None:
+        source, inner = _site_packages(), Path(_PACKAGE, "pginstall", "bin")
+        names = [_PACKAGE, f"{_PACKAGE}.libs"]
+    else:
+        source, inner = programs.parents[1], Path(*programs.parts[-2:])
+        names = [programs.parts[-2]]
+    if account is not None and not _open_to_all(source / names[0]):
+        for name in names:
+            shutil.copytree(source / name, directory / name, copy_function=_link_or_copy, symlinks=True)
         source = directory
-    return source / _PACKAGE / "pginstall" / "bin"
+    return source / inner
 
 
 def _open_to_all(path: Path) -> bool:

@@ -41,6 +41,7 @@ class PostgresServer:
         max_connections: client sessions that the server accepts.
         max_prepared_transactions: 0 turns two-phase commit off.
         settings: further server settings, as for `postgres -c`; see `THROW_AWAY`.
+        programs: the directory of another server's programs than the wheel's.
     """
 
     host = "127.0.0.1"
@@ -52,6 +53,7 @@ class PostgresServer:
         max_connections: int = 100,
         max_prepared_transactions: int = 64,
         settings: Mapping[str, str | int] | None = None,
+        programs: Path | None = None,
     ) -> None:
         self.port = 0
         self.password = secrets.token_urlsafe(18) if auth == "scram" else None
@@ -62,11 +64,12 @@ class PostgresServer:
             "max_prepared_transactions": max_prepared_transactions,
             **(settings or {}),
         }
+        self._programs = programs
         self._home: Home | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._home = Home.create()
+        self._home = Home.create(programs=self._programs)
         try:
             self._initialise()
             self.start()
