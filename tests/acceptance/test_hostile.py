@@ -213,3 +213,15 @@ def test_a_second_run_on_the_same_databases_is_kept_out(servers: Servers, tmp_pa
             run.process.terminate()
             assert run.finish().exit_code == 1
         assert fleet.dumps() == before
+
+
+def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers: Servers, tmp_path: Path) -> None:
+    release = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python("os.fork()")
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": release}) as fleet:
+        # Each further attempt would fork again.
+        fleet.plan(deploy="expand_contract = false\nlock_retries = 0")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.processes() == []
