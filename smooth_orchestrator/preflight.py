@@ -16,6 +16,8 @@ __all__ = ["inspect_targets", "refusals", "tier_reason", "unread", "warnings"]
 
 # Findings of a worker that could not go on.
 _UNREAD = frozenset({"unreachable", "unloadable"})
+# A long history takes a while to be read, and nobody waits for a lock of ours meanwhile.
+_LOOK_S = 300.0
 _STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
 
 
@@ -32,7 +34,7 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             statement_timeout_ms=run.plan.statement_timeout_ms,
         )
         try:
-            answer = await call_unless_silent(worker, command, silence_s(run.plan))
+            answer = await call_unless_silent(worker, command, max(silence_s(run.plan), _LOOK_S))
         except WorkerError as error:
             item.error = ErrorInfo(error.code, error.message, hint=error.hint)
             return

@@ -225,3 +225,23 @@ def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers
         outcome = fleet.deploy()
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
         assert fleet.processes() == []
+
+
+def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worker_that_hangs(
+    servers: Servers, tmp_path: Path
+) -> None:
+    # Statement by statement, a worker that hangs is given up after ten seconds more than one may take.
+    naps = "[editor.execute('SELECT pg_sleep(0.7)') for _ in range(18) if editor.connection.alias == 'default']"
+    slow = migration(
+        "migrations.RunPython(nothing, forwards)",
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python(naps),
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": slow, "demo.0003_kind": _FAILS_LAST}) as fleet:
+        fleet.plan(deploy='expand_contract = false\nstatement_timeout = "1s"')
+        before = fleet.dumps(sequences=False)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert len(outcome.named("worker.started")) <= 2
+        assert fleet.dumps(sequences=False) == before
