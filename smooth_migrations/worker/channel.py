@@ -1,5 +1,6 @@
 """The worker's end of the conversation: a socket of its own, so that what migrations print cannot break it."""
 
+import errno
 import json
 import os
 import queue
@@ -52,8 +53,11 @@ class Channel:
         with self._writing:
             try:
                 self._socket.sendall(encode(event))
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    # A migration has closed our socket, and the reading thread, which waits on it, keeps it open for
+                    # the coordinator. Nobody would ever hear of us again; what is held dies with us.
+                    os._exit(1)
 
     def _read(self) -> None:
         buffer = b""

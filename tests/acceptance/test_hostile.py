@@ -227,6 +227,28 @@ def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers
         assert fleet.processes() == []
 
 
+def test_a_copy_that_settings_fork_is_no_second_worker(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        with (tmp_path / "project/small_settings.py").open("a") as settings:
+            settings.write("if os.fork() == 0:\n    raise SystemExit(3)\n")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+
+
+def test_a_worker_whose_files_a_migration_closes_is_not_waited_for(servers: Servers, tmp_path: Path) -> None:
+    release = migration(
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0001_item")],
+        functions=run_python("os.closerange(3, 64)"),
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": release}) as fleet:
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "worker_lost"), outcome.stderr
+        fleet.wait_until_alone()
+        assert fleet.dumps() == before
+
+
 def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worker_that_hangs(
     servers: Servers, tmp_path: Path
 ) -> None:
