@@ -122,6 +122,18 @@ def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) 
         assert fleet.dumps() == before
 
 
+def test_what_a_gate_said_before_it_hung_is_logged(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        speech = "echo looking; head -c 9000000 /dev/zero | tr '\\\\0' x; printf '\\\\nstill looking'; sleep 300"
+        fleet.plan(
+            deploy='expand_contract = false\nstatement_timeout = "5s"', canary=f'gate = ["sh", "-c", "{speech}"]'
+        )
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "gate_failed"), outcome.stderr
+        lines = [line["line"] for line in outcome.named("output.captured")]
+        assert lines == ["looking", "x" * 8192, "still looking"]
+
+
 def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
     body = "from django.db import transaction; transaction.on_commit(lambda: 1 / 0, using=editor.connection.alias)"
     release = migration(
