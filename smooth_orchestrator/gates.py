@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.run import Run
+from smooth_orchestrator.transport.output import LONGEST_LINE, LineSplitter
 
 __all__ = ["pass_gate"]
 
@@ -33,6 +34,9 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
     code: int | None = None
     reason = f"had no answer within {run.plan.statement_timeout_ms / 1000:g} s"
 
+    def told(line: str) -> None:
+        log.info(EventName.OUTPUT_CAPTURED, stream="stdout", line=line, phase=phase.name)
+
     async with anyio.create_task_group() as group:
 
         async def end_with_run() -> None:
@@ -42,10 +46,8 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
         group.start_soon(end_with_run)
         with anyio.move_on_after(run.plan.statement_timeout_ms / 1000):
             try:
-                code, output = await _run(argv, run.plan.directory, env)
+                code = await _run(argv, run.plan.directory, env, on_line=told)
                 reason = f"ended with exit code {code}"
-                for line in output.decode(errors="replace").splitlines():
-                    log.info(EventName.OUTPUT_CAPTURED, stream="stdout", line=line, phase=phase.name)
             except OSError as error:
                 reason = f"could not be started: {error.strerror}"
         group.cancel_scope.cancel()
@@ -61,8 +63,11 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
     return failure
 
 
-async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str]) -> tuple[int, bytes]:
-    """Run a command to its end; whatever it has started ends with it, and with this task."""
+async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> int:
+    """Run a command to its end; whatever it has started ends with it, and with this task.
+
+    Its lines are told as they come: what one that hangs said last is what its owner asks for.
+    """
     process = await anyio.open_process(
         argv,
         cwd=directory,
@@ -72,13 +77,20 @@ async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str]) -> 
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    output = bytearray()
+    lines = LineSplitter(LONGEST_LINE)
     try:
         async with process:
             if process.stdout is not None:
                 async for chunk in process.stdout:
-                    output += chunk
-            return await process.wait(), bytes(output)
+                    for line in lines.feed(chunk):
+                        on_line(_text(line))
+            return await process.wait()
     finally:
+        if rest := lines.rest():
+            on_line(_text(rest))
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip()

@@ -10,9 +10,14 @@ from smooth_orchestrator.errors import Mistake, WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["inspect_targets", "refusals", "tier_reason", "warnings"]
+__all__ = ["inspect_targets", "refusals", "tier_reason", "unread", "warnings"]
 
+# Findings of a worker that could not go on.
+_UNREAD = frozenset({"unreachable", "unloadable"})
+# A long history takes a while to be read, and nobody waits for a lock of ours meanwhile.
+_LOOK_S = 300.0
 _STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
 
 
@@ -21,21 +26,35 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
 
     async def ask(item: TargetRun) -> None:
         worker = fleet.serving(item.target)
-        command = Inspect(id=worker.next_id(), database=item.name, alias=item.target.alias)
+        command = Inspect(
+            id=worker.next_id(),
+            database=item.name,
+            alias=item.target.alias,
+            lock_timeout_ms=item.target.lock_timeout_ms,
+            statement_timeout_ms=run.plan.statement_timeout_ms,
+        )
         try:
-            answer = await worker.call(command)
+            answer = await call_unless_silent(worker, command, max(silence_s(run.plan), _LOOK_S))
         except WorkerError as error:
             item.error = ErrorInfo(error.code, error.message, hint=error.hint)
             return
         if isinstance(answer, TargetReport):
             item.found = answer
-            item.tier = _tier(item)
+            item.tier = None if unread(item) else _tier(item)
         elif isinstance(answer, Failed):
             item.error = answer.error
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
             group.start_soon(ask, item)
+
+
+def unread(item: TargetRun) -> tuple[Mistake, ...]:
+    """Return what kept a target from being looked at: nothing is known of it then. Pure."""
+    found = item.found.findings if item.found else ()
+    if item.error is None and not any(finding.code in _UNREAD for finding in found):
+        return ()
+    return tuple(_found(item))
 
 
 def refusals(run: Run) -> tuple[Mistake, ...]:

@@ -15,7 +15,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, NoJournal, Record, RecordKind, RunSummary, open_journal
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
-from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, warnings
+from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -245,7 +245,9 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
         run = session.run
         await inspect_targets(run, session.fleet)
         findings: tuple[Mistake, ...] = (
-            (*refusals(run), *await room_refusals(run, session.fleet)) if command == "check" else ()
+            (*refusals(run), *await room_refusals(run, session.fleet))
+            if command == "check"
+            else tuple(finding for item in run.targets for finding in unread(item))
         )
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
         summaries = await runs(file) if command == "status" else ()
@@ -256,8 +258,9 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
 
 def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
     pending = item.found.pending if item.found else ()
+    is_unread = bool(unread(item))
     if command == "status":
-        names = [entry.migration for entry in pending]
+        names = None if is_unread else [entry.migration for entry in pending]
         return {"pending": names, "last_run": last_run, "in_doubt": []}
     migrations = [
         {
@@ -269,4 +272,8 @@ def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> d
         }
         for entry in pending
     ]
-    return {"tier_reason": tier_reason(item), "migrations": migrations, "warnings": [*warnings(run, item)]}
+    return {
+        "tier_reason": None if is_unread else tier_reason(item),
+        "migrations": None if is_unread else migrations,
+        "warnings": [*warnings(run, item)],
+    }

@@ -31,10 +31,17 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspect(Command):
-    """Say what would run on this alias and what stands in its way. Changes nothing. Answer: `TargetReport`."""
+    """Say what would run on this alias and what stands in its way. Changes nothing. Answer: `TargetReport`.
+
+    Args:
+        lock_timeout_ms: longest wait for one lock; None for the server's own.
+        statement_timeout_ms: longest single statement; None for the server's own.
+    """
 
     type: ClassVar[str] = "inspect"
     bind_default: bool = False
+    lock_timeout_ms: int | None = None
+    statement_timeout_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

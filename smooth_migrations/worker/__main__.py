@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from smooth_migrations import __version__, protocol
+from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
 
@@ -23,9 +24,12 @@ def main() -> int:
     # The coordinator decides what a Ctrl-C or a SIGTERM means; it tells the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.getpid()
     try:
         hello = _hello()
+        end_if_copy(pid)
     except BaseException as error:  # noqa: BLE001 - settings are the user's code: importing them may raise anything
+        end_if_copy(pid)
         connection.sendall(protocol.encode(_cannot_start(error)))
         return 3
     from smooth_migrations.worker.loop import serve  # noqa: PLC0415 - needs Django, which is set up by now

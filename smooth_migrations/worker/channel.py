@@ -1,5 +1,6 @@
 """The worker's end of the conversation: a socket of its own, so that what migrations print cannot break it."""
 
+import errno
 import json
 import os
 import queue
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from smooth_migrations.protocol import Command, Event, ProtocolError, decode, encode
 
-__all__ = ["Channel", "mark_output"]
+__all__ = ["Channel", "end_if_copy", "mark_output"]
 
 _CHUNK_BYTES = 65_536
 
@@ -35,6 +36,7 @@ class Channel:
         self._ended = ended
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._writing = threading.Lock()
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._read, name="smooth-channel", daemon=True)
 
     def start(self) -> None:
@@ -47,11 +49,15 @@ class Channel:
 
     def say(self, event: Event) -> None:
         """Send one event. A coordinator that is gone is noticed by the reading thread, not here."""
+        end_if_copy(self._pid)
         with self._writing:
             try:
                 self._socket.sendall(encode(event))
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    # A migration has closed our socket, and the reading thread, which waits on it, keeps it open for
+                    # the coordinator. Nobody would ever hear of us again; what is held dies with us.
+                    os._exit(1)
 
     def _read(self) -> None:
         buffer = b""
@@ -67,6 +73,18 @@ class Channel:
         finally:
             self._commands.put(None)
             self._ended()
+
+
+def end_if_copy(pid: int) -> None:
+    """End this process where it is a copy that a migration has forked and that goes on with the worker's work.
+
+    A copy shares the worker's sessions, which two cannot speak over, and hears nothing of its coordinator's end.
+
+    Args:
+        pid: the worker's.
+    """
+    if os.getpid() != pid:
+        os._exit(1)
 
 
 def mark_output(database: str | None, migration: str | None) -> None:

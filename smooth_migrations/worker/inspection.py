@@ -3,9 +3,10 @@
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from django.db import Error, NotSupportedError
+from django.db import Error, NotSupportedError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import InconsistentMigrationHistory
@@ -15,24 +16,28 @@ from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
-from smooth_migrations.protocol import MigrationFinding, PendingMigration, TargetReport
+from smooth_migrations.protocol import Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import can_hold, irreversible_operations
 from smooth_migrations.undo.emptiness import look_before
 
 __all__ = ["inspect"]
 
 
-def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
+# A server that takes the connection and says nothing is given up, where the project's settings name no time of theirs.
+_CONNECT_TIMEOUT_S = 10
+
+
+def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
     """Describe one database: what is recorded, what is pending, and every finding at once.
 
     Args:
-        command_id: of the command that asked.
+        command: that asked.
         connection: the alias to look at. Only reads; takes no lock beyond those of SELECT, and leaves no file behind.
     """
     path = Path(str(connection.settings_dict["NAME"])) if connection.vendor == "sqlite" else None
     was_missing = path is not None and not path.exists()
     try:
-        return _inspect(command_id, connection)
+        return _inspect(command, connection)
     finally:
         # SQLite makes a file of no bytes when it first looks.
         if path is not None and was_missing and path.exists() and path.stat().st_size == 0:
@@ -40,29 +45,64 @@ def inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
             path.unlink()
 
 
-def _inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
+def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
     vendor = connection.vendor
     try:
-        connection.ensure_connection()
+        _connect(connection)
         version = ".".join(str(part) for part in connection.get_database_version())
     except (Error, NotSupportedError) as error:
         finding = MigrationFinding("unreachable", _first_line(error), sqlstate=sqlstate_of(error))
-        return TargetReport(id=command_id, vendor=vendor, server_version="", findings=(finding,))
-    findings = list(_server_findings(connection))
+        return TargetReport(id=command.id, vendor=vendor, server_version="", findings=(finding,))
+    findings: list[MigrationFinding] = []
     try:
-        executor = MigrationExecutor(connection)
-        findings += _history_findings(executor, connection)
-        plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-        touched: list[list[Touched]] = []
-        pending = tuple(_pending(executor, plan, connection, touched))
-        entries = _lock_entries(touched, connection)
+        with _within_limits(command, connection):
+            findings += _server_findings(connection)
+            return _look(command, connection, version, findings)
     except Exception as error:  # noqa: BLE001 - migrations are the user's code: importing them may raise anything
-        findings.append(MigrationFinding("unloadable", f"{type(error).__name__}: {_first_line(error)}"))
-        return TargetReport(id=command_id, vendor=vendor, server_version=version, findings=tuple(findings))
+        message = f"{type(error).__name__}: {_first_line(error)}"
+        findings.append(MigrationFinding("unloadable", message, sqlstate=sqlstate_of(error)))
+        return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
+
+
+def _connect(connection: BaseDatabaseWrapper) -> None:
+    options = connection.settings_dict.get("OPTIONS", {})
+    if connection.vendor != "postgresql" or "connect_timeout" in options or "service" in options:
+        connection.ensure_connection()
+        return
+    options["connect_timeout"] = _CONNECT_TIMEOUT_S
+    try:
+        connection.ensure_connection()
+    finally:
+        del options["connect_timeout"]
+
+
+@contextmanager
+def _within_limits(command: Inspect, connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let nobody's lock keep us waiting for ever; in a transaction, so that a pooler's session keeps nothing of it."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    limits = {"lock_timeout": command.lock_timeout_ms, "statement_timeout": command.statement_timeout_ms}
+    with transaction.atomic(connection.alias), connection.cursor() as cursor:
+        for name, limit_ms in limits.items():
+            if limit_ms is not None:
+                cursor.execute("SELECT set_config(%s, %s, true)", [name, str(limit_ms)])
+        yield
+
+
+def _look(
+    command: Inspect, connection: BaseDatabaseWrapper, version: str, findings: list[MigrationFinding]
+) -> TargetReport:
+    executor = MigrationExecutor(connection)
+    findings += _history_findings(executor, connection)
+    plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+    touched: list[list[Touched]] = []
+    pending = tuple(_pending(executor, plan, connection, touched))
+    entries = _lock_entries(touched, connection)
     applied = executor.loader.applied_migrations
     return TargetReport(
-        id=command_id,
-        vendor=vendor,
+        id=command.id,
+        vendor=connection.vendor,
         server_version=version,
         fresh=not applied,
         before=look_before(connection),
@@ -78,7 +118,8 @@ def _inspect(command_id: int, connection: BaseDatabaseWrapper) -> TargetReport:
 def _physical(connection: BaseDatabaseWrapper) -> str:
     try:
         if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
+            # A savepoint of its own: nobody may ask, and then the transaction goes on.
+            with transaction.atomic(connection.alias), connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database "
                     "WHERE datname = current_database()"

@@ -55,7 +55,7 @@ class _Loop:
         answer: protocol.Event
         match command:
             case protocol.Inspect():
-                answer = inspect(command.id, connections[command.alias])
+                answer = inspect(command, connections[command.alias])
             case protocol.Apply():
                 answer = self._moves.apply(command)
             case protocol.Commit():

@@ -3,6 +3,7 @@
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from django.db import connections
@@ -69,8 +70,8 @@ class Moves:
                 call.interruption.ask(_REASON)
         turn: Turn | None = None
         try:
-            turn = self._turn(connection, command, call)
-            with connection.execute_wrapper(Pulse(self._say, command.id)):
+            with self._pulse(command):
+                turn = self._turn(connection, command, call)
                 call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             if turn is not None:
@@ -148,7 +149,8 @@ class Moves:
         # The coordinator hears what belongs to the command that it waits for.
         held.reporter.command = command
         try:
-            undone = call.rollback()
+            with self._pulse(command):
+                undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=call.committed)
         finally:
@@ -180,7 +182,8 @@ class Moves:
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
-            undone = call.rollback()
+            with self._pulse(command):
+                undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
@@ -200,6 +203,10 @@ class Moves:
                     self._say(protocol.UnapplyFailed(id=held.reporter.command.id, step=step, error=describe(error)))
             finally:
                 held.turn.end()
+
+    def _pulse(self, command: protocol.Command) -> AbstractContextManager[None]:
+        # An undo takes as long as what it undoes, and is no more to be taken for a worker that hangs.
+        return connections[command.alias].execute_wrapper(Pulse(self._say, command.id))
 
     def _failed(self, command: protocol.Apply, call: Call, error: BaseException) -> protocol.Failed:
         at_work = str(call.at_work) if call.at_work else None

@@ -1,5 +1,6 @@
 """What a worker tells of a call at work: to its coordinator, or as text where it is nobody's command."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from django.db.migrations import Migration
 from smooth_migrations import protocol
 from smooth_migrations.errors import describe
 from smooth_migrations.protocol import Step
-from smooth_migrations.worker.channel import mark_output
+from smooth_migrations.worker.channel import end_if_copy, mark_output
 
 __all__ = ["Printer", "Pulse", "Reporter"]
 
@@ -79,9 +80,11 @@ class Pulse:
         self._command_id = command_id
         self._statements = 0
         self._said_s = time.monotonic()
+        self._pid = os.getpid()
 
     def __call__(self, execute: Callable[..., Any], sql: str, params: object, many: object, context: object) -> Any:  # noqa: ANN401 - Django's wrapper protocol
         """Run a statement; one of Django's execute wrappers."""
+        end_if_copy(self._pid)
         result = execute(sql, params, many, context)
         self._statements += 1
         if time.monotonic() - self._said_s > 1.0:

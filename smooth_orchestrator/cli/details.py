@@ -1,6 +1,6 @@
 """What `plan`, `check` and `status` have to say of each database, as text below the report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from smooth_orchestrator.console import printable
@@ -25,18 +25,22 @@ def _title(database: DatabaseReport) -> str:
 
 def _lines(database: DatabaseReport) -> Iterator[str]:
     extra = database.extra
-    for migration in extra.get("migrations", ()):
+    for migration in extra.get("migrations") or ():
         yield from _migration(migration)
     yield from (f"warning: {warning}" for warning in extra.get("warnings", ()))
     for finding in extra.get("findings", ()):
         yield f"finding: {_finding(finding)}"
     if "pending" in extra:
-        yield f"pending: {', '.join(extra['pending']) or 'none'}"
+        yield f"pending: {_names(extra['pending'])}"
         yield from (f"to finalise: {operation}" for operation in database.contract_pending)
     if extra.get("last_run"):
         yield f"last run: {_value(extra['last_run'])}"
     if extra.get("in_doubt"):
         yield f"in doubt: {_value(extra['in_doubt'])}"
+
+
+def _names(pending: Sequence[str] | None) -> str:
+    return "unknown" if pending is None else ", ".join(pending) or "none"
 
 
 def _migration(migration: Mapping[str, Any]) -> Iterator[str]:

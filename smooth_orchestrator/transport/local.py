@@ -269,6 +269,10 @@ class LocalWorker:
         await self._process.wait()
         self._kill_group()
         self._exited.set()
+        # A child in a session of its own holds our connection open for as long as it lives.
+        with anyio.move_on_after(_CLOSING_S):
+            await self._lost.wait()
+        self._lose()
 
     async def _hear(self) -> None:
         lines = LineSplitter()

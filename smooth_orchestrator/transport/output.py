@@ -7,9 +7,10 @@ from typing import Literal
 
 from smooth_orchestrator.transport.base import OutputLine
 
-__all__ = ["LineSplitter", "OutputReader"]
+__all__ = ["LONGEST_LINE", "LineSplitter", "OutputReader"]
 
-_LONGEST_LINE = 8 * 1024
+LONGEST_LINE = 8 * 1024
+"""How many bytes of a printed line are kept."""
 
 
 class LineSplitter:
@@ -51,7 +52,7 @@ class OutputReader:
     def __init__(self, stream: Literal["stdout", "stderr"], pid: int) -> None:
         self._stream = stream
         self._pid = pid
-        self._lines = LineSplitter(_LONGEST_LINE)
+        self._lines = LineSplitter(LONGEST_LINE)
         self._database: str | None = None
         self._migration: str | None = None
 

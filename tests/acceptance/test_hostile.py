@@ -122,6 +122,18 @@ def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) 
         assert fleet.dumps() == before
 
 
+def test_what_a_gate_said_before_it_hung_is_logged(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        speech = "echo looking; head -c 9000000 /dev/zero | tr '\\\\0' x; printf '\\\\nstill looking'; sleep 300"
+        fleet.plan(
+            deploy='expand_contract = false\nstatement_timeout = "5s"', canary=f'gate = ["sh", "-c", "{speech}"]'
+        )
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "gate_failed"), outcome.stderr
+        lines = [line["line"] for line in outcome.named("output.captured")]
+        assert lines == ["looking", "x" * 8192, "still looking"]
+
+
 def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
     body = "from django.db import transaction; transaction.on_commit(lambda: 1 / 0, using=editor.connection.alias)"
     release = migration(
@@ -213,3 +225,57 @@ def test_a_second_run_on_the_same_databases_is_kept_out(servers: Servers, tmp_pa
             run.process.terminate()
             assert run.finish().exit_code == 1
         assert fleet.dumps() == before
+
+
+def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers: Servers, tmp_path: Path) -> None:
+    release = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python("os.fork()")
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": release}) as fleet:
+        # Each further attempt would fork again.
+        fleet.plan(deploy="expand_contract = false\nlock_retries = 0")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.processes() == []
+
+
+def test_a_copy_that_settings_fork_is_no_second_worker(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        with (tmp_path / "project/small_settings.py").open("a") as settings:
+            settings.write("if os.fork() == 0:\n    raise SystemExit(3)\n")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+
+
+def test_a_worker_whose_files_a_migration_closes_is_not_waited_for(servers: Servers, tmp_path: Path) -> None:
+    release = migration(
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0001_item")],
+        functions=run_python("os.closerange(3, 64)"),
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": release}) as fleet:
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "worker_lost"), outcome.stderr
+        fleet.wait_until_alone()
+        assert fleet.dumps() == before
+
+
+def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worker_that_hangs(
+    servers: Servers, tmp_path: Path
+) -> None:
+    # Statement by statement, a worker that hangs is given up after ten seconds more than one may take.
+    naps = "[editor.execute('SELECT pg_sleep(0.7)') for _ in range(18) if editor.connection.alias == 'default']"
+    slow = migration(
+        "migrations.RunPython(nothing, forwards)",
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python(naps),
+    )
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": slow, "demo.0003_kind": _FAILS_LAST}) as fleet:
+        fleet.plan(deploy='expand_contract = false\nstatement_timeout = "1s"')
+        before = fleet.dumps(sequences=False)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert len(outcome.named("worker.started")) <= 2
+        assert fleet.dumps(sequences=False) == before

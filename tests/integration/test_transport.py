@@ -161,6 +161,29 @@ async def test_a_killed_worker_takes_what_it_forked_with_it(speaking: Start, pro
     assert not running(answer.committed)
 
 
+@pytest.mark.timeout(60)
+async def test_a_worker_that_ended_is_lost_though_a_daemon_of_its_holds_its_connection(
+    speaking: Start, project: Project
+) -> None:
+    script = """
+    greet()
+    command = hear()
+    if (daemon := os.fork()) == 0:
+        os.setsid()
+        signal.pause()
+    print(daemon, flush=True)
+    os._exit(3)
+    """
+    lines: list[OutputLine] = []
+    try:
+        async with speaking(script).worker(project, on_output=lines.append) as worker:
+            with pytest.raises(WorkerLost, match="exited with 3"):
+                await worker.call(fetch(worker.next_id()))
+    finally:
+        for line in lines:
+            psutil.Process(int(line.line)).kill()
+
+
 async def test_output_carries_what_was_at_work(speaking: Start, project: Project) -> None:
     transport = speaking("""
         greet()

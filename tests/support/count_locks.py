@@ -19,6 +19,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from smooth_migrations.call import Call
 from smooth_migrations.management.commands.apply_migrations import Command
 from smooth_migrations.options import Options
+from smooth_migrations.protocol import Inspect
 from smooth_migrations.worker.inspection import inspect
 
 __all__: list[str] = []
@@ -65,7 +66,7 @@ class _Counting:
 
 def _count() -> dict[str, int]:
     connection = connections[DEFAULT_DB_ALIAS]
-    report = inspect(1, connection)
+    report = inspect(Inspect(id=1, database=connection.alias, alias=connection.alias), connection)
     assert not report.findings, report.findings
     counting = _Counting()
     call = Call(connection, Options(), counting)
