@@ -6,14 +6,21 @@ BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
 DJANGO ?=
+GROUP ?= dev
+# Django 6 needs Python 3.12.
+MATRIX ?= 3.11/5.2 3.12/5.2 3.12/6.0 3.12/6.1 3.13/5.2 3.13/6.0 3.13/6.1
+MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_configurations.py \
+  tests/integration/test_emptiness.py tests/integration/test_other_packages.py
 # The server of all other tests is a wheel's, of version 18.
 POSTGRESQL ?= 14 15 16 17
 POSTGRESQL_TESTS ?= $(wildcard $(addprefix tests/integration/test_,apply_migrations*.py emptiness.py fingerprint*.py \
   killed_calls.py lease*.py lock_entries.py support.py)) tests/acceptance/test_deploy.py
+DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_configurations.py \
+  tests/integration/test_killed_calls.py tests/acceptance/test_deploy.py
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench test test-all test-postgresql test-matrix lint format build clean
+.PHONY: help demo bench test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +31,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable . $(DJANGO)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group $(GROUP) --editable . $(DJANGO)
 	@touch $@
 
 $(VENV)/.mariadb: $(VENV)/.ready
@@ -47,6 +54,7 @@ test: $(VENV)/.ready $(MARIADB)
 test-all: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	$(MAKE) test-postgresql
+	$(MAKE) test-psycopg2
 	$(MAKE) test-matrix
 
 ## make test-postgresql  what asks PostgreSQL's catalogues, on the versions of POSTGRESQL (downloaded by npm)
@@ -54,6 +62,21 @@ test-postgresql: $(VENV)/.ready
 	set -e; for version in $(POSTGRESQL); do \
 	  $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' --postgresql $$version \
 	    -k 'not sqlite and not mysql and not mariadb' $(POSTGRESQL_TESTS) $(PYTEST_ARGS); \
+	done
+
+## make test-psycopg2  what works through PostgreSQL's driver, with the older one
+test-psycopg2: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' --driver psycopg2 \
+	  -k 'not sqlite and not mysql and not mariadb' $(DRIVER_TESTS) $(PYTEST_ARGS)
+
+## make test-matrix  smooth_migrations with each Python/Django of MATRIX that is installed
+test-matrix:
+	set -e; for pair in $(MATRIX); do \
+	  if python=$$($(PYTHON) tests/support/interpreters.py $${pair%/*}); then \
+	    echo "--- Python $${pair%/*}, Django $${pair#*/}"; \
+	    $(MAKE) test VENV=.venv-$${pair%/*}-$${pair#*/} PYTHON=$$python DJANGO="Django~=$${pair#*/}.0" GROUP=test \
+	      PYTEST_ARGS="$(MATRIX_TESTS) $(PYTEST_ARGS)"; \
+	  else echo "--- Python $${pair%/*} is not installed: Django $${pair#*/} on it is left out"; fi; \
 	done
 
 ## make lint      ruff, the formatter and mypy, all strict
@@ -73,4 +96,4 @@ build: $(VENV)/.ready
 
 ## make clean     remove what these commands made
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

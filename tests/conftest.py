@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.mariadb_server import MariadbServer, why_not
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.postgres_versions import NEWEST, VERSIONS, Unavailable, programs_of
+from tests.support.small_project import DRIVER
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +21,14 @@ def anyio_backend() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let another server than the wheel's be chosen."""
+    """Let another server than the wheel's be chosen, and another driver than Django's favourite."""
     parser.addoption("--postgresql", choices=VERSIONS, default=NEWEST, help="The server's major version.")
+    parser.addoption("--driver", choices=("psycopg", "psycopg2"), default="psycopg", help="Of small projects.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the small projects of their driver."""
+    os.environ[DRIVER] = config.getoption("driver")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import django
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.deploys import SCRIPT
 from tests.support.dump import dump
+from tests.support.interpreters import interpreter
 from tests.support.log_lines import log_lines
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
@@ -42,22 +42,13 @@ alias = "default"
 """
 
 
-def _candidates() -> Iterator[str]:
-    for version in _VERSIONS:
-        yield f"python{version}"
-        yield from map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
-
-
 def _other_interpreter() -> str:
     """Return a supported Python of another version than this one."""
-    program = "import sys, venv, ensurepip; print('.'.join(map(str, sys.version_info[:2])))"
-    for candidate in _candidates():
-        try:
-            found = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):
-            continue
-        if found.strip() in _VERSIONS and found.strip() != ".".join(map(str, sys.version_info[:2])):
-            return candidate
+    ours = ".".join(map(str, sys.version_info[:2]))
+    for version in _VERSIONS:
+        found = None if version == ours else interpreter(version)
+        if found:
+            return found
     pytest.skip(f"no second Python of the versions {', '.join(_VERSIONS)} is installed")
 
 

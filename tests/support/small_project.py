@@ -11,7 +11,15 @@ from typing import Any
 
 from tests.support.histories import SAME_ORDER
 
-__all__ = ["Result", "SmallProject", "migration"]
+__all__ = ["DRIVER", "PSYCOPG2_ALONE", "Result", "SmallProject", "migration"]
+
+DRIVER = "SMALL_DRIVER"
+"""The environment variable that says which driver of PostgreSQL the projects have, if not both."""
+
+PSYCOPG2_ALONE: Mapping[str, str] = {
+    "psycopg.py": "raise ImportError('this project has psycopg2')\n",
+}
+"""A project's file that hides psycopg, which Django prefers, and leaves it psycopg2."""
 
 _MANAGE = """\
 import os
@@ -111,6 +119,9 @@ class SmallProject:
             self.write(f"{label}/migrations/__init__.py", "")
         for key, source in migrations.items():
             self.write_migration(key, source)
+        if os.environ.get(DRIVER) == "psycopg2":
+            for path, text in PSYCOPG2_ALONE.items():
+                self.write(path, text)
 
     def write(self, path: str, text: str) -> None:
         """Write one of its files."""
