@@ -1,14 +1,23 @@
 """What `apply_migrations` prints when a call fails; on success it prints what `migrate` prints."""
 
+from collections.abc import Sequence
+
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.choice import Choice, Way
 from smooth_migrations.undo.journal import UnfinishedCall
 
 __all__ = ["ConsoleReport"]
+
+_WAYS = {
+    Way.TRANSACTION: "whole-call transaction, by ROLLBACK",
+    Way.JOURNAL: "operation journal, newest first by reverse operations",
+    Way.EMPTY: "empty database, by dropping everything again",
+}
 
 
 class ConsoleReport:
@@ -82,6 +91,13 @@ class ConsoleReport:
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         """Print that the whole transaction is tried again."""
         self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)
+
+    def undo_of_this_call(self, choices: Sequence[Choice]) -> None:
+        """Print which undo each migration has, at verbosity 2 and above."""
+        if self._verbosity > 1 and choices:
+            self._write("Undo, should anything fail:", self._style.MIGRATE_HEADING)
+            for choice in choices:
+                self._write(f"  {_WAYS[choice.way]}: {', '.join(choice.migrations)}", self._style.MIGRATE_LABEL)
 
     def unfinished(self, call: UnfinishedCall, *, goes_on: bool, wanted: bool) -> None:
         """Print what happens to what a killed call has left.
