@@ -226,3 +226,7 @@ def test_a_call_killed_after_any_statement_is_resumed(
             assert not diff(wanted, text_of(database)), f"statement {number}: {output}"
             project.succeed("apply_migrations", "demo", "0001")
             assert not diff(before, text_of(database)), f"statement {number}, back"
+            if vendor is Vendor.MYSQL:
+                # What was dropped at once takes room in each row until the table is written anew (MariaDB's
+                # documentation, "InnoDB Online DDL Operations with the INSTANT Alter Algorithm").
+                execute(database, "ALTER TABLE demo_item FORCE")

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.models.signals import pre_migrate
@@ -23,12 +23,14 @@ from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
 from smooth_migrations.planning import plan_of
 from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, printed_only, reporting, stdout_spared
+from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.choice import choose
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.synced import tables_to_sync
+from smooth_migrations.watch import Told, Watch
 
 __all__ = ["Command"]
 
@@ -69,7 +71,9 @@ class Command(migrate.Command):
         connection = connections[options["database"]]
         with ExitStack() as stack:
             write = stack.enter_context(stdout_spared(self)) if options["json"] else None
-            console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+            console = ConsoleReport(
+                self.stdout, self.style, verbosity=options["verbosity"], show_queries=options["show_queries"]
+            )
             call = Call(connection, options_of(options), console)
             if write is not None:
                 is_rehearsal = options["rehearse"]
@@ -107,7 +111,18 @@ class Command(migrate.Command):
         reason = why_not_undone(connection)
         if reason and not options["no_rollback"]:
             raise CommandError(f"Refused: {reason}; nothing was run", returncode=REFUSED)
-        with signals_asking(call.interruption), self._turn(connection, call, console, **options):
+        watch = Watch(
+            connection,
+            call.options.application_name or "",
+            Told(console.waiting, console.progress if options["verbosity"] > 1 else None),
+            lock_timeout_ms=call.options.limits.lock_timeout_ms,
+        )
+        with (
+            signals_asking(call.interruption),
+            self._turn(connection, call, console, **options),
+            named(connection, call.options.application_name),
+            watch.watching(),
+        ):
             try:
                 if options["no_rollback"]:
                     super().handle(*args, **options)
@@ -152,6 +167,9 @@ class Command(migrate.Command):
         except UndoFailed as error:
             message = f"{error.message} ({error.hint})" if error.hint else error.message
             raise CommandError(message, returncode=NEEDS_OPERATOR) from error
+        except Error as error:
+            console.locked(connection, error)
+            raise
         for item in call.adopted:
             console.started(item.step, item.migration)
         try:
