@@ -100,6 +100,11 @@ def _add_limits(parser: CommandParser) -> None:
         help="How often it is tried again after a lock time-out. Defaults to 0.",
     )
     parser.add_argument(
+        "--show-queries",
+        action="store_true",
+        help="Tell the queries of those who are waited for, too: their first 80 characters, with whatever is in them.",
+    )
+    parser.add_argument(
         "--statement-timeout", type=duration_s, metavar="DURATION", help="How long one statement may run."
     )
 

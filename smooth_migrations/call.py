@@ -32,6 +32,7 @@ from smooth_migrations.observer import Observer
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.session import limited
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
@@ -157,6 +158,7 @@ class Call:
             try:
                 self.interruption.arm()
                 with (
+                    limited(self._connection, self.options.limits),
                     self._hooks.listening(),
                     self._aliases.guarded(),
                     self._connection.execute_wrapper(self.interruption),

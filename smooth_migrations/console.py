@@ -1,14 +1,25 @@
 """What `apply_migrations` prints when a call fails; on success it prints what `migrate` prints."""
 
+from collections.abc import Sequence
+
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.choice import Choice, Way
 from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.waits import Blocker, Progress
 
 __all__ = ["ConsoleReport"]
+
+_WAYS = {
+    Way.TRANSACTION: "whole-call transaction, by ROLLBACK",
+    Way.JOURNAL: "operation journal, newest first by reverse operations",
+    Way.EMPTY: "empty database, by dropping everything again",
+}
 
 
 class ConsoleReport:
@@ -18,22 +29,26 @@ class ConsoleReport:
         stdout: the command's output.
         style: the command's colours.
         verbosity: 0 prints nothing.
+        show_queries: whether a lock wait is told with the statements of those who are waited for.
 
     Attributes:
         taken_back: the steps that were undone, in that order.
     """
 
-    def __init__(self, stdout: OutputWrapper, style: Style, *, verbosity: int) -> None:
+    def __init__(self, stdout: OutputWrapper, style: Style, *, verbosity: int, show_queries: bool = False) -> None:
         self._stdout = stdout
         self._style = style
         self._verbosity = verbosity
+        self._show_queries = show_queries
+        self._connection: BaseDatabaseWrapper | None = None
         self.taken_back: list[Step] = []
         self._before: dict[str, str] = {}
         self._failed = False
         self._heading_due = False
 
     def began(self, connection: BaseDatabaseWrapper) -> None:
-        """Print nothing: `migrate` does not either."""
+        """Remember what may turn out to be locked; `migrate` prints nothing either."""
+        self._connection = connection
 
     def started(self, step: Step, migration: Migration) -> None:
         """Remember the state that this migration's app was in before the call."""
@@ -55,6 +70,8 @@ class ConsoleReport:
         self._write(" FAIL" if step else "FAIL", self._style.ERROR)
         self._write("The migration has failed.", self._style.ERROR)
         self._write(str(error), self._style.ERROR)
+        if self._connection is not None:
+            self.locked(self._connection, error)
 
     def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
         """Print one line a step."""
@@ -82,6 +99,33 @@ class ConsoleReport:
     def retrying(self, attempt: int, delay_s: float, error: BaseException) -> None:
         """Print that the whole transaction is tried again."""
         self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)
+
+    def waiting(self, blockers: Sequence[Blocker]) -> None:
+        """Print who has what the statement at work waits for."""
+        self._write("")
+        for blocker in blockers:
+            who = ", ".join(part for part in (blocker.application, blocker.state) if part)
+            text = f"  Waiting for a lock: pid {blocker.pid} ({who}), its query {blocker.query_age_s:.1f} s old"
+            if self._show_queries and blocker.query:
+                text += f": {' '.join(blocker.query.split())}"
+            self._write(text, self._style.WARNING)
+
+    def locked(self, connection: BaseDatabaseWrapper, error: BaseException) -> None:
+        """Print that a SQLite file is locked, if that is what the error says; nobody can be asked by whom."""
+        if connection.vendor == "sqlite" and is_lock_failure(error):
+            self._write(f"The file {connection.settings_dict['NAME']} is locked by another session.", self._style.ERROR)
+
+    def progress(self, progress: Progress) -> None:
+        """Print how far the building of an index has come."""
+        percent = "" if progress.percent is None else f", {progress.percent:.0f} %"
+        self._write(f"\n  {progress.index}: {progress.phase}{percent}", self._style.MIGRATE_LABEL)
+
+    def undo_of_this_call(self, choices: Sequence[Choice]) -> None:
+        """Print which undo each migration has, at verbosity 2 and above."""
+        if self._verbosity > 1 and choices:
+            self._write("Undo, should anything fail:", self._style.MIGRATE_HEADING)
+            for choice in choices:
+                self._write(f"  {_WAYS[choice.way]}: {', '.join(choice.migrations)}", self._style.MIGRATE_LABEL)
 
     def unfinished(self, call: UnfinishedCall, *, goes_on: bool, wanted: bool) -> None:
         """Print what happens to what a killed call has left.
@@ -111,6 +155,6 @@ class ConsoleReport:
         if self._failed:
             self._write("Exception detail:", self._style.ERROR)
 
-    def _write(self, text: str, style: object, *, ending: str = "\n") -> None:
+    def _write(self, text: str, style: object = None, *, ending: str = "\n") -> None:
         if self._verbosity > 0:
             self._stdout.write(text, style, ending)  # type: ignore[arg-type]  # Style's members are untyped callables

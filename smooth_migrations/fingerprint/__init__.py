@@ -8,10 +8,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.fingerprint.mysql import MySQL
 from smooth_migrations.fingerprint.postgresql import PostgreSQL
 from smooth_migrations.fingerprint.sqlite import SQLite
-from smooth_migrations.fingerprint.value import Fingerprint, fingerprint
+from smooth_migrations.fingerprint.value import Fingerprint, fingerprint, is_invalid_index_gone
 from smooth_migrations.fingerprint.vendor import Vendor
 
-__all__ = ["Fingerprint", "take"]
+__all__ = ["Fingerprint", "is_invalid_index_gone", "take"]
 
 # By vendor and not by ENGINE: PostGIS, SpatiaLite and other people's backends are one of these.
 _VENDORS: Final[Mapping[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL(), "sqlite": SQLite()}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Fingerprint", "fingerprint"]
+__all__ = ["Fingerprint", "fingerprint", "is_invalid_index_gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,12 @@ class Fingerprint:
         # Both descriptions of one thing stand together, the old one first.
         changes.sort(key=lambda change: (change[1].partition(": ")[0], change[0] == "+ ", change[1]))
         return tuple(sign + line for sign, line in changes)
+
+
+def is_invalid_index_gone(difference: str) -> bool:
+    """Return whether a difference is no loss: what a concurrent build left behind that broke off, and serves nobody."""
+    subject, _, text = difference.partition(": ")
+    return subject.startswith("- ") and " index " in subject and "invalid" in text.split(", ")
 
 
 def fingerprint(descriptions: Iterable[tuple[str, str | None]]) -> Fingerprint:

@@ -89,7 +89,9 @@ class Lease:
                 busy = error
             left_s = (max(wait_s, _PATIENCE_S) if busy else wait_s) - (clock() - started_s)
             if left_s <= 0:
-                raise _held(connection, row, busy) from busy
+                held = _held(connection, row, busy)
+                # The server's own error keeps the driver's as its cause, which says what kind of error it is.
+                raise held from (held.__cause__ if held is busy else busy)
             if on_wait and row is not None and row.is_held:
                 on_wait(row.holder)
                 on_wait = None

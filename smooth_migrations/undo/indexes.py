@@ -1,15 +1,21 @@
 """What CREATE and DROP INDEX CONCURRENTLY leave behind when they are broken off."""
 
+import re
 from collections.abc import Collection, Iterator
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.operations import RunSQL
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
 
-__all__ = ["existing_indexes", "settle_indexes"]
+__all__ = ["drop_invalid_indexes", "existing_indexes", "settle_indexes"]
 
+_BUILT_BY_SQL = re.compile(
+    r'\bCREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>"(?:[^"]|"")+"|\w+)',
+    re.IGNORECASE,
+)
 _INDEXES = """
     SELECT c.relname, c.oid::regclass::text, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
@@ -19,7 +25,26 @@ _INDEXES = """
 def existing_indexes(connection: BaseDatabaseWrapper, operation: Operation) -> tuple[str, ...]:
     """Return which of the indexes that an operation builds or drops concurrently are there. Only reads."""
     names = [name for _model, name in _concurrent(connection, operation)]
-    return tuple(name for name, _qualified, is_valid in _found(connection, names) if is_valid) if names else ()
+    return tuple(name for name, _qualified, is_valid in _found(connection, names) if is_valid)
+
+
+def drop_invalid_indexes(connection: BaseDatabaseWrapper, operation: Operation) -> tuple[str, ...]:
+    """Drop the invalid indexes under whose names an operation builds some concurrently, and return their names.
+
+    Such a one was left by a build that broke off, often that of the same migration, and would keep it from succeeding,
+    or with IF NOT EXISTS from building anything. Waits for transactions that use the table; takes SHARE UPDATE
+    EXCLUSIVE on it. Safe to repeat.
+
+    Args:
+        connection: the target's, in autocommit.
+        operation: any other than a concurrent one on an index is left alone.
+    """
+    names = [name for _model, name in _concurrent(connection, operation)]
+    invalid = [(name, qualified) for name, qualified, is_valid in _found(connection, names) if not is_valid]
+    with connection.cursor() as cursor:
+        for _name, qualified in invalid:
+            cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+    return tuple(name for name, _qualified in invalid)
 
 
 def settle_indexes(
@@ -48,7 +73,7 @@ def settle_indexes(
         with connection.cursor() as cursor:
             for _name, qualified, _is_valid in found:
                 cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
-        if name in existed:
+        if name in existed and model_name:
             indexes = before.models[app_label, model_name.lower()].options["indexes"]
             index = next(index for index in indexes if index.name == name)
             with connection.schema_editor(atomic=False) as editor:
@@ -57,6 +82,7 @@ def settle_indexes(
 
 
 def _concurrent(connection: BaseDatabaseWrapper, operation: Operation) -> Iterator[tuple[str, str]]:
+    """Yield the model and the name of each index; without a model where only the SQL says that it is built."""
     if connection.vendor != "postgresql":
         return
     # Here, since it needs psycopg, which a project on another server may lack.
@@ -67,9 +93,18 @@ def _concurrent(connection: BaseDatabaseWrapper, operation: Operation) -> Iterat
             yield part.model_name, part.index.name
         elif isinstance(part, RemoveIndexConcurrently):
             yield part.model_name, part.name
+        elif isinstance(part, RunSQL):
+            yield from (("", _folded(found["name"])) for found in _BUILT_BY_SQL.finditer(str(part.sql)))
+
+
+def _folded(name: str) -> str:
+    """Return an identifier as the server keeps it (PostgreSQL manual, 4.1.1)."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
 def _found(connection: BaseDatabaseWrapper, names: list[str]) -> Iterator[tuple[str, str, bool]]:
+    if not names:
+        return
     with connection.cursor() as cursor:
         cursor.execute(_INDEXES, [names])
         yield from cursor.fetchall()

@@ -15,7 +15,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.undo.indexes import existing_indexes, settle_indexes
+from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.records import Record, keys_of, restore_records
 from smooth_migrations.undo.renames import Renames, renames_of
@@ -136,6 +136,7 @@ class OperationLog:
                 # Some operations go backwards by calling their own forwards with the states exchanged.
                 run(app_label, editor, from_state, to_state)
                 return
+            drop_invalid_indexes(self._connection, operation)
             # Django goes on changing the state it handed over, so the log keeps its own.
             ran = _Ran(number, operation, backwards, from_state.clone(), to_state.clone(), self._detail(operation))
             self._at_work = ran

@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
-from smooth_migrations.fingerprint import Fingerprint, take
+from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
@@ -268,7 +268,7 @@ class Permanent:
             line
             for line in self.fingerprint.differences(take(self._connection))
             # The call began before it was taken, with the table that there was not.
-            if self.before.has_records or records not in line
+            if (self.before.has_records or records not in line) and not is_invalid_index_gone(line)
         ]
         if differences:
             raise UndoFailed("\n".join(["the schema is not as it was before:", *differences]))

@@ -54,7 +54,7 @@ def restore_tables(connection: BaseDatabaseWrapper, before: Mapping[str, str], r
         renames: what the broken operation may have renamed.
     """
     with connection.constraint_checks_disabled(), connection.cursor() as cursor:
-        for stage in (_rename_tables, _drop_foreign_keys, _drop_and_create, _rename_columns, _alter, _add_foreign_keys):
+        for stage in _STAGES:
             # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go with it.
             for statement in list(stage(take_tables(connection), before, renames)):
                 cursor.execute(statement)
@@ -68,15 +68,20 @@ def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: R
 
 def _drop_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name, current, wanted in _both(now, before):
-        for key in _changed(current.foreign, wanted.foreign):
-            yield f"ALTER TABLE {_quoted(name)} DROP FOREIGN KEY {_quoted(key)}"
+        # The server makes an index for a foreign key that has none, under its name, and drops it of its own accord when
+        # another one serves: not so one that was made by a statement, though it looks the same (InnoDB: "Foreign Key
+        # Constraints"). So it comes back as it came, with its foreign key.
+        keyless = {key for key in wanted.foreign if key in wanted.keys and key not in current.keys}
+        for key in current.foreign:
+            if key in keyless or wanted.foreign.get(key) != current.foreign[key]:
+                yield f"ALTER TABLE {_quoted(name)} DROP FOREIGN KEY {_quoted(key)}"
 
 
 def _drop_and_create(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name in sorted(now.keys() - before.keys()):
         yield f"DROP TABLE {_quoted(name)}"
     for name in sorted(before.keys() - now.keys()):
-        yield before[name]
+        yield _without_made_keys(before[name])
 
 
 def _rename_columns(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
@@ -99,6 +104,20 @@ def _add_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _rename
         for key, line in wanted.foreign.items():
             if key not in current.foreign:
                 yield f"ALTER TABLE {_quoted(name)} ADD {line}"
+
+
+def _add_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    """Add the indexes named as a foreign key that the server has not made, since another one serves."""
+    for name, current, wanted in _both(now, before):
+        for key, line in wanted.keys.items():
+            if key not in current.keys:
+                yield f"ALTER TABLE {_quoted(name)} ADD {line}"
+
+
+_STAGES = (
+    *(_rename_tables, _drop_foreign_keys, _drop_and_create, _rename_columns),
+    *(_alter, _add_foreign_keys, _add_keys),
+)
 
 
 def _both(now: Mapping[str, str], before: Mapping[str, str]) -> Iterator[tuple[str, _Shape, _Shape]]:
@@ -138,8 +157,18 @@ def _columns(current: _Shape, wanted: _Shape) -> Iterator[str]:
 def _adds(current: _Shape, wanted: _Shape) -> Iterator[str]:
     if wanted.primary is not None and current.primary != wanted.primary:
         yield f"ADD {wanted.primary}"
-    yield from (f"ADD {wanted.keys[key]}" for key in _changed(wanted.keys, current.keys))
+    yield from (f"ADD {wanted.keys[key]}" for key in _changed(wanted.keys, current.keys) if key not in wanted.foreign)
     yield from (f"ADD {wanted.checks[key]}" for key in _changed(wanted.checks, current.checks))
+
+
+def _without_made_keys(text: str) -> str:
+    foreign = _shape(text).foreign
+    keyed = [(line, _NAMED.match(line.strip())) for line in text.split("\n")]
+    return "\n".join(
+        line
+        for line, named in keyed
+        if not named or named["kind"] == "CONSTRAINT" or _plain(named["name"]) not in foreign
+    )
 
 
 def _shape(text: str) -> _Shape:

@@ -9,6 +9,7 @@ import pytest
 from tests.support.histories import Vendor
 from tests.support.mariadb_server import MariadbServer
 from tests.support.new_databases import NewDatabases
+from tests.support.postgres_server import PostgresServer
 
 _SERVERS = {Vendor.POSTGRESQL: "pg_server", Vendor.MYSQL: "mariadb_server"}
 
@@ -32,6 +33,13 @@ def stepping_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     """Empty databases of each kind in turn on which a migration with `atomic = False` is committed by itself."""
     with _new_databases(request, tmp_path) as databases:
         yield databases
+
+
+@pytest.fixture
+def pg_databases(pg_server: PostgresServer, tmp_path: Path) -> Iterator[NewDatabases]:
+    """Empty PostgreSQL databases."""
+    with ExitStack() as stack:
+        yield NewDatabases(pg_server, tmp_path, stack)
 
 
 @pytest.fixture

@@ -2,32 +2,35 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import pre_migrate
 
 from smooth_migrations.arguments import add_arguments, options_of, refuse_contradictions
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.errors import Interrupted, Irreversible, UndoAlsoFailed, UndoFailed
-from smooth_migrations.fingerprint import take
+from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
+from smooth_migrations.guard import Guard
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
+from smooth_migrations.planning import plan_of
 from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, printed_only, reporting, stdout_spared
-from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
+from smooth_migrations.undo.choice import choose
+from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.synced import tables_to_sync
+from smooth_migrations.watch import Told, Watch
 
 __all__ = ["Command"]
 
@@ -38,6 +41,7 @@ class Command(migrate.Command):
     help = "Applies migrations as migrate does; when anything fails, everything this call did is undone."
 
     _call: Call | None = None
+    _is_program = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add to `migrate`'s options what concerns the undo."""
@@ -46,6 +50,7 @@ class Command(migrate.Command):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as a program; exit with 4 where a failure could not be undone."""
+        self._is_program = True
         try:
             super().run_from_argv(argv)
         except (UndoAlsoFailed, UndoFailed) as error:
@@ -61,12 +66,14 @@ class Command(migrate.Command):
         """
         refuse_contradictions(options)
         if options["plan"] or options["check_unapplied"]:
-            super().handle(*args, **options)
+            self._show(*args, **options)
             return
         connection = connections[options["database"]]
         with ExitStack() as stack:
             write = stack.enter_context(stdout_spared(self)) if options["json"] else None
-            console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+            console = ConsoleReport(
+                self.stdout, self.style, verbosity=options["verbosity"], show_queries=options["show_queries"]
+            )
             call = Call(connection, options_of(options), console)
             if write is not None:
                 is_rehearsal = options["rehearse"]
@@ -78,13 +85,44 @@ class Command(migrate.Command):
                 with printed_only(self.stderr) if write is not None else nullcontext():
                     callback()
 
+    def _show(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - as handle's
+        """Run `migrate --plan` or `--check`, and say how what is planned would be undone.
+
+        Only to a person: what asks by `call_command` reads what Django's own command prints.
+        """
+        try:
+            super().handle(*args, **options)
+        except SystemExit:
+            # --check ends the program when there is something to do.
+            self._show_undo(options)
+            raise
+        self._show_undo(options)
+
+    def _show_undo(self, options: dict[str, Any]) -> None:
+        if options["plan"] and (self._is_program or options["verbosity"] > 1):
+            connection = connections[options["database"]]
+            is_empty = look_before(connection).is_empty
+            choices = choose(plan_of(connection, options), connection, is_empty=is_empty, compensated=False)
+            ConsoleReport(self.stdout, self.style, verbosity=2).undo_of_this_call(choices)
+
     def _apply(self, call: Call, console: ConsoleReport, *args: object, **options: Any) -> list[Callable[[], None]]:  # noqa: ANN401 - as handle's
         """Run the call, and return what the migrations want to be run after its commit."""
         connection = connections[options["database"]]
         reason = why_not_undone(connection)
         if reason and not options["no_rollback"]:
             raise CommandError(f"Refused: {reason}; nothing was run", returncode=REFUSED)
-        with signals_asking(call.interruption), self._turn(connection, call, console, **options):
+        watch = Watch(
+            connection,
+            call.options.application_name or "",
+            Told(console.waiting, console.progress if options["verbosity"] > 1 else None),
+            lock_timeout_ms=call.options.limits.lock_timeout_ms,
+        )
+        with (
+            signals_asking(call.interruption),
+            self._turn(connection, call, console, **options),
+            named(connection, call.options.application_name),
+            watch.watching(),
+        ):
             try:
                 if options["no_rollback"]:
                     super().handle(*args, **options)
@@ -129,6 +167,9 @@ class Command(migrate.Command):
         except UndoFailed as error:
             message = f"{error.message} ({error.hint})" if error.hint else error.message
             raise CommandError(message, returncode=NEEDS_OPERATOR) from error
+        except Error as error:
+            console.locked(connection, error)
+            raise
         for item in call.adopted:
             console.started(item.step, item.migration)
         try:
@@ -144,35 +185,14 @@ class Command(migrate.Command):
             args: passed through.
             options: passed through.
         """
-        connection = connections[options["database"]]
-        checked = False
-
-        def refuse(plan: Sequence[tuple[Migration, bool]], using: str, **_kwargs: object) -> None:
-            nonlocal checked
-            if using == connection.alias and plan and call.committed and call.committed[0].backwards is not plan[0][1]:
-                way = "backwards" if call.committed[0].backwards else "forwards"
-                raise CommandError(
-                    f"Refused: the call that was killed went {way}; resume it with its own arguments",
-                    returncode=REFUSED,
-                )
-            # Django sends the signal once for each app.
-            if using == connection.alias and not options["fake"] and not checked and not call.before.is_empty:
-                checked = True
-                early = committed_early(plan, connection, compensated=call.is_compensated)
-                if early and options.get("rehearse"):
-                    names = ", ".join(str(migration) for migration in early)
-                    raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)
-                if early and not options.get("allow_irreversible"):
-                    _refuse_irreversible(connection, plan, early)
-                if early:
-                    call.expect_back(take(connection))
-
+        console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+        guard = Guard(call, connections[options["database"]], options, console.undo_of_this_call)
         self._call = call
-        pre_migrate.connect(refuse)
+        pre_migrate.connect(guard.check)
         try:
             super().handle(*args, **options)
         finally:
-            pre_migrate.disconnect(refuse)
+            pre_migrate.disconnect(guard.check)
             self._call = None
 
     def sync_apps(self, connection: BaseDatabaseWrapper, app_labels: Container[str]) -> None:
@@ -191,21 +211,3 @@ class Command(migrate.Command):
         if self._call is not None:
             self._call.progress(action, migration, fake=fake)
         super().migration_progress_callback(action, migration, fake)
-
-
-def _refuse_irreversible(
-    connection: BaseDatabaseWrapper, plan: Sequence[tuple[Migration, bool]], early: Sequence[Migration]
-) -> None:
-    if plan[0][1]:
-        return
-    # The one way to it that Django's own migrate takes.
-    state = MigrationExecutor(connection)._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
-    lines = [
-        f"  {migration}: {operation}"
-        for migration in early
-        for operation in irreversible_operations(migration, state, connection)
-    ]
-    if lines:
-        message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
-        hint = "--allow-irreversible runs them all the same"
-        raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)

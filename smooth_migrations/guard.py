@@ -1,0 +1,100 @@
+"""What is looked at when `migrate` has made its plan, and nothing has run yet."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.management.base import CommandError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+
+from smooth_migrations.call import Call
+from smooth_migrations.errors import Irreversible
+from smooth_migrations.fingerprint import take
+from smooth_migrations.report import REFUSED
+from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.undo.choice import Choice, choose
+
+__all__ = ["Guard"]
+
+Plan = Sequence[tuple[Migration, bool]]
+
+
+class Guard:
+    """A receiver of `pre_migrate`, which has the plan: refuses what could not be rolled back, before anything runs.
+
+    Args:
+        call: begun.
+        connection: its target's.
+        options: `fake`, `rehearse` and `allow_irreversible`.
+        tell: told the undo of each migration, after the last receiver.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        connection: BaseDatabaseWrapper,
+        options: dict[str, Any],
+        tell: Callable[[Sequence[Choice]], None],
+    ) -> None:
+        self._call = call
+        self._connection = connection
+        self._options = options
+        self._tell = tell
+        self._is_checked = False
+
+    def check(self, sender: AppConfig, plan: Plan, using: str, **_kwargs: object) -> None:
+        """Look at the plan; Django sends the signal once for each app.
+
+        Raises:
+            CommandError: with `returncode` 3.
+        """
+        if using != self._connection.alias:
+            return
+        if not self._is_checked:
+            self._is_checked = True
+            self._refuse_turning_round(plan)
+            if not self._options["fake"] and not self._call.before.is_empty:
+                self._refuse_irreversible(plan)
+        if sender is _last():
+            before = self._call.before
+            choices = choose(plan, self._connection, is_empty=before.is_empty, compensated=self._call.is_compensated)
+            self._tell(choices)
+
+    def _refuse_turning_round(self, plan: Plan) -> None:
+        committed = self._call.committed
+        if plan and committed and committed[0].backwards is not plan[0][1]:
+            way = "backwards" if committed[0].backwards else "forwards"
+            message = f"Refused: the call that was killed went {way}; resume it with its own arguments"
+            raise CommandError(message, returncode=REFUSED)
+
+    def _refuse_irreversible(self, plan: Plan) -> None:
+        early = committed_early(plan, self._connection, compensated=self._call.is_compensated)
+        if not early:
+            return
+        if self._options.get("rehearse"):
+            names = ", ".join(str(migration) for migration in early)
+            raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)
+        if not self._options.get("allow_irreversible") and not plan[0][1]:
+            lines = self._irreversible(early)
+            if lines:
+                message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
+                hint = "--allow-irreversible runs them all the same"
+                raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
+        self._call.expect_back(take(self._connection))
+
+    def _irreversible(self, early: Sequence[Migration]) -> list[str]:
+        # The one way to it that Django's own migrate takes.
+        executor = MigrationExecutor(self._connection)
+        state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+        return [
+            f"  {migration}: {operation}"
+            for migration in early
+            for operation in irreversible_operations(migration, state, self._connection)
+        ]
+
+
+def _last() -> AppConfig | None:
+    """Return the app that hears the signal last (`django.core.management.sql.emit_pre_migrate_signal`)."""
+    return next((config for config in reversed([*apps.get_app_configs()]) if config.models_module is not None), None)

@@ -1,0 +1,76 @@
+"""A process that kills itself at a chosen statement, so that every moment of a call can be visited in turn."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.small_project import SmallProject
+
+__all__ = ["killed_at_each_statement"]
+
+# Django imports this when the command begins. The file says at which statement; it is gone when that has come.
+_MANAGEMENT = """\
+import os
+import signal
+from pathlib import Path
+
+from django.db.backends.signals import connection_created
+
+_COUNT = Path("kill_at")
+_left = int(_COUNT.read_text()) if _COUNT.exists() else 0
+
+def _countdown(execute, sql, params, many, context):
+    global _left
+    result = execute(sql, params, many, context)
+    _left -= 1
+    if _left == 0:
+        _COUNT.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+def _watch(connection, **kwargs):
+    if _left and _countdown not in connection.execute_wrappers:
+        connection.execute_wrappers.insert(0, _countdown)
+
+connection_created.connect(_watch)
+"""
+
+
+def killed_at_each_statement(
+    project: SmallProject, directory: Path, *arguments: str, first: int = 1, every: int = 1
+) -> Iterator[int]:
+    """Run `apply_migrations` again and again, killed after its first statement, its second, and so on.
+
+    Whoever iterates has the database as it was before the next one. Ends when a call comes to its end.
+
+    Args:
+        project: has the app `demo`.
+        directory: the project's.
+        arguments: further ones.
+        first: the statement to begin with.
+        every: how many statements lie between two that are visited.
+
+    Yields:
+        The number of the statement after which the call was killed.
+    """
+    project.write("demo/apps.py", _APPS)
+    project.write("demo/killing.py", _MANAGEMENT)
+    number = first
+    while True:
+        (directory / "kill_at").write_text(str(number))
+        project.run("apply_migrations", *arguments)
+        if (directory / "kill_at").exists():
+            (directory / "kill_at").unlink()
+            return
+        yield number
+        number += every
+
+
+_APPS = """\
+from django.apps import AppConfig
+
+class Config(AppConfig):
+    name = "demo"
+
+    def ready(self):
+        from demo import killing
+"""
