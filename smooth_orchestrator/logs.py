@@ -226,7 +226,10 @@ def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:
 
 def _file_output(path: Path) -> _Output:
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        # A pipe that nobody reads would keep us waiting before the first word.
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o600)
+        os.set_blocking(descriptor, True)
     except OSError as error:
         mistake = Mistake("--log-file", f"{path}: {error.strerror}", "name a file that this user may write to")
         raise PlanInvalid([mistake]) from error

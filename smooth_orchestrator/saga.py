@@ -72,12 +72,16 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
     worker = fleet.serving(item.target)
     command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
-        return await _ask(run, fleet, item, command)
+        failure = await _ask(run, fleet, item, command)
+        if failure is None or item.tier is Tier.COMPENSATED:
+            return failure
+        get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=failure.message, database=item.name)
     except WorkerError:
-        # Its transaction died with it; the server may not have noticed yet.
-        failure = await end_session(item)
-        # Nobody can commit it any more; a server that does not answer rolls it back when it does.
-        return failure if item.tier is Tier.COMPENSATED else None
+        pass
+    # Its transaction died with its worker or its connection; the server may not have noticed yet.
+    failure = await end_session(item)
+    # Nobody can commit it any more; a server that does not answer rolls it back when it does.
+    return failure if item.tier is Tier.COMPENSATED else None
 
 
 async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the end of a run before its decision, nothing after it."""
+"""SIGINT, SIGTERM and SIGHUP: the end of a run before its decision, nothing after it."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -12,9 +12,9 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import Run
 
-__all__ = ["ENDING", "Signals", "hearing_signals", "hold_signals_back"]
+__all__ = ["Signals", "hearing_signals", "hold_signals_back"]
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
@@ -62,11 +62,13 @@ async def hearing_signals() -> AsyncIterator[Signals]:
 
 def hold_signals_back() -> None:
     """Let no signal end this process any more."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
 
 
 async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(*ENDING) as received:
+    # A terminal that goes away is no reason to stop for one who has said so, with nohup.
+    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    with anyio.open_signal_receiver(*(_ENDING[:2] if is_deaf else _ENDING)) as received:
         task_status.started()
         async for number in received:
             signals.take(number)

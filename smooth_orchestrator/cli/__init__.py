@@ -19,6 +19,8 @@ __all__ = ["main"]
 
 _NAME: Final = "smooth-orchestrate"
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _HELP: Final = f"""Deploy schema changes to every Django database at once, or to none.
 
 `{_NAME} PLAN` is `{_NAME} deploy PLAN`. Reports go to stdout, logs to stderr.
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace_closed()
         return _run(sys.argv[1:])
     # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         return _run([*argv])
@@ -78,8 +80,10 @@ def _raise_interrupt(number: int, _frame: object) -> NoReturn:
 
 def _run(words: list[str]) -> int:
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _raise_interrupt)
+        for number in _ENDING:
+            # Under nohup a terminal that goes away is no reason to stop.
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _raise_interrupt)
         code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
         if "--json" in words:

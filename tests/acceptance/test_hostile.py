@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.deploys import LAST, SCRIPT, small_fleet
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import NOTE, failing, run_python
 from tests.support.small_project import migration
 
@@ -224,6 +224,27 @@ def test_a_second_run_on_the_same_databases_is_kept_out(servers: Servers, tmp_pa
             assert "another run holds the lease" in second.report["error"]["message"]
             run.process.terminate()
             assert run.finish().exit_code == 1
+        assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize("gate", ["sleep 1", "false"], ids=["decision", "way back"])
+def test_a_server_that_goes_away_with_a_held_transaction_has_rolled_it_back(
+    gate: str, pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with (
+        PostgresServer(settings=THROW_AWAY) as own,
+        small_fleet(tmp_path, own, pg_server, {"demo.0002_note": NOTE}) as fleet,
+    ):
+        fleet.plan(shards=f'gate = ["sh", "-c", "until [ -e stopped ]; do sleep 0.1; done; {gate}"]')
+        before = fleet.dumps()
+        with fleet.running() as run:
+            run.wait_for("gate.started")
+            own.stop("immediate")
+            (tmp_path / "stopped").touch()
+            outcome = run.finish()
+        own.start()
+        assert [line["decision"] for line in outcome.named("deploy.decided")] == ["abort"]
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
         assert fleet.dumps() == before
 
 

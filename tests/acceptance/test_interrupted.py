@@ -113,7 +113,8 @@ def test_a_long_statement_in_sqlite_is_broken_off_by_a_signal(fleet: Fleet, monk
 
 
 @pytest.mark.parametrize(
-    ("number", "moment"), [(signal.SIGINT, LAST), (signal.SIGTERM, "kiosk"), (signal.SIGTERM, "gate")]
+    ("number", "moment"),
+    [(signal.SIGINT, LAST), (signal.SIGTERM, "kiosk"), (signal.SIGTERM, "gate"), (signal.SIGHUP, "gate")],
 )
 def test_a_signal_before_the_decision_changes_no_database(
     number: signal.Signals, moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +134,18 @@ def test_a_signal_before_the_decision_changes_no_database(
     assert not still_running(family)
     fleet.wait_until_alone()
     assert fleet.dumps() == before
+
+
+def test_a_terminal_that_goes_away_ends_no_run_that_was_started_with_nohup(fleet: Fleet) -> None:
+    fleet.plan(shards='gate = ["sh", "-c", "kill -HUP $(ps -o ppid= -p $$)"]')
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = fleet.deploy()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert len(outcome.named("gate.passed")) == 1
+    assert outcome.named("run.interrupted") == []
 
 
 def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,8 +176,10 @@ def test_the_file_gets_every_line_as_json_for_its_owner_alone(tmp_path: Path, st
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("name", [".", "missing/log.jsonl"])
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [".", "missing/log.jsonl", "pipe"])
 def test_a_log_file_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, masker: Masker, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody reads it
     with pytest.raises(PlanInvalid, match="--log-file") as caught:
         configure(LogFormat.JSON, LogLevel.INFO, tmp_path / name, masker=masker)
     assert caught.value.exit_code == 2
