@@ -199,4 +199,5 @@ def _describe(error: BaseException, call: Call) -> ErrorInfo:
 def _error(info: ErrorInfo | None) -> dict[str, Any] | None:
     if info is None:
         return None
-    return {key: getattr(info, key) for key in ("type", "message", "sqlstate", "migration", "hint")}
+    shown = {key: getattr(info, key) for key in ("type", "message", "sqlstate", "migration", "hint")}
+    return shown | ({"detail": info.detail} if info.detail else {})

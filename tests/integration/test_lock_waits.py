@@ -11,7 +11,9 @@ import pytest
 from tests.support.dump import diff, dump
 from tests.support.histories import Database, SqliteDatabase, execute
 from tests.support.mariadb_database import MariadbDatabase
+from tests.support.pgbouncer import PgBouncer, why_not
 from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import ITEM, NOTE, run_python
 from tests.support.small_project import SmallProject, migration
 
@@ -69,6 +71,26 @@ def test_postgresql_tells_who_blocks_once_and_our_session_has_its_name(
     )
     assert "Waiting for a lock" not in rest
     assert [re.sub("[0-9a-f]{32}", "run", name) for (name,) in names] == ["smooth:run:default"]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.parametrize("note", [NOTE, _OUTSIDE], ids=["atomic", "not atomic"])
+def test_a_pooler_of_transactions_does_not_hide_who_blocks(
+    pg_server: PostgresServer, pg_database: PostgresDatabase, tmp_path: Path, note: str
+) -> None:
+    project_of(tmp_path / "direct", pg_database)
+    with PgBouncer(pg_server, pool_size=3) as pooler, pg_database.connect() as holder:
+        sources = {"demo.0001_item": ITEM, "demo.0002_note": note}
+        project = SmallProject(tmp_path / "pooled", {"default": pooler.django(pg_database.name)}, sources)
+        pid = holder.info.backend_pid
+        holder.autocommit = False
+        holder.execute("SELECT * FROM demo_item")
+        with project.start("apply_migrations") as process:
+            line = read_until(process, "Waiting for a lock")
+            holder.rollback()
+            _rest, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    assert line.startswith(f"  Waiting for a lock: pid {pid} (")
 
 
 def test_without_being_asked_no_query_is_told(pg_database: PostgresDatabase, tmp_path: Path) -> None:
