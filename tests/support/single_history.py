@@ -14,7 +14,8 @@ from tests.support.small_project import migration
 
 __all__ = ["Ended", "SingleHistory"]
 
-_LAST = "lastly"
+# Django moves the applications in the order of their labels.
+_LAST = "zz_last"
 _STAND_BACK = Path(__file__).with_name("stand_back.py")
 
 
