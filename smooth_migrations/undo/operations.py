@@ -17,11 +17,12 @@ from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
-from smooth_migrations.undo.records import Record, keys_of, restore_records
+from smooth_migrations.undo.named import Named, named_by
+from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import Renames, renames_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["OperationLog"]
+__all__ = ["OperationLog", "states_of"]
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
@@ -35,6 +36,7 @@ class _Ran:
     before: ProjectState
     after: ProjectState
     detail: dict[str, Any]
+    named: Named
 
 
 class OperationLog:
@@ -52,6 +54,9 @@ class OperationLog:
         is_watchful: whether the database is looked at before each operation, for the undo.
         records: the rows of `django_migrations` before the call.
         skipped: numbers of operations that an earlier, killed call has done already.
+
+    Attributes:
+        named: the tables that the migration has named.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class OperationLog:
         self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
+        self._writes = Writes()
+        self.named = Named()
 
     def recall(self, entries: Sequence[Entry], before: ProjectState) -> None:
         """Take over what a killed call has written down.
@@ -84,15 +91,15 @@ class OperationLog:
             entries: the operations that it began, in order.
             before: the project's state before the migration.
         """
-        states = [before.clone()]
-        for operation in self._migration.operations:
-            states.append(states[-1].clone())
-            operation.state_forwards(self._migration.app_label, states[-1])
+        done = sum(entry.state is EntryState.DONE for entry in entries)
+        self._writes.seen = done == len(self._migration.operations)
+        states = states_of(self._migration, before)
         for entry in entries:
             ends = states[entry.operation], states[entry.operation + 1]
             first, last = reversed(ends) if self._step.backwards else ends
             operation = self._migration.operations[entry.operation]
-            ran = _Ran(entry.operation, operation, self._step.backwards, first, last, entry.detail)
+            named = named_by([operation], self._migration.app_label, ends)
+            ran = _Ran(entry.operation, operation, self._step.backwards, first, last, entry.detail, named)
             if entry.state is EntryState.DONE:
                 self._ran.append(ran)
             else:
@@ -106,7 +113,8 @@ class OperationLog:
             for number, operation in enumerate(watched):
                 self._watch(number, operation, "database_forwards", backwards=False)
                 self._watch(number, operation, "database_backwards", backwards=True)
-            yield
+            with self._connection.execute_wrapper(self.named), self._connection.execute_wrapper(self._writes):
+                yield
         finally:
             for operation in watched:
                 operation.__dict__.pop("database_forwards", None)
@@ -121,7 +129,8 @@ class OperationLog:
         while self._ran:
             self._reverse(self._ran[-1])
             self._ran.pop()
-        restore_records(self._connection, self._records, keys_of(self._migration))
+        if self._writes.seen:
+            restore_records(self._connection, self._records, keys_of(self._migration))
         self._journal.forget_step(self._step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
@@ -138,7 +147,8 @@ class OperationLog:
                 return
             drop_invalid_indexes(self._connection, operation)
             # Django goes on changing the state it handed over, so the log keeps its own.
-            ran = _Ran(number, operation, backwards, from_state.clone(), to_state.clone(), self._detail(operation))
+            states = from_state.clone(), to_state.clone()
+            ran = _Ran(number, operation, backwards, *states, self._detail(operation), Named())
             self._at_work = ran
             if self._is_transactional(operation):
                 with transaction.atomic(self._connection.alias):
@@ -146,7 +156,8 @@ class OperationLog:
                     self._journal.note_operation(self._step, number, EntryState.DONE, ran.detail)
             else:
                 self._journal.note_operation(self._step, number, EntryState.BEGUN, ran.detail)
-                with self._interruption.window() if isinstance(operation, RunPython) else nullcontext():
+                window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
+                with self._connection.execute_wrapper(ran.named), window:
                     run(app_label, editor, from_state, to_state)
                 with self._interruption.held_back():
                     self._journal.finish_operation(self._step, number)
@@ -177,7 +188,7 @@ class OperationLog:
         app_label = self._migration.app_label
         if "tables" in ran.detail:
             renames = renames_of(ran.operation, app_label, ran.before, ran.after)
-            restore_tables(self._connection, ran.detail["tables"], renames)
+            restore_tables(self._connection, ran.detail["tables"], renames, ran.named)
         else:
             settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
 
@@ -186,11 +197,21 @@ class OperationLog:
         with self._connection.schema_editor(atomic=False) as editor:
             holds = self._is_transactional(ran.operation)
             with transaction.atomic(self._connection.alias) if holds else nullcontext():
-                reverse(self._migration.app_label, editor, ran.after, ran.before)
-                for statement in editor.deferred_sql:
-                    editor.execute(statement)
+                with self._connection.execute_wrapper(ran.named):
+                    reverse(self._migration.app_label, editor, ran.after, ran.before)
+                    for statement in editor.deferred_sql:
+                        editor.execute(statement)
                 editor.deferred_sql.clear()
                 if "tables" in ran.detail:
                     # The server makes and drops indexes for foreign keys by itself, under names of its own.
-                    restore_tables(self._connection, ran.detail["tables"], Renames())
+                    restore_tables(self._connection, ran.detail["tables"], Renames(), ran.named)
                 self._journal.forget_operation(self._step, ran.number)
+
+
+def states_of(migration: Migration, before: ProjectState) -> list[ProjectState]:
+    """Return the project's state before each operation of a migration, and after the last."""
+    states = [before.clone()]
+    for operation in migration.operations:
+        states.append(states[-1].clone())
+        operation.state_forwards(migration.app_label, states[-1])
+    return states

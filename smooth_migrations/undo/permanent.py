@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -16,12 +17,16 @@ from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
-from smooth_migrations.undo.operations import OperationLog
+from smooth_migrations.undo.named import Named, named_by
+from smooth_migrations.undo.operations import OperationLog, states_of
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_all, take_back
 from smooth_migrations.undo.tables import take_tables
 
 __all__ = ["Permanent"]
+
+# What a difference of fingerprints says of a migration that was not recorded before.
+_APPLIED = "+ migration "
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Permanent:
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
         self._journal.finish_step(step)
-        self.moved.append(Moved(migration, step, self._tables))
+        self.moved.append(Moved(migration, step, self._tables, self._broken.named if self._broken else Named()))
         self._broken = None
 
     def end(self) -> None:
@@ -190,7 +195,7 @@ class Permanent:
             )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
-            [Moved(nodes[step.app, step.name], step, unfinished.details[step].get("tables")) for step in known],
+            [_recalled(executor, nodes[step.app, step.name], step, unfinished.details[step]) for step in known],
             before=frame.before,
         )
         self._journal.adopt(unfinished)
@@ -270,8 +275,11 @@ class Permanent:
             # The call began before it was taken, with the table that there was not.
             if (self.before.has_records or records not in line) and not is_invalid_index_gone(line)
         ]
-        if differences:
-            raise UndoFailed("\n".join(["the schema is not as it was before:", *differences]))
+        if not differences:
+            return
+        applied = [line.removeprefix(_APPLIED) for line in differences if line.startswith(_APPLIED)]
+        cause = f"another process has applied {', '.join(applied)} meanwhile; " if applied else ""
+        raise UndoFailed("\n".join([f"{cause}the schema is not as it was before:", *differences]))
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:
@@ -300,3 +308,10 @@ class Permanent:
             self._aliases.rollback()
             raise
         self._aliases.commit()
+
+
+def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, detail: Mapping[str, Any]) -> Moved:
+    if "tables" not in detail:
+        return Moved(migration, step)
+    states = states_of(migration, state_before(executor, migration))
+    return Moved(migration, step, detail["tables"], named_by(migration.operations, migration.app_label, states))

@@ -1,6 +1,6 @@
 """The rows of `django_migrations`, as they were before a call."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,11 @@ from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-__all__ = ["Record", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+__all__ = ["Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
 
 Key = tuple[str, str]
+_TABLE = "django_migrations"
+_WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,32 @@ class Record:
     def key(self) -> Key:
         """Of which migration it is."""
         return self.app, self.name
+
+
+class Writes:
+    """Sees whether this call writes records, since those that it has not written are another process's.
+
+    One of Django's execute wrappers.
+
+    Attributes:
+        seen: whether it has.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(
+        self,
+        execute: Callable[..., Any],
+        sql: str,
+        params: object,
+        many: bool,  # noqa: FBT001 - Django's wrapper protocol
+        context: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - as Django's
+        """Take note of a statement, and run it."""
+        text = str(sql)
+        self.seen |= _TABLE in text and text.lstrip().upper().startswith(_WRITES)
+        return execute(sql, params, many, context)
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:

@@ -7,7 +7,7 @@ steps that an earlier phase made permanent.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -18,6 +18,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.named import Named, tables_of
 from smooth_migrations.undo.renames import Renames
 from smooth_migrations.undo.synced import tables_of_apps
 from smooth_migrations.undo.tables import restore_tables
@@ -34,11 +35,13 @@ class Moved:
         migration: the very instance, since receivers of pre_migrate may have changed it.
         step: the same by name, and in which direction.
         tables: the definitions of the tables before it, on a server that commits at every DDL statement.
+        named: which of them it may have changed.
     """
 
     migration: Migration
     step: Step
     tables: Mapping[str, str] | None = None
+    named: Named = field(default_factory=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,10 @@ def _in_transaction(
         try:
             if holds:
                 transaction.begin()
-            reverse()
+            with connection.execute_wrapper(item.named):
+                reverse()
             if item.tables is not None:
-                restore_tables(connection, item.tables, Renames())
+                restore_tables(connection, item.tables, Renames(), item.named)
             on_reversed(item.step)
             return transaction.commit() if holds else []
         except BaseException as error:
@@ -162,17 +166,8 @@ def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
                 for name in (getattr(part, "name", None), getattr(part, "model_name", None)):
                     key = (migration.app_label, str(name).lower())
                     if key in state.models:
-                        tables |= set(_tables(state, key))
+                        tables |= set(tables_of(key, state.models[key]))
     return frozenset(tables)
-
-
-def _tables(state: ProjectState, key: tuple[str, str]) -> Iterator[str]:
-    model = state.models[key]
-    table = str(model.options.get("db_table") or f"{key[0]}_{key[1]}")
-    yield table
-    for name, field in model.fields.items():
-        if field.many_to_many:
-            yield str(getattr(field, "db_table", None) or f"{table}_{name}")
 
 
 def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:

@@ -5,7 +5,7 @@ An operation may be broken off between two of its statements. Each statement by 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -42,8 +42,10 @@ def take_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:
     return tables
 
 
-def restore_tables(connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames) -> None:
-    """Give each table the definition that it had, with the rows that are in it. Safe to repeat.
+def restore_tables(
+    connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
+) -> None:
+    """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat.
 
     A column or table that is gone comes back empty. Commits at every statement; takes an exclusive metadata lock on
     each table that differs.
@@ -52,11 +54,14 @@ def restore_tables(connection: BaseDatabaseWrapper, before: Mapping[str, str], r
         connection: the target's, in autocommit.
         before: what `take_tables` returned.
         renames: what the broken operation may have renamed.
+        named: the tables that may have been changed; any other that differs is another process's affair.
     """
+    wanted = {name: text for name, text in before.items() if name in named}
     with connection.constraint_checks_disabled(), connection.cursor() as cursor:
         for stage in _STAGES:
             # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go with it.
-            for statement in list(stage(take_tables(connection), before, renames)):
+            now = {name: text for name, text in take_tables(connection).items() if name in named}
+            for statement in list(stage(now, wanted, renames)):
                 cursor.execute(statement)
 
 

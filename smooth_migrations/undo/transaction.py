@@ -1,5 +1,6 @@
 """One transaction around everything: undo is ROLLBACK, lossless, without reverse SQL."""
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _BEGAN_AT = "SELECT transaction_timestamp()::text"
 _NUMBER = "SELECT pg_current_xact_id()"
 # One that every change of the schema raises, and a rollback puts back (SQLite manual, pragma.html).
 _SCHEMA_VERSION = "PRAGMA schema_version"
+# One that differs once another connection has committed (SQLite manual, pragma.html).
+_DATA_VERSION = "PRAGMA data_version"
 _TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
 
 
@@ -58,6 +61,7 @@ class HeldTransaction:
         self._ended_s: float | None = None
         self._began_at = ""
         self._identity: str | None = None
+        self._seen: str | None = None
         self._was_ended = False
 
     @property
@@ -89,7 +93,7 @@ class HeldTransaction:
         if connection.vendor == "postgresql":
             self._set_local()
         elif connection.vendor == "sqlite":
-            self._identity = self._read(_SCHEMA_VERSION)
+            self._identity, self._seen = self._read(_SCHEMA_VERSION), self._read(_DATA_VERSION)
 
     def checkpoint(self, started_s: float) -> None:
         """Fire what is deferred to the commit, so that the next migration may alter the same tables.
@@ -135,7 +139,9 @@ class HeldTransaction:
             return False
         if self._connection.vendor == "postgresql":
             return self._read("SELECT pg_xact_status(%s::text::xid8)", self._identity) == "committed"
-        return self._was_ended or self._read(_SCHEMA_VERSION) != self._identity
+        # Where another connection has committed, the number says nothing.
+        is_alone = self._read(_DATA_VERSION) == self._seen
+        return self._was_ended or (is_alone and self._read(_SCHEMA_VERSION) != self._identity)
 
     def commit(self) -> list[Callable[[], None]]:
         """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.
@@ -175,8 +181,7 @@ class HeldTransaction:
         connection, block = self._connection, self._take_block()
         if connection.vendor == "sqlite" and connection.connection is not None:
             # Ended by a statement, whatever became of it, unless by SQLite itself.
-            in_transaction = connection.connection.in_transaction
-            self._was_ended = not (in_transaction or (error and is_rollback_by_sqlite(error)))
+            self._was_ended = not (_in_transaction(connection) or (error and is_rollback_by_sqlite(error)))
         cause = DatabaseError("rolled back")
         try:
             # A schema editor whose deferred SQL fails leaves its block open (BaseDatabaseSchemaEditor.__exit__), and
@@ -230,3 +235,11 @@ class HeldTransaction:
             cursor.execute(_TABLES)
             row = cursor.fetchone()
             self._existing_tables = list(row[0] or []) if row else []
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether SQLite is in a transaction, or was when its connection was closed."""
+    try:
+        return bool(connection.connection.in_transaction)
+    except sqlite3.ProgrammingError:
+        return True

@@ -15,7 +15,7 @@ from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from smooth_migrations.management.commands import apply_migrations
 
-__all__ = ["Ours", "Stock"]
+__all__ = ["Kept", "Ours", "Stock"]
 
 
 class Stock(DiscoverRunner):
@@ -56,6 +56,17 @@ class Ours(Stock):
     """Django's runner with `apply_migrations` wherever `migrate` is asked for."""
 
     command = apply_migrations.Command
+
+
+class _WithoutUndo(apply_migrations.Command):
+    def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - as Django's
+        super().handle(*args, **{**options, "no_rollback": True})
+
+
+class Kept(Stock):
+    """Django's runner with `apply_migrations --no-rollback`."""
+
+    command = _WithoutUndo
 
 
 def _counted(command: type[migrate.Command], counts: dict[str, int]) -> type[migrate.Command]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import django
 
-__all__ = ["SQLITE", "SUITES", "UNDONE", "WITHOUT_ICU", "Comparison", "Databases", "Outcome", "compare"]
+__all__ = ["SQLITE", "SUITES", "UNDONE", "WITHOUT_ICU", "Comparison", "Databases", "Outcome", "compare", "run_kept"]
 
 Databases = Mapping[str, Mapping[str, Any]]
 """Django's `DATABASES`; its runner makes and drops `test_…` databases beside those named."""
@@ -46,7 +46,10 @@ UNDONE: Final[Mapping[str, str]] = {
         "goes on from the migration that stays applied when a receiver of post_migrate fails; ours takes it back"
     ),
 }
-"""What can pass only where a failed call leaves behind what it did: each with what it looks for."""
+"""What can pass only where a failed call leaves behind what it did: each with what it looks for.
+
+Its second call is to fail because of a migration that the first, failed one has applied; with `--no-rollback` it does.
+"""
 
 _ROOT: Final = Path(__file__).parents[2]
 _PACKAGE: Final = __name__.rpartition(".")[0]
@@ -128,6 +131,11 @@ def compare(vendor: str, suite: str, labels: Sequence[str], databases: Databases
     """
     stock, ours = (_run(labels, databases, sources, runner) for runner in ("Stock", "Ours"))
     return Comparison(vendor, suite, stock, ours)
+
+
+def run_kept(labels: Sequence[str], databases: Databases, sources: Path) -> Outcome:
+    """Run tests with our command told to undo nothing; arguments as of `compare`."""
+    return _run(labels, databases, sources, "Kept")
 
 
 def _run(labels: Sequence[str], databases: Databases, sources: Path, runner: str) -> Outcome:

@@ -7,7 +7,6 @@ import pytest
 from tests.support.dump import diff, dump
 from tests.support.histories import execute
 from tests.support.new_databases import NewDatabases
-from tests.support.postgres_database import PostgresDatabase
 from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE, run_python
 from tests.support.small_project import SmallProject, migration
 
@@ -62,40 +61,6 @@ def test_migrations_around_one_without_transaction_are_undone_each_in_its_way(
     undone = [line for line in result.stdout.splitlines() if "Unapplying" in line]
     assert undone == ["  Unapplying demo.0003_kind... OK", "  Unapplying demo.0002_note... OK"]
     assert not diff(before, dump(database.dsn, sequences=False))
-
-
-@pytest.mark.parametrize(
-    "operation", ["{}", "migrations.SeparateDatabaseAndState([{}], [{}])"], ids=["bare", "wrapped"]
-)
-def test_an_index_that_cannot_be_built_concurrently_is_not_left_behind(
-    pg_database: PostgresDatabase, tmp_path: Path, operation: str
-) -> None:
-    index = "AddUniqueIndexConcurrently('item', models.Index(fields=['name'], name='demo_item_name'))"
-    unique = migration(
-        operation.replace("{}", index),
-        after=[("demo", "0002_note")],
-        atomic=False,
-        functions=(
-            "class AddUniqueIndexConcurrently(AddIndexConcurrently):\n"
-            "    def database_forwards(self, app_label, editor, from_state, to_state):\n"
-            "        editor.sql_create_index_concurrently = (\n"
-            "            editor.sql_create_index_concurrently.replace('CREATE INDEX', 'CREATE UNIQUE INDEX'))\n"
-            "        super().database_forwards(app_label, editor, from_state, to_state)\n"
-        ),
-    )
-    project = SmallProject(
-        tmp_path / "project", {"default": pg_database.django}, {**_SOUND, "demo.0003_unique": unique}
-    )
-    project.succeed("migrate", "demo", "0001", "--verbosity=0")
-    execute(pg_database, "INSERT INTO demo_item (name) VALUES ('tea'), ('tea')")
-    before = dump(pg_database.dsn, sequences=False)
-
-    result = project.run("apply_migrations")
-
-    assert "UniqueViolation" in result.stderr
-    assert not diff(before, dump(pg_database.dsn, sequences=False))
-    with pg_database.connect() as session:
-        assert session.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
 
 
 def test_an_operation_without_way_back_before_a_migration_without_transaction_is_refused(
@@ -153,61 +118,6 @@ def test_a_database_that_held_something_unrecorded_is_left_without_records(
     assert project.run("apply_migrations").returncode == 1
 
     assert not diff(before, dump(database.dsn))
-
-
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
-def test_what_a_migration_wrote_to_another_alias_is_undone_with_it(
-    databases: NewDatabases, tmp_path: Path, *, atomic: bool
-) -> None:
-    default, other = databases.new(), databases.new()
-    stray_and_fail = migration(
-        "migrations.RunPython(forwards, nothing)",
-        "migrations.RunPython(fail, nothing)",
-        after=[("demo", "0001_item")],
-        atomic=atomic,
-        functions=run_python("apps.get_model('demo', 'Item').objects.create(name='stray')")
-        + "\ndef fail(apps, editor):\n    raise ValueError('no')\n",
-    )
-    project = SmallProject(
-        tmp_path / "project",
-        {"default": default.django, "other": other.django},
-        {"demo.0001_item": ITEM, "demo.0002_note": stray_and_fail},
-    )
-    for alias in ("default", "other"):
-        project.succeed("migrate", "demo", "0001", f"--database={alias}", "--verbosity=0")
-    before = [databases.dump(default), databases.dump(other)]
-
-    assert project.run("apply_migrations", "--database=other").returncode == 1
-
-    assert [databases.dump(default), databases.dump(other)] == before
-
-
-def test_another_alias_joins_again_after_a_migration_without_transaction(
-    databases: NewDatabases, tmp_path: Path
-) -> None:
-    default, other = databases.new(), databases.new()
-    stray_again = _STRAY.replace("0001_item", "0002_note").replace(
-        "name='stray')", "name='stray'); raise ValueError('no')"
-    )
-    project = SmallProject(
-        tmp_path / "project",
-        {"default": default.django, "other": other.django},
-        {
-            "demo.0001_item": ITEM,
-            "demo.0002_note": _STRAY.replace("atomic = True", "atomic = False").replace(
-                "    pass", "    apps.get_model('demo', 'Item').objects.all().delete()"
-            ),
-            "demo.0003_again": stray_again,
-        },
-    )
-    project.succeed("migrate", "demo", "0001", "--verbosity=0")
-    project.succeed("migrate", "demo", "0001", "--database=other", "--verbosity=0")
-    before = [dump(database.dsn, sequences=False) for database in (default, other)]
-
-    result = project.run("apply_migrations", "--database=other")
-
-    assert "  Unapplying demo.0002_note... OK\n" in result.stdout
-    assert [dump(database.dsn, sequences=False) for database in (default, other)] == before
 
 
 def test_what_a_migration_wrote_to_another_alias_is_kept_with_it(databases: NewDatabases, tmp_path: Path) -> None:

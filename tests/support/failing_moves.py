@@ -1,12 +1,10 @@
 """Calls that fail, each after or within something that an undo has to bring back, on every kind of database."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
+from tests.support.failing_move import ROWS, FailingMove
 from tests.support.small_migrations import run_python
 from tests.support.small_project import migration
 
-__all__ = ["MOVES", "START", "FailingMove", "change"]
+__all__ = ["ADD_NOTE", "FAILING_RECEIVER", "MOVES", "START", "change", "fails"]
 
 _CRATE = (
     "migrations.CreateModel('Crate', [('id', models.AutoField(primary_key=True)), "
@@ -28,15 +26,9 @@ _LABEL = (
 START = migration(_CRATE, _ITEM, _LABEL)
 """demo.0001_start: crates, the items in them, and labels of which there are none."""
 
-_ROWS = """
-    INSERT INTO demo_crate (label) VALUES ('box');
-    INSERT INTO demo_item (name, code, size, crate_id) SELECT 'tea', '01', NULL, id FROM demo_crate;
-    INSERT INTO demo_item (name, code, size, crate_id) VALUES ('jam', '02', 7, NULL);
-    INSERT INTO demo_item (name, code, size, crate_id) VALUES ('jam', '03', NULL, NULL);
-"""
 _FAIL = run_python("raise ValueError('no')")
 # The receivers of the installed applications have written their content types and permissions before.
-_FAILING_RECEIVER = {
+FAILING_RECEIVER = {
     "demo/management/__init__.py": """\
 from django.db.models.signals import post_migrate
 
@@ -49,41 +41,13 @@ post_migrate.connect(fail)
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailingMove:
-    """A call of `apply_migrations` that fails.
-
-    Args:
-        name: what it is about.
-        migrations: of the project, by `app.name`.
-        applied: arguments of `migrate` before; None leaves the database without anything.
-        rows: SQL run after that.
-        arguments: of the call.
-        files: further files of the project.
-        later: files that are there only when the call runs.
-        installed: further apps.
-        refused: whether a server that commits at every DDL statement makes it an error before anything runs.
-        not_yet: why it is not undone on MariaDB.
-    """
-
-    name: str
-    migrations: Mapping[str, str]
-    applied: Sequence[str] | None = ("demo", "0001")
-    rows: str = _ROWS
-    arguments: Sequence[str] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    later: Mapping[str, str] = field(default_factory=dict)
-    installed: Sequence[str] = ()
-    refused: bool = False
-    not_yet: str | None = None
-
-
-def change(*operations: str, functions: str = "") -> str:
+def change(*operations: str, functions: str = "", atomic: bool = True) -> str:
     """Return the source of demo.0002_change."""
-    return migration(*operations, after=[("demo", "0001_start")], functions=functions)
+    return migration(*operations, after=[("demo", "0001_start")], functions=functions, atomic=atomic)
 
 
-def _fails(*after: str) -> str:
+def fails(*after: str) -> str:
+    """Return the source of a migration of demo that fails, after these; after demo.0002_change without any."""
     names = after or ("0002_change",)
     return migration(
         "migrations.RunPython(forwards, nothing)", after=[("demo", name) for name in names], functions=_FAIL
@@ -94,7 +58,8 @@ def _then_fails(
     name: str,
     *operations: str,
     functions: str = "",
-    rows: str = _ROWS,
+    rows: str = ROWS,
+    cases: tuple[int, ...] = (15,),
     refused: bool = False,
     not_yet: str | None = None,
 ) -> FailingMove:
@@ -102,34 +67,39 @@ def _then_fails(
     migrations = {
         "demo.0001_start": START,
         "demo.0002_change": change(*operations, functions=functions),
-        "demo.0003_fails": _fails(),
+        "demo.0003_fails": fails(),
     }
-    return FailingMove(name=name, migrations=migrations, rows=rows, refused=refused, not_yet=not_yet)
+    return FailingMove(name=name, cases=cases, migrations=migrations, rows=rows, refused=refused, not_yet=not_yet)
 
 
 def _within(
-    name: str, *operations: str, functions: str = "", rows: str = "", not_yet: str | None = None
+    name: str,
+    *operations: str,
+    functions: str = "",
+    rows: str = "",
+    cases: tuple[int, ...] = (15,),
+    not_yet: str | None = None,
 ) -> FailingMove:
     """Return a call that fails in the last of these operations."""
     migrations = {"demo.0001_start": START, "demo.0002_change": change(*operations, functions=functions)}
-    return FailingMove(name=name, migrations=migrations, rows=_ROWS + rows, not_yet=not_yet)
+    return FailingMove(name=name, cases=cases, migrations=migrations, rows=ROWS + rows, not_yet=not_yet)
 
 
-_ADD_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
+ADD_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
 _SECOND_STEP = "migrations.RunPython(forwards, nothing)"
 _UPDATE = "apps.get_model('demo', 'Item').objects.update(name='changed')"
 _AFTER_NOTE = {
     "demo.0001_start": START,
-    "demo.0002_change": change(_ADD_NOTE),
-    "demo.0003_more": migration(_ADD_NOTE.replace("note", "more"), after=[("demo", "0002_change")]),
+    "demo.0002_change": change(ADD_NOTE),
+    "demo.0003_more": migration(ADD_NOTE.replace("note", "more"), after=[("demo", "0002_change")]),
 }
 
 MOVES = [
     # What is taken back by its reverse operation.
-    _then_fails("a field", _ADD_NOTE),
+    _then_fails("a field", ADD_NOTE),
     _then_fails(
         "a field and its values",
-        _ADD_NOTE,
+        ADD_NOTE,
         _SECOND_STEP,
         functions=run_python("apps.get_model('demo', 'Item').objects.update(note='filled')"),
     ),
@@ -186,33 +156,42 @@ MOVES = [
     _then_fails(
         "a field that may not be null any more",
         "migrations.AlterField('item', 'size', models.IntegerField(default=0))",
+        cases=(11,),
         refused=True,
     ),
     _then_fails(
         "a field of another type",
         "migrations.AlterField('item', 'code', models.IntegerField(unique=True))",
+        cases=(11,),
         refused=True,
     ),
     _then_fails(
         "a field removed from a table without rows",
         "migrations.RemoveField('label', 'tone')",
     ),
-    _then_fails("a field removed from a table with rows", "migrations.RemoveField('item', 'size')", refused=True),
+    _then_fails(
+        "a field removed from a table with rows", "migrations.RemoveField('item', 'size')", cases=(11,), refused=True
+    ),
     _then_fails("a model without rows deleted", "migrations.DeleteModel('Label')"),
-    _then_fails("a model with rows deleted", "migrations.DeleteModel('Item')", refused=True),
+    _then_fails("a model with rows deleted", "migrations.DeleteModel('Item')", cases=(11,), refused=True),
     _then_fails(
         "values that nothing brings back",
         _SECOND_STEP,
         functions=run_python(_UPDATE),
+        cases=(10,),
         not_yet="reverse code that does nothing counts as a way back; the rows it changed are committed",
     ),
     _then_fails(
-        "code without a way back", "migrations.RunPython(forwards)", functions=run_python("pass"), refused=True
+        "code without a way back",
+        "migrations.RunPython(forwards)",
+        functions=run_python("pass"),
+        cases=(10,),
+        refused=True,
     ),
     _then_fails("a table made by SQL", "migrations.RunSQL('CREATE TABLE extra (id integer)', 'DROP TABLE extra')"),
     # What fails in the middle of one operation.
     _within(
-        "code that had written", _ADD_NOTE, _SECOND_STEP, functions=run_python(f"{_UPDATE}; raise ValueError('no')")
+        "code that had written", ADD_NOTE, _SECOND_STEP, functions=run_python(f"{_UPDATE}; raise ValueError('no')")
     ),
     _within(
         "code that had written outside a transaction",
@@ -245,31 +224,35 @@ MOVES = [
     ),
     _within(
         "a foreign key that its rows violate",
-        _ADD_NOTE,
+        ADD_NOTE,
         "migrations.AddField('item', 'origin', models.ForeignKey('demo.crate', models.CASCADE, default=99, "
         "related_name='+'))",
     ),
     _within(
         "a connection that is lost",
-        _ADD_NOTE,
+        ADD_NOTE,
         _SECOND_STEP,
         functions=run_python("editor.connection.connection.close(); editor.execute('SELECT 1')"),
+        cases=(23,),
     ),
     # What the call is, and what it finds.
     FailingMove(
         name="a database without anything",
-        migrations={**_AFTER_NOTE, "demo.0004_fails": _fails("0003_more")},
+        cases=(1,),
+        migrations={**_AFTER_NOTE, "demo.0004_fails": fails("0003_more")},
         applied=None,
         rows="",
     ),
     FailingMove(
         name="a database with somebody else's table",
-        migrations={**_AFTER_NOTE, "demo.0004_fails": _fails("0003_more")},
+        cases=(1,),
+        migrations={**_AFTER_NOTE, "demo.0004_fails": fails("0003_more")},
         applied=None,
         rows="CREATE TABLE somebody (id integer)",
     ),
     FailingMove(
         name="several migrations and a new app",
+        cases=(2,),
         migrations={
             **_AFTER_NOTE,
             "shelf.0001_initial": migration(
@@ -277,70 +260,83 @@ MOVES = [
                 "('item', models.ForeignKey('demo.item', models.CASCADE))])",
                 after=[("demo", "0003_more")],
             ),
-            "demo.0004_fails": _fails("0003_more").replace(
+            "demo.0004_fails": fails("0003_more").replace(
                 "dependencies = [", "dependencies = [('shelf', '0001_initial'), "
             ),
         },
+        says=["  Unapplying shelf.0001_initial... OK"],
     ),
     FailingMove(
         name="siblings, one's name the beginning of the other's",
+        cases=(8, 13),
         migrations={
             "demo.0001_start": START,
-            "demo.0002_add": change(_ADD_NOTE),
-            "demo.0002_add_more": change(_ADD_NOTE.replace("note", "more")),
-            "demo.0003_fails": _fails("0002_add", "0002_add_more"),
+            "demo.0002_add": change(ADD_NOTE),
+            "demo.0002_add_more": change(ADD_NOTE.replace("note", "more")),
+            "demo.0003_fails": fails("0002_add", "0002_add_more"),
         },
+        says=["  Rolling back to the last migration state: demo 0001_start"],
     ),
     FailingMove(
         name="records from the future, out of order and of files that are gone",
-        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
-        rows=_ROWS
+        cases=(4, 12),
+        migrations={"demo.0001_start": START, "demo.0002_change": change(ADD_NOTE), "demo.0003_fails": fails()},
+        rows=ROWS
         + "UPDATE django_migrations SET applied = '2999-01-01 00:00:00', id = 4000;"
         + "INSERT INTO django_migrations (id, app, name, applied)"
         " VALUES (7, 'demo', '0001_gone', '2999-01-01 00:00:00'), (8, 'lost', '0001_initial', '2999-01-01 00:00:00');",
     ),
     FailingMove(
         name="what was only recorded",
+        cases=(6,),
         migrations=_AFTER_NOTE,
         arguments=["--fake"],
-        later=_FAILING_RECEIVER,
+        later=FAILING_RECEIVER,
+        says=["  Unapplying demo.0003_more... OK"],
     ),
     FailingMove(
         name="what was found in place",
-        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
-        rows=f"{_ROWS} DELETE FROM django_migrations",
+        cases=(6,),
+        migrations={"demo.0001_start": START, "demo.0002_change": change(ADD_NOTE), "demo.0003_fails": fails()},
+        rows=f"{ROWS} DELETE FROM django_migrations",
         arguments=["--fake-initial"],
+        says=["  Unapplying demo.0001_start... OK"],
     ),
     FailingMove(
         name="a way back that fails",
+        cases=(9,),
         migrations={
             "demo.0001_start": START,
             "demo.0002_change": change("migrations.RunPython(nothing, forwards)", functions=_FAIL),
-            "demo.0003_more": migration(_ADD_NOTE, after=[("demo", "0002_change")]),
+            "demo.0003_more": migration(ADD_NOTE, after=[("demo", "0002_change")]),
         },
         applied=(),
         rows="INSERT INTO demo_item (name, code, note) VALUES ('tea', '01', 'green')",
         arguments=["demo", "0001"],
+        says=["  Rolling back to the last migration state: demo 0003_more", "  Applying demo.0003_more... OK"],
         not_yet="what goes backwards is not checked for losses: a dropped column comes back without its values, and "
         "its migration is recorded anew, under another id and time",
     ),
     FailingMove(
         name="what comes after the migrations",
+        cases=(19,),
         migrations=_AFTER_NOTE,
-        later=_FAILING_RECEIVER,
+        later=FAILING_RECEIVER,
     ),
     FailingMove(
         name="content types and permissions",
+        cases=(17, 21),
         migrations={
             "demo.0001_start": START.replace("dependencies = []", "dependencies = [('auth', '__latest__')]"),
             "demo.0002_change": change("migrations.RenameModel('Item', 'Thing')"),
         },
         installed=["django.contrib.contenttypes", "django.contrib.auth"],
-        later=_FAILING_RECEIVER,
+        later=FAILING_RECEIVER,
     ),
     FailingMove(
         name="tables without migrations",
-        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE), "demo.0003_fails": _fails()},
+        cases=(16,),
+        migrations={"demo.0001_start": START, "demo.0002_change": change(ADD_NOTE), "demo.0003_fails": fails()},
         arguments=["--run-syncdb"],
         installed=["plain"],
         files={
@@ -350,14 +346,15 @@ MOVES = [
     ),
     FailingMove(
         name="the record of a squash",
-        migrations={"demo.0001_start": START, "demo.0002_change": change(_ADD_NOTE)},
+        cases=(21,),
+        migrations={"demo.0001_start": START, "demo.0002_change": change(ADD_NOTE)},
         applied=(),
         rows="",
         later={
-            "demo/migrations/0001_squashed.py": migration(_CRATE, _ITEM, _LABEL, _ADD_NOTE).replace(
+            "demo/migrations/0001_squashed.py": migration(_CRATE, _ITEM, _LABEL, ADD_NOTE).replace(
                 "atomic = True", "replaces = [('demo', '0001_start'), ('demo', '0002_change')]"
             ),
-            **_FAILING_RECEIVER,
+            **FAILING_RECEIVER,
         },
     ),
 ]
