@@ -2,17 +2,22 @@
 
 A `RunPython` that forgets `schema_editor.connection.alias` writes to `default`. While a target is migrated `default`
 can be bound to it, and every other alias is either refused or joined to the call, so that its writes are undone too.
+
+What joined stays in a transaction of its own until the call ends, also where the target commits migration by migration:
+reverse code is asked for the target, and may know nothing of the other alias. The price is that rows written there stay
+locked until then.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from smooth_migrations.errors import OtherAliasRefused
+from smooth_migrations.identity import identity
 from smooth_migrations.protocol.values import OtherAliases
 
 __all__ = ["Aliases"]
@@ -26,6 +31,9 @@ class Aliases:
         mode: refuse other aliases, or let them join in a transaction of their own each.
         bind_default: make `default` the target's connection while the call is at work.
         at_work: returns `app.name` of the migration at work, for the error's text.
+
+    Attributes:
+        has_lost: whether what was to be kept is gone, with a connection that was lost: the call cannot go on.
     """
 
     def __init__(
@@ -40,7 +48,9 @@ class Aliases:
         self._mode = mode
         self._bind_default = bind_default
         self._at_work = at_work
+        self.has_lost = False
         self._joined: dict[str, BaseDatabaseWrapper] = {}
+        self._kept: dict[str, str] = {}
         self._is_joining = False
 
     @contextmanager
@@ -56,23 +66,80 @@ class Aliases:
                 stack.enter_context(self._joining())
             yield
 
-    def commit(self) -> None:
-        """Commit what joined; while guarded, it joins anew. Safe to repeat."""
-        self._end(lambda connection: connection.commit())
-        if self._is_joining:
-            self._join_connected()
+    def keep(self) -> None:
+        """Keep what joined so far out of `rollback`; the migration that wrote it is permanent.
+
+        Raises:
+            DatabaseError: a connection is lost, and with it what was kept before.
+        """
+        self._check()
+        self.commit_own()
+        for alias, connection in self._joined.items():
+            if not _is_idle(connection):
+                self._kept[alias] = str(connection.savepoint())
+
+    def commit_own(self) -> None:
+        """Commit what joined from the very database that is moved; while guarded, it joins anew. Safe to repeat.
+
+        What an open transaction has locked there would keep the next migration waiting for ever.
+        """
+        for alias, connection in [*self._joined.items()]:
+            if identity(connection) == identity(self._connection):
+                self._end(alias, commit=True)
+        self._join_again()
 
     def rollback(self) -> None:
-        """Roll back what joined. Safe to repeat."""
-        self._end(lambda connection: connection.rollback())
-
-    def _end(self, end: Callable[[BaseDatabaseWrapper], None]) -> None:
-        while self._joined:
-            _alias, connection = self._joined.popitem()
-            if connection.connection is None:
+        """Roll back what joined since `keep`. Safe to repeat."""
+        for alias, connection in [*self._joined.items()]:
+            if alias not in self._kept:
+                self._end(alias, commit=False)
                 continue
-            end(connection)
+            try:
+                connection.savepoint_rollback(self._kept[alias])
+            except Error:
+                # Lost with its connection, or made permanent by DDL on a server that commits at that.
+                self.has_lost = True
+                self._end(alias, commit=False)
+
+    def commit(self) -> None:
+        """Commit all that joined; while guarded, it joins anew. Safe to repeat.
+
+        Raises:
+            DatabaseError: a connection is lost, and with it what was kept before.
+        """
+        self._check()
+        for alias in [*self._joined]:
+            self._end(alias, commit=True)
+        self._join_again()
+
+    def drop(self) -> None:
+        """Roll back all that joined. Safe to repeat."""
+        for alias in [*self._joined]:
+            self._end(alias, commit=False)
+
+    def _check(self) -> None:
+        self.has_lost = self.has_lost or any(self._joined[alias].connection is None for alias in self._kept)
+        if self.has_lost:
+            raise DatabaseError("what earlier migrations wrote to another alias is lost with its connection")
+
+    def _end(self, alias: str, *, commit: bool) -> None:
+        connection = self._joined.pop(alias)
+        self._kept.pop(alias, None)
+        if connection.connection is None:
+            return
+        if commit:
+            connection.commit()
             connection.set_autocommit(True)
+            return
+        try:
+            connection.rollback()
+            connection.set_autocommit(True)
+        except Error:
+            connection.close()
+
+    def _join_again(self) -> None:
+        if self._is_joining:
+            self._join_connected()
 
     def _others(self) -> Iterator[BaseDatabaseWrapper]:
         for alias in connections:
@@ -105,8 +172,12 @@ class Aliases:
         self._join_connected()
 
         def joined_on_connect(connection: BaseDatabaseWrapper, **_kwargs: object) -> None:
-            if connection is not self._connection:
-                self._join(connection)
+            if connection is self._connection or connection is not connections[connection.alias]:
+                return
+            # Another connection than the one that joined before.
+            self._joined.pop(connection.alias, None)
+            self.has_lost = self._kept.pop(connection.alias, None) is not None or self.has_lost
+            self._join(connection)
 
         connection_created.connect(joined_on_connect)
         self._is_joining = True
@@ -137,3 +208,10 @@ class Aliases:
             connection.autocommit = False
         else:
             connection.set_autocommit(False)
+
+
+def _is_idle(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether nothing has been said to the server yet, so that no transaction has begun there."""
+    if connection.connection is None:
+        return True
+    return connection.vendor == "postgresql" and not connection.connection.info.transaction_status

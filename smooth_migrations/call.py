@@ -7,7 +7,7 @@ other aliases' (unless they joined), not what stood in `django_migrations` befor
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -80,6 +80,7 @@ class Call:
             aliases=self._aliases,
             on_undone=lambda step, duration_ms: observer.undone(step, duration_ms, by_rollback=False),
             on_undo_failed=observer.undo_failed,
+            on_left=observer.left,
         )
         self._open: list[Moved] = []
         self._at_work: Moved | None = None
@@ -118,13 +119,9 @@ class Call:
         """What the database was like before the call."""
         return self._permanent.before
 
-    def expect_back(self, fingerprint: Fingerprint) -> None:
-        """Compare the database with what it was, once what is committed has been taken back.
-
-        Args:
-            fingerprint: taken before anything was committed.
-        """
-        self._permanent.expect_back(fingerprint)
+    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
+        """Compare the database with this once `early`, which is committed before the end, has been taken back."""
+        self._permanent.expect_back(fingerprint, early)
 
     def expect_synced(self, tables: frozenset[str]) -> None:
         """Undo these tables too, which Django is about to make for apps without migrations."""
@@ -172,7 +169,8 @@ class Call:
                 failures = self._take_back_open(error)
                 steps_now = self._may_step(error)
                 attempt += not steps_now
-                again = steps_now or (is_lock_failure(error) and attempt <= self.options.lock_retries)
+                is_locked = is_lock_failure(error) and not self._aliases.has_lost
+                again = steps_now or (is_locked and attempt <= self.options.lock_retries)
                 if again and not failures:
                     # What is tried again registers its undo again.
                     failures = self._call_hooks()
@@ -200,7 +198,7 @@ class Call:
             moved: in the order in which they happened.
             before: what the database was like before them.
         """
-        self._permanent.adopt(moved, before=before)
+        self._permanent.adopt(moved, before=before, is_finished=True)
 
     def recall(self, unfinished: UnfinishedCall, *, goes_on: bool = False) -> None:
         """Take responsibility for what a killed call has left, so that `rollback` takes it back.
@@ -245,15 +243,15 @@ class Call:
             DatabaseError: the held transaction is lost.
         """
         self._permanent.end()
-        held, callbacks = [*self._open], self._commit()
+        held, callbacks = [*self._open], self._commit(self._aliases.commit)
         self._permanent.moved += held
         self._hooks.forget()
         return callbacks
 
-    def _commit(self) -> list[Callable[[], None]]:
+    def _commit(self, before: Callable[[], None] = lambda: None) -> list[Callable[[], None]]:
         if self.fence is not None and self._transaction.is_open:
             self.fence()
-        self._aliases.commit()
+        before()
         callbacks = self._transaction.commit() if self._transaction.is_open else []
         self._open.clear()
         return callbacks
@@ -289,7 +287,7 @@ class Call:
             log = self._permanent.begin_outside(migration, step, self.interruption)
             self._outside.enter_context(log.watching())
         self._transaction.identify()
-        self._at_work = Moved(migration, step)
+        self._at_work = self._permanent.begin(migration, step, self._outside)
         self._started_s = time.monotonic()
         self._observer.started(step, migration)
 
@@ -305,7 +303,7 @@ class Call:
         if self._permanent.is_outside:
             self._permanent.finish_outside(migration, step)
         else:
-            self._open.append(Moved(migration, step))
+            self._open.append(Moved(migration, step, self._at_work.tables, self._at_work.named))
         self._at_work = None
         if permanent:
             self._seal()

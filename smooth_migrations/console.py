@@ -91,6 +91,10 @@ class ConsoleReport:
         """Print which step stays, and why."""
         self._write(f"  {step} could not be taken back: {error}", self._style.ERROR)
 
+    def left(self, step: Step, what: str) -> None:
+        """Print what may stay."""
+        self._write(f"  {step}: {what}", self._style.WARNING)
+
     def stepping(self, error: BaseException) -> None:
         """Print that each migration is committed by itself from here on."""
         self._write(f"  One transaction cannot hold this ({error}).", self._style.WARNING)

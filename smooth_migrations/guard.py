@@ -7,13 +7,13 @@ from django.apps import AppConfig, apps
 from django.core.management.base import CommandError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import Irreversible
 from smooth_migrations.fingerprint import take
+from smooth_migrations.losses import irreversible_steps
 from smooth_migrations.report import REFUSED
-from smooth_migrations.reversibility import committed_early, irreversible_operations
+from smooth_migrations.reversibility import committed_early
 from smooth_migrations.undo.choice import Choice, choose
 
 __all__ = ["Guard"]
@@ -76,23 +76,13 @@ class Guard:
         if self._options.get("rehearse"):
             names = ", ".join(str(migration) for migration in early)
             raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)
-        if not self._options.get("allow_irreversible") and not plan[0][1]:
-            lines = self._irreversible(early)
+        if not self._options.get("allow_irreversible"):
+            lines = [f"  {migration}: {what}" for migration, what in irreversible_steps(self._connection, plan, early)]
             if lines:
                 message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
                 hint = "--allow-irreversible runs them all the same"
                 raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
-        self._call.expect_back(take(self._connection))
-
-    def _irreversible(self, early: Sequence[Migration]) -> list[str]:
-        # The one way to it that Django's own migrate takes.
-        executor = MigrationExecutor(self._connection)
-        state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
-        return [
-            f"  {migration}: {operation}"
-            for migration in early
-            for operation in irreversible_operations(migration, state, self._connection)
-        ]
+        self._call.expect_back(take(self._connection), early)
 
 
 def _last() -> AppConfig | None:

@@ -1,30 +1,17 @@
-"""What could not be taken back, found before anything runs.
-
-Inside one transaction everything can. Only migrations that must be committed before the decision are looked at.
-"""
+"""Which migrations one transaction can hold, and which become permanent before a call is over."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.operations import AlterField, DeleteModel, RemoveField, RunSQL, SeparateDatabaseAndState
+from django.db.migrations.operations import RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
-from django.db.migrations.state import ProjectState
 
-__all__ = ["can_hold", "committed_early", "database_parts", "irreversible_operations"]
+__all__ = ["can_hold", "committed_early", "database_parts"]
 
 # Statements that SQLite runs in no transaction, or that end one.
 _OUTSIDE = re.compile(r"\b(VACUUM|ATTACH|DETACH|COMMIT|ROLLBACK)\b", re.IGNORECASE)
-_FAMILIES = {
-    "integer": {
-        *("AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField"),
-        *("PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField"),
-    },
-    "text": {"CharField", "TextField", "SlugField", "URLField", "EmailField", "FilePathField"},
-    "relation": {"ForeignKey", "OneToOneField"},
-}
 
 
 def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:
@@ -61,24 +48,6 @@ def committed_early(
     return migrations[: last + 1]
 
 
-def irreversible_operations(
-    migration: Migration, state: ProjectState, connection: BaseDatabaseWrapper | None
-) -> Iterator[str]:
-    """Describe the operations of one migration whose reverse would fail or lose something.
-
-    Args:
-        migration: what would run forwards.
-        state: the project's state before it; it is moved past the migration.
-        connection: where to look for rows, or None to expect them everywhere. Only reads.
-    """
-    for operation in migration.operations:
-        for part in database_parts(operation):
-            reason = _reason(part, migration.app_label, state, connection)
-            if reason:
-                yield f"{operation.describe()} ({reason})"
-        operation.state_forwards(migration.app_label, state)
-
-
 def database_parts(operation: Operation) -> Iterator[Operation]:
     """Return an operation's database half: itself, or what a SeparateDatabaseAndState carries."""
     if isinstance(operation, SeparateDatabaseAndState):
@@ -86,53 +55,3 @@ def database_parts(operation: Operation) -> Iterator[Operation]:
             yield from database_parts(part)
     else:
         yield operation
-
-
-def _reason(
-    operation: Operation, app_label: str, state: ProjectState, connection: BaseDatabaseWrapper | None
-) -> str | None:
-    if not operation.reversible:
-        return "it has no reverse code"
-    if isinstance(operation, RemoveField):
-        name = operation.model_name_lower
-        what = f"the values of {operation.name} would be lost"
-    elif isinstance(operation, DeleteModel):
-        name = operation.name_lower
-        what = "its rows would be lost"
-    elif isinstance(operation, AlterField) and _converts(operation, app_label, state):
-        name = operation.model_name_lower
-        what = f"the values that {operation.name} had would not come back"
-    else:
-        return None
-    model = state.models.get((app_label, name))
-    if model is None or connection is None:
-        return what
-    table = model.options.get("db_table") or f"{app_label}_{name}"
-    return what if _has_rows(connection, table) else None
-
-
-def _converts(operation: AlterField, app_label: str, state: ProjectState) -> bool:
-    """Return whether values change with the field: NULL to a default, or from one type to another."""
-    model = state.models.get((app_label, operation.model_name_lower))
-    if model is None:
-        return False
-    old, new = model.fields[operation.name], operation.field
-    if old.many_to_many or new.many_to_many:
-        return False
-    return bool(old.null and not new.null) or _family(old.get_internal_type()) != _family(new.get_internal_type())
-
-
-def _family(internal_type: str) -> str:
-    """Return what the types have in common that a value goes between unchanged, and back."""
-    return next((name for name, types in _FAMILIES.items() if internal_type in types), internal_type)
-
-
-def _has_rows(connection: BaseDatabaseWrapper, table: str) -> bool:
-    try:
-        with connection.cursor() as cursor:
-            if table not in connection.introspection.table_names(cursor):
-                return False
-            cursor.execute(f"SELECT 1 FROM {connection.ops.quote_name(table)} LIMIT 1")  # noqa: S608 - quoted
-            return cursor.fetchone() is not None
-    except DatabaseError:
-        return True

@@ -10,7 +10,7 @@ from django.db.backends.utils import CursorWrapper
 from smooth_migrations.fingerprint.postgresql_catalogue import catalogue_query
 from smooth_migrations.fingerprint.vendor import Descriptions, description_of_migration
 
-__all__ = ["PostgreSQL"]
+__all__ = ["PostgreSQL", "undone"]
 
 # Which records Django sees is asked before, in the subquery; then what pg_dump sets too, so that the server writes
 # every name with its schema and every constant in one way. Without jit the query takes milliseconds, whatever the
@@ -38,7 +38,7 @@ class PostgreSQL:
 
     def describe(self, connection: BaseDatabaseWrapper) -> Descriptions:
         """Describe everything but what belongs to the system or to an extension, in every schema."""
-        with connection.cursor() as cursor, _undone(connection, cursor):
+        with connection.cursor() as cursor, undone(connection, cursor):
             cursor.execute(_SETTINGS)
             row = cursor.fetchone()
             cursor.execute(catalogue_query(connection.get_database_version()[0]))
@@ -50,7 +50,8 @@ class PostgreSQL:
 
 
 @contextmanager
-def _undone(connection: BaseDatabaseWrapper, cursor: CursorWrapper) -> Iterator[None]:
+def undone(connection: BaseDatabaseWrapper, cursor: CursorWrapper) -> Iterator[None]:
+    """Put back at the end what is set within; nothing else may be done there."""
     # Django's own blocks know connections by alias and count what is nested; neither is wanted for a mere look.
     if connection.get_autocommit():
         begin, end = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"], ["ROLLBACK"]

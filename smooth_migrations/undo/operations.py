@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration, RunPython
+from django.db.migrations import Migration, RunPython, RunSQL
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
@@ -19,10 +19,10 @@ from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexe
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
-from smooth_migrations.undo.renames import Renames, renames_of
+from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["OperationLog", "states_of"]
+__all__ = ["OperationLog", "has_code", "states_of"]
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
@@ -56,6 +56,8 @@ class OperationLog:
         skipped: numbers of operations that an earlier, killed call has done already.
 
     Attributes:
+        migration: see above.
+        step: see above.
         named: the tables that the migration has named.
     """
 
@@ -72,8 +74,8 @@ class OperationLog:
         skipped: Collection[int] = (),
     ) -> None:
         self._connection = connection
-        self._migration = migration
-        self._step = step
+        self.migration = migration
+        self.step = step
         self._journal = journal
         self._interruption = interruption
         self._skipped = skipped
@@ -92,23 +94,36 @@ class OperationLog:
             before: the project's state before the migration.
         """
         done = sum(entry.state is EntryState.DONE for entry in entries)
-        self._writes.seen = done == len(self._migration.operations)
-        states = states_of(self._migration, before)
+        self._writes.seen = done == len(self.migration.operations)
+        states = states_of(self.migration, before)
         for entry in entries:
             ends = states[entry.operation], states[entry.operation + 1]
-            first, last = reversed(ends) if self._step.backwards else ends
-            operation = self._migration.operations[entry.operation]
-            named = named_by([operation], self._migration.app_label, ends)
-            ran = _Ran(entry.operation, operation, self._step.backwards, first, last, entry.detail, named)
+            first, last = reversed(ends) if self.step.backwards else ends
+            operation = self.migration.operations[entry.operation]
+            named = named_by([operation], self.migration.app_label, ends)
+            ran = _Ran(entry.operation, operation, self.step.backwards, first, last, entry.detail, named)
             if entry.state is EntryState.DONE:
                 self._ran.append(ran)
             else:
                 self._at_work = ran
 
+    @property
+    def is_code_broken(self) -> bool:
+        """Whether code outside a transaction was broken off: nobody knows which rows it has written."""
+        if self._at_work is None or not _is_code(self._at_work.operation):
+            return False
+        atomic = self._at_work.operation.atomic
+        return not (atomic or (self.migration.atomic and atomic is not False))
+
+    @property
+    def is_code_done(self) -> bool:
+        """Whether code has run to its end, to be taken back by its reverse code."""
+        return any(_is_code(ran.operation) for ran in self._ran)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note each operation of the migration as it begins and ends."""
-        watched = list(self._migration.operations)
+        watched = list(self.migration.operations)
         try:
             for number, operation in enumerate(watched):
                 self._watch(number, operation, "database_forwards", backwards=False)
@@ -124,14 +139,14 @@ class OperationLog:
         """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat."""
         if self._at_work is not None:
             self._settle(self._at_work)
-            self._journal.forget_operation(self._step, self._at_work.number)
+            self._journal.forget_operation(self.step, self._at_work.number)
             self._at_work = None
         while self._ran:
             self._reverse(self._ran[-1])
             self._ran.pop()
         if self._writes.seen:
-            restore_records(self._connection, self._records, keys_of(self._migration))
-        self._journal.forget_step(self._step)
+            restore_records(self._connection, self._records, keys_of(self.migration))
+        self._journal.forget_step(self.step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
         run: Callable[..., None] = getattr(operation, method)
@@ -152,15 +167,16 @@ class OperationLog:
             self._at_work = ran
             if self._is_transactional(operation):
                 with transaction.atomic(self._connection.alias):
-                    run(app_label, editor, from_state, to_state)
-                    self._journal.note_operation(self._step, number, EntryState.DONE, ran.detail)
+                    with self._connection.execute_wrapper(ran.named):
+                        run(app_label, editor, from_state, to_state)
+                    self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
             else:
-                self._journal.note_operation(self._step, number, EntryState.BEGUN, ran.detail)
+                self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
                 window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
                 with self._connection.execute_wrapper(ran.named), window:
                     run(app_label, editor, from_state, to_state)
                 with self._interruption.held_back():
-                    self._journal.finish_operation(self._step, number)
+                    self._journal.finish_operation(self.step, number)
             self._ran.append(ran)
             self._at_work = None
 
@@ -177,20 +193,19 @@ class OperationLog:
         """Return what is to be known of the database to settle an operation that may be broken off."""
         if not self._is_watchful:
             return {}
-        if self._connection.vendor == "mysql":
-            return {"tables": take_tables(self._connection)}
-        return {"indexes": existing_indexes(self._connection, operation)}
+        detail = {"indexes": existing_indexes(self._connection, operation)}
+        tables = take_tables(self._connection)
+        return detail if tables is None else detail | {"tables": tables}
 
     def _settle(self, ran: _Ran) -> None:
         """Bring what a broken operation has left to where it began."""
         if self._is_transactional(ran.operation):
             return  # it has not run at all
-        app_label = self._migration.app_label
+        app_label = self.migration.app_label
+        settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
         if "tables" in ran.detail:
             renames = renames_of(ran.operation, app_label, ran.before, ran.after)
-            restore_tables(self._connection, ran.detail["tables"], renames, ran.named)
-        else:
-            settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
+            restore_tables(self._connection, ran.detail["tables"], ran.named, renames)
 
     def _reverse(self, ran: _Ran) -> None:
         reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
@@ -198,14 +213,13 @@ class OperationLog:
             holds = self._is_transactional(ran.operation)
             with transaction.atomic(self._connection.alias) if holds else nullcontext():
                 with self._connection.execute_wrapper(ran.named):
-                    reverse(self._migration.app_label, editor, ran.after, ran.before)
+                    reverse(self.migration.app_label, editor, ran.after, ran.before)
                     for statement in editor.deferred_sql:
                         editor.execute(statement)
                 editor.deferred_sql.clear()
                 if "tables" in ran.detail:
-                    # The server makes and drops indexes for foreign keys by itself, under names of its own.
-                    restore_tables(self._connection, ran.detail["tables"], Renames(), ran.named)
-                self._journal.forget_operation(self._step, ran.number)
+                    restore_tables(self._connection, ran.detail["tables"], ran.named)
+                self._journal.forget_operation(self.step, ran.number)
 
 
 def states_of(migration: Migration, before: ProjectState) -> list[ProjectState]:
@@ -215,3 +229,12 @@ def states_of(migration: Migration, before: ProjectState) -> list[ProjectState]:
         states.append(states[-1].clone())
         operation.state_forwards(migration.app_label, states[-1])
     return states
+
+
+def _is_code(operation: Operation) -> bool:
+    return any(isinstance(part, RunPython | RunSQL) for part in database_parts(operation))
+
+
+def has_code(migration: Migration) -> bool:
+    """Return whether a migration runs code, whose reverse is whatever somebody wrote."""
+    return any(_is_code(operation) for operation in migration.operations)

@@ -1,13 +1,14 @@
 """What a call has made permanent before it has succeeded, and the way back from it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
@@ -15,13 +16,14 @@ from smooth_migrations.errors import UndoFailed
 from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
 from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, states_of
+from smooth_migrations.undo.operations import OperationLog, has_code, states_of
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
-from smooth_migrations.undo.steps import Manner, Moved, state_before, tables_of_all, take_back
-from smooth_migrations.undo.tables import take_tables
+from smooth_migrations.undo.steps import Manner, Moved, executor_as_before, state_before, tables_of_all, take_back
+from smooth_migrations.undo.tables import Definitions, take_tables
 
 __all__ = ["Permanent"]
 
@@ -29,10 +31,15 @@ __all__ = ["Permanent"]
 _APPLIED = "+ migration "
 
 
+_REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
+_BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     undone: Callable[[Step, float], None]
     undo_failed: Callable[[Step, Exception], None]
+    left: Callable[[Step, str], None]
 
 
 class Permanent:
@@ -45,6 +52,7 @@ class Permanent:
         aliases: the other aliases, which reverse code may reach as the migration might.
         on_undone: called with each step that was taken back, and its duration in milliseconds.
         on_undo_failed: called with a step that could not be.
+        on_left: called with a step and what of it may stay.
     """
 
     def __init__(
@@ -56,16 +64,19 @@ class Permanent:
         aliases: Aliases,
         on_undone: Callable[[Step, float], None],
         on_undo_failed: Callable[[Step, Exception], None],
+        on_left: Callable[[Step, str], None],
     ) -> None:
         self._connection = connection
         self._manner = manner
         self._aliases = aliases
-        self._told = _Told(on_undone, on_undo_failed)
+        self._told = _Told(on_undone, on_undo_failed, on_left)
         self._journal = CallJournal(connection, call_id)
         self._broken: OperationLog | None = None
-        self._tables: Mapping[str, str] | None = None
+        self._tables: Definitions | None = None
         self._is_begun = False
         self._is_resumed = False
+        self._is_finished = False
+        self._early: frozenset[Migration] = frozenset()
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
         self.fingerprint: Fingerprint | None = None
@@ -101,8 +112,9 @@ class Permanent:
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: Fingerprint) -> None:
-        """Compare the database with this, once what is permanent has been taken back."""
+    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
+        """Compare the database with this, once what is permanent has been taken back: these, before the call's end."""
+        self._early = frozenset(early)
         if not self._is_resumed:
             self.fingerprint = self.fingerprint or fingerprint
 
@@ -123,7 +135,7 @@ class Permanent:
         self._is_begun = True
         self._journal.begin(self._frame)
         for item in held:
-            self._journal.note_step(item.step, EntryState.DONE)
+            self._journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
         try:
             commit()
         except BaseException:
@@ -131,13 +143,31 @@ class Permanent:
                 self._journal.lose()
             raise
         self.moved += held
+        # Not before the steps are noted: what fails here is to be taken back with them.
+        self._aliases.keep()
+
+    def begin(self, migration: Migration, step: Step, until: ExitStack) -> Moved:
+        """Return what the undo must know of a migration that begins.
+
+        Args:
+            migration: which.
+            step: the same by name, and in which direction.
+            until: closed when it ends, whichever way.
+        """
+        item = Moved(migration, step, None if self.is_outside else self._tables_before(migration))
+        if item.tables is not None:
+            until.enter_context(self._connection.execute_wrapper(item.named))
+        return item
+
+    def _tables_before(self, migration: Migration) -> Definitions | None:
+        if self.before.is_empty or (can_hold(migration, self._connection) and migration not in self._early):
+            return None
+        return take_tables(self._connection)
 
     def begin_outside(self, migration: Migration, step: Step, interruption: Interruption) -> OperationLog:
         """Note that a migration begins outside a transaction, and return the log of its operations."""
-        self._tables = None
-        if self._connection.vendor == "mysql" and not self.before.is_empty:
-            self._tables = take_tables(self._connection)
-        self._journal.note_step(step, EntryState.BEGUN, {} if self._tables is None else {"tables": self._tables})
+        self._tables = self._tables_before(migration)
+        self._journal.note_step(step, EntryState.BEGUN, _tables_detail(self._tables))
         self._broken = OperationLog(
             self._connection,
             migration,
@@ -161,13 +191,15 @@ class Permanent:
 
     # --- and back ---------------------------------------------------------------------------------------------------
 
-    def adopt(self, moved: Sequence[Moved], *, before: Before) -> None:
+    def adopt(self, moved: Sequence[Moved], *, before: Before, is_finished: bool = False) -> None:
         """Take responsibility for committed steps of an earlier call.
 
         Args:
             moved: in the order in which they happened.
             before: what the database was like before them.
+            is_finished: whether that call has ended, with its writes to other aliases.
         """
+        self._is_finished = is_finished
         self.moved = [*moved]
         self._frame = replace(self._frame, before=before)
         self._is_begun = True
@@ -182,8 +214,7 @@ class Permanent:
         Raises:
             UndoFailed: the file of a migration that it ran is missing.
         """
-        executor = MigrationExecutor(self._connection)
-        nodes = executor.loader.disk_migrations
+        nodes = MigrationLoader(self._connection).disk_migrations
         broken = unfinished.broken
         steps = [*unfinished.steps, *([broken] if broken else [])]
         missing = [str(step) for step in steps if (step.app, step.name) not in nodes]
@@ -193,6 +224,10 @@ class Permanent:
                 f"a call was killed here after it had run {', '.join(missing)}, of which the files are missing",
                 hint="run this with the release that has them",
             )
+        executor = executor_as_before(
+            self._connection,
+            [Moved(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
+        )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
             [_recalled(executor, nodes[step.app, step.name], step, unfinished.details[step]) for step in known],
@@ -229,7 +264,11 @@ class Permanent:
     def take_back_broken(self) -> None:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
         if self._broken is not None and not self.before.is_empty:
-            with self._answering():
+            with self._answering(self._aliases.rollback):
+                if self._broken.is_code_broken:
+                    self._told.left(self._broken.step, _BROKEN)
+                elif self._broken.is_code_done:
+                    self._told.left(self._broken.step, _REVERSED)
                 self._broken.take_back()
         self._broken = None
 
@@ -243,13 +282,17 @@ class Permanent:
         if not self._is_begun:
             return undone
         try:
-            with self._answering():
+            # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
+            aliases = self._aliases
+            with self._answering(aliases.commit if self._is_finished else aliases.drop):
                 self._journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
-                    self._aliases.commit()
+                    (aliases.commit if self._is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
                     self._told.undone(undone[-1].step, duration_ms)
+                    if has_code(undone[-1].migration) and not (undone[-1].step.fake or self.before.is_empty):
+                        self._told.left(undone[-1].step, _REVERSED)
                 self._compare()
                 self._journal.end()
         except Exception as failure:
@@ -297,7 +340,7 @@ class Permanent:
             drop_empty_records(self._connection)
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, end: Callable[[], None]) -> Iterator[None]:
         """Reopen a lost connection before undoing on it, and guard the other aliases from reverse code."""
         if self._connection.connection is not None and not self._connection.is_usable():
             self._connection.close()
@@ -305,9 +348,9 @@ class Permanent:
             with self._aliases.guarded():
                 yield
         except BaseException:
-            self._aliases.rollback()
+            self._aliases.drop()
             raise
-        self._aliases.commit()
+        end()
 
 
 def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, detail: Mapping[str, Any]) -> Moved:
@@ -315,3 +358,7 @@ def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, det
         return Moved(migration, step)
     states = states_of(migration, state_before(executor, migration))
     return Moved(migration, step, detail["tables"], named_by(migration.operations, migration.app_label, states))
+
+
+def _tables_detail(tables: Definitions | None) -> dict[str, Definitions]:
+    return {} if tables is None else {"tables": tables}

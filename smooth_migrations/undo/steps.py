@@ -5,7 +5,7 @@ steps that an earlier phase made permanent.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,18 +13,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration, RunPython
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.named import Named, tables_of
-from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.records import keys_of
 from smooth_migrations.undo.synced import tables_of_apps
-from smooth_migrations.undo.tables import restore_tables
+from smooth_migrations.undo.tables import Definitions, restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Manner", "Moved", "state_before", "tables_of_all", "take_back"]
+__all__ = ["Manner", "Moved", "executor_as_before", "state_before", "states_before", "tables_of_all", "take_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,13 @@ class Moved:
     Args:
         migration: the very instance, since receivers of pre_migrate may have changed it.
         step: the same by name, and in which direction.
-        tables: the definitions of the tables before it, on a server that commits at every DDL statement.
+        tables: the definitions of the tables before it, where they were taken.
         named: which of them it may have changed.
     """
 
     migration: Migration
     step: Step
-    tables: Mapping[str, str] | None = None
+    tables: Definitions | None = None
     named: Named = field(default_factory=Named)
 
 
@@ -80,7 +81,7 @@ def take_back(
     Raises:
         Exception: whatever a reverse operation raises.
     """
-    executor = MigrationExecutor(connection)
+    executor = executor_as_before(connection, moved)
     for item in moved:
         # Also a migration whose instance was changed by a receiver of pre_migrate.
         executor.loader.graph.nodes[item.step.app, item.step.name] = item.migration
@@ -110,7 +111,7 @@ def _in_transaction(
             with connection.execute_wrapper(item.named):
                 reverse()
             if item.tables is not None:
-                restore_tables(connection, item.tables, Renames(), item.named)
+                restore_tables(connection, item.tables, item.named)
             on_reversed(item.step)
             return transaction.commit() if holds else []
         except BaseException as error:
@@ -125,7 +126,7 @@ _Reversal = tuple[Moved, Callable[[], object]]
 
 
 def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> Iterator[_Reversal]:
-    states = _states_before(executor, {item.migration for item in newest_first})
+    states = states_before(executor, {item.migration for item in newest_first})
     for item in newest_first:
 
         def reverse(item: Moved = item) -> None:
@@ -148,10 +149,39 @@ def _applying_again(executor: MigrationExecutor, newest_first: Sequence[Moved]) 
         yield item, reverse
 
 
+def executor_as_before(connection: BaseDatabaseWrapper, moved: Sequence[Moved]) -> MigrationExecutor:
+    """Return an executor with the graph that the call had, which began before these steps.
+
+    A squash of which the half was applied is not there, and is when the other half is applied too.
+
+    Args:
+        connection: the target's.
+        moved: what the call has recorded, in order.
+    """
+    executor = MigrationExecutor(connection)
+    if not executor.loader.replacements:
+        return executor
+    loader = executor.loader = MigrationLoader(connection, replace_migrations=False)
+    before = {*loader.applied_migrations}
+    for item in moved:
+        before = before | keys_of(item.migration) if item.step.backwards else before - keys_of(item.migration)
+    for key, squash in loader.replacements.items():
+        replaced = set(squash.replaces)
+        if replaced <= {*loader.applied_migrations}:
+            loader.applied_migrations[key] = squash
+        else:
+            loader.applied_migrations.pop(key, None)
+        if replaced <= before or not replaced & before:
+            loader.graph.remove_replaced_nodes(key, squash.replaces)
+        else:
+            loader.graph.remove_replacement_node(key, squash.replaces)
+    return executor
+
+
 def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectState:
     """Return the project's state before a migration."""
     executor.loader.graph.nodes[migration.app_label, migration.name] = migration
-    return _states_before(executor, {migration})[migration]
+    return states_before(executor, {migration})[migration]
 
 
 def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
@@ -170,7 +200,7 @@ def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
     return frozenset(tables)
 
 
-def _states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:
+def states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:
     """Return the state before each of these migrations, computed in one pass as Django does for backwards plans."""
     loader = executor.loader
     applied = {loader.graph.nodes[key] for key in loader.applied_migrations if key in loader.graph.nodes}

@@ -1,13 +1,13 @@
 """What a project's settings say about its databases, without connecting to any."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.identity import identity
 from smooth_migrations.protocol import DatabaseFacts
 
 __all__ = ["database_facts", "has_routers", "secrets"]
@@ -45,27 +45,10 @@ def _facts() -> Iterator[DatabaseFacts]:
         yield DatabaseFacts(
             alias=alias,
             vendor=connection.vendor,
-            identity=_identity(connection),
+            identity=identity(connection),
             mirror=bool(connection.settings_dict.get("TEST", {}).get("MIRROR")),
             asyncpg=_asyncpg(connection),
         )
-
-
-def _identity(connection: BaseDatabaseWrapper) -> str:
-    values = connection.settings_dict
-    if connection.vendor == "sqlite":
-        name = str(values["NAME"])
-        return f"sqlite:{name}:{connection.alias}" if ":memory:" in name else f"sqlite:{Path(name).resolve()}"
-    host, port = values.get("HOST") or "localhost", values.get("PORT") or _DEFAULT_PORTS.get(connection.vendor, "")
-    service = values.get("OPTIONS", {}).get("service", "")
-    return f"{connection.vendor}:{service}{_canonical(host)}:{port}/{values.get('NAME') or ''}"
-
-
-_DEFAULT_PORTS = {"postgresql": "5432", "mysql": "3306"}
-
-
-def _canonical(host: str) -> str:
-    return "localhost" if host in {"127.0.0.1", "::1", "localhost"} else host.lower()
 
 
 def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:

@@ -16,8 +16,9 @@ from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
+from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.protocol import Inspect, MigrationFinding, PendingMigration, TargetReport
-from smooth_migrations.reversibility import can_hold, irreversible_operations
+from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import look_before
 
 __all__ = ["inspect"]
@@ -196,6 +197,7 @@ def _pending(
     # The one way to this state that Django's own migrate takes.
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     existing = set(state.models)
+    tables = Tables(connection, state)
     for migration in plan:
         effect = Effects()
         touched.append([])
@@ -212,7 +214,7 @@ def _pending(
             operations=tuple(operation.describe() for operation in migration.operations),
             destructive=effect.destructive,
             unsafe=effect.unsafe,
-            irreversible=tuple(irreversible_operations(migration, before, connection)),
+            irreversible=tuple(irreversible_operations(migration, before, tables)),
             locks=effect.locks,
         )
 

@@ -61,6 +61,10 @@ class Reporter:
         """Tell that one could not be."""
         self._say(protocol.UnapplyFailed(id=self.command.id, step=step, error=describe(error)))
 
+    def left(self, step: Step, what: str) -> None:
+        """Print what may stay, which becomes a log line."""
+        print(f"{step}: {what}", flush=True)  # noqa: T201 - becomes a log line
+
     def stepping(self, error: BaseException) -> None:
         """Tell that each migration is committed by itself from here on."""
         self._say(protocol.Stepping(id=self.command.id, error=describe(error)))
@@ -116,6 +120,10 @@ class Printer:
     def undo_failed(self, step: Step, error: BaseException) -> None:
         """Print which step stays, and why."""
         print(f"{step} could not be taken back: {error}", flush=True)  # noqa: T201 - becomes a log line
+
+    def left(self, step: Step, what: str) -> None:
+        """Print what may stay."""
+        print(f"{step}: {what}", flush=True)  # noqa: T201 - becomes a log line
 
     def stepping(self, error: BaseException) -> None:
         """Print nothing."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 
 from tests.support.generated.bench import Bench
 from tests.support.generated.known import KNOWN
@@ -25,15 +25,6 @@ pytestmark = pytest.mark.timeout(3600)
 
 _VENDORS = (Vendor.POSTGRESQL, Vendor.SQLITE)
 _EXAMPLES = 250
-
-_NOT_YET = {
-    "a model renamed, then a field with values removed from it": "rows are looked for under the new table name alone",
-    "a field removed from a table without rows": "a column that is added again is the last one of its table",
-    "a squash of which the first half was applied before": "the loader of the undo knows other nodes than the call's",
-    "a unique field made plain": "a constraint made anew gets the name that Django gives it, not the server's",
-    "a field removed with an index no model knows of": "an index made by RunSQL goes with its column",
-    "a table without rows dropped that had another name": "names within a table made anew are those of its new name",
-}
 
 
 @pytest.fixture(scope="module", params=_VENDORS)
@@ -65,6 +56,9 @@ def test_a_generated_history_that_fails_leaves_nothing_and_one_that_succeeds_end
     def claim(history: GeneratedHistory) -> None:
         trial = try_out(history, bench)
         counts[trial.verdict] += 1
+        # What stock's command alone cannot bring about is no history: in SQLite a deferred index of a column that the
+        # same migration renames afterwards is one of a string, and no later statement alters its table.
+        assume(trial.verdict is not Verdict.NOT_APPLIED)
         counts["refused"] += trial.refused
         assert trial.verdict in {Verdict.HOLDS, Verdict.STOCK_FAILED}, (
             f"seed {number}: pytest --hypothesis-seed={number}\n{trial.problem}"
@@ -77,14 +71,11 @@ def test_a_generated_history_that_fails_leaves_nothing_and_one_that_succeeds_end
     assert tried >= _EXAMPLES
     assert counts["refused"] * 3 < tried
     assert counts[Verdict.STOCK_FAILED] * 10 <= tried
+    assert counts[Verdict.NOT_APPLIED] * 10 <= tried
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_history_that_went_wrong_once_goes_right(bench: Bench, name: str, request: pytest.FixtureRequest) -> None:
-    if bench.vendor is Vendor.POSTGRESQL and name in _NOT_YET:
-        # What is committed before the call ends is reversed by operations, whose reverse is not exact here; the
-        # fingerprint finds that, and the call says so.
-        request.applymarker(pytest.mark.xfail(strict=True, reason=_NOT_YET[name]))
+def test_a_history_that_went_wrong_once_goes_right(bench: Bench, name: str) -> None:
     trial = try_out(KNOWN[name](bench.vendor), bench)
 
     assert trial.verdict is Verdict.HOLDS, trial.problem

@@ -120,19 +120,26 @@ def test_a_database_that_held_something_unrecorded_is_left_without_records(
     assert not diff(before, dump(database.dsn))
 
 
-def test_what_a_migration_wrote_to_another_alias_is_kept_with_it(databases: NewDatabases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
+def test_what_a_migration_wrote_to_another_alias_is_kept_with_it(
+    databases: NewDatabases, tmp_path: Path, *, atomic: bool
+) -> None:
     default, other = databases.new(), databases.new()
     project = SmallProject(
         tmp_path / "project",
         {"default": default.django, "other": other.django},
-        {"demo.0001_item": ITEM, "demo.0002_note": _STRAY},
+        {
+            "demo.0001_item": ITEM,
+            "demo.0002_note": _STRAY.replace("atomic = True", f"atomic = {atomic}"),
+            "demo.0003_kind": KIND,
+        },
     )
     project.succeed("migrate", "demo", "0001", "--verbosity=0")
 
     project.succeed("apply_migrations", "--database=other")
 
     assert "stray" in dump(default.dsn)
-    assert "0002_note" in dump(other.dsn)
+    assert "0003_kind" in dump(other.dsn)
 
 
 def test_a_migration_that_reaches_a_refused_alias_is_named_and_undone(databases: NewDatabases, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class FailingMove:
         outside: whether a migration has `atomic = False`, which PostgreSQL cannot hold either.
         returncode: of the call, where it is not refused.
         says: lines that it prints, where it is not refused.
+        stays: what is told of what stays on MariaDB, where it is documented that it does.
         not_yet: why it is not undone on MariaDB.
     """
 
@@ -54,6 +55,7 @@ class FailingMove:
     outside: bool = False
     returncode: int = 1
     says: Sequence[str] = ()
+    stays: str | None = None
     not_yet: str | None = None
 
     def is_refused(self, vendor: Vendor) -> bool:

@@ -61,7 +61,7 @@ def _then_fails(
     rows: str = ROWS,
     cases: tuple[int, ...] = (15,),
     refused: bool = False,
-    not_yet: str | None = None,
+    stays: str | None = None,
 ) -> FailingMove:
     """Return a call whose first migration does this and whose second fails."""
     migrations = {
@@ -69,7 +69,7 @@ def _then_fails(
         "demo.0002_change": change(*operations, functions=functions),
         "demo.0003_fails": fails(),
     }
-    return FailingMove(name=name, cases=cases, migrations=migrations, rows=rows, refused=refused, not_yet=not_yet)
+    return FailingMove(name=name, cases=cases, migrations=migrations, rows=rows, refused=refused, stays=stays)
 
 
 def _within(
@@ -78,11 +78,11 @@ def _within(
     functions: str = "",
     rows: str = "",
     cases: tuple[int, ...] = (15,),
-    not_yet: str | None = None,
+    stays: str | None = None,
 ) -> FailingMove:
     """Return a call that fails in the last of these operations."""
     migrations = {"demo.0001_start": START, "demo.0002_change": change(*operations, functions=functions)}
-    return FailingMove(name=name, cases=cases, migrations=migrations, rows=ROWS + rows, not_yet=not_yet)
+    return FailingMove(name=name, cases=cases, migrations=migrations, rows=ROWS + rows, stays=stays)
 
 
 ADD_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
@@ -179,7 +179,7 @@ MOVES = [
         _SECOND_STEP,
         functions=run_python(_UPDATE),
         cases=(10,),
-        not_yet="reverse code that does nothing counts as a way back; the rows it changed are committed",
+        stays="its code was taken back by its reverse code; what that does not give back has changed",
     ),
     _then_fails(
         "code without a way back",
@@ -197,7 +197,7 @@ MOVES = [
         "code that had written outside a transaction",
         _SECOND_STEP.replace("nothing)", "nothing, atomic=False)"),
         functions=run_python(f"{_UPDATE}; raise ValueError('no')"),
-        not_yet="rows that code wrote outside a transaction are committed, and code that did not end is not reversed",
+        stays="its code was broken off outside a transaction; rows that it had written stay",
     ),
     _within(
         "code that had made a table",
@@ -314,8 +314,18 @@ MOVES = [
         rows="INSERT INTO demo_item (name, code, note) VALUES ('tea', '01', 'green')",
         arguments=["demo", "0001"],
         says=["  Rolling back to the last migration state: demo 0003_more", "  Applying demo.0003_more... OK"],
-        not_yet="what goes backwards is not checked for losses: a dropped column comes back without its values, and "
-        "its migration is recorded anew, under another id and time",
+        refused=True,
+    ),
+    FailingMove(
+        name="a way back from a table without rows that fails",
+        cases=(9,),
+        migrations={
+            "demo.0001_start": START,
+            "demo.0002_change": change("migrations.RunPython(nothing, forwards)", functions=_FAIL),
+            "demo.0003_more": migration(ADD_NOTE.replace("item", "label"), after=[("demo", "0002_change")]),
+        },
+        applied=(),
+        arguments=["demo", "0001"],
     ),
     FailingMove(
         name="what comes after the migrations",

@@ -203,13 +203,7 @@ def test_another_alias_joins_again_after_a_migration_without_transaction(
     _is_undone(every_database, tmp_path, migrations, first=["default", "other"])
 
 
-_COMMITTED = (
-    "what joined from another alias is committed with its migration; the reverse code that is to take it back does "
-    "nothing there"
-)
-
-
-@case(25, about="a later one fails", not_yet={Vendor.MYSQL: _COMMITTED})
+@case(25, about="a later one fails")
 def test_what_a_migration_wrote_to_another_alias_is_undone_with_a_later_failure(
     every_database: NewDatabases, tmp_path: Path
 ) -> None:

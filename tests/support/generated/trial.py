@@ -44,7 +44,7 @@ def try_out(history: GeneratedHistory, bench: Bench) -> Trial:
     (failing, stock, ours), ended = bench.prepare(history.applied)
     if ended.error:
         return _problem(Verdict.NOT_APPLIED, history, ended, "")
-    failed = _fail(history, bench, failing)
+    failed = _fail(history, bench, failing, stock)
     if failed.problem:
         return failed
     expected = bench.run("migrate", stock, history.everything)
@@ -59,7 +59,7 @@ def try_out(history: GeneratedHistory, bench: Bench) -> Trial:
     return failed
 
 
-def _fail(history: GeneratedHistory, bench: Bench, database: Database) -> Trial:
+def _fail(history: GeneratedHistory, bench: Bench, database: Database, stock: Database) -> Trial:
     sequences = history.one_transaction
     before = bench.dump(database, sequences=sequences)
     ended = bench.run("apply_migrations", database, history.planted)
@@ -67,7 +67,9 @@ def _fail(history: GeneratedHistory, bench: Bench, database: Database) -> Trial:
     if changed:
         return _problem(Verdict.CHANGED, history, ended, changed)
     if not ended.is_refusal and PLANTED not in ended.message:
-        return _problem(Verdict.WRONG_FAILURE, history, ended, "")
+        expected = bench.run("migrate", stock, history.planted)
+        is_same = (expected.error, expected.message) == (ended.error, ended.message)
+        return _problem(Verdict.STOCK_FAILED if is_same else Verdict.WRONG_FAILURE, history, ended, "")
     return Trial(Verdict.HOLDS, refused=ended.is_refusal)
 
 

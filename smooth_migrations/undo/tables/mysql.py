@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.undo.renames import Renames
 
-__all__ = ["restore_tables", "take_tables"]
+__all__ = ["MySQL"]
 
 _OURS = "smooth_"
 _POSITION = re.compile(r" AUTO_INCREMENT=\d+")
@@ -29,40 +29,33 @@ class _Shape:
     checks: dict[str, str] = field(default_factory=dict)
 
 
-def take_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:
-    """Return the definition of each table but the product's own. Only reads; about 0.2 ms a table."""
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
-        names = [str(row[0]) for row in cursor.fetchall()]
-        tables = {}
-        for name in names:
-            if not name.startswith(_OURS):
-                cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
-                tables[name] = _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
-    return tables
+class MySQL:
+    """What SHOW CREATE TABLE writes."""
 
+    def take(self, connection: BaseDatabaseWrapper) -> dict[str, str]:
+        """Return each table's statement; about 0.2 ms a table."""
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
+            names = [str(row[0]) for row in cursor.fetchall()]
+            tables = {}
+            for name in names:
+                if not name.startswith(_OURS):
+                    cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
+                    tables[name] = _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
+        return tables
 
-def restore_tables(
-    connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
-) -> None:
-    """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat.
-
-    A column or table that is gone comes back empty. Commits at every statement; takes an exclusive metadata lock on
-    each table that differs.
-
-    Args:
-        connection: the target's, in autocommit.
-        before: what `take_tables` returned.
-        renames: what the broken operation may have renamed.
-        named: the tables that may have been changed; any other that differs is another process's affair.
-    """
-    wanted = {name: text for name, text in before.items() if name in named}
-    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
-        for stage in _STAGES:
-            # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go with it.
-            now = {name: text for name, text in take_tables(connection).items() if name in named}
-            for statement in list(stage(now, wanted, renames)):
-                cursor.execute(statement)
+    def restore(
+        self, connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
+    ) -> None:
+        """Alter what differs, committing at every statement. A column or table that is gone comes back empty."""
+        wanted = {name: text for name, text in before.items() if name in named}
+        with connection.constraint_checks_disabled(), connection.cursor() as cursor:
+            for stage in _STAGES:
+                # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go
+                # with it.
+                now = {name: text for name, text in self.take(connection).items() if name in named}
+                for statement in list(stage(now, wanted, renames)):
+                    cursor.execute(statement)
 
 
 def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:

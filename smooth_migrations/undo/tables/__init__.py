@@ -1,0 +1,50 @@
+"""Tables as they were before something, and back to that: what reverse operations alone do not give back exactly."""
+
+from collections.abc import Container, Mapping
+from typing import Any, Final, Protocol, TypeAlias
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables.mysql import MySQL
+from smooth_migrations.undo.tables.postgresql import PostgreSQL
+
+__all__ = ["Definitions", "restore_tables", "take_tables"]
+
+Definitions: TypeAlias = Mapping[str, Any]
+"""Of all tables but the product's own, as JSON can hold it; each vendor knows how."""
+
+
+class _Vendor(Protocol):
+    def take(self, connection: BaseDatabaseWrapper) -> Definitions:
+        """Return the definitions of all tables. Only reads."""
+
+    def restore(
+        self, connection: BaseDatabaseWrapper, before: Definitions, renames: Renames, named: Container[str]
+    ) -> None:
+        """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat."""
+
+
+_VENDORS: Final[Mapping[str, _Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
+
+
+def take_tables(connection: BaseDatabaseWrapper) -> Definitions | None:
+    """Return the definitions of all tables; None on a server where nothing is committed early. Only reads."""
+    vendor = _VENDORS.get(connection.vendor)
+    return None if vendor is None else vendor.take(connection)
+
+
+def restore_tables(
+    connection: BaseDatabaseWrapper, before: Definitions, named: Container[str], renames: Renames | None = None
+) -> None:
+    """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat.
+
+    Takes an exclusive lock on each table that differs.
+
+    Args:
+        connection: the target's.
+        before: what `take_tables` returned.
+        named: the tables that may have been changed; any other that differs is another process's affair.
+        renames: what a broken operation may have renamed.
+    """
+    _VENDORS[connection.vendor].restore(connection, before, renames or Renames(), named)
