@@ -35,10 +35,8 @@ connection_created.connect(_watch)
 """
 
 
-def killed_at_each_statement(
-    project: SmallProject, directory: Path, *arguments: str, first: int = 1, every: int = 1
-) -> Iterator[int]:
-    """Run `apply_migrations` again and again, killed after its first statement, its second, and so on.
+def killed_at_each_statement(project: SmallProject, directory: Path, *arguments: str, every: int = 1) -> Iterator[int]:
+    """Run `apply_migrations` again and again, killed after its first statement, a later one, and so on.
 
     Whoever iterates has the database as it was before the next one. Ends when a call comes to its end.
 
@@ -46,7 +44,6 @@ def killed_at_each_statement(
         project: has the app `demo`.
         directory: the project's.
         arguments: further ones.
-        first: the statement to begin with.
         every: how many statements lie between two that are visited.
 
     Yields:
@@ -54,7 +51,7 @@ def killed_at_each_statement(
     """
     project.write("demo/apps.py", _APPS)
     project.write("demo/killing.py", _MANAGEMENT)
-    number = first
+    number = 1
     while True:
         (directory / "kill_at").write_text(str(number))
         project.run("apply_migrations", *arguments)

@@ -99,7 +99,7 @@ class Command(migrate.Command):
         self._show_undo(options)
 
     def _show_undo(self, options: dict[str, Any]) -> None:
-        if options["plan"] and (self._is_program or options["verbosity"] > 1):
+        if options["plan"] and self._is_program:
             connection = connections[options["database"]]
             is_empty = look_before(connection).is_empty
             choices = choose(plan_of(connection, options), connection, is_empty=is_empty, compensated=False)
@@ -185,7 +185,8 @@ class Command(migrate.Command):
             args: passed through.
             options: passed through.
         """
-        console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
+        verbosity = options["verbosity"] if self._is_program else 0
+        console = ConsoleReport(self.stdout, self.style, verbosity=verbosity)
         guard = Guard(call, connections[options["database"]], options, console.undo_of_this_call)
         self._call = call
         pre_migrate.connect(guard.check)
