@@ -19,6 +19,7 @@ from tests.support.small_project import migration
 pytestmark = pytest.mark.timeout(120)
 
 Servers = tuple[PostgresServer, PostgresServer]
+_FAILS_LONG = failing("raise ValueError('no such kind: ' + 'x' * 5_000_000)")
 _FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
 
 
@@ -300,3 +301,13 @@ def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worke
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
         assert len(outcome.named("worker.started")) <= 2
         assert fleet.dumps(sequences=False) == before
+
+
+def test_megabytes_in_an_error_are_not_logged(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LONG}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back")
+        message = outcome.report["error"]["message"]
+        assert message.startswith("no such kind: xxx")
+        assert "characters left out" in message
+        assert max(map(len, outcome.stderr.splitlines())) < 100_000
