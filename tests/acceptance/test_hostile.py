@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, SCRIPT, small_fleet
+from tests.support.deploys import LAST, SCRIPT, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import NOTE, failing, run_python
 from tests.support.small_project import migration
@@ -44,15 +44,19 @@ def test_a_commit_within_a_migration_is_told_and_not_called_a_rollback(servers: 
         assert set(outcome.outcomes.values()) <= {"in_doubt", "rolled_back", "unchanged"}
 
 
+def _bring_up_to_date_meanwhile(fleet: Fleet, deploy: str) -> None:
+    """Let somebody else migrate the last database, which then has nothing pending when its turn comes."""
+    fleet.plan(deploy=deploy, canary='gate = ["./bring-up-to-date"]')
+    script = fleet.directory / "bring-up-to-date"
+    script.write_text(
+        f"#!/bin/sh\ncd project && exec {sys.executable} -B manage.py migrate demo 0002 --database=shard_1 -v0\n"
+    )
+    script.chmod(0o755)
+
+
 def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}) as fleet:
-        # What somebody else brings up to date while the run is on its way has nothing pending when its turn comes.
-        fleet.plan(deploy='expand_contract = false\ncommit = "phase"', canary='gate = ["./bring-up-to-date"]')
-        script = tmp_path / "bring-up-to-date"
-        script.write_text(
-            f"#!/bin/sh\ncd project && exec {sys.executable} -B manage.py migrate demo 0002 --database=shard_1 -v0\n"
-        )
-        script.chmod(0o755)
+        _bring_up_to_date_meanwhile(fleet, deploy='expand_contract = false\ncommit = "phase"')
         before = fleet.dumps(sequences=False)
         outcome = fleet.deploy()
         assert outcome.exit_code == 1, outcome.stderr
@@ -60,6 +64,14 @@ def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Serve
         assert (after["primary"], after["kiosk"]) == (before["primary"], before["kiosk"])
         assert "0002_note" in after[LAST]
         assert "kite" in after[LAST]
+
+
+def test_a_database_that_the_run_did_not_change_is_not_said_to_be_changed(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        _bring_up_to_date_meanwhile(fleet, deploy="expand_contract = false")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert outcome.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
 
 
 def test_a_value_of_the_environment_that_is_a_word_of_the_report_leaves_it_whole(
