@@ -159,9 +159,15 @@ def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: 
         assert any("ZeroDivisionError" in line["line"] for line in outcome.named("output.captured"))
 
 
-def test_one_database_under_two_spellings_is_refused(servers: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["address", "several hosts", "URI"])
+def test_one_database_under_two_spellings_is_refused(spelling: str, servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
-        fleet.databases["shard_2"] = {**fleet.databases["shard_1"], "HOST": "127.1"}
+        port = fleet.databases["shard_1"]["PORT"]
+        fleet.databases["shard_2"] = {
+            "address": {**fleet.databases["shard_1"], "HOST": "127.1"},
+            "several hosts": {**fleet.databases["shard_1"], "HOST": "127.1,127.0.0.1", "PORT": f"{port},{port}"},
+            "URI": {**fleet.databases["kiosk"], "NAME": f"file:{fleet.kiosk}?mode=rw", "OPTIONS": {"uri": True}},
+        }[spelling]
         before = fleet.dumps()
         outcome = fleet.deploy()
         assert outcome.exit_code == 3, outcome.stderr
