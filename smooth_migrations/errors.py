@@ -67,6 +67,10 @@ _LOCK_MYSQL = frozenset(
 # mysqlclient, and PyMySQL in its place; both give the number first (PEP 249 leaves it to the driver).
 _MYSQL_DRIVERS = ("MySQLdb", "pymysql")
 _PRIMARY_SQLITE_CODE = 0xFF
+# A migration that puts its data into an error must not keep everybody's locks while megabytes of it are masked and
+# written, several times over.
+_LONGEST_MESSAGE = 10_000
+_LONGEST_TRACEBACK = 50_000
 
 
 class SmoothMigrationsError(Exception):
@@ -204,14 +208,21 @@ def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo
         error = first
     return ErrorInfo(
         type=type(error).__name__,
-        message=_without(str(error), detail).strip() or type(error).__name__,
+        message=_shortened(_without(str(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
         sqlstate=sqlstate_of(error),
         migration=migration,
         hint=getattr(error, "hint", None),
-        traceback=trace,
+        traceback=_shortened(trace, _LONGEST_TRACEBACK),
         causes=causes,
-        detail=detail,
+        detail=None if detail is None else _shortened(detail, _LONGEST_MESSAGE),
     )
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} … ({len(text) - 2 * half} characters left out) … {text[-half:]}"
 
 
 def _detail(error: BaseException) -> str | None:

@@ -1,23 +1,26 @@
 """Commands of the user's that a phase must pass: an argv, never a shell."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.plan import Phase, Plan
 from smooth_orchestrator.run import Run
+from smooth_orchestrator.suggestions import quoted
 from smooth_orchestrator.transport.output import LONGEST_LINE, LineSplitter
 
-__all__ = ["pass_gate"]
+__all__ = ["missing_gates", "pass_gate"]
 
 
 async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
@@ -61,6 +64,18 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
         EventName.GATE_FAILED, argv=argv, phase=phase.name, duration_ms=duration_ms, exit_code=code, error=failure
     )
     return failure
+
+
+def missing_gates(plan: Plan) -> Iterator[Mistake]:
+    """Yield the gates that nothing could start, which would otherwise be known only when all locks are held."""
+    for phase in plan.phases:
+        if not phase.gate:
+            continue
+        command = phase.gate[0]
+        # With a slash it is relative to the directory that the gate runs in, and otherwise looked for on PATH.
+        if shutil.which(str(plan.directory / command) if "/" in command else command) is None:
+            hint = f"looked in {plan.directory}" if "/" in command else "looked in every directory of PATH"
+            yield Mistake(f"phases[{phase.index}].gate[0]", f"{quoted(command)} is no command that can be run", hint)
 
 
 async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> int:

@@ -8,6 +8,7 @@ from smooth_migrations.protocol import ErrorInfo, Failed, Inspect, TargetReport
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake, WorkerError
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.gates import missing_gates
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
@@ -58,9 +59,9 @@ def unread(item: TargetRun) -> tuple[Mistake, ...]:
 
 
 def refusals(run: Run) -> tuple[Mistake, ...]:
-    """Return what refuses the deploy, target by target. Pure."""
+    """Return what refuses the deploy: of its gates, and target by target. Looks at files alone."""
     last = run.plan.phases[-1]
-    return (*_duplicates(run), *_of_targets(run, last))
+    return (*missing_gates(run.plan), *_duplicates(run), *_of_targets(run, last))
 
 
 def _duplicates(run: Run) -> Iterator[Mistake]:

@@ -100,6 +100,13 @@ class TargetRun:
             return self.locked_ms + (time.monotonic() - self.locked_at_s) * 1000
         return self.locked_ms
 
+    @property
+    def _outcome(self) -> DatabaseOutcome:
+        # Somebody else may have brought it up to date between the inspection and our turn.
+        if self.stage is Stage.COMMITTED and not self.steps:
+            return DatabaseOutcome.UNCHANGED
+        return _OUTCOMES[self.stage]
+
     def report(self) -> DatabaseReport:
         """Return what users are told of this target."""
         kept = self.stage in {Stage.COMMITTED, Stage.IN_DOUBT}
@@ -110,7 +117,7 @@ class TargetRun:
             vendor=self.target.vendor,
             phase=self.phase.name,
             tier=str(self.tier) if self.tier else None,
-            outcome=_OUTCOMES[self.stage],
+            outcome=self._outcome,
             applied=tuple(str(step) for step in self.steps) if kept else (),
             unapplied=tuple(str(step) for step in self.unapplied),
             lock_hold_ms=round(self.lock_hold_ms, 1),

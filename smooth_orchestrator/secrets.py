@@ -167,7 +167,7 @@ def _passwords(document: object) -> Iterator[str]:
 
 def _spellings(secret: str) -> set[str]:
     """Return the ways in which a secret is written in URLs, connection strings, reprs and JSON."""
-    quoted = {secret, quote_plus(secret), secret.replace("\\", "\\\\").replace("'", "\\'")}
+    quoted = {secret, quote_plus(secret, errors="replace"), secret.replace("\\", "\\\\").replace("'", "\\'")}
     quoted |= {quote(secret, safe=safe, errors="replace") for safe in _UNQUOTED}
     quoted |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), text) for text in quoted}
     escaped = {text for spelling in quoted for text in (spelling, *_escapes(spelling))}

@@ -59,6 +59,8 @@ def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
     options = {key: value for key, value in values.get("OPTIONS", {}).items() if key not in _IGNORED}
     if "service" in options or "passfile" in options or options.keys() & (_SSL - {"sslmode"}):
         return None
+    if values.get("PORT") and not str(values["PORT"]).isdecimal():
+        return None  # one each for several hosts (PostgreSQL manual, 34.1.1.3)
     translated: dict[str, Any] = {
         "host": values.get("HOST") or None,
         "port": int(values["PORT"]) if values.get("PORT") else None,

@@ -127,7 +127,12 @@ def _physical(connection: BaseDatabaseWrapper) -> str:
                 )
                 return str((cursor.fetchone() or ("",))[0])
         if connection.vendor == "sqlite":
-            status = Path(str(connection.settings_dict["NAME"])).stat()
+            with connection.cursor() as cursor:
+                cursor.execute("PRAGMA database_list")  # the file's path, however the settings name it
+                path = (cursor.fetchone() or (0, "main", ""))[2]
+            if not path:
+                return ""  # it is in memory
+            status = Path(path).stat()
             return f"{status.st_dev}/{status.st_ino}"
     except (Error, OSError):
         pass  # nobody may ask the server, or there is no file: names must do

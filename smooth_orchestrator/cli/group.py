@@ -35,8 +35,11 @@ class DeployByDefault(click.Group):
         word = args[0]
         if word in self.commands or word.startswith("-"):
             return super().resolve_command(ctx, args)
-        if not Path(word).exists() and (meant := _nearest(word, self.commands)):
-            ctx.fail(f'There is no command, and no plan, "{word}". Did you mean "{meant}"?')
+        if not Path(word).exists():
+            if meant := _nearest(word, self.commands):
+                ctx.fail(f'There is no command, and no plan, "{word}". Did you mean "{meant}"?')
+            if args[1:] and not args[1].startswith("-"):
+                ctx.fail(f'There is no command, and no plan, "{word}".')
         return _DEFAULT, self.commands[_DEFAULT], args
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

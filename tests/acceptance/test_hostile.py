@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, SCRIPT, small_fleet
+from tests.support.deploys import LAST, SCRIPT, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import NOTE, failing, run_python
 from tests.support.small_project import migration
@@ -19,6 +19,7 @@ from tests.support.small_project import migration
 pytestmark = pytest.mark.timeout(120)
 
 Servers = tuple[PostgresServer, PostgresServer]
+_FAILS_LONG = failing("raise ValueError('no such kind: ' + 'x' * 5_000_000)")
 _FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
 
 
@@ -43,15 +44,19 @@ def test_a_commit_within_a_migration_is_told_and_not_called_a_rollback(servers: 
         assert set(outcome.outcomes.values()) <= {"in_doubt", "rolled_back", "unchanged"}
 
 
+def _bring_up_to_date_meanwhile(fleet: Fleet, deploy: str) -> None:
+    """Let somebody else migrate the last database, which then has nothing pending when its turn comes."""
+    fleet.plan(deploy=deploy, canary='gate = ["./bring-up-to-date"]')
+    script = fleet.directory / "bring-up-to-date"
+    script.write_text(
+        f"#!/bin/sh\ncd project && exec {sys.executable} -B manage.py migrate demo 0002 --database=shard_1 -v0\n"
+    )
+    script.chmod(0o755)
+
+
 def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}) as fleet:
-        # What somebody else brings up to date while the run is on its way has nothing pending when its turn comes.
-        fleet.plan(deploy='expand_contract = false\ncommit = "phase"', canary='gate = ["./bring-up-to-date"]')
-        script = tmp_path / "bring-up-to-date"
-        script.write_text(
-            f"#!/bin/sh\ncd project && exec {sys.executable} -B manage.py migrate demo 0002 --database=shard_1 -v0\n"
-        )
-        script.chmod(0o755)
+        _bring_up_to_date_meanwhile(fleet, deploy='expand_contract = false\ncommit = "phase"')
         before = fleet.dumps(sequences=False)
         outcome = fleet.deploy()
         assert outcome.exit_code == 1, outcome.stderr
@@ -59,6 +64,14 @@ def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Serve
         assert (after["primary"], after["kiosk"]) == (before["primary"], before["kiosk"])
         assert "0002_note" in after[LAST]
         assert "kite" in after[LAST]
+
+
+def test_a_database_that_the_run_did_not_change_is_not_said_to_be_changed(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        _bring_up_to_date_meanwhile(fleet, deploy="expand_contract = false")
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert outcome.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
 
 
 def test_a_value_of_the_environment_that_is_a_word_of_the_report_leaves_it_whole(
@@ -146,9 +159,15 @@ def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: 
         assert any("ZeroDivisionError" in line["line"] for line in outcome.named("output.captured"))
 
 
-def test_one_database_under_two_spellings_is_refused(servers: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["address", "several hosts", "URI"])
+def test_one_database_under_two_spellings_is_refused(spelling: str, servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
-        fleet.databases["shard_2"] = {**fleet.databases["shard_1"], "HOST": "127.1"}
+        port = fleet.databases["shard_1"]["PORT"]
+        fleet.databases["shard_2"] = {
+            "address": {**fleet.databases["shard_1"], "HOST": "127.1"},
+            "several hosts": {**fleet.databases["shard_1"], "HOST": "127.1,127.0.0.1", "PORT": f"{port},{port}"},
+            "URI": {**fleet.databases["kiosk"], "NAME": f"file:{fleet.kiosk}?mode=rw", "OPTIONS": {"uri": True}},
+        }[spelling]
         before = fleet.dumps()
         outcome = fleet.deploy()
         assert outcome.exit_code == 3, outcome.stderr
@@ -300,3 +319,13 @@ def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worke
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
         assert len(outcome.named("worker.started")) <= 2
         assert fleet.dumps(sequences=False) == before
+
+
+def test_megabytes_in_an_error_are_not_logged(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LONG}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back")
+        message = outcome.report["error"]["message"]
+        assert message.startswith("no such kind: xxx")
+        assert "characters left out" in message
+        assert max(map(len, outcome.stderr.splitlines())) < 100_000

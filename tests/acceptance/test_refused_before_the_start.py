@@ -96,6 +96,12 @@ DATABASE_FAULTS = [
     Fault("missing privilege", _make_reader, "may not create tables in the schema"),
     Fault("read-only server", _make_read_only, "accepts no writes"),
     Fault("missing directory", _make_missing_directory, "unable to open database file", places=frozenset({"kiosk"})),
+    Fault(
+        "gate that is not there",
+        lambda fleet: fleet.plan(shards='gate = ["./bin/looks"]'),
+        '"./bin/looks" is no command that can be run',
+        places=frozenset({"phases[1].gate[0]"}),
+    ),
     Fault("migration that raises with a password", _make_migration_raise, "the password is ***", places=_ALL),
     Fault(
         "migration that raises with a password beside an option that asyncpg does not have",

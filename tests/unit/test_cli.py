@@ -143,6 +143,14 @@ def test_a_mistyped_command_is_not_taken_for_a_plan(
     assert runner.asked == []
 
 
+def test_a_command_that_is_not_there_is_not_taken_for_a_plan(
+    runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rewind", plan]) == 2
+    assert 'There is no command, and no plan, "rewind".' in capsys.readouterr().err
+    assert runner.asked == []
+
+
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "../x", "ü"])
 def test_a_run_id_that_cannot_be_a_name_is_a_usage_error(runner: FakeRunner, plan: str, name: str) -> None:
     assert main(["deploy", plan, "--run-id", name]) == 2

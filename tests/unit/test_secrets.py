@@ -150,3 +150,9 @@ def test_a_masked_value_is_plain_json() -> None:
 )
 def test_the_passwords_within_a_value_are_found(value: str, expected: set[str]) -> None:
     assert set(parts(value)) - {"", value} == expected
+
+
+def test_a_secret_that_is_no_text_is_masked_too() -> None:
+    # What an environment variable holds that is not UTF-8 (PEP 383).
+    secret = b"Zq\xff\xfeqZ".decode(errors="surrogateescape")
+    assert _masker(secret).text(f"a {secret} b {json.dumps(secret)}") == f'a {MASK} b "{MASK}"'

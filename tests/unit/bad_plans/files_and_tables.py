@@ -41,6 +41,7 @@ FILES = [
         "{plan}: is not TOML: Cannot declare ('databases', 'primary') twice (at line 14, column 19)",
     ),
     bad("TOML nested too deeply", "a = " + "[" * 100_000, "{plan}: is not TOML that can be read: nested too deeply"),
+    bad("TOML key of too many parts", "a." * 400_000, "{plan}: is not TOML that can be read: nested too deeply"),
     bad(
         "TOML integer of ten thousand digits",
         f"version = {'9' * 10_000}\n",
