@@ -34,7 +34,7 @@ class Signals:
         name = signal.Signals(number).name
         get_logger().warning(EventName.RUN_INTERRUPTED, signal=name)
         if self._run is None:
-            self.name = name
+            self.name = self.name or name
             self._scope.cancel()
         else:
             self._run.interrupt(ErrorInfo(Interrupted.code, f"interrupted by {name}"))
@@ -47,15 +47,19 @@ async def hearing_signals() -> AsyncIterator[Signals]:
     Raises:
         Interrupted: one came before a run had begun to change anything.
     """
-    with anyio.CancelScope() as scope:
-        signals = Signals(scope)
+    try:
         async with anyio.create_task_group() as group:
-            await group.start(_listen, signals)
-            try:
-                yield signals
-            finally:
-                hold_signals_back()
-                group.cancel_scope.cancel()
+            # Within the group: a second signal is still heard while what the first one has cancelled is stopped.
+            with anyio.CancelScope() as scope:
+                signals = Signals(scope)
+                await group.start(_listen, signals)
+                try:
+                    yield signals
+                finally:
+                    hold_signals_back()
+            group.cancel_scope.cancel()
+    finally:
+        hold_signals_back()
     if signals.name is not None:
         raise Interrupted(f"interrupted by {signals.name}")
 
@@ -63,6 +67,9 @@ async def hearing_signals() -> AsyncIterator[Signals]:
 def hold_signals_back() -> None:
     """Let no signal end this process any more."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    # The mask is this thread's, and the system gives a signal to any thread that takes it.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -3,9 +3,11 @@
 import argparse
 import os
 import platform
+import select
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +15,8 @@ from smooth_migrations import __version__, protocol
 from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
+
+_LOOK_MS = 1000
 
 
 def main() -> int:
@@ -25,6 +29,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pid = os.getpid()
+    is_set_up = threading.Event()
+    threading.Thread(target=_end_with_coordinator, args=(connection, is_set_up), daemon=True).start()
     try:
         hello = _hello()
         end_if_copy(pid)
@@ -32,10 +38,20 @@ def main() -> int:
         end_if_copy(pid)
         connection.sendall(protocol.encode(_cannot_start(error)))
         return 3
+    is_set_up.set()
     from smooth_migrations.worker.loop import serve  # noqa: PLC0415 - needs Django, which is set up by now
 
     serve(connection, hello)
     return 0
+
+
+def _end_with_coordinator(connection: socket.socket, is_set_up: threading.Event) -> None:
+    """End a worker whose settings hang, which cannot hear that its coordinator is gone."""
+    gone = select.poll()
+    gone.register(connection, 0)  # the other end is closed: that is told unasked (poll(2))
+    while not is_set_up.is_set():
+        if gone.poll(_LOOK_MS):
+            os._exit(1)
 
 
 def _hello() -> protocol.Hello:

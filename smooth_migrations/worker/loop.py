@@ -29,6 +29,7 @@ class _Loop:
     def __init__(self, connection: socket.socket) -> None:
         self._channel = Channel(connection, beside=self._beside, ended=self._end)
         self._moves = Moves(self._channel.say)
+        self._is_looking = False
 
     def run(self, hello: protocol.Hello) -> None:
         for alias in connections:
@@ -55,7 +56,9 @@ class _Loop:
         answer: protocol.Event
         match command:
             case protocol.Inspect():
+                self._is_looking = True
                 answer = inspect(command, connections[command.alias])
+                self._is_looking = False
             case protocol.Apply():
                 answer = self._moves.apply(command)
             case protocol.Commit():
@@ -90,8 +93,9 @@ class _Loop:
         threading.Timer(_OBEDIENCE_S, self._leave).start()
 
     def _leave(self) -> None:
-        # A migration that swallows every exception would hold its locks for ever; its transaction dies with us.
-        if self._moves.is_disobedient:
+        # A migration that swallows every exception would hold its locks for ever, and one that hangs when it is
+        # imported its session; what is open dies with us.
+        if self._is_looking or self._moves.is_disobedient:
             os._exit(1)
 
     def _strike(self) -> None:

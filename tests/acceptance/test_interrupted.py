@@ -136,6 +136,36 @@ def test_a_signal_before_the_decision_changes_no_database(
     assert fleet.dumps() == before
 
 
+_HANGS = "import time\nprint('hanging', flush=True)\ntime.sleep(300)\n"
+
+
+@pytest.mark.parametrize("file", ["demo/migrations/0004_hangs.py", "small_settings.py"])
+def test_a_second_signal_does_not_leave_behind_a_worker_that_hangs_when_it_imports(file: str, fleet: Fleet) -> None:
+    with (fleet.directory / "project" / file).open("a") as module:
+        module.write(_HANGS)
+    with fleet.running() as run:
+        run.wait_for("output.captured", line="hanging")
+        family = run.family()
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for("run.interrupted", signal="SIGINT")
+        run.process.send_signal(signal.SIGINT)
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.report["error"]["message"] == "interrupted by SIGINT"
+    assert not still_running(family)
+
+
+@pytest.mark.parametrize("file", ["demo/migrations/0004_hangs.py", "small_settings.py"])
+def test_a_worker_that_hangs_when_it_imports_ends_with_its_coordinator(file: str, fleet: Fleet) -> None:
+    with (fleet.directory / "project" / file).open("a") as module:
+        module.write(_HANGS)
+    with fleet.running() as run:
+        run.wait_for("output.captured", line="hanging")
+        family = run.family()
+        run.process.kill()
+        assert not still_running(family)
+
+
 def test_a_terminal_that_goes_away_ends_no_run_that_was_started_with_nohup(fleet: Fleet) -> None:
     fleet.plan(shards='gate = ["sh", "-c", "kill -HUP $(ps -o ppid= -p $$)"]')
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
