@@ -9,7 +9,8 @@ import sqlite3
 import traceback
 from collections.abc import Iterator, Sequence
 
-from django.db.transaction import Atomic
+from django.db import Error
+from django.db.transaction import Atomic, TransactionManagementError
 
 from smooth_migrations.protocol.values import ErrorInfo
 
@@ -208,7 +209,7 @@ def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo
         error = first
     return ErrorInfo(
         type=type(error).__name__,
-        message=_shortened(_without(str(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
+        message=_shortened(_without(_words(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
         sqlstate=sqlstate_of(error),
         migration=migration,
         hint=getattr(error, "hint", None),
@@ -216,6 +217,15 @@ def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo
         causes=causes,
         detail=None if detail is None else _shortened(detail, _LONGEST_MESSAGE),
     )
+
+
+def _words(error: BaseException) -> str:
+    # What Django says of a broken transaction hides what broke it: SQLite's editor, for one, speaks to the database
+    # once more after a full disk.
+    hidden = error.__cause__ or error.__context__
+    if isinstance(error, TransactionManagementError) and isinstance(hidden, Error):
+        return f"{error} ({type(hidden).__name__}: {hidden})"
+    return str(error)
 
 
 def _shortened(text: str, longest: int) -> str:
