@@ -15,8 +15,8 @@ MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/in
 POSTGRESQL ?= 14 15 16 17
 POSTGRESQL_TESTS ?= $(wildcard $(addprefix tests/integration/test_,apply_migrations*.py emptiness.py fingerprint*.py \
   killed_calls.py lease*.py lock_entries.py support.py)) tests/acceptance/test_deploy.py
-DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_configurations.py \
-  tests/integration/test_killed_calls.py tests/acceptance/test_deploy.py
+DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_killed_calls.py \
+  tests/integration/test_psycopg2.py tests/acceptance/test_deploy.py
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import django
 import pytest
+from django.db.backends.postgresql.features import DatabaseFeatures
 
 from tests.support.mariadb_database import MariadbDatabase, temporary_mariadb_database
 from tests.support.mariadb_server import MariadbServer, why_not
@@ -34,8 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def pg_programs(pytestconfig: pytest.Config) -> Path | None:
     """The programs of the server that was asked for; where they are not, its tests are skipped."""
+    version = pytestconfig.getoption("postgresql")
+    needed, *_ = DatabaseFeatures.minimum_database_version or (0,)
+    if int(version) < needed:
+        pytest.skip(f"Django {django.get_version()} needs PostgreSQL {needed}")
     try:
-        return programs_of(pytestconfig.getoption("postgresql"))
+        return programs_of(version)
     except Unavailable as reason:
         pytest.skip(str(reason))
 
