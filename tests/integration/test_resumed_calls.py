@@ -51,6 +51,8 @@ _RELEASE = {
         functions=_KILL,
     ),
 }
+# MariaDB's way back alters many tables.
+_EVERY = {Vendor.POSTGRESQL: 1, Vendor.MYSQL: 2}
 _WORDS = ["first", "second", "last", "later"]
 
 
@@ -221,7 +223,7 @@ def test_a_call_killed_after_a_statement_whichever_is_resumed(
         database = databases.new()
         project = project_of(tmp_path, database, _RELEASE)
         before = text_of(database)
-        for number in killed_at_each_statement(project, tmp_path / "project", "--resume", every=2):
+        for number in killed_at_each_statement(project, tmp_path / "project", "--resume", every=_EVERY[vendor]):
             output = project.succeed("apply_migrations", "--resume")
             assert not diff(wanted, text_of(database)), f"statement {number}: {output}"
             project.succeed("apply_migrations", "demo", "0001")

@@ -21,8 +21,9 @@ _left = int(_COUNT.read_text()) if _COUNT.exists() else 0
 def _countdown(execute, sql, params, many, context):
     global _left
     result = execute(sql, params, many, context)
-    _left -= 1
-    if _left == 0:
+    # What only reads leaves the same as the statement before it.
+    _left -= not sql.lstrip().upper().startswith(("SELECT", "SHOW"))
+    if _left == 0 and _COUNT.exists():
         _COUNT.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     return result
@@ -36,7 +37,7 @@ connection_created.connect(_watch)
 
 
 def killed_at_each_statement(project: SmallProject, directory: Path, *arguments: str, every: int = 1) -> Iterator[int]:
-    """Run `apply_migrations` again and again, killed after its first statement, a later one, and so on.
+    """Run `apply_migrations` again and again, killed after the first statement that writes, a later one, and so on.
 
     Whoever iterates has the database as it was before the next one. Ends when a call comes to its end.
 
