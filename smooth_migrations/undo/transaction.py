@@ -28,6 +28,7 @@ _NUMBER = "SELECT pg_current_xact_id()"
 _SCHEMA_VERSION = "PRAGMA schema_version"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
+_WITH_TRANSACTION_TIMEOUT = 170000
 _TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
 
 
@@ -219,17 +220,20 @@ class HeldTransaction:
                 cursor.execute(f"PRAGMA busy_timeout = {int(timeout_ms)}")
 
     def _set_local(self) -> None:
-        settings = {
-            "lock_timeout": None if self._limits.lock_timeout_ms is None else str(self._limits.lock_timeout_ms),
-            "statement_timeout": None
-            if self._limits.statement_timeout_ms is None
-            else str(self._limits.statement_timeout_ms),
+        limits = self._limits
+        has_limit = getattr(self._connection, "pg_version", 0) >= _WITH_TRANSACTION_TIMEOUT
+        # What is held waits for others, and who holds it bounds that; the server's limits are for what is forgotten.
+        settings: dict[str, str | int | None] = {
             "application_name": self._application_name,
+            "idle_in_transaction_session_timeout": 0,
+            "lock_timeout": limits.lock_timeout_ms,
+            "statement_timeout": limits.statement_timeout_ms,
+            "transaction_timeout": 0 if has_limit else None,
         }
+        given = [(name, str(value)) for name, value in settings.items() if value is not None]
         with self._connection.cursor() as cursor:
-            for name, value in settings.items():
-                if value is not None:
-                    cursor.execute("SELECT set_config(%s, %s, true)", [name, value])
+            calls = ", ".join(["set_config(%s, %s, true)"] * len(given))
+            cursor.execute(f"SELECT {calls}", [text for pair in given for text in pair])
             cursor.execute(_BEGAN_AT)
             (self._began_at,) = cursor.fetchone() or ("",)
             cursor.execute(_TABLES)

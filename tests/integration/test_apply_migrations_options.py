@@ -138,3 +138,20 @@ def test_what_is_no_duration_is_a_usage_error(databases: NewDatabases, tmp_path:
 
     assert result.returncode == 2
     assert f"{text!r} is no duration; write 250ms, 2s, 15min or 24h" in result.stderr
+
+
+def test_what_ends_forgotten_transactions_does_not_end_one_that_is_held(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    noting = migration(
+        "migrations.RunSQL(\"INSERT INTO demo_item (name, note) VALUES ('idle', "
+        "current_setting('idle_in_transaction_session_timeout'))\", '')",
+        after=[("demo", "0002_note")],
+    )
+    project = project_of(tmp_path, pg_database, **{"0003_noting": noting})
+    execute(pg_database, f"ALTER DATABASE {pg_database.name} SET idle_in_transaction_session_timeout = '1s'")
+
+    project.succeed("apply_migrations")
+
+    with pg_database.connect() as session:
+        assert session.execute("SELECT note FROM demo_item WHERE name = 'idle'").fetchall() == [("0",)]
