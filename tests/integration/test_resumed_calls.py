@@ -139,6 +139,7 @@ def test_a_call_that_is_killed_again_and_again_comes_to_its_end(
 def test_a_way_back_is_resumed_with_the_same_arguments(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     database = stepping_databases.new()
     # On the way back the first of these is met last.
+    back = ("demo", "0001", "--allow-irreversible")
     way_back = ("RunPython(kill, nothing)", "RunPython(nothing, kill)")
     release = {key: source.replace(*way_back) for key, source in _RELEASE.items()}
     project = project_of(tmp_path, database, {})
@@ -147,15 +148,15 @@ def test_a_way_back_is_resumed_with_the_same_arguments(stepping_databases: NewDa
         project.write_migration(key, source)
     project.succeed("apply_migrations")
     there = text_of(database)
-    kill(project, tmp_path, "second", "demo", "0001")
+    kill(project, tmp_path, "second", *back)
 
     refused = project.run("apply_migrations", "--resume")
     assert refused.returncode == 3
     assert "Refused: the call that was killed went backwards; resume it with its own arguments" in refused.stderr
     assert not diff(there, text_of(database))
 
-    kill(project, tmp_path, "second", "demo", "0001")
-    project.succeed("apply_migrations", "demo", "0001", "--resume")
+    kill(project, tmp_path, "second", *back)
+    project.succeed("apply_migrations", *back, "--resume")
     assert not diff(wanted, text_of(database))
 
 
