@@ -263,16 +263,17 @@ class Call:
             UndoFailed: a committed step could not be taken back, and `committed` names what remains; or something
                 failed that was registered with `on_rollback`.
         """
-        undone, failures = self._roll_back_transaction(), list[BaseException]()
+        undone, failures = list[Moved](), list[BaseException]()
         try:
+            undone += self._roll_back_transaction()
             self._permanent.take_back_broken()
             undone += self._permanent.take_back()
         except Exception as failure:  # noqa: BLE001 - raised below
             failures.append(failure)
         forget_content_types()
-        failures += self._call_hooks()
-        if failures:
-            raise joined(failures)
+        own = self._call_hooks()
+        if failures or own:
+            raise joined(failures, own)
         return tuple(item.step for item in undone)
 
     # --- a migration begins and ends --------------------------------------------------------------------------------

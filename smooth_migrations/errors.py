@@ -18,6 +18,7 @@ __all__ = [
     "Interrupted",
     "Irreversible",
     "OtherAliasRefused",
+    "OwnUndoFailed",
     "SmoothMigrationsError",
     "TransactionEnded",
     "UndoAlsoFailed",
@@ -104,6 +105,10 @@ class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """A committed step could not be taken back."""
 
 
+class OwnUndoFailed(UndoFailed):
+    """What a migration registered with `on_rollback` failed; a coordinator knows it by this name."""
+
+
 class UndoAlsoFailed(BaseExceptionGroup[BaseException]):
     """A call failed, which is the first of these errors, and then its undo, which are the others."""
 
@@ -122,13 +127,19 @@ def failed_twice(cause: BaseException, failures: Sequence[BaseException]) -> Und
     return UndoAlsoFailed(message, errors)
 
 
-def joined(failures: Sequence[BaseException]) -> UndoFailed:
-    """Return what an undo raises that failed, and by itself: one error for all of them."""
-    first = failures[0]
-    if len(failures) == 1 and isinstance(first, UndoFailed):
-        return first
-    error = UndoFailed("; ".join(f"{type(failure).__name__}: {failure}" for failure in failures))
-    error.__cause__ = first if len(failures) == 1 else BaseExceptionGroup("the undo failed", failures)
+def joined(failures: Sequence[BaseException], own: Sequence[BaseException]) -> UndoFailed:
+    """Return what an undo raises that failed, and by itself: one error for all of them.
+
+    Args:
+        failures: of the database's undo.
+        own: of what migrations registered themselves.
+    """
+    if not own and isinstance(failures[0], UndoFailed):
+        return failures[0]
+    every = [*failures, *own]
+    text = "; ".join(f"{type(failure).__name__}: {failure}" for failure in every)
+    error = OwnUndoFailed(text) if own else UndoFailed(text)
+    error.__cause__ = every[0] if len(every) == 1 else BaseExceptionGroup("the undo failed", every)
     return error
 
 

@@ -10,6 +10,7 @@ from smooth_migrations.protocol import (
     Rollback,
     Undo,
 )
+from smooth_migrations.protocol.values import OWN_UNDO_FAILED
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName
@@ -73,7 +74,7 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
     command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
         failure = await _ask(run, fleet, item, command)
-        if failure is None or item.tier is Tier.COMPENSATED:
+        if failure is None or item.tier is Tier.COMPENSATED or failure.type == OWN_UNDO_FAILED:
             return failure
         get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=failure.message, database=item.name)
     except WorkerError:

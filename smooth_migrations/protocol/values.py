@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
+    "OWN_UNDO_FAILED",
     "Before",
     "DatabaseFacts",
     "ErrorInfo",
@@ -13,6 +14,9 @@ __all__ = [
     "PendingMigration",
     "Step",
 ]
+
+OWN_UNDO_FAILED: Final = "OwnUndoFailed"
+"""The type of an error of what a migration registered with `on_rollback`: nothing else undoes that."""
 
 
 class OtherAliases(StrEnum):

@@ -138,6 +138,8 @@ def test_a_call_that_is_killed_again_and_again_comes_to_its_end(
 
 def test_a_way_back_is_resumed_with_the_same_arguments(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     database = stepping_databases.new()
+    # Columns with values go on the way; those of these tables are all alike, and come back.
+    back = ("demo", "0001", "--allow-irreversible")
     # On the way back the first of these is met last.
     way_back = ("RunPython(kill, nothing)", "RunPython(nothing, kill)")
     release = {key: source.replace(*way_back) for key, source in _RELEASE.items()}
@@ -147,8 +149,6 @@ def test_a_way_back_is_resumed_with_the_same_arguments(stepping_databases: NewDa
         project.write_migration(key, source)
     project.succeed("apply_migrations")
     there = text_of(database)
-    # Columns with values go on the way; those of these tables are all alike, and come back.
-    back = ("demo", "0001", "--allow-irreversible")
     kill(project, tmp_path, "second", *back)
 
     refused = project.run("apply_migrations", "--resume")
