@@ -9,14 +9,13 @@ DJANGO ?=
 GROUP ?= dev
 # Django 6 needs Python 3.12.
 MATRIX ?= 3.11/5.2 3.12/5.2 3.12/6.0 3.12/6.1 3.13/5.2 3.13/6.0 3.13/6.1
-MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_configurations.py \
-  tests/integration/test_emptiness.py tests/integration/test_other_packages.py
+MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/failure_cases \
+  $(addprefix tests/integration/test_,configurations.py emptiness.py other_packages.py)
 # The server of all other tests is a wheel's, of version 18.
 POSTGRESQL ?= 14 15 16 17
-POSTGRESQL_TESTS ?= $(wildcard $(addprefix tests/integration/test_,apply_migrations*.py emptiness.py fingerprint*.py \
-  killed_calls.py lease*.py lock_entries.py support.py)) tests/acceptance/test_deploy.py
-DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/test_killed_calls.py \
-  tests/integration/test_psycopg2.py tests/acceptance/test_deploy.py
+POSTGRESQL_TESTS ?= tests/integration tests/acceptance/test_deploy.py
+DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/failure_cases \
+  $(addprefix tests/integration/test_,killed_calls.py lock_waits.py psycopg2.py) tests/acceptance/test_deploy.py
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
