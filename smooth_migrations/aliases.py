@@ -5,11 +5,12 @@ can be bound to it, and every other alias is either refused or joined to the cal
 
 What joined stays in a transaction of its own until the call ends, also where the target commits migration by migration:
 reverse code is asked for the target, and may know nothing of the other alias. The price is that rows written there stay
-locked until then.
+locked until then. An alias that another call holds in its own transaction is written there, behind a savepoint: it
+is committed with that call, and undone with either.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
@@ -21,6 +22,9 @@ from smooth_migrations.identity import identity
 from smooth_migrations.protocol.values import OtherAliases
 
 __all__ = ["Aliases"]
+
+# Statements that leave nothing to undo.
+_READS = ("SELECT", "SHOW", "EXPLAIN", "PRAGMA", "SET")
 
 
 class Aliases:
@@ -51,6 +55,9 @@ class Aliases:
         self.has_lost = False
         self._joined: dict[str, BaseDatabaseWrapper] = {}
         self._kept: dict[str, str] = {}
+        self._written: dict[str, str | None] = {}
+        # In transactions of other calls: the savepoint before the first write, and the one that `keep` made.
+        self._beside: dict[str, list[str]] = {}
         self._is_joining = False
 
     @contextmanager
@@ -77,6 +84,8 @@ class Aliases:
         for alias, connection in self._joined.items():
             if not _is_idle(connection):
                 self._kept[alias] = str(connection.savepoint())
+        for alias, marks in self._beside.items():
+            marks[1:] = [str(connections[alias].savepoint())]
 
     def commit_own(self) -> None:
         """Commit what joined from the very database that is moved; while guarded, it joins anew. Safe to repeat.
@@ -88,8 +97,25 @@ class Aliases:
                 self._end(alias, commit=True)
         self._join_again()
 
+    def release(self, connection: BaseDatabaseWrapper) -> None:
+        """Let go of an alias that is about to be moved itself, by another call. Safe to repeat.
+
+        Raises:
+            OtherAliasRefused: a migration of this call has written there, and neither call could undo that.
+        """
+        if self._joined.get(connection.alias) is not connection:
+            return
+        if connection.alias in self._written:
+            raise OtherAliasRefused(
+                f"migration {self._written[connection.alias]} of {self._connection.alias!r} has written to the alias "
+                f"{connection.alias!r}, which is to be migrated after it",
+                hint=f"put {connection.alias!r} into a phase before {self._connection.alias!r}",
+            )
+        self._end(connection.alias, commit=True)
+
     def rollback(self) -> None:
         """Roll back what joined since `keep`. Safe to repeat."""
+        self._take_back_beside(-1)
         for alias, connection in [*self._joined.items()]:
             if alias not in self._kept:
                 self._end(alias, commit=False)
@@ -108,14 +134,25 @@ class Aliases:
             DatabaseError: a connection is lost, and with it what was kept before.
         """
         self._check()
+        self._beside.clear()
         for alias in [*self._joined]:
             self._end(alias, commit=True)
         self._join_again()
 
     def drop(self) -> None:
         """Roll back all that joined. Safe to repeat."""
+        self._take_back_beside(0)
         for alias in [*self._joined]:
             self._end(alias, commit=False)
+
+    def _take_back_beside(self, mark: int) -> None:
+        for alias, marks in self._beside.items():
+            # Where the other call has ended, so has what was written within it.
+            if connections[alias].in_atomic_block:
+                # One that is broken cannot be committed any more.
+                with suppress(Error):
+                    connections[alias].savepoint_rollback(marks[mark])
+        self._beside.clear()
 
     def _check(self) -> None:
         self.has_lost = self.has_lost or any(self._joined[alias].connection is None for alias in self._kept)
@@ -125,6 +162,7 @@ class Aliases:
     def _end(self, alias: str, *, commit: bool) -> None:
         connection = self._joined.pop(alias)
         self._kept.pop(alias, None)
+        self._written.pop(alias, None)
         if connection.connection is None:
             return
         if commit:
@@ -167,8 +205,30 @@ class Aliases:
             hint='use schema_editor.connection.alias in RunPython, or allow it with other_aliases = "allow"',
         )
 
+    def _watch(
+        self, execute: Callable[..., Any], sql: str, params: object, many: object, context: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - as Django's
+        """Run a statement on another alias, and note whether it writes; one of Django's execute wrappers."""
+        connection = context["connection"]
+        alias = connection.alias
+        if not str(sql).lstrip().upper().startswith(_READS):
+            if alias in self._joined:
+                self._written.setdefault(alias, self._at_work())
+            elif connection.in_atomic_block and alias not in self._beside:
+                self._beside[alias] = []  # the savepoint is a statement, too
+                self._beside[alias].append(str(connection.savepoint()))
+        return execute(sql, params, many, context)
+
     @contextmanager
     def _joining(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for connection in self._others():
+                stack.enter_context(connection.execute_wrapper(self._watch))
+            stack.enter_context(self._joining_connected())
+            yield
+
+    @contextmanager
+    def _joining_connected(self) -> Iterator[None]:
         self._join_connected()
 
         def joined_on_connect(connection: BaseDatabaseWrapper, **_kwargs: object) -> None:

@@ -7,7 +7,7 @@ other aliases' (unless they joined), not what stood in `django_migrations` befor
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -25,7 +25,6 @@ from smooth_migrations.errors import (
     is_lock_failure,
     joined,
 )
-from smooth_migrations.fingerprint import Fingerprint
 from smooth_migrations.hooks import Hooks
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.observer import Observer
@@ -49,9 +48,11 @@ class Call:
     Args:
         connection: the alias to move.
         options: how.
+        permanent: what it has committed, or will before its end.
         observer: who is told.
 
     Attributes:
+        aliases: the other ones.
         options: how.
         interruption: ends the call from outside.
         fence: called in each transaction right before it commits; what it raises keeps the call from committing.
@@ -66,18 +67,18 @@ class Call:
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name
         )
-        self._aliases = Aliases(
+        self.aliases = Aliases(
             connection,
             mode=options.other_aliases,
             bind_default=options.bind_default,
             at_work=self._name_at_work,
         )
         self._hooks = Hooks(self._name_at_work)
-        self._permanent = Permanent(
+        self.permanent = Permanent(
             connection,
             options.call_id,
             manner=Manner(options.limits, options.application_name, options.lock_retries, self._pause),
-            aliases=self._aliases,
+            aliases=self.aliases,
             on_undone=lambda step, duration_ms: observer.undone(step, duration_ms, by_rollback=False),
             on_undo_failed=observer.undo_failed,
             on_left=observer.left,
@@ -91,17 +92,17 @@ class Call:
     @property
     def steps(self) -> tuple[Step, ...]:
         """What the call has moved so far, in order."""
-        return (*self._permanent.steps, *(item.step for item in self._open))
+        return (*self.permanent.steps, *(item.step for item in self._open))
 
     @property
     def committed(self) -> tuple[Step, ...]:
         """Of these, what is permanent already."""
-        return self._permanent.steps
+        return self.permanent.steps
 
     @property
     def tier(self) -> str:
         """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
-        holds = self._connection.features.can_rollback_ddl and not self._is_stepping and not self._permanent.is_early
+        holds = self._connection.features.can_rollback_ddl and not self._is_stepping and not self.permanent.is_early
         return "held_open" if holds else "compensated"
 
     @property
@@ -112,20 +113,12 @@ class Call:
     @property
     def adopted(self) -> tuple[Moved, ...]:
         """What is permanent, with the migrations themselves: before the call runs, what an earlier one has left."""
-        return tuple(self._permanent.moved)
+        return tuple(self.permanent.moved)
 
     @property
     def before(self) -> Before:
         """What the database was like before the call."""
-        return self._permanent.before
-
-    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
-        """Compare the database with this once `early`, which is committed before the end, has been taken back."""
-        self._permanent.expect_back(fingerprint, early)
-
-    def expect_synced(self, tables: frozenset[str]) -> None:
-        """Undo these tables too, which Django is about to make for apps without migrations."""
-        self._permanent.expect_synced(tables)
+        return self.permanent.before
 
     @property
     def at_work(self) -> Step | None:
@@ -149,7 +142,7 @@ class Call:
             # With AUTOCOMMIT off in its settings nobody would commit what stock `migrate` does.
             self._connection.rollback()
             self._connection.set_autocommit(True)
-        self._permanent.expect(look_before(self._connection))
+        self.permanent.expect(look_before(self._connection))
         attempt = 0
         while True:
             try:
@@ -157,7 +150,7 @@ class Call:
                 with (
                     limited(self._connection, self.options.limits),
                     self._hooks.listening(),
-                    self._aliases.guarded(),
+                    self.aliases.guarded(),
                     self._connection.execute_wrapper(self.interruption),
                 ):
                     self._begin()
@@ -169,7 +162,7 @@ class Call:
                 failures = self._take_back_open(error)
                 steps_now = self._may_step(error)
                 attempt += not steps_now
-                is_locked = is_lock_failure(error) and not self._aliases.has_lost
+                is_locked = is_lock_failure(error) and not self.aliases.has_lost
                 again = steps_now or (is_locked and attempt <= self.options.lock_retries)
                 if again and not failures:
                     # What is tried again registers its undo again.
@@ -198,7 +191,7 @@ class Call:
             moved: in the order in which they happened.
             before: what the database was like before them.
         """
-        self._permanent.adopt(moved, before=before, is_finished=True)
+        self.permanent.adopt(moved, before=before, is_finished=True)
 
     def recall(self, unfinished: UnfinishedCall, *, goes_on: bool = False) -> None:
         """Take responsibility for what a killed call has left, so that `rollback` takes it back.
@@ -210,9 +203,9 @@ class Call:
         Raises:
             UndoFailed: the file of a migration that it ran is missing, or what was broken off cannot be taken back.
         """
-        self._permanent.recall(unfinished, self.interruption)
+        self.permanent.recall(unfinished, self.interruption)
         if goes_on:
-            self._permanent.resume()
+            self.permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
         return self.options.may_step and not self._is_stepping and is_caused_by_holding(error)
@@ -229,7 +222,7 @@ class Call:
         if action in {"apply_start", "unapply_start"}:
             with self.interruption.held_back():
                 self._start(migration, backwards=action == "unapply_start", fake=fake)
-            if not self._permanent.is_outside:
+            if not self.permanent.is_outside:
                 self.interruption.open()
         elif action in {"apply_success", "unapply_success"}:
             self.interruption.close()
@@ -242,9 +235,15 @@ class Call:
         Raises:
             DatabaseError: the held transaction is lost.
         """
-        self._permanent.end()
-        held, callbacks = [*self._open], self._commit(self._aliases.commit)
-        self._permanent.moved += held
+        try:
+            self.permanent.end()
+            held, callbacks = [*self._open], self._commit(self.aliases.commit)
+        except BaseException:
+            # Whoever looks through this connection next must not find what is not committed.
+            self._transaction.rollback()
+            self.aliases.drop()
+            raise
+        self.permanent.moved += held
         self._hooks.forget()
         return callbacks
 
@@ -266,8 +265,8 @@ class Call:
         undone, failures = list[Moved](), list[BaseException]()
         try:
             undone += self._roll_back_transaction()
-            self._permanent.take_back_broken()
-            undone += self._permanent.take_back()
+            self.permanent.take_back_broken()
+            undone += self.permanent.take_back()
         except Exception as failure:  # noqa: BLE001 - raised below
             failures.append(failure)
         forget_content_types()
@@ -285,10 +284,10 @@ class Call:
             if self.fence is not None:
                 with transaction.atomic(self._connection.alias):
                     self.fence()
-            log = self._permanent.begin_outside(migration, step, self.interruption)
+            log = self.permanent.begin_outside(migration, step, self.interruption)
             self._outside.enter_context(log.watching())
         self._transaction.identify()
-        self._at_work = self._permanent.begin(migration, step, self._outside)
+        self._at_work = self.permanent.begin(migration, step, self._outside)
         self._started_s = time.monotonic()
         self._observer.started(step, migration)
 
@@ -300,9 +299,9 @@ class Call:
         step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
         self._transaction.checkpoint(self._started_s)
         self._outside.close()
-        permanent = self._permanent.is_outside or self._is_stepping
-        if self._permanent.is_outside:
-            self._permanent.finish_outside(migration, step)
+        permanent = self.permanent.is_outside or self._is_stepping
+        if self.permanent.is_outside:
+            self.permanent.finish_outside(migration, step)
         else:
             self._open.append(Moved(migration, step, self._at_work.tables, self._at_work.named))
         self._at_work = None
@@ -319,19 +318,19 @@ class Call:
 
     def _begin(self) -> None:
         # Where DDL commits, a transaction still holds the rows that receivers write after the migrations.
-        if self._connection.features.can_rollback_ddl or self._permanent.moved:
+        if self._connection.features.can_rollback_ddl or self.permanent.moved:
             self._transaction.begin()
             self._observer.began(self._connection)
 
     def _seal(self) -> None:
         callbacks: list[Callable[[], None]] = []
-        self._permanent.seal([*self._open], lambda: callbacks.extend(self._commit()))
+        self.permanent.seal([*self._open], lambda: callbacks.extend(self._commit()))
         for callback in callbacks:
             callback()
 
     def _roll_back_transaction(self) -> list[Moved]:
         self._transaction.rollback()
-        self._aliases.rollback()
+        self.aliases.rollback()
         undone = list(reversed(self._open))
         self._open.clear()
         for item in undone:
@@ -350,7 +349,7 @@ class Call:
             if isinstance(error, TransactionEnded) or self._transaction.was_committed():
                 self._keep_what_was_committed()
             self._roll_back_transaction()
-            self._permanent.take_back_broken()
+            self.permanent.take_back_broken()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:
                 self._observer.undo_failed(self._at_work.step, failure)
@@ -367,7 +366,7 @@ class Call:
         kept = [item for item in self._open if ((item.step.app, item.step.name) in recorded) is not item.step.backwards]
         self._open = [item for item in self._open if item not in kept]
         self._roll_back_transaction()
-        self._permanent.adopt([*self._permanent.moved, *kept], before=self._permanent.before)
+        self.permanent.adopt([*self.permanent.moved, *kept], before=self.permanent.before)
         raise UndoFailed(
             f"{self.at_work} has ended the transaction itself; what it did before that may stay",
             hint="set atomic = False on a migration that commits",
@@ -376,7 +375,7 @@ class Call:
     def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
         is_broken = bool(failures)
         try:
-            self._permanent.take_back()
+            self.permanent.take_back()
         except UndoFailed as failure:
             failures.append(failure)
         forget_content_types()

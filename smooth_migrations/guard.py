@@ -82,7 +82,7 @@ class Guard:
                 message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
                 hint = "--allow-irreversible runs them all the same"
                 raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
-        self._call.expect_back(take(self._connection), early)
+        self._call.permanent.expect_back(take(self._connection), early)
 
 
 def _last() -> AppConfig | None:

@@ -71,6 +71,8 @@ class Moves:
         turn: Turn | None = None
         try:
             with self._pulse(command):
+                for held in self._held.values():
+                    held.call.aliases.release(connection)
                 turn = self._turn(connection, command, call)
                 call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself

@@ -199,7 +199,7 @@ class Command(migrate.Command):
     def sync_apps(self, connection: BaseDatabaseWrapper, app_labels: Container[str]) -> None:
         """Tell the call which tables `--run-syncdb` makes."""
         if self._call is not None:
-            self._call.expect_synced(tables_to_sync(connection, app_labels))
+            self._call.permanent.expect_synced(tables_to_sync(connection, app_labels))
         super().sync_apps(connection, app_labels)
 
     def migration_progress_callback(

@@ -1,0 +1,130 @@
+"""Migrations that reach another alias which the same deploy moves, where the plan allows that."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.histories import execute
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import NOTE, failing, run_python
+from tests.support.small_project import migration
+
+Servers = tuple[PostgresServer, PostgresServer]
+
+_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
+_FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
+
+
+@pytest.fixture
+def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> Servers:
+    return pg_server, second_pg_server
+
+
+def _writes(at: str, to: str) -> str:
+    """Return demo.0002_note, which at one alias writes a row to another, whose table is still or already alike."""
+    body = (
+        f"if editor.connection.alias == {at!r}: "
+        f"apps.get_model('demo', 'Item').objects.using({to!r}).get_or_create(name='stray')"
+    )
+    write = "migrations.RunPython(forwards, nothing)"
+    operations = (_NOTE, write) if to == "default" else (write, _NOTE)
+    return migration(*operations, after=[("demo", "0001_item")], functions=run_python(body))
+
+
+@contextmanager
+def _allowing(directory: Path, servers: Servers, **release: str) -> Iterator[Fleet]:
+    with small_fleet(directory, *servers, {f"demo.{name}": source for name, source in release.items()}) as fleet:
+        plan = directory / "deploy.toml"
+        allowed = 'other_aliases = "allow"\nbind_default = false\nproject = '
+        plan.write_text(plan.read_text().replace("\nproject = ", f"\n{allowed}"))
+        yield fleet
+
+
+def _names(database: PostgresDatabase) -> list[str]:
+    with database.connect() as session:
+        return [name for (name,) in session.execute("SELECT name FROM demo_item ORDER BY id")]
+
+
+def test_aliases_that_may_be_reached_and_are_not_are_committed_each(servers: Servers, tmp_path: Path) -> None:
+    with _allowing(tmp_path, servers, **{"0002_note": NOTE}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.named("recover.started")) == (0, []), outcome.stderr
+        assert all("0002_note" in text for text in fleet.dumps().values())
+
+
+def test_what_is_written_to_an_alias_of_an_earlier_phase_is_committed_with_it(servers: Servers, tmp_path: Path) -> None:
+    with _allowing(tmp_path, servers, **{"0002_note": _writes("shard_1", "default")}) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.named("recover.started")) == (0, []), outcome.stderr
+        assert all("0002_note" in text for text in fleet.dumps().values())
+        assert (_names(fleet.first), _names(fleet.last)) == (["kite", "stray"], ["kite"])
+
+
+def test_what_is_written_to_an_alias_of_an_earlier_phase_is_written_once_however_often_that_is_tried(
+    servers: Servers, tmp_path: Path
+) -> None:
+    once_locked = migration(
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0002_note")],
+        functions="tried = []\n\n"
+        + run_python(
+            "if editor.connection.alias == 'shard_1' and not tried: tried.append(1) or editor.execute("
+            '"DO $$ BEGIN RAISE lock_not_available; END $$")'
+        ),
+    )
+    release = {
+        "0002_note": _writes("shard_1", "default").replace("get_or_create", "create"),
+        "0003_locked": once_locked,
+    }
+    with _allowing(tmp_path, servers, **release) as fleet:
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, len(outcome.named("lock.retry"))) == (0, 1), outcome.stderr
+        assert _names(fleet.first) == ["kite", "stray"]
+
+
+def test_what_is_written_to_an_alias_of_an_earlier_phase_is_undone_with_a_failure(
+    servers: Servers, tmp_path: Path
+) -> None:
+    release = {"0002_note": _writes("shard_1", "default"), "0003_kind": _FAILS_LAST}
+    with _allowing(tmp_path, servers, **release) as fleet:
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert fleet.dumps() == before
+
+
+def test_what_is_written_to_an_alias_that_is_moved_later_is_an_error_and_not_lost(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with _allowing(tmp_path, servers, **{"0002_note": _writes("default", "shard_1")}) as fleet:
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.outcomes[LAST]) == (1, "failed"), outcome.stderr
+        assert outcome.report["error"]["message"] == (
+            "migration demo.0002_note of 'default' has written to the alias 'shard_1', which is to be migrated after it"
+        )
+        assert fleet.dumps() == before
+
+
+def test_a_commit_that_failed_is_run_forward_from_what_is_in_the_database(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(shards='gate = ["./take-the-lease-away"]')
+        script = tmp_path / "take-the-lease-away"
+        taken = "UPDATE smooth_migrations_lease SET epoch = epoch + 1, owner = '', expires_at = now()"
+        script.write_text(
+            f"#!{sys.executable}\nimport psycopg\n"
+            f"with psycopg.connect({fleet.first.dsn!r}) as session:\n    session.execute({taken!r})\n"
+        )
+        script.chmod(0o755)
+
+        outcome = fleet.deploy()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert len(outcome.named("recover.started")) == 1
+        assert all("0002_note" in text for text in fleet.dumps().values())
+        execute(fleet.first, "INSERT INTO demo_item (name, note) VALUES ('new', 'column')")
