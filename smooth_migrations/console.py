@@ -104,6 +104,11 @@ class ConsoleReport:
         """Print that the whole transaction is tried again."""
         self._write(f"  {error}: trying again in {delay_s:.1f} s (attempt {attempt})", self._style.WARNING)
 
+    def held(self, holder: object) -> None:
+        """Print whose turn is waited for."""
+        self._stdout.write(f"Waiting for another run: {holder}")
+        self._stdout.flush()
+
     def waiting(self, blockers: Sequence[Blocker]) -> None:
         """Print who has what the statement at work waits for."""
         self._write("")
@@ -162,3 +167,5 @@ class ConsoleReport:
     def _write(self, text: str, style: object = None, *, ending: str = "\n") -> None:
         if self._verbosity > 0:
             self._stdout.write(text, style, ending)  # type: ignore[arg-type]  # Style's members are untyped callables
+            # Whoever reads a pipe wants to know of a wait while it lasts.
+            self._stdout.flush()

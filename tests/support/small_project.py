@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.histories import SAME_ORDER
+from tests.support.processes import kill_family
 
 __all__ = ["DRIVER", "PSYCOPG2_ALONE", "Result", "SmallProject", "migration"]
 
@@ -134,17 +136,29 @@ class SmallProject:
         label, _, name = key.partition(".")
         self.write(f"{label}/migrations/{name}.py", source)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start `manage.py` with these arguments and return at once."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+        """Start `manage.py` with these arguments; it ends before the block does, or with a failure of the block.
+
+        What it writes is buffered as it is for users, whatever this process was told.
+        """
+        environment = os.environ | SAME_ORDER | {"SMALL_DATABASES": json.dumps(self._databases)}
+        environment.pop("PYTHONUNBUFFERED", None)
+        with subprocess.Popen(
             [sys.executable, "-B", "manage.py", *arguments],
             cwd=self._directory,
-            env=os.environ | SAME_ORDER | {"SMALL_DATABASES": json.dumps(self._databases)},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                # What it waits for may be the block's own.
+                kill_family(process.pid)
+                raise
 
     def run(self, *arguments: str) -> Result:
         """Run `manage.py` with these arguments to its end, however that is."""

@@ -159,7 +159,7 @@ class Command(migrate.Command):
                 connection,
                 call,
                 wait_s=options["wait"],
-                on_wait=lambda holder: self.stdout.write(f"Waiting for another run: {holder}"),
+                on_wait=console.held,
                 on_unfinished=on_unfinished,
             )
         except LeaseHeld as error:
