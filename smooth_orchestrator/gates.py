@@ -59,6 +59,8 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
     if code == 0:
         log.info(EventName.GATE_PASSED, argv=argv, phase=phase.name, duration_ms=duration_ms)
         return None
+    if code is None and run.stopping.is_set():
+        reason = "was ended because the run stops"
     failure = ErrorInfo("gate_failed", f"the gate of phase {phase.name!r}, {argv[0]}, {reason}")
     log.error(
         EventName.GATE_FAILED, argv=argv, phase=phase.name, duration_ms=duration_ms, exit_code=code, error=failure

@@ -24,6 +24,14 @@ _ENDLESS = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM nu
 _ALIASES = {"primary": "default", "kiosk": "kiosk", LAST: "shard_1"}
 
 
+@pytest.fixture(autouse=True)
+def heard_hang_up() -> Iterator[None]:
+    """Let programs that are started here hear of a SIGHUP, whatever this one was started by."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.fixture
 def fleet(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
@@ -82,6 +90,8 @@ def test_a_worker_killed_while_a_gate_looks_ends_the_gate_and_changes_no_databas
     assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
     assert outcome.report["error"]["type"] == "worker_lost"
     assert not still_running(family)
+    [gate] = outcome.named("gate.failed")
+    assert gate["error"]["message"] == "the gate of phase 'fleet', sleep, was ended because the run stops"
     fleet.wait_until_alone()
     assert fleet.dumps() == before
 
