@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.histories import SAME_ORDER, Database, History, SqliteDatabase
+from tests.support.log_lines import log_lines
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.stock_results import OlderRelease
@@ -144,7 +145,7 @@ class Fleet:
             text=True,
             timeout=_DEPLOY_TIMEOUT_S,
         )
-        log = [json.loads(line) for line in done.stderr.splitlines()]
+        log = log_lines(done.stderr)
         assert done.stdout, f"exit code {done.returncode} without a report:\n{done.stderr}"
         return Deployed(done.returncode, json.loads(done.stdout), log)
 
