@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.log_lines import log_lines
 from tests.support.processes import kill_family
 from tests.unit.bad_plans import CASES, BadPlan, make
 from tests.unit.bad_plans.base import HEAD, PRIMARY, PROJECT
@@ -86,6 +87,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
             stdout, stderr = process.communicate(timeout=60)
         finally:
             kill_family(process.pid)
+    log_lines(stderr)  # fails for a line that is no event of the published schema
     return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
