@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final, NoReturn
 
 import click
@@ -86,12 +87,13 @@ def _run(words: list[str]) -> int:
                 signal.signal(number, _raise_interrupt)
         code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
-        if "--json" in words:
-            return _report_misuse(error)
+        # Who has chosen JSON for the log gets no other line on stderr: the report on stdout says what is wrong.
+        if "--json" in words or _json_logs(words):
+            return _report_misuse(error, as_json="--json" in words)
         _say(error.show)
         return error.exit_code
     except click.Abort:
-        _say(lambda: click.echo("Interrupted.", err=True))
+        _say(lambda: click.echo("Interrupted.", err=not _json_logs(words)))
         return 1
     except OSError as error:
         # Help, the version or a completion, of whose output nothing is owed to a reader that is gone.
@@ -109,7 +111,11 @@ def _say(saying: Callable[[], None]) -> None:
         abandon(sys.stderr)
 
 
-def _report_misuse(error: click.UsageError) -> int:
+def _json_logs(words: list[str]) -> bool:
+    return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+
+
+def _report_misuse(error: click.UsageError, *, as_json: bool) -> int:
     from smooth_orchestrator.cli.execution import write_report  # noqa: PLC0415 - most command lines are right
     from smooth_orchestrator.cli.options import new_run_id  # noqa: PLC0415 - the same
     from smooth_orchestrator.errors import Mistake  # noqa: PLC0415 - the same
@@ -125,4 +131,4 @@ def _report_misuse(error: click.UsageError) -> int:
         duration_ms=0.0,
         errors=(Mistake("command line", error.format_message()),),
     )
-    return write_report(misuse, as_json=True)
+    return write_report(misuse, as_json=as_json)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, SCRIPT, Fleet, small_fleet
+from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import NOTE, failing, run_python
 from tests.support.small_project import migration
@@ -226,7 +226,7 @@ def test_options_may_stand_before_the_plan(servers: Servers, tmp_path: Path) -> 
             text=True,
             check=False,
         )
-        assert json.loads(done.stdout)["outcome"] == "committed"
+        assert Outcome(done.returncode, done.stdout, done.stderr).report["outcome"] == "committed"
         with closing(sqlite3.connect(fleet.kiosk)) as connection:
             assert connection.execute("SELECT note FROM demo_item").fetchall() == [("none",)]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -46,22 +47,23 @@ _PATIENCE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of the program left behind."""
+    """What one run of the program left behind; its whole log is checked against the published schema."""
 
     exit_code: int
     stdout: str
     stderr: str
+    log: list[dict[str, Any]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A program that was killed may have been writing its last line.
+        whole = self.stderr if self.exit_code != -signal.SIGKILL else _whole_lines(self.stderr)
+        object.__setattr__(self, "log", log_lines(whole))
 
     @property
     def report(self) -> dict[str, Any]:
         """The machine report."""
         report: dict[str, Any] = json.loads(self.stdout)
         return report
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        """The log, each line checked against the published schema."""
-        return log_lines(self.stderr)
 
     def named(self, event: str) -> list[dict[str, Any]]:
         """Return the log's lines of one event."""
@@ -87,7 +89,7 @@ class Running:
         assert self.process.stderr is not None
         for text in self.process.stderr:
             self._lines.append(text)
-            line = json.loads(text)
+            (line,) = log_lines(text)
             self.seen.append(line)
             if line["event"] == event and all(line.get(key) == value for key, value in keys.items()):
                 return dict(line)
@@ -332,6 +334,10 @@ def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
     """Wait until processes have ended and return those that have not; one that nobody has buried has ended."""
     _gone, alive = psutil.wait_procs(family, timeout=_PATIENCE_S)
     return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
 
 
 def _is_worker(process: psutil.Process) -> bool:

@@ -309,6 +309,15 @@ def test_a_stream_that_is_closed_or_full_does_not_change_the_exit_code(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("chosen", [["--log-format", "json"], ["--log-format=json"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["deploy"], ["deploy", "none.toml", "--rum-id", "one"], ["deplyo"]], ids=" ".join)
+def test_a_usage_error_is_no_line_of_a_json_log(words: list[str], chosen: list[str]) -> None:
+    command = [sys.executable, "-m", "smooth_orchestrator", *words, *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("command line\n  ")
+
+
 def test_help_that_cannot_be_written_is_said_in_one_line() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         done = subprocess.run(
