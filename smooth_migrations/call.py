@@ -78,6 +78,7 @@ class Call:
             connection,
             options.call_id,
             manner=Manner(options.limits, options.application_name, options.lock_retries, self._pause),
+            interruption=self.interruption,
             aliases=self.aliases,
             on_undone=lambda step, duration_ms: observer.undone(step, duration_ms, by_rollback=False),
             on_undo_failed=observer.undo_failed,
@@ -203,7 +204,7 @@ class Call:
         Raises:
             UndoFailed: the file of a migration that it ran is missing, or what was broken off cannot be taken back.
         """
-        self.permanent.recall(unfinished, self.interruption)
+        self.permanent.recall(unfinished)
         if goes_on:
             self.permanent.resume()
 
@@ -284,7 +285,7 @@ class Call:
             if self.fence is not None:
                 with transaction.atomic(self._connection.alias):
                     self.fence()
-            log = self.permanent.begin_outside(migration, step, self.interruption)
+            log = self.permanent.begin_outside(migration, step)
             self._outside.enter_context(log.watching())
         self._transaction.identify()
         self._at_work = self.permanent.begin(migration, step, self._outside)

@@ -24,7 +24,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.undo.steps import states_before
+from smooth_migrations.undo.states import states_before
 
 __all__ = ["Tables", "irreversible_operations", "irreversible_steps"]
 

@@ -7,7 +7,7 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -79,7 +79,7 @@ class UnfinishedCall:
         steps: the migrations that are permanent, in order.
         details: what the undo of each needs.
         broken: the migration that was at work outside a transaction, if there was one.
-        entries: its operations, in the order in which they began.
+        entries: the operations of each migration that ran outside a transaction, in the order in which they began.
         is_being_undone: whether it was killed while it was taken back.
     """
 
@@ -88,7 +88,7 @@ class UnfinishedCall:
     steps: tuple[Step, ...]
     details: Mapping[Step, dict[str, Any]]
     broken: Step | None
-    entries: tuple[Entry, ...]
+    entries: Mapping[Step, tuple[Entry, ...]]
     is_being_undone: bool = False
 
     @property
@@ -145,7 +145,7 @@ class CallJournal:
         )
 
     def finish_step(self, step: Step) -> None:
-        """Write down that a migration that was begun is permanent; its operations need no rows any more."""
+        """Write down that a migration that was begun is permanent."""
         if not self._has_steps:
             self.forget_step(step)
             return
@@ -153,20 +153,16 @@ class CallJournal:
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
             [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],
         )
-        self._execute(
-            "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s AND operation >= 0",
-            [self._call_id, step.app, step.name],
-        )
 
     def note_operation(self, step: Step, operation: int, state: EntryState, detail: dict[str, Any]) -> None:
         """Write down that an operation begins, or is done, for one whose row is in its own transaction."""
         self._insert(step.app, step.name, operation, state=state, backwards=step.backwards, detail=detail)
 
-    def finish_operation(self, step: Step, operation: int) -> None:
-        """Write down that an operation that was begun is done."""
+    def note_state(self, step: Step, operation: int, state: EntryState) -> None:
+        """Write down of an operation how far it has come now."""
         self._execute(
             "UPDATE {table} SET state = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
-            [EntryState.DONE, self._call_id, step.app, step.name, operation],
+            [state, self._call_id, step.app, step.name, operation],
         )
 
     def forget_operation(self, step: Step, operation: int) -> None:
@@ -247,15 +243,17 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
         steps=tuple(step for step, state in migrations if state is EntryState.DONE),
         details={_step(row): json.loads(row[7]) for row in mine if row[3] == _MIGRATION},
         broken=broken,
-        entries=tuple(_entries(mine, broken)),
+        entries={step: _entries(mine, step) for step, _state in migrations},
         is_being_undone=calls[0][6] == EntryState.UNDOING,
     )
 
 
-def _entries(rows: Sequence[Sequence[Any]], broken: Step | None) -> Iterator[Entry]:
-    for row in rows:
-        if broken and (row[1], row[2]) == (broken.app, broken.name) and row[3] >= 0:
-            yield Entry(row[3], EntryState(row[6]), json.loads(row[7]))
+def _entries(rows: Sequence[Sequence[Any]], step: Step) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(row[3], EntryState(row[6]), json.loads(row[7]))
+        for row in rows
+        if (row[1], row[2]) == (step.app, step.name) and row[3] >= 0
+    )
 
 
 def _step(row: Sequence[Any]) -> Step:

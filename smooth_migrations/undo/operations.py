@@ -1,5 +1,6 @@
 """What has run of one migration outside a transaction, so that a broken one can be taken back."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import renames_of
+from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["OperationLog", "has_code", "states_of"]
+__all__ = ["OperationLog", "has_code"]
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
+# What a statement begins with that changes more than rows.
+_DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +90,20 @@ class OperationLog:
         self._writes = Writes()
         self.named = Named()
 
-    def recall(self, entries: Sequence[Entry], before: ProjectState) -> None:
-        """Take over what a killed call has written down.
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is to be recalled of the operations that are done."""
+        return tuple(Entry(ran.number, EntryState.DONE, ran.detail) for ran in self._ran)
+
+    def recall(self, entries: Sequence[Entry], before: ProjectState, *, is_complete: bool = True) -> None:
+        """Take over what was written down of a migration that ran.
 
         Args:
             entries: the operations that it began, in order.
             before: the project's state before the migration.
+            is_complete: whether the migration was recorded.
         """
-        done = sum(entry.state is EntryState.DONE for entry in entries)
-        self._writes.seen = done == len(self.migration.operations)
+        self._writes.seen = is_complete
         states = states_of(self.migration, before)
         for entry in entries:
             ends = states[entry.operation], states[entry.operation + 1]
@@ -137,6 +146,9 @@ class OperationLog:
 
     def take_back(self) -> None:
         """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat."""
+        if self._writes.seen:
+            # First, since how many operations are left no longer tells whether the migration was recorded.
+            restore_records(self._connection, self._records, keys_of(self.migration))
         if self._at_work is not None:
             self._settle(self._at_work)
             self._journal.forget_operation(self.step, self._at_work.number)
@@ -144,8 +156,6 @@ class OperationLog:
         while self._ran:
             self._reverse(self._ran[-1])
             self._ran.pop()
-        if self._writes.seen:
-            restore_records(self._connection, self._records, keys_of(self.migration))
         self._journal.forget_step(self.step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
@@ -176,7 +186,7 @@ class OperationLog:
                 with self._connection.execute_wrapper(ran.named), window:
                     run(app_label, editor, from_state, to_state)
                 with self._interruption.held_back():
-                    self._journal.finish_operation(self.step, number)
+                    self._journal.note_state(self.step, number, EntryState.DONE)
             self._ran.append(ran)
             self._at_work = None
 
@@ -208,31 +218,39 @@ class OperationLog:
             restore_tables(self._connection, ran.detail["tables"], ran.named, renames)
 
     def _reverse(self, ran: _Ran) -> None:
-        reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
-        with self._connection.schema_editor(atomic=False) as editor:
-            holds = self._is_transactional(ran.operation)
-            with transaction.atomic(self._connection.alias) if holds else nullcontext():
-                with self._connection.execute_wrapper(ran.named):
-                    reverse(self.migration.app_label, editor, ran.after, ran.before)
-                    for statement in editor.deferred_sql:
-                        editor.execute(statement)
-                editor.deferred_sql.clear()
-                if "tables" in ran.detail:
-                    restore_tables(self._connection, ran.detail["tables"], ran.named)
-                self._journal.forget_operation(self.step, ran.number)
-
-
-def states_of(migration: Migration, before: ProjectState) -> list[ProjectState]:
-    """Return the project's state before each operation of a migration, and after the last."""
-    states = [before.clone()]
-    for operation in migration.operations:
-        states.append(states[-1].clone())
-        operation.state_forwards(migration.app_label, states[-1])
-    return states
+        holds = self._is_transactional(ran.operation)
+        if not holds and not _is_rows_alone(ran.operation, backwards=not ran.backwards):
+            # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
+            self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
+        with (
+            rendered_afresh([ran.operation]),
+            self._connection.schema_editor(atomic=False) as editor,
+            transaction.atomic(self._connection.alias) if holds else nullcontext(),
+        ):
+            reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
+            with self._connection.execute_wrapper(ran.named):
+                reverse(self.migration.app_label, editor, ran.after, ran.before)
+                for statement in editor.deferred_sql:
+                    editor.execute(statement)
+            editor.deferred_sql.clear()
+            if "tables" in ran.detail:
+                restore_tables(self._connection, ran.detail["tables"], ran.named)
+            self._journal.forget_operation(self.step, ran.number)
 
 
 def _is_code(operation: Operation) -> bool:
     return any(isinstance(part, RunPython | RunSQL) for part in database_parts(operation))
+
+
+def _is_rows_alone(operation: Operation, *, backwards: bool) -> bool:
+    """Return whether an operation changes rows and no definitions, so that its way back may be gone twice."""
+    for part in database_parts(operation):
+        if isinstance(part, RunSQL):
+            if _DEFINES.search(str(part.reverse_sql if backwards else part.sql)):
+                return False
+        elif not isinstance(part, RunPython):
+            return False
+    return True
 
 
 def has_code(migration: Migration) -> bool:

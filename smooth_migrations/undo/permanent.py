@@ -1,6 +1,6 @@
 """What a call has made permanent before it has succeeded, and the way back from it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +20,10 @@ from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
 from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, has_code, states_of
+from smooth_migrations.undo.operations import OperationLog, has_code
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
-from smooth_migrations.undo.steps import Manner, Moved, executor_as_before, state_before, tables_of_all, take_back
+from smooth_migrations.undo.states import executor_as_before, state_before, states_of, tables_of_all
+from smooth_migrations.undo.steps import Manner, Moved, take_back
 from smooth_migrations.undo.tables import Definitions, take_tables
 
 __all__ = ["Permanent"]
@@ -30,6 +31,8 @@ __all__ = ["Permanent"]
 # What a difference of fingerprints says of a migration that was not recorded before.
 _APPLIED = "+ migration "
 
+# In the journal's row of a migration whose operations have rows of their own.
+_OUTSIDE = {"is_outside": True}
 
 _REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
 _BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
@@ -49,6 +52,7 @@ class Permanent:
         connection: the target's.
         call_id: the call's name in that journal.
         manner: how steps are reversed.
+        interruption: of the call.
         aliases: the other aliases, which reverse code may reach as the migration might.
         on_undone: called with each step that was taken back, and its duration in milliseconds.
         on_undo_failed: called with a step that could not be.
@@ -61,6 +65,7 @@ class Permanent:
         call_id: str,
         *,
         manner: Manner,
+        interruption: Interruption,
         aliases: Aliases,
         on_undone: Callable[[Step, float], None],
         on_undo_failed: Callable[[Step, Exception], None],
@@ -68,6 +73,7 @@ class Permanent:
     ) -> None:
         self._connection = connection
         self._manner = manner
+        self._interruption = interruption
         self._aliases = aliases
         self._told = _Told(on_undone, on_undo_failed, on_left)
         self._journal = CallJournal(connection, call_id)
@@ -164,26 +170,30 @@ class Permanent:
             return None
         return take_tables(self._connection)
 
-    def begin_outside(self, migration: Migration, step: Step, interruption: Interruption) -> OperationLog:
+    def begin_outside(self, migration: Migration, step: Step) -> OperationLog:
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
-        self._journal.note_step(step, EntryState.BEGUN, _tables_detail(self._tables))
-        self._broken = OperationLog(
-            self._connection,
-            migration,
-            step,
-            journal=self._journal,
-            interruption=interruption,
-            records=self._frame.records or (),
-            is_watchful=not self.before.is_empty,
-        )
+        self._journal.note_step(step, EntryState.BEGUN, _OUTSIDE | _tables_detail(self._tables))
+        self._broken = self._log(migration, step)
         return self._broken
 
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
         self._journal.finish_step(step)
-        self.moved.append(Moved(migration, step, self._tables, self._broken.named if self._broken else Named()))
+        named, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
+        self.moved.append(Moved(migration, step, self._tables, named, None if step.fake else entries))
         self._broken = None
+
+    def _log(self, migration: Migration, step: Step) -> OperationLog:
+        return OperationLog(
+            self._connection,
+            migration,
+            step,
+            journal=self._journal,
+            interruption=self._interruption,
+            records=self._frame.records or (),
+            is_watchful=not self.before.is_empty,
+        )
 
     def end(self) -> None:
         """Strike the call out of the journal: all of it is wanted. Takes part in the open transaction."""
@@ -204,12 +214,11 @@ class Permanent:
         self._frame = replace(self._frame, before=before)
         self._is_begun = True
 
-    def recall(self, unfinished: UnfinishedCall, interruption: Interruption) -> None:
+    def recall(self, unfinished: UnfinishedCall) -> None:
         """Take responsibility for what a killed call has left in the database.
 
         Args:
             unfinished: as its journal tells.
-            interruption: of the call that takes it back.
 
         Raises:
             UndoFailed: the file of a migration that it ran is missing.
@@ -226,25 +235,21 @@ class Permanent:
             )
         executor = executor_as_before(
             self._connection,
-            [Moved(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
+            [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
         )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
-            [_recalled(executor, nodes[step.app, step.name], step, unfinished.details[step]) for step in known],
+            [_recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
         )
         self._journal.adopt(unfinished)
         if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
-            self._broken = OperationLog(
-                self._connection,
-                migration,
-                broken,
-                journal=self._journal,
-                interruption=interruption,
-                records=frame.records or (),
-            )
-            self._broken.recall(unfinished.entries, state_before(executor, migration))
+            self._broken = self._log(migration, broken)
+            entries = unfinished.entries[broken]
+            # Between the last operation's end and the row that says so it may have been recorded.
+            is_complete = sum(entry.state is EntryState.DONE for entry in entries) == len(migration.operations)
+            self._broken.recall(entries, state_before(executor, migration), is_complete=is_complete)
 
     def resume(self) -> None:
         """Go on with what was recalled: take back the migration that was broken off, and keep the others.
@@ -331,7 +336,13 @@ class Permanent:
             return
         moved = tuple(self.moved)
         if moved:
-            yield from take_back(self._connection, moved, manner=self._manner, on_reversed=self._journal.forget_step)
+            yield from take_back(
+                self._connection,
+                moved,
+                manner=self._manner,
+                log_of=lambda item: self._log(item.migration, item.step),
+                on_reversed=self._journal.forget_step,
+            )
         drop_tables(self._connection, self._frame.synced)
         if self._frame.records is not None:
             keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
@@ -353,12 +364,15 @@ class Permanent:
         end()
 
 
-def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, detail: Mapping[str, Any]) -> Moved:
+def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:
+    detail = unfinished.details[step]
+    entries = unfinished.entries[step] if _OUTSIDE.items() <= detail.items() and not step.fake else None
     if "tables" not in detail:
-        return Moved(migration, step)
+        return Moved(migration, step, entries=entries)
     states = states_of(migration, state_before(executor, migration))
-    return Moved(migration, step, detail["tables"], named_by(migration.operations, migration.app_label, states))
+    named = named_by(migration.operations, migration.app_label, states)
+    return Moved(migration, step, detail["tables"], named, entries)
 
 
-def _tables_detail(tables: Definitions | None) -> dict[str, Definitions]:
+def _tables_detail(tables: Definitions | None) -> dict[str, Any]:
     return {} if tables is None else {"tables": tables}

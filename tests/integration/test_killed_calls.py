@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.dump import diff, dump
 from tests.support.histories import Database, Vendor, execute
+from tests.support.killing import killed_at_each_statement
 from tests.support.new_databases import NewDatabases
 from tests.support.small_migrations import ITEM, NOTE, failing
 from tests.support.small_project import SmallProject, migration
@@ -123,6 +124,39 @@ def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
     assert waited.stdout.startswith("Waiting for another run: ")
 
 
+def test_the_next_call_takes_back_what_was_killed_while_it_was_taken_back(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    _kill_at_statements(stepping_databases.new(), tmp_path, every=17)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
+def test_a_call_killed_after_a_statement_whichever_is_taken_back_by_the_next(
+    vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server = request.getfixturevalue("mariadb_server" if vendor is Vendor.MYSQL else "pg_server")
+    with ExitStack() as stack:
+        _kill_at_statements(NewDatabases(server, tmp_path, stack).new(), tmp_path, every=1)
+
+
+def _kill_at_statements(database: Database, directory: Path, *, every: int) -> None:
+    project = _failing_at_the_end(directory, database)
+    before = dump(database.dsn, sequences=False)
+    for number in killed_at_each_statement(project, directory / "project", every=every):
+        result = project.run("apply_migrations")
+        assert result.returncode == 1, f"statement {number}: {result.stdout}{result.stderr}"
+        assert "no" in result.stderr
+        assert not diff(before, dump(database.dsn, sequences=False)), f"statement {number}: {result.stdout}"
+
+
+def _failing_at_the_end(directory: Path, database: Database) -> SmallProject:
+    project = project_of(directory, database, _RELEASE)
+    project.write_migration("demo.0006_fails", failing("raise ValueError('no')").replace("0002_note", "0005_wide"))
+    return project
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
@@ -136,8 +170,7 @@ def test_a_call_killed_at_any_moment_is_taken_back_by_the_next(
 
 
 def _kill_again_and_again(database: Database, directory: Path) -> None:
-    project = project_of(directory, database, _RELEASE)
-    project.write_migration("demo.0006_fails", failing("raise ValueError('no')").replace("0002_note", "0005_wide"))
+    project = _failing_at_the_end(directory, database)
     before = dump(database.dsn, sequences=False)
     chance = random.Random(7)
     for number in range(_MOMENTS):

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.undo.renames import Renames
 
@@ -35,14 +36,7 @@ class MySQL:
     def take(self, connection: BaseDatabaseWrapper) -> dict[str, str]:
         """Return each table's statement; about 0.2 ms a table."""
         with connection.cursor() as cursor:
-            cursor.execute("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
-            names = [str(row[0]) for row in cursor.fetchall()]
-            tables = {}
-            for name in names:
-                if not name.startswith(_OURS):
-                    cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
-                    tables[name] = _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
-        return tables
+            return {name: _definition(cursor, name) for name in _names(cursor)}
 
     def restore(
         self, connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
@@ -53,9 +47,19 @@ class MySQL:
             for stage in _STAGES:
                 # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go
                 # with it.
-                now = {name: text for name, text in self.take(connection).items() if name in named}
+                now = {name: _definition(cursor, name) for name in _names(cursor) if name in named}
                 for statement in list(stage(now, wanted, renames)):
                     cursor.execute(statement)
+
+
+def _names(cursor: CursorWrapper) -> list[str]:
+    cursor.execute("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
+    return [name for name, _kind in cursor.fetchall() if not name.startswith(_OURS)]
+
+
+def _definition(cursor: CursorWrapper, name: str) -> str:
+    cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
+    return _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
 
 
 def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
