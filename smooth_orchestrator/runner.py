@@ -12,7 +12,17 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import JournalError, Mistake, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, NoJournal, Record, RecordKind, RunSummary, open_journal
+from smooth_orchestrator.journal import (
+    Fenced,
+    Journal,
+    JournalUnsureError,
+    NoJournal,
+    Record,
+    RecordKind,
+    RunSummary,
+    open_journal,
+)
+from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
@@ -26,8 +36,8 @@ from smooth_orchestrator.transport import LocalTransport
 
 __all__ = ["check", "deploy", "plan", "report", "runs", "status"]
 
-# What a worker's error is called that found another run at work on its database.
-_LEASE_HELD = "LeaseHeld"
+# What an error is called that found another run at work: a worker's on its database, ours on the journal.
+_LOCKED = frozenset({"LeaseHeld", Fenced.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,9 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
         if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
             stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
-        return await _deploy(ready.session(run_id, journal), signals, masker)
+        session = ready.session(run_id, journal)
+        async with holding_lease(session.run):
+            return await _deploy(session, signals, masker)
 
 
 async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -190,7 +202,7 @@ async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
     try:
         await decide(run, Decision.COMMIT, scope=scope)
     except JournalError as error:
-        if error.exit_code != JournalError.exit_code:
+        if isinstance(error, JournalUnsureError):
             raise
         run.decided = False
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
@@ -213,7 +225,7 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
         return RunOutcome.NEEDS_OPERATOR
-    return RunOutcome.LOCKED if run.cause and run.cause.type == _LEASE_HELD else RunOutcome.ROLLED_BACK
+    return RunOutcome.LOCKED if run.cause and run.cause.type in _LOCKED else RunOutcome.ROLLED_BACK
 
 
 async def _finish(run: Run, finished: Report, masker: Masker) -> Report:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from smooth_migrations.errors import SmoothMigrationsError
-from smooth_migrations.lease.owner import Holder
+from smooth_migrations.protocol.owner import Holder
 
 __all__ = ["LeaseHeld", "LeaseLost"]
 

@@ -10,8 +10,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.lease.errors import LeaseLost
 from smooth_migrations.lease.lease import Lease
-from smooth_migrations.lease.owner import Holder, Owner
 from smooth_migrations.lease.row import can_beat
+from smooth_migrations.protocol.owner import Holder, Owner
 
 __all__ = ["Heartbeat", "lease_held"]
 

@@ -11,8 +11,8 @@ from django.db.transaction import TransactionManagementError
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
-from smooth_migrations.lease.owner import Holder, Life, Owner, life_of
 from smooth_migrations.lease.row import LeaseRow, LeaseTable, can_beat, locks_keys
+from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 
 __all__ = ["Lease"]
 

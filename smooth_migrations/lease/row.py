@@ -7,7 +7,7 @@ from typing import Any, Self
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.lease.owner import Holder, Owner
+from smooth_migrations.protocol.owner import Holder, Owner
 
 __all__ = ["LeaseRow", "LeaseTable", "can_beat", "locks_keys"]
 

@@ -6,10 +6,20 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import Journal, JournalUnsureError, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal.base import Claim, Fenced, Journal, JournalUnsureError, Record, RecordKind, RunSummary
 from smooth_orchestrator.journal.none import NoJournal
 
-__all__ = ["Journal", "JournalUnsureError", "NoJournal", "Record", "RecordKind", "RunSummary", "open_journal"]
+__all__ = [
+    "Claim",
+    "Fenced",
+    "Journal",
+    "JournalUnsureError",
+    "NoJournal",
+    "Record",
+    "RecordKind",
+    "RunSummary",
+    "open_journal",
+]
 
 
 @asynccontextmanager

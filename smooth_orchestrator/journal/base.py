@@ -6,9 +6,24 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
-from smooth_orchestrator.errors import JournalError
+from smooth_migrations.protocol.owner import Holder, Owner
+from smooth_orchestrator.errors import JournalError, Locked
 
-__all__ = ["Journal", "JournalUnsureError", "Moment", "Record", "RecordKind", "RunSummary"]
+__all__ = [
+    "LEASE_S",
+    "Claim",
+    "Fenced",
+    "Journal",
+    "JournalUnsureError",
+    "Moment",
+    "Record",
+    "RecordKind",
+    "RunSummary",
+    "held",
+]
+
+LEASE_S = 15.0
+"""How long a lease lasts without a heartbeat, in seconds."""
 
 # When a record was written, and its data.
 Moment = tuple[datetime, Mapping[str, Any]]
@@ -107,11 +122,62 @@ class JournalUnsureError(JournalError):
     exit_code = 4
 
 
+class Fenced(JournalError):  # noqa: N818 - named by what happened
+    """The lease went to another coordinator: nothing of this one's is written any more."""
+
+    code = "lease_lost"
+    exit_code = 5
+
+    def __init__(self, deploy: str) -> None:
+        super().__init__(
+            f"the lease of the deploy {deploy!r} was lost: another coordinator has it",
+            hint="this one was silent for longer than its lease; see `smooth-orchestrate runs PLAN`",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease that was acquired.
+
+    Args:
+        deploy: whose.
+        epoch: the fencing token: greater than that of any earlier owner.
+    """
+
+    deploy: str
+    epoch: int
+
+
+def held(deploy: str, holder: Holder) -> Locked:
+    """Return the error that names who holds a deploy's lease."""
+    return Locked(f"another run of the deploy {deploy!r} is at work: {holder}", hint="wait for it, or end that process")
+
+
 class Journal(Protocol):
-    """An append-only list of records.
+    """An append-only list of records, and the lease of who may write to it.
 
     Safe to use from several tasks. Every method raises `JournalError` when the journal cannot do its part.
     """
+
+    async def acquire(self, deploy: str, owner: Owner) -> Claim:
+        """Acquire the lease of a deploy; from here on `append` writes only while it is ours.
+
+        It is free when it was given back, when its owner's process is gone from this machine, and when its last
+        heartbeat is older than `LEASE_S`, by the journal's clock.
+
+        Raises:
+            Locked: somebody else holds it.
+        """
+
+    async def renew(self) -> None:
+        """Put the expiry of the acquired lease off by `LEASE_S`; without one it does nothing.
+
+        Raises:
+            Fenced: somebody else has it.
+        """
+
+    async def release(self) -> None:
+        """Give the acquired lease back, if it is still ours. Repeating it does nothing."""
 
     async def append(
         self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
@@ -132,6 +198,7 @@ class Journal(Protocol):
 
         Raises:
             JournalError: it was not written.
+            Fenced: it was not written, since the acquired lease is somebody else's.
             JournalUnsureError: nobody can tell whether it was written.
         """
 

@@ -4,13 +4,25 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from smooth_orchestrator.journal.base import Record, RecordKind, RunSummary
+from smooth_migrations.protocol.owner import Owner
+from smooth_orchestrator.journal.base import Claim, Record, RecordKind, RunSummary
 
 __all__ = ["NoJournal"]
 
 
 class NoJournal:
     """Keeps nothing, makes no file and opens no connection; see `Journal`."""
+
+    async def acquire(self, deploy: str, owner: Owner) -> Claim:
+        """Return a lease of nothing."""
+        del owner
+        return Claim(deploy, 0)
+
+    async def renew(self) -> None:
+        """Do nothing."""
+
+    async def release(self) -> None:
+        """Do nothing."""
 
     async def append(
         self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None

@@ -13,20 +13,32 @@ import anyio
 import anyio.lowlevel
 import asyncpg
 
+from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import JournalUnsureError, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal.base import (
+    LEASE_S,
+    Claim,
+    Fenced,
+    JournalUnsureError,
+    Record,
+    RecordKind,
+    RunSummary,
+    held,
+)
 from smooth_orchestrator.secrets import Masker
 
 __all__ = ["PostgresJournal"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _CONNECT_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 10.0
 _PATIENCE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 2.0
 
 # `data` is json and not jsonb: jsonb refuses \u0000 and lone surrogates, which a project's error message may hold.
-_SCHEMA: Final = """
+# What makes each format of the one before it.
+_FORMATS: Final = (
+    """
 CREATE TABLE smooth_journal_meta (version integer NOT NULL);
 CREATE TABLE smooth_journal (
     seq bigserial PRIMARY KEY,
@@ -44,7 +56,21 @@ CREATE FUNCTION smooth_journal_refuse() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
 CREATE TRIGGER smooth_journal_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON smooth_journal
     FOR EACH STATEMENT EXECUTE FUNCTION smooth_journal_refuse();
-"""
+""",
+    """
+CREATE TABLE smooth_journal_lease (
+    deploy text PRIMARY KEY,
+    epoch bigint NOT NULL,
+    owner text NOT NULL,
+    host text NOT NULL,
+    pid bigint NOT NULL,
+    machine text NOT NULL,
+    started text NOT NULL,
+    acquired_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+""",
+)
 
 # CREATE TABLE IF NOT EXISTS can still fail when two sessions run it at once; a lock of the transaction makes them take
 # turns, also behind a pooler.
@@ -59,6 +85,26 @@ _INSERT: Final = """
 INSERT INTO smooth_journal (id, run_id, kind, deploy, database, data) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (id) DO NOTHING
 """
+
+# The next owner waits for a transaction that has seen the lease to be ours, and a heartbeat does not.
+_CHECK_LEASE: Final = "SELECT 1 FROM smooth_journal_lease WHERE deploy = $1 AND epoch = $2 FOR KEY SHARE"
+_READ_LEASE: Final = """
+SELECT epoch, owner, host, pid, machine, started, acquired_at, expires_at > clock_timestamp() AS is_alive
+FROM smooth_journal_lease WHERE deploy = $1 FOR UPDATE
+"""
+_MAKE_LEASE: Final = """
+INSERT INTO smooth_journal_lease VALUES ($1, 0, '', '', 0, '', '', clock_timestamp(), clock_timestamp())
+ON CONFLICT DO NOTHING
+"""
+_TAKE_LEASE: Final = """
+UPDATE smooth_journal_lease SET epoch = $2, owner = $3, host = $4, pid = $5, machine = $6, started = $7,
+    acquired_at = clock_timestamp(), expires_at = clock_timestamp() + $8::float8 * interval '1 second' WHERE deploy = $1
+"""
+_RENEW_LEASE: Final = """
+UPDATE smooth_journal_lease SET expires_at = clock_timestamp() + $3::float8 * interval '1 second'
+WHERE deploy = $1 AND epoch = $2
+"""
+_RELEASE_LEASE: Final = "UPDATE smooth_journal_lease SET owner = '' WHERE deploy = $1 AND epoch = $2"
 
 _RUNS: Final = """
 SELECT s.run_id, s.at, s.data, f.at AS ended, f.data AS closing
@@ -88,7 +134,7 @@ _Answer = TypeVar("_Answer")
 
 
 class PostgresJournal:
-    """A `Journal` in two tables, `smooth_journal` and `smooth_journal_meta`, which `open` makes when they are missing.
+    """A `Journal` in tables named `smooth_journal…`, which `open` makes when they are missing.
 
     It holds one connection and opens it again when it was lost. No state of a session is relied on, so a transaction
     pooler may stand in between. The password may come from the address, from `PGPASSWORD` or from a password file.
@@ -98,6 +144,7 @@ class PostgresJournal:
         self._url = url
         self._place, self._masker = _place(url)
         self._patience_s = patience_s
+        self._claim: Claim | None = None
         self._connection: _Connection | None = None
         self._lock = anyio.Lock()
         self._closed = False
@@ -126,6 +173,28 @@ class PostgresJournal:
             raise
         return journal
 
+    async def acquire(self, deploy: str, owner: Owner) -> Claim:
+        """Acquire the lease of a deploy; see `Journal.acquire`. Its clock is the server's."""
+        with anyio.CancelScope(shield=True):
+            claim = self._claim = await self._run(lambda connection: _take_lease(connection, deploy, owner))
+        return claim
+
+    async def renew(self) -> None:
+        """Put the expiry off; see `Journal.renew`."""
+        claim = self._claim
+        if claim is None:
+            return
+        tag = await self._run(lambda connection: connection.execute(_RENEW_LEASE, claim.deploy, claim.epoch, LEASE_S))
+        if tag != "UPDATE 1":
+            raise Fenced(claim.deploy)
+
+    async def release(self) -> None:
+        """Give the lease back."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            with anyio.CancelScope(shield=True):
+                await self._run(lambda connection: connection.execute(_RELEASE_LEASE, claim.deploy, claim.epoch))
+
     async def append(
         self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
     ) -> Record:
@@ -138,7 +207,7 @@ class PostgresJournal:
         values = (uuid4(), run_id, kind, content.get("deploy"), database, text)
         await anyio.lowlevel.checkpoint_if_cancelled()
         with anyio.CancelScope(shield=True):
-            seq, at = await self._run(lambda connection: _insert(connection, values), writes=True)
+            seq, at = await self._run(lambda connection: _insert(connection, values, self._claim), writes=True)
         return Record(seq, at, run_id, kind, database, json.loads(text))
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
@@ -221,22 +290,46 @@ class PostgresJournal:
 
 async def _make_tables(connection: "_Connection", place: str) -> None:
     """Create what is missing and check the version; a user without the right to create needs none when all is there."""
-    if not await connection.fetchval(_EXISTS):
-        async with connection.transaction():
-            await connection.execute(_SCHEMA_LOCK)
-            if not await connection.fetchval(_EXISTS):
-                await connection.execute(_SCHEMA)
-                await connection.execute("INSERT INTO smooth_journal_meta VALUES ($1)", _VERSION)
-    version = await connection.fetchval("SELECT max(version) FROM smooth_journal_meta")
-    if version > _VERSION:
+    found = await _version(connection)
+    if found > _VERSION:
         raise JournalError(
-            f"{place}: this journal is of format {version}, and this program knows formats up to {_VERSION}",
+            f"{place}: this journal is of format {found}, and this program knows formats up to {_VERSION}",
             hint="use the smooth-orchestrator that wrote it, or a later one",
         )
-
-
-async def _insert(connection: "_Connection", values: tuple[object, ...]) -> tuple[int, datetime]:
+    if found == _VERSION:
+        return
     async with connection.transaction():
+        await connection.execute(_SCHEMA_LOCK)
+        for script in _FORMATS[await _version(connection) :]:
+            await connection.execute(script)
+        await connection.execute("DELETE FROM smooth_journal_meta")
+        await connection.execute("INSERT INTO smooth_journal_meta VALUES ($1)", _VERSION)
+
+
+async def _version(connection: "_Connection") -> int:
+    if not await connection.fetchval(_EXISTS):
+        return 0
+    return int(await connection.fetchval("SELECT max(version) FROM smooth_journal_meta"))
+
+
+async def _take_lease(connection: "_Connection", deploy: str, owner: Owner) -> Claim:
+    """Take a lease that is free; one whose answer was lost is found to be this owner's already."""
+    async with connection.transaction():
+        await connection.execute(_MAKE_LEASE, deploy)
+        (row,) = await connection.fetch(_READ_LEASE, deploy)
+        last = Owner(row["owner"], row["host"], row["pid"], row["machine"], row["started"])
+        if last.name and last != owner and row["is_alive"] and life_of(last) is not Life.GONE:
+            raise held(deploy, Holder(last, row["acquired_at"]))
+        epoch = row["epoch"] + 1
+        process = (owner.name, owner.host, owner.pid, owner.machine, owner.started)
+        await connection.execute(_TAKE_LEASE, deploy, epoch, *process, LEASE_S)
+    return Claim(deploy, epoch)
+
+
+async def _insert(connection: "_Connection", values: tuple[object, ...], claim: Claim | None) -> tuple[int, datetime]:
+    async with connection.transaction():
+        if claim and not await connection.fetchval(_CHECK_LEASE, claim.deploy, claim.epoch):
+            raise Fenced(claim.deploy)
         # Whatever the server's or the user's default is: a commit is answered when it is on disk.
         await connection.execute("SET LOCAL synchronous_commit TO on")
         await connection.execute(_INSERT, *values)

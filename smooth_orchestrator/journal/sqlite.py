@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -14,17 +14,20 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import Moment, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Moment, Record, RecordKind, RunSummary, held
 
 __all__ = ["SqliteJournal"]
 
 # Marks the file as ours (PRAGMA application_id), so that a mistyped path never grows tables in somebody's database.
 _APPLICATION_ID: Final = 0x736D6F6F
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BUSY_TIMEOUT_S: Final = 10.0
 
-_SCHEMA: Final = f"""
+# What makes each format of the one before it.
+_FORMATS: Final = (
+    f"""
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at TEXT NOT NULL,
@@ -41,7 +44,36 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER journal_is_not_deleted_from BEFORE DELETE ON journal
 BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
+PRAGMA user_version = 1;
+""",
+    """
+CREATE TABLE lease (
+    deploy TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    machine TEXT NOT NULL,
+    started TEXT NOT NULL,
+    acquired_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL
+);
+PRAGMA user_version = 2;
+""",
+)
+
+# Written only while the lease is ours, where one was acquired: one statement is one transaction.
+_INSERT: Final = """
+INSERT INTO journal (at, run_id, kind, deploy, database, data)
+SELECT :at, :run_id, :kind, :deploy, :database, :data
+WHERE :claimed IS NULL OR EXISTS (SELECT 1 FROM lease WHERE deploy = :claimed AND epoch = :epoch)
+"""
+_READ_LEASE: Final = """
+SELECT epoch, owner, host, pid, machine, started, acquired_at, expires_at FROM lease WHERE deploy = ?
+"""
+_TAKE_LEASE: Final = """
+INSERT OR REPLACE INTO lease (deploy, epoch, owner, host, pid, machine, started, acquired_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _RUNS: Final = """
@@ -78,6 +110,7 @@ class SqliteJournal:
         self._path = path
         self._connection = connection
         self._clock = clock
+        self._claim: Claim | None = None
         self._lock = anyio.Lock()
 
     @classmethod
@@ -92,6 +125,30 @@ class SqliteJournal:
             JournalError: the file cannot be made, read or written, is of a newer version, or is something else.
         """
         return cls(path, await anyio.to_thread.run_sync(_open, path), clock)
+
+    async def acquire(self, deploy: str, owner: Owner) -> Claim:
+        """Acquire the lease of a deploy; see `Journal.acquire`. Its clock is this machine's."""
+        with anyio.CancelScope(shield=True):
+            claim = self._claim = await self._run(lambda: self._take_lease(deploy, owner))
+        return claim
+
+    async def renew(self) -> None:
+        """Put the expiry off; see `Journal.renew`."""
+        claim = self._claim
+        if claim is None:
+            return
+        sql = "UPDATE lease SET expires_at = ? WHERE deploy = ? AND epoch = ?"
+        values = (_text(self._clock() + timedelta(seconds=LEASE_S)), claim.deploy, claim.epoch)
+        if await self._run(lambda: self._connection.execute(sql, values).rowcount) != 1:
+            raise Fenced(claim.deploy)
+
+    async def release(self) -> None:
+        """Give the lease back."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            sql = "UPDATE lease SET owner = '' WHERE deploy = ? AND epoch = ?"
+            with anyio.CancelScope(shield=True):
+                await self._run(lambda: self._connection.execute(sql, (claim.deploy, claim.epoch)))
 
     async def append(
         self, run_id: str, kind: RecordKind, *, database: str | None = None, data: Mapping[str, Any] | None = None
@@ -140,13 +197,33 @@ class SqliteJournal:
             return await anyio.to_thread.run_sync(translated)
 
     def _insert(self, *values: str | None) -> tuple[int, datetime]:
-        at = self._clock()
-        # One statement is one transaction here, and with synchronous=FULL it returns after the fsync.
-        cursor = self._connection.execute(
-            "INSERT INTO journal (at, run_id, kind, deploy, database, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (at.isoformat(timespec="microseconds"), *values),
-        )
+        at, claim = self._clock(), self._claim
+        named = dict(zip(("run_id", "kind", "deploy", "database", "data"), values, strict=True))
+        fence = {"claimed": claim.deploy if claim else None, "epoch": claim.epoch if claim else None}
+        # With synchronous=FULL it returns after the fsync.
+        cursor = self._connection.execute(_INSERT, named | fence | {"at": _text(at)})
+        if claim and cursor.rowcount != 1:
+            raise Fenced(claim.deploy)
         return cursor.lastrowid or 0, at
+
+    def _take_lease(self, deploy: str, owner: Owner) -> Claim:
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            now = self._clock()
+            row = self._connection.execute(_READ_LEASE, (deploy,)).fetchone()
+            epoch = row[0] if row else 0
+            if row and row[1]:
+                last = Owner(*row[1:6])
+                if datetime.fromisoformat(row[7]) > now and life_of(last) is not Life.GONE:
+                    raise held(deploy, Holder(last, datetime.fromisoformat(row[6])))
+            process = (owner.name, owner.host, owner.pid, owner.machine, owner.started)
+            until = now + timedelta(seconds=LEASE_S)
+            self._connection.execute(_TAKE_LEASE, (deploy, epoch + 1, *process, _text(now), _text(until)))
+        return Claim(deploy, epoch + 1)
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds")
 
 
 def _moment(at: str, data: str) -> Moment:
@@ -208,8 +285,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # Also shows now, and not at the first record, that the file can be written.
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        if _pragma(connection, "user_version") == 0:
-            for statement in _statements(_SCHEMA):
+        for script in _FORMATS[_pragma(connection, "user_version") :]:
+            for statement in _statements(script):
                 connection.execute(statement)
 
 

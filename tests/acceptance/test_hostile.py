@@ -231,21 +231,6 @@ def test_options_may_stand_before_the_plan(servers: Servers, tmp_path: Path) -> 
             assert connection.execute("SELECT note FROM demo_item").fetchall() == [("none",)]
 
 
-def test_a_second_run_on_the_same_databases_is_kept_out(servers: Servers, tmp_path: Path) -> None:
-    release = {"demo.0002_note": NOTE}
-    with small_fleet(tmp_path, *servers, release) as fleet:
-        fleet.plan(shards='gate = ["sleep", "120"]')
-        before = fleet.dumps()
-        with fleet.running() as run:
-            run.wait_for("gate.started")
-            second = fleet.deploy()
-            assert (second.exit_code, second.report["outcome"]) == (5, "locked"), second.stderr
-            assert "another run holds the lease" in second.report["error"]["message"]
-            run.process.terminate()
-            assert run.finish().exit_code == 1
-        assert fleet.dumps() == before
-
-
 @pytest.mark.parametrize("gate", ["sleep 1", "false"], ids=["decision", "way back"])
 def test_a_server_that_goes_away_with_a_held_transaction_has_rolled_it_back(
     gate: str, pg_server: PostgresServer, tmp_path: Path

@@ -8,10 +8,11 @@ import anyio
 import psycopg
 import pytest
 
+from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal import Journal, JournalUnsureError, RecordKind, open_journal
+from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind, open_journal
 from smooth_orchestrator.journal.postgres import PostgresJournal
-from tests.support.journal_contract import JournalContract
+from tests.support.journal_contract import ELSEWHERE, JournalContract, begin
 from tests.support.lossy_relay import LossyRelay
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
@@ -21,6 +22,14 @@ NOWHERE = Path("/nonexistent")
 
 @pytest.fixture
 async def journal(pg_database: PostgresDatabase) -> AsyncIterator[Journal]:
+    async with open_journal(pg_database.dsn, directory=NOWHERE) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(journal: Journal, pg_database: PostgresDatabase) -> AsyncIterator[Journal]:
+    """The same journal, opened again."""
+    del journal
     async with open_journal(pg_database.dsn, directory=NOWHERE) as opened:
         yield opened
 
@@ -98,6 +107,30 @@ async def test_a_user_without_the_right_to_create_can_use_a_journal_that_is_ther
             other.execute(f"DROP ROLE {role}")
 
     assert len(await journal.records("r1")) == 1
+
+
+async def test_a_lease_without_a_heartbeat_expires_by_the_servers_clock(
+    journal: Journal, other: Journal, pg_database: PostgresDatabase
+) -> None:
+    await journal.acquire("shop", ELSEWHERE)
+    with pg_database.connect() as session:
+        session.execute("UPDATE smooth_journal_lease SET expires_at = clock_timestamp()")
+
+    await other.acquire("shop", Owner.here("r2"))
+
+    with pytest.raises(Fenced):
+        await journal.append("r1", RecordKind.INTENT)
+
+
+async def test_a_journal_of_the_first_format_is_carried_on(pg_database: PostgresDatabase) -> None:
+    async with open_journal(pg_database.dsn, directory=NOWHERE) as journal:
+        await begin(journal, "r1")
+    with pg_database.connect() as session:
+        session.execute("DROP TABLE smooth_journal_lease; UPDATE smooth_journal_meta SET version = 1")
+
+    async with open_journal(pg_database.dsn, directory=NOWHERE) as journal:
+        await journal.acquire("shop", Owner.here("r2"))
+        assert [run.run_id for run in await journal.runs("shop")] == ["r1"]
 
 
 async def test_a_journal_of_a_newer_version_is_refused_with_a_way_out(pg_database: PostgresDatabase) -> None:

@@ -1,8 +1,13 @@
-"""What every journal must do, as tests: inherit from it and give a fixture named `journal`."""
+"""What every journal must do, as tests: inherit from it and give fixtures named `journal` and `other`.
+
+`other` is the same journal, opened by somebody else.
+"""
 
 # ruff: noqa: D102 - a test's name is its claim
 
 import json
+import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,10 +15,20 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal import Journal, Record, RecordKind
+from smooth_migrations.protocol.owner import Owner
+from smooth_orchestrator.errors import JournalError, Locked
+from smooth_orchestrator.journal import Fenced, Journal, Record, RecordKind
 
-__all__ = ["JournalContract", "begin", "finish"]
+__all__ = ["ELSEWHERE", "JournalContract", "begin", "finish", "gone"]
+
+ELSEWHERE = Owner("r9", "ci-runner-7", 4711, "another machine", "1")
+
+
+def gone() -> Owner:
+    """Return an owner on this machine whose process has ended."""
+    with subprocess.Popen(["true"]) as process:
+        here = Owner.here("r8")
+        return replace(here, pid=process.pid, started="1")
 
 
 async def begin(journal: Journal, run_id: str, *, deploy: str = "shop") -> Record:
@@ -161,3 +176,56 @@ class JournalContract:
 
         with pytest.raises(JournalError, match="closed"):
             await journal.append("r1", RecordKind.INTENT)
+
+    async def test_a_lease_keeps_others_out_by_name_until_it_is_given_back(
+        self, journal: Journal, other: Journal
+    ) -> None:
+        first = await journal.acquire("shop", ELSEWHERE)
+        with pytest.raises(Locked, match="the deploy 'shop' is at work: host ci-runner-7, pid 4711, since "):
+            await other.acquire("shop", Owner.here("r2"))
+        await journal.renew()
+        await journal.release()
+        await journal.release()
+
+        second = await other.acquire("shop", Owner.here("r2"))
+        assert second.epoch > first.epoch
+
+    async def test_leases_of_two_deploys_have_nothing_to_do_with_each_other(
+        self, journal: Journal, other: Journal
+    ) -> None:
+        await journal.acquire("shop", ELSEWHERE)
+        await other.acquire("billing", Owner.here("r2"))
+
+        await begin(journal, "r1")
+        await begin(other, "r2", deploy="billing")
+        assert len(await other.records("r1")) == len(await journal.records("r2")) == 1
+
+    async def test_whoever_has_lost_the_lease_writes_nothing_any_more(self, journal: Journal, other: Journal) -> None:
+        await journal.acquire("shop", gone())
+        await begin(journal, "r1")
+        await other.acquire("shop", Owner.here("r2"))
+
+        with pytest.raises(Fenced, match="the lease of the deploy 'shop' was lost"):
+            await journal.append("r1", RecordKind.DECISION, data={"decision": "commit", "scope": "deploy"})
+        with pytest.raises(Fenced):
+            await journal.renew()
+        await journal.release()
+        assert [record.kind for record in await other.records("r1")] == [RecordKind.RUN_STARTED]
+        await other.append("r2", RecordKind.DECISION, data={"decision": "abort", "scope": "deploy"})
+        await other.renew()
+
+    async def test_of_many_that_acquire_at_once_one_succeeds(self, journal: Journal, other: Journal) -> None:
+        kept_out: list[str] = []
+
+        async def acquire(through: Journal, name: str) -> None:
+            try:
+                await through.acquire("shop", replace(ELSEWHERE, name=name))
+            except Locked as error:
+                kept_out.append(error.message)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(acquire, journal, f"a{number}")
+                tasks.start_soon(acquire, other, f"b{number}")
+
+        assert len(kept_out) == 9

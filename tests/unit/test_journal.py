@@ -12,3 +12,8 @@ class TestMemoryJournal(JournalContract):
     def journal(self) -> Journal:
         """Give an empty journal."""
         return MemoryJournal()
+
+    @pytest.fixture
+    def other(self, journal: MemoryJournal) -> Journal:
+        """Give another one with the same records."""
+        return MemoryJournal(shared=journal)

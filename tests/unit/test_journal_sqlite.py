@@ -5,16 +5,18 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
 import pytest
 
+from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal import Journal, RecordKind, open_journal
+from smooth_orchestrator.journal import Fenced, Journal, RecordKind, open_journal
 from smooth_orchestrator.journal.sqlite import SqliteJournal
-from tests.support.journal_contract import JournalContract
+from tests.support.journal_contract import ELSEWHERE, JournalContract, begin
 
 URL = "sqlite:///.smooth/journal.db"
 NOBODY = 65534
@@ -22,6 +24,14 @@ NOBODY = 65534
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    async with open_journal(URL, directory=tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(journal: Journal, tmp_path: Path) -> AsyncIterator[Journal]:
+    """The same journal, opened again."""
+    del journal
     async with open_journal(URL, directory=tmp_path) as opened:
         yield opened
 
@@ -133,6 +143,28 @@ async def test_a_journal_opened_again_keeps_its_records(tmp_path: Path) -> None:
 
     async with open_journal(URL, directory=tmp_path) as journal:
         assert len(await journal.records("r1")) == 2
+
+
+async def test_a_lease_without_a_heartbeat_expires(journal: Journal, other: Journal, tmp_path: Path) -> None:
+    await journal.acquire("shop", ELSEWHERE)
+    with closing(sqlite3.connect(tmp_path / ".smooth/journal.db")) as session, session:
+        session.execute("UPDATE lease SET expires_at = ?", [datetime.now(UTC).isoformat(timespec="microseconds")])
+
+    await other.acquire("shop", Owner.here("r2"))
+
+    with pytest.raises(Fenced):
+        await journal.append("r1", RecordKind.INTENT)
+
+
+async def test_a_journal_of_the_first_format_is_carried_on(tmp_path: Path) -> None:
+    async with open_journal(URL, directory=tmp_path) as journal:
+        await begin(journal, "r1")
+    with closing(sqlite3.connect(tmp_path / ".smooth/journal.db")) as session:
+        session.executescript("DROP TABLE lease; PRAGMA user_version = 1")
+
+    async with open_journal(URL, directory=tmp_path) as journal:
+        await journal.acquire("shop", Owner.here("r2"))
+        assert [run.run_id for run in await journal.runs("shop")] == ["r1"]
 
 
 async def test_a_journal_of_a_newer_version_is_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
     frozenset({"barrier", "decision", "phases", "preflight", "room", "saga"}),
-    frozenset({"fleet", "gates", "reads", "run", "signals", "silence", "schema", "testing", "transport"}),
+    frozenset({"fleet", "gates", "lease", "reads", "run", "signals", "silence", "schema", "testing", "transport"}),
     frozenset({"console", "events", "journal", "logs", "render", "report", "secrets"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
 )

@@ -1,0 +1,84 @@
+"""Two coordinators at once, of which one acts and the other exits with 5, whatever happens to the first."""
+
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import Fleet, Running, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import NOTE
+
+pytestmark = pytest.mark.timeout(120)
+
+_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
+
+
+@pytest.fixture
+def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
+    """Databases with a migration to come, and a gate that waits for a file."""
+    with small_fleet(tmp_path / "plan", pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(shards=_GATE)
+        yield fleet
+
+
+def _let_go(fleet: Fleet, run: Running, *, exit_code: int) -> None:
+    (fleet.directory / "go").touch()
+    outcome = run.finish()
+    assert outcome.exit_code == exit_code, outcome.stderr
+
+
+def test_a_second_run_of_a_deploy_is_kept_out(fleet: Fleet) -> None:
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        second = fleet.deploy()
+        assert (second.exit_code, second.report["outcome"]) == (5, "locked"), second.stderr
+        assert "another run of the deploy 'small' is at work: host " in second.report["error"]["message"]
+        assert {line["event"] for line in second.log} == {"worker.started"}
+        _let_go(fleet, run, exit_code=0)
+    third = fleet.deploy()
+    assert third.report["outcome"] == "nothing_to_do"
+
+
+def test_another_plan_over_the_same_databases_is_kept_out(fleet: Fleet, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "project").symlink_to(fleet.directory / "project")
+    text = (fleet.directory / "deploy.toml").read_text().replace('name = "small"', 'name = "elsewhere"', 1)
+    (other / "deploy.toml").write_text(text)
+    twin = Fleet(other, fleet.first, fleet.last, fleet.settings, fleet.variable)
+    twin.databases = fleet.databases
+    before = fleet.dumps()
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        second = twin.deploy()
+        assert (second.exit_code, second.report["outcome"]) == (5, "locked"), second.stderr
+        assert "another run holds the lease of the database" in second.report["error"]["message"]
+        run.process.terminate()
+        assert run.finish().exit_code == 1
+    assert fleet.dumps() == before
+    shutil.rmtree(other)
+
+
+def test_a_coordinator_that_was_frozen_past_its_lease_commits_nothing(fleet: Fleet) -> None:
+    before = fleet.dumps()
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        run.process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(fleet.directory / ".smooth/journal.db")) as journal, journal:
+            journal.execute("UPDATE lease SET expires_at = '2000-01-01T00:00:00.000000+00:00'")
+        # Its workers, which are not frozen, keep the databases.
+        assert fleet.deploy().exit_code == 5
+        run.process.send_signal(signal.SIGCONT)
+        (fleet.directory / "go").touch()
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) == (5, "locked"), outcome.stderr
+    assert outcome.report["error"]["type"] == "lease_lost"
+    # The second one's.
+    assert fleet.decisions()[1:] == ["abort"]
+    assert fleet.dumps() == before
+    assert fleet.deploy().exit_code == 0
