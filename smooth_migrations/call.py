@@ -29,6 +29,7 @@ from smooth_migrations.hooks import Hooks
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.observer import Observer
 from smooth_migrations.options import Options
+from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import limited
@@ -48,12 +49,12 @@ class Call:
     Args:
         connection: the alias to move.
         options: how.
-        permanent: what it has committed, or will before its end.
         observer: who is told.
 
     Attributes:
         aliases: the other ones.
-        options: how.
+        permanent: what it has committed, or will before its end.
+        is_compensated: whether each migration is committed by itself.
         interruption: ends the call from outside.
         fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
@@ -86,8 +87,7 @@ class Call:
         )
         self._open: list[Moved] = []
         self._at_work: Moved | None = None
-        self._started_s = 0.0
-        self._is_stepping = options.compensated
+        self._started_s, self.is_compensated = 0.0, options.compensated
         self._outside = ExitStack()
 
     @property
@@ -103,13 +103,8 @@ class Call:
     @property
     def tier(self) -> str:
         """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
-        holds = self._connection.features.can_rollback_ddl and not self._is_stepping and not self.permanent.is_early
+        holds = self._connection.features.can_rollback_ddl and not self.is_compensated and not self.permanent.is_early
         return "held_open" if holds else "compensated"
-
-    @property
-    def is_compensated(self) -> bool:
-        """Whether each migration is committed by itself."""
-        return self._is_stepping
 
     @property
     def adopted(self) -> tuple[Moved, ...]:
@@ -171,7 +166,7 @@ class Call:
                 if failures or not again:
                     self._fail(error, failures)
                 if steps_now:
-                    self._is_stepping = True
+                    self.is_compensated = True
                     self._observer.stepping(error)
                     continue
                 try:
@@ -209,7 +204,7 @@ class Call:
             self.permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
-        return self.options.may_step and not self._is_stepping and is_caused_by_holding(error)
+        return self.options.may_step and not self.is_compensated and is_caused_by_holding(error)
 
     def _pause(self, attempt: int, error: BaseException) -> None:
         delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
@@ -227,6 +222,7 @@ class Call:
                 self.interruption.open()
         elif action in {"apply_success", "unapply_success"}:
             self.interruption.close()
+            reach("apply.after")
             with self.interruption.held_back():
                 self._finish(fake=fake)
 
@@ -276,6 +272,10 @@ class Call:
             raise joined(failures, own)
         return tuple(item.step for item in undone)
 
+    def abandon(self) -> None:
+        """Let go of what is held without taking back what is permanent: somebody else settles that."""
+        self._roll_back_transaction()
+
     # --- a migration begins and ends --------------------------------------------------------------------------------
 
     def _start(self, migration: Migration, *, backwards: bool, fake: bool) -> None:
@@ -300,7 +300,7 @@ class Call:
         step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
         self._transaction.checkpoint(self._started_s)
         self._outside.close()
-        permanent = self.permanent.is_outside or self._is_stepping
+        permanent = self.permanent.is_outside or self.is_compensated
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
         else:
@@ -313,7 +313,7 @@ class Call:
 
     def _may_hold(self, migration: Migration) -> bool:
         # Stepping, because one transaction could not hold them, means to run each as stock `migrate` does.
-        return can_hold(migration, self._connection) and (bool(migration.atomic) or not self._is_stepping)
+        return can_hold(migration, self._connection) and (bool(migration.atomic) or not self.is_compensated)
 
     # --- transactions -----------------------------------------------------------------------------------------------
 

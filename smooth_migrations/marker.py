@@ -1,8 +1,10 @@
 """The marker row: which run moved this database last, written in the transaction of its migrations."""
 
+from collections.abc import Collection
+
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["write_marker"]
+__all__ = ["read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
 
@@ -32,3 +34,22 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
             f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest) VALUES (%s, %s, %s, %s)",  # noqa: S608
             [run_id, database, epoch, digest],
         )
+
+
+def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tuple[str, ...]:
+    """Return which of these runs have moved this database. Only reads."""
+    with connection.cursor() as cursor:
+        if not runs or _TABLE not in connection.introspection.table_names(cursor):
+            return ()
+        cursor.execute(
+            f"SELECT run_id FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
+            [*runs],
+        )
+        return tuple(str(run_id) for (run_id,) in cursor.fetchall())
+
+
+def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:
+    """Take back that a run has moved this database, since that was taken back. Repeating it does nothing."""
+    if read_markers(connection, [run_id]):
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608

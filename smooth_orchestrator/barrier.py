@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Failed, Ping
+from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
@@ -13,10 +13,10 @@ from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
 from smooth_orchestrator.transport import Worker
 
-__all__ = ["confirm_held", "watching_held"]
+__all__ = ["prepare_held", "watching_held"]
 
 _LOOK_S = 0.1
-_PING_S = 10.0
+_PREPARE_S = 10.0
 
 
 @asynccontextmanager
@@ -30,19 +30,19 @@ async def watching_held(run: Run, fleet: Fleet) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
 
 
-async def confirm_held(run: Run, fleet: Fleet) -> None:
-    """Fail the run where a held transaction is gone: that must be known before the decision."""
+async def prepare_held(run: Run, fleet: Fleet) -> None:
+    """Leave every target at the barrier to the decision that follows; fail the run where what it holds is gone."""
     async with anyio.create_task_group() as group:
         for item in run.in_stage(Stage.HELD):
-            group.start_soon(_confirm, run, fleet, item)
+            group.start_soon(_prepare, run, fleet, item)
     _refuse_long_locks(run)
 
 
-async def _confirm(run: Run, fleet: Fleet, item: TargetRun) -> None:
+async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
     worker = fleet.serving(item.target)
-    command = Ping(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
-        answer = await call_unless_silent(worker, command, _PING_S)
+        answer = await call_unless_silent(worker, command, _PREPARE_S)
     except WorkerError as error:
         answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
     if isinstance(answer, Failed):

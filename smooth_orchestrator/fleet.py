@@ -8,6 +8,7 @@ from typing import Self
 import anyio
 from anyio.abc import TaskStatus
 
+from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan, Project, ProjectFacts, Target
@@ -117,7 +118,16 @@ class Fleet:
         # A worker's context must end in the task that began it, and a replacement is asked for in a passing one.
         async with self._transport.worker(project, on_output=_log_output) as worker:
             task_status.started(worker)
-            await self._closing.wait()
+            async with anyio.create_task_group() as group:
+                group.start_soon(_tell_loss, worker)
+                await self._closing.wait()
+                group.cancel_scope.cancel()
+
+
+async def _tell_loss(worker: Worker) -> None:
+    loss = await worker.lost()
+    error = ErrorInfo(loss.code, loss.message, hint=loss.hint)
+    get_logger().error(EventName.WORKER_FAILED, project=worker.project.name, pid=worker.pid, error=error)
 
 
 def _log_output(line: OutputLine) -> None:

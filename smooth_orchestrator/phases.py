@@ -1,13 +1,14 @@
 """The forward half of a run: phase by phase, target by target, up to the barrier."""
 
 import time
+from dataclasses import asdict
 
 import anyio
 
 from smooth_migrations import protocol
 from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
-from smooth_orchestrator.barrier import confirm_held, watching_held
-from smooth_orchestrator.config import Atomicity, Tier
+from smooth_orchestrator.barrier import prepare_held, watching_held
+from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -47,8 +48,8 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
             failure = await pass_gate(run, phase)
             if failure and not run.stopping.is_set():
                 run.fail(failure)
-    if not run.stopping.is_set():
-        await confirm_held(run, fleet)
+    if not run.stopping.is_set() and (phase is run.plan.phases[-1] or run.plan.commit is CommitUnit.PHASE):
+        await prepare_held(run, fleet)
     log.info(
         EventName.PHASE_FINISHED,
         phase=phase.name,
@@ -67,7 +68,8 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
         item.stage = Stage.WORKING
         await apply_target(run, fleet, item)
         if item.stage is Stage.HELD:
-            await run.announce(RecordKind.HELD, database=item.name)
+            data = {"steps": [asdict(step) for step in item.steps], "before": asdict(item.before)}
+            await run.announce(RecordKind.HELD, database=item.name, data=data)
             get_logger().info(
                 EventName.DATABASE_PREPARED,
                 database=item.name,
@@ -95,6 +97,7 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         statement_timeout_ms=plan.statement_timeout_ms,
         bind_default=target.bind_default,
         other_aliases=target.other_aliases,
+        goes_on=run.decided,
     )
     listener = Listener(run, item)
     answer: Event

@@ -148,8 +148,12 @@ class Run:
         self.started_s = time.monotonic()
 
     def of(self, phase: Phase) -> list[TargetRun]:
-        """Return a phase's targets that have work to do."""
-        return [item for item in self.targets if item.phase is phase and item.has_work]
+        """Return a phase's targets that have work to do, or to be settled."""
+        return [
+            item
+            for item in self.targets
+            if item.phase is phase and (item.has_work or item.stage is not Stage.UNTOUCHED)
+        ]
 
     def fail(self, error: ErrorInfo, database: str | None = None) -> None:
         """Note a failure, and let nothing else begin. The first is the cause."""

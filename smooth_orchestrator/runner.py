@@ -26,6 +26,7 @@ from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
+from smooth_orchestrator.recovery import settle_earlier
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -34,7 +35,7 @@ from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.signals import Signals, hearing_signals
 from smooth_orchestrator.transport import LocalTransport
 
-__all__ = ["check", "deploy", "plan", "report", "runs", "status"]
+__all__ = ["check", "deploy", "plan", "recover", "report", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
@@ -71,7 +72,22 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
         session = ready.session(run_id, journal)
         async with holding_lease(session.run):
+            unsettled = await _recover(session, masker)
+            if unsettled is not None and unsettled.outcome is RunOutcome.NEEDS_OPERATOR:
+                return replace(unsettled, command="deploy")
             return await _deploy(session, signals, masker)
+
+
+async def recover(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Settle what interrupted runs have left: commit it or take it back, by the journal's decision.
+
+    Raises:
+        SmoothError: somebody else is at work, or the journal cannot be asked.
+    """
+    async with hearing_signals(), _ready(file, masker) as ready, _journal(file, makes_file=False) as journal:
+        session = ready.session(run_id, journal)
+        async with holding_lease(session.run):
+            return await _recover(session, masker) or _report(session, "recover", RunOutcome.NOTHING_TO_DO)
 
 
 async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -165,6 +181,20 @@ async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report
     }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
     log.info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
     return await _finish(run, _report(session, "deploy", outcome), masker)
+
+
+async def _recover(session: _Session, masker: Masker) -> Report | None:
+    """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
+    reports: list[Report] = []
+    for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet):
+        earlier = _Session(settled.run, session.fleet, settled.summary.started_at)
+        finished = _report(earlier, settled.summary.command, settled.outcome)
+        if settled.outcome is RunOutcome.ROLLED_BACK:
+            finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
+        reports.append(replace(await _finish(settled.run, finished, masker), command="recover"))
+    return next(
+        (each for each in reports if each.outcome is RunOutcome.NEEDS_OPERATOR), reports[-1] if reports else None
+    )
 
 
 async def _preflight(run: Run, fleet: Fleet) -> None:

@@ -14,7 +14,7 @@ from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
 from smooth_migrations.lease.row import LeaseRow, LeaseTable, can_beat, locks_keys
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "holder_at_work"]
 
 _TTL_S = 15.0
 _POLL_S = 0.25
@@ -153,6 +153,15 @@ class Lease:
     def _lost(self, table: LeaseTable) -> LeaseLost:
         row = table.read()
         return LeaseLost(table.connection.alias, row.holder if row else None)
+
+
+def holder_at_work(connection: BaseDatabaseWrapper) -> Holder | None:
+    """Return who holds the lease of a database at this moment, if anybody does. Only reads."""
+    table = LeaseTable.find(connection)
+    row = table.read() if table else None
+    if row is None or not row.is_held or _is_free(connection, row, _life(row)):
+        return None
+    return row.holder
 
 
 def _refuse_transaction(connection: BaseDatabaseWrapper) -> None:

@@ -153,6 +153,12 @@ class LeaseTable:
             found = _find(connection)
         return cls(connection, found or _TABLE)
 
+    @classmethod
+    def find(cls, connection: BaseDatabaseWrapper) -> Self | None:
+        """Find the table; None where it was never made. Only reads."""
+        found = _find(connection)
+        return None if found is None else cls(connection, found)
+
     def create(self) -> None:
         """Make the table, without its row, unless it is there."""
         self._change(_CREATE, [])

@@ -12,7 +12,8 @@ __all__ = [
     "Commit",
     "Fetch",
     "Inspect",
-    "Ping",
+    "Look",
+    "Prepare",
     "Rollback",
     "Stop",
     "Undo",
@@ -45,6 +46,18 @@ class Inspect(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look(Command):
+    """Say what earlier runs have left in this database. Reads only. Answer: `Standing` or `Failed`.
+
+    Args:
+        runs: which runs' markers are looked for, beside those of runs that have left something else.
+    """
+
+    type: ClassVar[str] = "look"
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch(Command):
     """Run one reading statement over a connection of its own, beside whatever runs. Answer: `Rows`."""
 
@@ -67,6 +80,7 @@ class Apply(Command):
         statement_timeout_ms: longest single statement; None for the server's own.
         bind_default: make the alias `default` this target while it is migrated.
         other_aliases: whether a migration may reach other aliases.
+        goes_on: keep what a killed call of the same run has completed, and go on from there: the run was decided.
     """
 
     type: ClassVar[str] = "apply"
@@ -80,6 +94,18 @@ class Apply(Command):
     statement_timeout_ms: int | None = None
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.REFUSE
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare(Command):
+    """Say whether what `Apply` holds is still there, and leave its fate to the decision. Answer: `Done` or `Failed`.
+
+    From here on what is committed step by step is not taken back when the coordinator is gone: whoever settles its run
+    knows whether it had decided.
+    """
+
+    type: ClassVar[str] = "prepare"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +154,6 @@ class Cancel(Command):
 
     type: ClassVar[str] = "cancel"
     cancels: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ping(Command):
-    """Say whether what `Apply` holds is still there, over the session that holds it. Answer: `Done` or `Failed`."""
-
-    type: ClassVar[str] = "ping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

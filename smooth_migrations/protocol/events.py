@@ -26,6 +26,7 @@ __all__ = [
     "Progress",
     "Rows",
     "Session",
+    "Standing",
     "Stepping",
     "TargetReport",
     "UnapplyFailed",
@@ -196,6 +197,23 @@ class TargetReport(Event):
     findings: tuple[MigrationFinding, ...] = ()
     lock_entries: int = 0
     lock_entries_each: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing(Event):
+    """What `Look` found.
+
+    Args:
+        markers: the runs that have moved this database for good.
+        unfinished: the run whose committed steps still await its decision, or whose process was killed.
+        holder: who is at work on this database at this moment, in words; None when nobody is.
+    """
+
+    type: ClassVar[str] = "standing"
+    final: ClassVar[bool] = True
+    markers: tuple[str, ...] = ()
+    unfinished: str | None = None
+    holder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

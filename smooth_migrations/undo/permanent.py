@@ -15,6 +15,7 @@ from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
@@ -143,7 +144,8 @@ class Permanent:
         for item in held:
             self._journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
         try:
-            commit()
+            with passing("seal"):
+                commit()
         except BaseException:
             if not was_written and self._connection.features.can_rollback_ddl:
                 self._journal.lose()
@@ -160,6 +162,7 @@ class Permanent:
             step: the same by name, and in which direction.
             until: closed when it ends, whichever way.
         """
+        reach("apply.before")
         item = Moved(migration, step, None if self.is_outside else self._tables_before(migration))
         if item.tables is not None:
             until.enter_context(self._connection.execute_wrapper(item.named))

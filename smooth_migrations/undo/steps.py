@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.errors import is_lock_failure
+from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import Entry
 from smooth_migrations.undo.named import Named
@@ -95,6 +96,7 @@ def take_back(
     for item, before, reverse in reversing(executor, tuple(reversed(moved))):
         started_s = time.monotonic()
         callbacks: Sequence[Callable[[], None]] = []
+        reach("unapply.before")
         if item.entries is None:
             callbacks = _in_transaction(connection, item, reverse, manner, on_reversed)
         else:
@@ -102,6 +104,7 @@ def take_back(
             log.recall(item.entries, before)
             log.take_back()
             on_reversed(item.step)
+        reach("unapply.after")
         yield (time.monotonic() - started_s) * 1000
         for callback in callbacks:
             callback()

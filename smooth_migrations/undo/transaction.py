@@ -9,6 +9,7 @@ from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
+from smooth_migrations.protocol.failpoints import passing
 
 __all__ = ["HeldTransaction", "Limits"]
 
@@ -86,7 +87,8 @@ class HeldTransaction:
             self._had_foreign_keys = connection.disable_constraint_checking()
             self._set_busy_timeout(self._limits.lock_timeout_ms)
         block = transaction.Atomic(connection.alias, savepoint=True, durable=False)
-        block.__enter__()
+        with passing("begin"):
+            block.__enter__()
         self._block = block
         self._strong_since_s = self._ended_s = None
         self._identity = None

@@ -12,6 +12,7 @@ from smooth_migrations.errors import describe
 from smooth_migrations.worker.channel import Channel, mark_output
 from smooth_migrations.worker.inspection import inspect
 from smooth_migrations.worker.moves import Moves
+from smooth_migrations.worker.standing import standing
 
 __all__ = ["serve"]
 
@@ -59,14 +60,16 @@ class _Loop:
                 self._is_looking = True
                 answer = inspect(command, connections[command.alias])
                 self._is_looking = False
+            case protocol.Look():
+                answer = standing(command, connections[command.alias])
             case protocol.Apply():
                 answer = self._moves.apply(command)
+            case protocol.Prepare():
+                answer = self._moves.prepare(command)
             case protocol.Commit():
                 answer = self._moves.commit(command)
             case protocol.Rollback():
                 answer = self._moves.rollback(command)
-            case protocol.Ping():
-                answer = self._moves.ping(command)
             case protocol.Undo():
                 answer = self._moves.undo(command)
             case _:

@@ -14,8 +14,9 @@ from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import write_marker
+from smooth_migrations.marker import remove_marker, write_marker
 from smooth_migrations.options import Options
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.steps import Moved
@@ -62,7 +63,7 @@ class Moves:
         def move() -> None:
             ApplyMigrations().move(call, database=command.alias, **_QUIET)
             if call.steps:
-                write_marker(connection, command.run_id, command.database, command.epoch, command.digest)
+                write_marker(connection, command.run_id, command.database, turn.epoch if turn else 0, command.digest)
 
         with self._lock:
             self._at_work = (command.id, call)
@@ -92,6 +93,8 @@ class Moves:
 
     def _turn(self, connection: BaseDatabaseWrapper, command: protocol.Apply, call: Call) -> Turn:
         def on_unfinished(unfinished: UnfinishedCall) -> Call:
+            if command.goes_on and unfinished.call_id == command.run_id and unfinished.can_go_on:
+                return call
             print(f"taking back what the run {unfinished.call_id} left here when it was killed", flush=True)  # noqa: T201 - becomes a log line
             return Call(connection, _options(command, compensated=True), Printer())
 
@@ -130,7 +133,8 @@ class Moves:
         call = held.call
         locked_ms = call.locked_ms
         try:
-            callbacks = call.commit()
+            with passing("commit"):
+                callbacks = call.commit()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
         finally:
@@ -151,7 +155,7 @@ class Moves:
         # The coordinator hears what belongs to the command that it waits for.
         held.reporter.command = command
         try:
-            with self._pulse(command):
+            with self._pulse(command), passing("rollback"):
                 undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=call.committed)
@@ -159,15 +163,17 @@ class Moves:
             held.turn.end()
         return protocol.Done(id=command.id, unapplied=undone)
 
-    def ping(self, command: protocol.Ping) -> protocol.Event:
-        """Say whether what is held is still there."""
-        if command.database not in self._held:
+    def prepare(self, command: protocol.Prepare) -> protocol.Event:
+        """Leave the fate of what is held to the coordinator's decision, if it is still there."""
+        held = self._held.get(command.database)
+        if held is None:
             return _nothing_held(command)
         try:
-            with connections[command.alias].cursor() as cursor:
+            with passing("prepare"), connections[command.alias].cursor() as cursor:
                 cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
+        held.awaits_decision = True
         return protocol.Done(id=command.id)
 
     def undo(self, command: protocol.Undo) -> protocol.Event:
@@ -186,6 +192,7 @@ class Moves:
                 call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
             with self._pulse(command):
                 undone = call.rollback()
+            remove_marker(connection, command.run_id)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
@@ -199,7 +206,10 @@ class Moves:
         for database, held in list(self._held.items()):
             del self._held[database]
             try:
-                held.call.rollback()
+                if held.awaits_decision:
+                    held.call.abandon()
+                else:
+                    held.call.rollback()
             except Exception as error:  # noqa: BLE001 - the others are still to be rolled back
                 for step in held.call.committed[-1:]:
                     self._say(protocol.UnapplyFailed(id=held.reporter.command.id, step=step, error=describe(error)))
@@ -235,8 +245,9 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Held:
     call: Call
     reporter: Reporter
     turn: Turn
+    awaits_decision: bool = False

@@ -10,10 +10,10 @@ from typing import Final, NoReturn
 import click
 
 from smooth_orchestrator import __version__
-from smooth_orchestrator.cli.deploying import check, deploy, plan
+from smooth_orchestrator.cli.deploying import check, deploy, plan, recover
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
-from smooth_orchestrator.cli.schema import schema
+from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
 
 __all__ = ["main"]
@@ -46,7 +46,7 @@ _group: Final = click.version_option(__version__, prog_name=_NAME)(
         name=_NAME,
         help=_HELP,
         epilog=_EPILOG,
-        commands=[deploy, plan, check, status, runs, report, schema],
+        commands=[deploy, plan, check, recover, status, runs, report, schema, failpoints],
     )
 )
 

@@ -1,4 +1,4 @@
-"""The commands that deploy, and those that say beforehand what a deploy would do."""
+"""The commands that deploy or settle a deploy, and those that say beforehand what one would do."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from smooth_orchestrator.report import Report
     from smooth_orchestrator.secrets import Masker
 
-__all__ = ["check", "deploy", "plan"]
+__all__ = ["check", "deploy", "plan", "recover"]
 
 # Every import within a command keeps `--help`, `--version` and shell completion fast, and that of the runner keeps a
 # bad plan's report from waiting for database drivers.
@@ -55,5 +55,19 @@ def check(invocation: Invocation) -> int:
         from smooth_orchestrator import runner  # noqa: PLC0415 - see above
 
         return await runner.check(file, run_id=invocation.run_id, masker=masker)
+
+    return execution.report(invocation, work)
+
+
+@click.command
+@takes_plan
+def recover(invocation: Invocation) -> int:
+    """Settle what an interrupted run left, by its decision."""
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+    async def work(file: "PlanFile", masker: "Masker") -> "Report":
+        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+
+        return await runner.recover(file, run_id=invocation.run_id, masker=masker)
 
     return execution.report(invocation, work)

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import asyncpg
 
+from smooth_migrations.protocol import failpoints
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.journal.base import (
@@ -206,7 +207,7 @@ class PostgresJournal:
         text = json.dumps(content)
         values = (uuid4(), run_id, kind, content.get("deploy"), database, text)
         await anyio.lowlevel.checkpoint_if_cancelled()
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
             seq, at = await self._run(lambda connection: _insert(connection, values, self._claim), writes=True)
         return Record(seq, at, run_id, kind, database, json.loads(text))
 

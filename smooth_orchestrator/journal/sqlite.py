@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from smooth_migrations.protocol import failpoints
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Moment, Record, RecordKind, RunSummary, held
@@ -157,7 +158,7 @@ class SqliteJournal:
         content = dict(data or {})
         text = json.dumps(content)
         await anyio.lowlevel.checkpoint_if_cancelled()
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
             seq, at = await self._run(lambda: self._insert(run_id, kind, content.get("deploy"), database, text))
         return Record(seq, at, run_id, kind, database, json.loads(text))
 

@@ -17,9 +17,9 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
-    frozenset({"barrier", "decision", "phases", "preflight", "room", "saga"}),
+    frozenset({"barrier", "decision", "phases", "preflight", "recovery", "room", "saga"}),
     frozenset({"fleet", "gates", "lease", "reads", "run", "signals", "silence", "schema", "testing", "transport"}),
-    frozenset({"console", "events", "journal", "logs", "render", "report", "secrets"}),
+    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
 )
 

@@ -1,0 +1,77 @@
+"""What becomes of an interrupted run: pure rules, from what its journal says and its databases show.
+
+| decision | a database shows | it is |
+|---|---|---|
+| none | a transaction prepared | rolled back: presumed abort |
+| none | committed steps | reversed |
+| abort | the same, or the marker of a phase that was committed | likewise |
+| commit | a transaction prepared | committed, never compensated |
+| commit | the run's marker | done already |
+| commit | committed steps, or nothing | run forward again |
+| lost | the marker in any database | as decided to commit: no tier shows it before |
+| lost | transactions prepared, and no marker | for an operator to decide |
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from smooth_orchestrator.events import Decision
+
+__all__ = ["Action", "Shown", "action", "verdict"]
+
+
+class Shown(StrEnum):
+    """What a database shows of a run."""
+
+    NOTHING = "nothing"
+    STEPS = "steps"
+    PREPARED = "prepared"
+    DONE = "done"
+
+
+class Action(StrEnum):
+    """What settles a database."""
+
+    LEAVE = "leave"
+    COMMIT = "commit"
+    RUN_FORWARD = "run_forward"
+    ROLL_BACK = "roll_back"
+    REVERSE = "reverse"
+
+
+_ACTIONS = {
+    Decision.COMMIT: {
+        Shown.NOTHING: Action.RUN_FORWARD,
+        Shown.STEPS: Action.RUN_FORWARD,
+        Shown.PREPARED: Action.COMMIT,
+        Shown.DONE: Action.LEAVE,
+    },
+    Decision.ABORT: {
+        Shown.NOTHING: Action.LEAVE,
+        Shown.STEPS: Action.REVERSE,
+        Shown.PREPARED: Action.ROLL_BACK,
+        Shown.DONE: Action.REVERSE,
+    },
+}
+
+
+def verdict(decided: Decision | None, shown: Collection[Shown], *, is_known: bool) -> Decision | None:
+    """Return how a run, or a phase of one that commits by phase, is to be settled; None where nobody can tell.
+
+    Args:
+        decided: the last decision about it that its journal holds.
+        shown: what each of its databases shows.
+        is_known: whether the journal holds the run at all.
+    """
+    if decided is not None:
+        return decided
+    if Shown.DONE in shown:
+        return Decision.COMMIT
+    if is_known or Shown.PREPARED not in shown:
+        return Decision.ABORT
+    return None
+
+
+def action(decision: Decision, shown: Shown) -> Action:
+    """Return what settles a database by a decision."""
+    return _ACTIONS[decision][shown]

@@ -1,0 +1,172 @@
+"""Every crash point of a deploy: the next command settles what was left, all databases new or all as they were."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
+from tests.support.deploys import SCRIPT, Fleet, Outcome, copy_of, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import KIND, NOTE
+
+pytestmark = pytest.mark.timeout(180)
+
+# Outside a transaction, so that the databases of PostgreSQL are compensated.
+_STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
+_RELEASES = {"held": {"demo.0002_note": NOTE, "demo.0003_kind": KIND}, "steps": _STEPPING}
+_DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
+_FAILS = 'gate = ["false"]'
+
+
+def _sides(*names: str) -> list[str]:
+    return [f"{name}.{side}" for name in names for side in ("before", "after")]
+
+
+# Which points a run reaches, in the one and in the other fleet.
+_FORWARD = {
+    "held": _sides(
+        *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
+        *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
+    ),
+    "steps": _sides(
+        *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
+        *("journal.held", "prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
+    ),
+}
+_BACK = {
+    "held": _sides("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
+    "steps": _sides(
+        "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
+    ),
+}
+# As many as there is time for at each commit; each of the others is `long`.
+_SAMPLE = {
+    ("held", "journal.decision.before"),
+    ("held", "journal.decision.after"),
+    ("held", "journal.committed.after"),
+    ("held", "rollback.before"),
+    ("steps", "seal.after"),
+    ("steps", "journal.decision.after"),
+    ("steps", "unapply.after"),
+}
+
+
+def _cases(points: dict[str, list[str]]) -> list[ParameterSet]:
+    return [
+        pytest.param(kind, point, marks=[] if (kind, point) in _SAMPLE else [pytest.mark.long], id=f"{kind}-{point}")
+        for kind, each in points.items()
+        for point in each
+    ]
+
+
+@dataclass(frozen=True)
+class _Deploys:
+    """A fleet of each kind before the deploy, and what an undisturbed one makes of it."""
+
+    old: dict[str, Fleet]
+    new: dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def deploys(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[_Deploys]:
+    with ExitStack() as stack:
+        found = _Deploys({}, {})
+        for kind, release in _RELEASES.items():
+            directory = tmp_path_factory.mktemp(kind)
+            old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, release))
+            old.plan(deploy=_DEPLOY)
+            with copy_of(old, directory / "new") as fleet:
+                assert _run(fleet, "deploy").exit_code == 0
+                found.new[kind] = _of(fleet)
+            found.old[kind] = old
+        yield found
+
+
+def _run(fleet: Fleet, command: str, *, failpoint: str | None = None) -> Outcome:
+    environment = {fleet.variable: json.dumps(fleet.databases), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json"],
+        cwd=fleet.directory,
+        env=os.environ | environment | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _of(fleet: Fleet) -> dict[str, str]:
+    return fleet.dumps(sequences=False, applied=False)
+
+
+def _wait_until_gone(fleet: Fleet) -> None:
+    for process in fleet.processes():
+        process.wait(timeout=20)
+    fleet.wait_until_alone()
+
+
+def _crash(fleet: Fleet, point: str) -> None:
+    killed = _run(fleet, "deploy", failpoint=point)
+    assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
+    _wait_until_gone(fleet)
+
+
+@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD))
+def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
+    with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
+        before = _of(fleet)
+        _crash(fleet, point)
+
+        recovered = _run(fleet, "recover")
+
+        assert recovered.exit_code == 0, recovered.stderr
+        is_decided = fleet.decisions()[-1:] == ["commit"]
+        assert _of(fleet) == (deploys.new[kind] if is_decided else before)
+        assert _run(fleet, "recover").report["outcome"] == "nothing_to_do"
+        assert _run(fleet, "deploy").exit_code == 0
+        assert _of(fleet) == deploys.new[kind]
+
+
+@pytest.mark.parametrize(("kind", "point"), _cases(_BACK))
+def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
+    with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
+        fleet.plan(deploy=_DEPLOY, shards=_FAILS)
+        before = _of(fleet)
+        _crash(fleet, point)
+
+        recovered = _run(fleet, "recover")
+
+        assert recovered.exit_code == 0, recovered.stderr
+        assert _of(fleet) == before
+        assert _run(fleet, "recover").report["outcome"] == "nothing_to_do"
+        fleet.plan(deploy=_DEPLOY)
+        assert _run(fleet, "deploy").exit_code == 0
+        assert _of(fleet) == deploys.new[kind]
+
+
+def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_path: Path) -> None:
+    with copy_of(deploys.old["held"], tmp_path / "plan") as fleet:
+        _crash(fleet, "journal.decision.after")
+
+        outcome = _run(fleet, "deploy")
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "nothing_to_do"), outcome.stderr
+        (settled,) = outcome.named("recover.settled")
+        assert (settled["decision"], settled["outcome"]) == ("commit", "committed")
+        assert _of(fleet) == deploys.new["held"]
+
+
+def test_every_point_is_visited() -> None:
+    visited = {point for points in (_FORWARD, _BACK) for each in points.values() for point in each}
+    assert visited == {*COORDINATOR, *WORKER}
