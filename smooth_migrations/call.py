@@ -226,29 +226,39 @@ class Call:
             with self.interruption.held_back():
                 self._finish(fake=fake)
 
-    def commit(self) -> list[Callable[[], None]]:
+    def commit(self, gid: str | None = None) -> list[Callable[[], None]]:
         """Make what is held permanent, and return the `on_commit` callbacks still to run.
 
+        Args:
+            gid: only prepare the transaction, under this name; `settle` follows when it has been committed.
+
         Raises:
-            DatabaseError: the held transaction is lost.
+            DatabaseError: the held transaction is lost, or cannot be prepared.
         """
         try:
             self.permanent.end()
-            held, callbacks = [*self._open], self._commit(self.aliases.commit)
+            held, callbacks = [*self._open], self._commit(None if gid else self.aliases.commit, gid)
         except BaseException:
             # Whoever looks through this connection next must not find what is not committed.
             self._transaction.rollback()
             self.aliases.drop()
             raise
         self.permanent.moved += held
-        self._hooks.forget()
+        if gid is None:
+            self._hooks.forget()
         return callbacks
 
-    def _commit(self, before: Callable[[], None] = lambda: None) -> list[Callable[[], None]]:
+    def settle(self) -> None:
+        """Note that what was prepared has been committed."""
+        self.aliases.commit()
+        self._hooks.forget()
+
+    def _commit(self, before: Callable[[], None] | None = None, gid: str | None = None) -> list[Callable[[], None]]:
         if self.fence is not None and self._transaction.is_open:
             self.fence()
-        before()
-        callbacks = self._transaction.commit() if self._transaction.is_open else []
+        if before is not None:
+            before()
+        callbacks = self._transaction.commit(gid) if self._transaction.is_open else []
         self._open.clear()
         return callbacks
 

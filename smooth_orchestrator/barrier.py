@@ -9,14 +9,15 @@ from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.prepared import gid_of
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.silence import call_unless_silent, silence_s
 from smooth_orchestrator.transport import Worker
 
 __all__ = ["prepare_held", "watching_held"]
 
 _LOOK_S = 0.1
-_PREPARE_S = 10.0
 
 
 @asynccontextmanager
@@ -39,10 +40,14 @@ async def prepare_held(run: Run, fleet: Fleet) -> None:
 
 
 async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    if item.tier is Tier.TWO_PHASE:
+        item.gid = gid_of(run, item)
+        if not await run.announce(RecordKind.PREPARING, database=item.name, data={"gid": item.gid}):
+            return
     worker = fleet.serving(item.target)
-    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid)
     try:
-        answer = await call_unless_silent(worker, command, _PREPARE_S)
+        answer = await call_unless_silent(worker, command, silence_s(run.plan))
     except WorkerError as error:
         answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
     if isinstance(answer, Failed):
@@ -71,7 +76,11 @@ async def _watch_locks(run: Run) -> None:
 
 def _refuse_long_locks(run: Run) -> None:
     for item in run.in_stage(Stage.HELD):
-        if item.tier is Tier.HELD_OPEN and item.lock_hold_ms > run.plan.max_lock_hold_ms and not run.stopping.is_set():
+        if (
+            item.tier is not Tier.COMPENSATED
+            and item.lock_hold_ms > run.plan.max_lock_hold_ms
+            and not run.stopping.is_set()
+        ):
             message = (
                 f"strong locks were held for {item.lock_hold_ms / 1000:.1f} s, and max_lock_hold is "
                 f"{run.plan.max_lock_hold_ms / 1000:g} s"

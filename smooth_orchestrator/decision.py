@@ -12,6 +12,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import apply_target
+from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
 
@@ -63,6 +64,25 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
 
 
 async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    if item.gid is not None:
+        return await _commit_prepared(run, fleet, item)
+    return await _commit_held(run, fleet, item)
+
+
+async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Commit what is prepared, however often it takes; where it is gone, the marker says whether that was a commit."""
+    deadline_s = time.monotonic() + run.plan.settle_timeout_ms / 1000
+    while isinstance(fate := await settle_prepared(run, fleet, item, commits=True), ErrorInfo):
+        if time.monotonic() > deadline_s:
+            return fate
+        await anyio.sleep(_PAUSE_S)
+    item.gid = None
+    failure = await _commit_held(run, fleet, item)
+    # Its worker has nothing left to do but to give the lease back, and dies without harm.
+    return failure if fate is Fate.GONE else None
+
+
+async def _commit_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     worker = fleet.serving(item.target)
     command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:

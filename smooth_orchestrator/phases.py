@@ -192,6 +192,7 @@ class Listener:
             case protocol.Session():
                 item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
             case protocol.Leased():
+                item.epoch = event.epoch
                 log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
             case protocol.Stepping():
                 item.tier = Tier.COMPENSATED

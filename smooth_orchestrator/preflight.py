@@ -127,11 +127,20 @@ def _found(item: TargetRun) -> Iterator[Mistake]:
 
 def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
     step = _not_atomic(item)
-    if item.tier is Tier.HELD_OPEN and step:
+    if item.tier in {Tier.HELD_OPEN, Tier.TWO_PHASE} and step:
         yield Mistake(
             item.name,
-            f"{step} cannot run in a transaction, so this database cannot reach the tier held_open",
+            f"{step} cannot run in a transaction, so this database cannot reach the tier {item.tier}",
             'set atomicity = "auto" or "compensated" for it',
+        )
+    elif item.tier is Tier.TWO_PHASE and item.found and not item.found.prepared_slots:
+        is_postgresql = item.found.vendor == "postgresql"
+        yield Mistake(
+            item.name,
+            "its server keeps no transaction prepared, so this database cannot reach the tier two_phase",
+            "set max_prepared_transactions and restart the server"
+            if is_postgresql
+            else 'set atomicity = "auto" for it',
         )
     elif item.tier and item.has_work and _STRENGTH[item.tier] < _STRENGTH[run.plan.minimum_atomicity]:
         minimum = run.plan.minimum_atomicity

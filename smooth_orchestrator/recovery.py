@@ -140,7 +140,7 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> dict[str,
                 f"another run is at work on {item.name}: {answer.holder}", hint="wait for it, or end that process"
             )
         else:
-            shown[item.name] = _shown(run, answer)
+            shown[item.name] = _shown(run, item, answer)
 
     async with anyio.create_task_group() as group:
         for item in items:
@@ -160,7 +160,10 @@ async def _ask(run: Run, fleet: Fleet, item: TargetRun) -> Standing | ErrorInfo:
     return answer.error if isinstance(answer, Failed) else ErrorInfo("unexpected", "a worker gave no answer")
 
 
-def _shown(run: Run, standing: Standing) -> Shown:
+def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
+    item.gid = next((gid for gid in standing.gids if gid.startswith(f"smooth:{run.run_id}:")), None)
+    if item.gid is not None:
+        return Shown.PREPARED
     if run.run_id in standing.markers:
         return Shown.DONE
     return Shown.STEPS if standing.unfinished == run.run_id else Shown.NOTHING

@@ -60,6 +60,8 @@ class TargetRun:
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker was lost while it was at work.
+        epoch: of the lease on it, 0 while there is none.
+        gid: of its transaction, once that was to be prepared.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
         locked_ms: lock hold at `locked_at_s`.
@@ -76,6 +78,8 @@ class TargetRun:
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
     is_lost: bool = False
+    epoch: int = 0
+    gid: str | None = None
     undo_error: ErrorInfo | None = None
     before: Before = field(default_factory=Before)
     backend_pid: int | None = None

@@ -18,6 +18,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import Listener
+from smooth_orchestrator.prepared import settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
@@ -26,6 +27,7 @@ __all__ = ["take_back"]
 
 # A ROLLBACK takes no time; a server or a worker that does not do it in this one is not waited for.
 _ROLLBACK_S = 30.0
+_PAUSE_S = 0.2
 
 
 async def take_back(run: Run, fleet: Fleet, *, committed: bool) -> None:
@@ -70,6 +72,14 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
 
 
 async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    failure = await _roll_back_held(run, fleet, item)
+    if item.gid is not None:
+        # After its session has ended, or else a lost worker's PREPARE might come later than this.
+        failure = await _roll_back_prepared(run, fleet, item) or failure
+    return failure
+
+
+async def _roll_back_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     worker = fleet.serving(item.target)
     command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias)
     try:
@@ -83,6 +93,21 @@ async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | Non
     failure = await end_session(item)
     # Nobody can commit it any more; a server that does not answer rolls it back when it does.
     return failure if item.tier is Tier.COMPENSATED else None
+
+
+async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    with anyio.move_on_after(_ROLLBACK_S):
+        while True:
+            fate = await settle_prepared(run, fleet, item, commits=False)
+            if not isinstance(fate, ErrorInfo):
+                item.gid = None
+                return None
+            await anyio.sleep(_PAUSE_S)
+    return ErrorInfo(
+        "in_doubt",
+        f"the prepared transaction {item.gid} could not be rolled back",
+        hint="smooth-orchestrate recover PLAN, once its server answers",
+    )
 
 
 async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

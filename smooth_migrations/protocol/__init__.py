@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Look,
         Prepare,
         Rollback,
+        SettlePrepared,
         Stop,
         Undo,
     )
@@ -88,6 +89,7 @@ __all__ = [
     "Rollback",
     "Rows",
     "Session",
+    "SettlePrepared",
     "Standing",
     "Step",
     "Stepping",

@@ -15,6 +15,7 @@ __all__ = [
     "Look",
     "Prepare",
     "Rollback",
+    "SettlePrepared",
     "Stop",
     "Undo",
 ]
@@ -47,7 +48,7 @@ class Inspect(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look(Command):
-    """Say what earlier runs have left in this database. Reads only. Answer: `Standing` or `Failed`.
+    """Say what earlier runs have left in this database; their sessions there are ended. Answer: `Standing` or `Failed`.
 
     Args:
         runs: which runs' markers are looked for, beside those of runs that have left something else.
@@ -103,21 +104,42 @@ class Prepare(Command):
 
     From here on what is committed step by step is not taken back when the coordinator is gone: whoever settles its run
     knows whether it had decided.
+
+    Args:
+        gid: prepare the transaction under this name (PREPARE TRANSACTION); None leaves it open.
     """
 
     type: ClassVar[str] = "prepare"
+    gid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlePrepared(Command):
+    """End a prepared transaction; one that is not there is an error 42704. Answer: `Done` or `Failed`.
+
+    Args:
+        gid: its name.
+        commits: whether it is committed rather than rolled back.
+    """
+
+    type: ClassVar[str] = "settle_prepared"
+    gid: str
+    commits: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit(Command):
-    """Make what `Apply` holds permanent. Answer: `Done` or `Failed`."""
+    """Make what `Apply` holds permanent; what was prepared is committed already. Answer: `Done` or `Failed`."""
 
     type: ClassVar[str] = "commit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback(Command):
-    """Undo what `Apply` holds or has committed step by step; nothing held is no error. Answer: `Done` or `Failed`."""
+    """Undo what `Apply` holds or has committed step by step; nothing held is no error. Answer: `Done` or `Failed`.
+
+    What was prepared is rolled back already.
+    """
 
     type: ClassVar[str] = "rollback"
 

@@ -183,6 +183,7 @@ class TargetReport(Event):
         findings: what refuses the deploy.
         lock_entries: of PostgreSQL's lock table, about how many one transaction of all that is pending takes.
         lock_entries_each: how many the one pending migration takes that takes most.
+        prepared_slots: how many transactions the server can keep prepared; 0 where it cannot.
     """
 
     type: ClassVar[str] = "target_report"
@@ -197,6 +198,7 @@ class TargetReport(Event):
     findings: tuple[MigrationFinding, ...] = ()
     lock_entries: int = 0
     lock_entries_each: int = 0
+    prepared_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +207,7 @@ class Standing(Event):
 
     Args:
         markers: the runs that have moved this database for good.
+        gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         holder: who is at work on this database at this moment, in words; None when nobody is.
     """
@@ -212,6 +215,7 @@ class Standing(Event):
     type: ClassVar[str] = "standing"
     final: ClassVar[bool] = True
     markers: tuple[str, ...] = ()
+    gids: tuple[str, ...] = ()
     unfinished: str | None = None
     holder: str | None = None
 

@@ -14,7 +14,7 @@ from typing import Final
 __all__ = ["COORDINATOR", "WORKER", "passing", "reach"]
 
 _VARIABLE: Final = "SMOOTH_FAILPOINT"
-_KINDS: Final = ("run_started", "phase_started", "intent", "step", "unstep", "held", "decision")
+_KINDS: Final = ("run_started", "phase_started", "intent", "step", "unstep", "held", "preparing", "decision")
 _ENDS: Final = ("committed", "rolled_back", "run_finished")
 
 COORDINATOR: Final = tuple(f"journal.{kind}.{side}" for kind in (*_KINDS, *_ENDS) for side in ("before", "after"))

@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.undo.prepared import prepare
 
 __all__ = ["HeldTransaction", "Limits"]
 
@@ -146,8 +147,11 @@ class HeldTransaction:
         is_alone = self._read(_DATA_VERSION) == self._seen
         return self._was_ended or (is_alone and self._read(_SCHEMA_VERSION) != self._identity)
 
-    def commit(self) -> list[Callable[[], None]]:
+    def commit(self, gid: str | None = None) -> list[Callable[[], None]]:
         """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.
+
+        Args:
+            gid: prepare the transaction under this name instead; whoever settles it decides its fate.
 
         Raises:
             DatabaseError: the transaction is gone; nothing of it is in the database.
@@ -165,6 +169,9 @@ class HeldTransaction:
         connection.run_on_commit = []
         lost = connection.needs_rollback or connection.closed_in_transaction
         try:
+            if gid is not None and not lost:
+                self._prepare(block, gid)
+            # What was prepared has left nothing to commit.
             block.__exit__(None, None, None)
         finally:
             self._restore()
@@ -172,6 +179,13 @@ class HeldTransaction:
             # Atomic rolls such a transaction back without a word.
             raise DatabaseError("the transaction was lost before it could be committed")
         return callbacks
+
+    def _prepare(self, block: transaction.Atomic, gid: str) -> None:
+        try:
+            prepare(self._connection, gid)
+        except BaseException as error:
+            block.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def rollback(self, error: BaseException | None = None) -> None:
         """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat.

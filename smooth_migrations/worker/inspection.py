@@ -113,7 +113,16 @@ def _look(
         findings=tuple(findings),
         lock_entries=entries[0],
         lock_entries_each=entries[1],
+        prepared_slots=_prepared_slots(connection),
     )
+
+
+def _prepared_slots(connection: BaseDatabaseWrapper) -> int:
+    if connection.vendor != "postgresql":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('max_prepared_transactions')::int")
+        return int((cursor.fetchone() or (0,))[0])
 
 
 def _physical(connection: BaseDatabaseWrapper) -> str:

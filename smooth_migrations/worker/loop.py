@@ -9,6 +9,7 @@ from django.db import Error, connections
 
 from smooth_migrations import protocol
 from smooth_migrations.errors import describe
+from smooth_migrations.undo.prepared import settle_prepared
 from smooth_migrations.worker.channel import Channel, mark_output
 from smooth_migrations.worker.inspection import inspect
 from smooth_migrations.worker.moves import Moves
@@ -66,6 +67,9 @@ class _Loop:
                 answer = self._moves.apply(command)
             case protocol.Prepare():
                 answer = self._moves.prepare(command)
+            case protocol.SettlePrepared():
+                settle_prepared(connections[command.alias], command.gid, commits=command.commits)
+                answer = protocol.Done(id=command.id)
             case protocol.Commit():
                 answer = self._moves.commit(command)
             case protocol.Rollback():

@@ -4,7 +4,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -133,8 +133,12 @@ class Moves:
         call = held.call
         locked_ms = call.locked_ms
         try:
-            with passing("commit"):
-                callbacks = call.commit()
+            if held.is_prepared:
+                callbacks = held.callbacks
+                call.settle()
+            else:
+                with passing("commit"):
+                    callbacks = call.commit()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
         finally:
@@ -169,8 +173,11 @@ class Moves:
         if held is None:
             return _nothing_held(command)
         try:
-            with passing("prepare"), connections[command.alias].cursor() as cursor:
-                cursor.execute("SELECT 1")
+            if command.gid is not None:
+                held.callbacks, held.is_prepared = held.call.commit(command.gid), True
+            else:
+                with passing("prepare"), connections[command.alias].cursor() as cursor:
+                    cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error))
         held.awaits_decision = True
@@ -251,3 +258,5 @@ class _Held:
     reporter: Reporter
     turn: Turn
     awaits_decision: bool = False
+    is_prepared: bool = False
+    callbacks: list[Callable[[], None]] = field(default_factory=list)

@@ -6,23 +6,52 @@ from smooth_migrations import protocol
 from smooth_migrations.lease import holder_at_work
 from smooth_migrations.marker import read_markers
 from smooth_migrations.undo.journal import unfinished_call
+from smooth_migrations.undo.prepared import prepared_gids
 
 __all__ = ["standing"]
 
+# The server cuts a name off after 63 bytes (PostgreSQL manual, application_name).
+_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+      AND starts_with(application_name, left(%s, 63))
+"""
+
 
 def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protocol.Standing:
-    """Look at a database. Only reads.
+    """Look at a database, after ending what lost workers of these runs have left at work on its server.
 
     Args:
         command: names the runs.
         connection: the target's, in autocommit.
     """
-    holder = holder_at_work(connection)
-    unfinished = unfinished_call(connection)
-    runs = {*command.runs, *([unfinished.call_id] if unfinished else [])}
+    for run in command.runs:
+        _end_sessions(connection, run)
+    while True:
+        # Prepared, then the records, then prepared again: what is settled meanwhile must not seem never to have been.
+        gids = prepared_gids(connection)
+        holder = holder_at_work(connection)
+        unfinished = unfinished_call(connection)
+        runs = {*command.runs, *([unfinished.call_id] if unfinished else [])}
+        markers = read_markers(connection, runs)
+        if gids == prepared_gids(connection):
+            break
     return protocol.Standing(
         id=command.id,
-        markers=read_markers(connection, runs),
+        markers=markers,
+        gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
         holder=str(holder) if holder else None,
     )
+
+
+def _end_sessions(connection: BaseDatabaseWrapper, run: str) -> None:
+    """End a dead worker's sessions, which the server does not know to be orphans: one may be about to prepare."""
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(_SESSIONS, [f"smooth:{run}:"])
+            if not cursor.fetchall():
+                return
+            cursor.execute("SELECT pg_sleep(0.02)")

@@ -122,13 +122,6 @@ def _is_single(database: _Table) -> bool:
 
 def _unavailable(document: _Table, databases: Mapping[str, _Table]) -> Iterator[Found]:
     """Yield what this version cannot do, by name: a plan that needs it is not half obeyed."""
-    deploy, fleet = document.get("deploy"), document.get("fleet")
-    places: list[tuple[Location, object]] = [
-        *((("deploy", key), deploy.get(key)) for key in ("atomicity", "minimum_atomicity") if isinstance(deploy, dict)),
-        *((("databases", name, "atomicity"), database.get("atomicity")) for name, database in databases.items()),
-    ]
-    for location, tier in places:
-        if tier == "two_phase":
-            yield Found(location, 'this version cannot do "two_phase" yet', 'use "held_open" or "compensated"')
+    fleet = document.get("fleet")
     if isinstance(fleet, dict) and fleet.get("transport") == "procrastinate":
         yield Found(("fleet", "transport"), 'this version cannot do "procrastinate" yet', 'use "local"')

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.timeout(180)
 
 # Outside a transaction, so that the databases of PostgreSQL are compensated.
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
-_RELEASES = {"held": {"demo.0002_note": NOTE, "demo.0003_kind": KIND}, "steps": _STEPPING}
+_PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
+_RELEASES = {"held": _PLAIN, "steps": _STEPPING, "prepared": _PLAIN}
+_SERVERS = {"held": "", "steps": "", "prepared": 'atomicity = "two_phase"'}
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _FAILS = 'gate = ["false"]'
 
@@ -35,6 +37,7 @@ _FORWARD = {
         *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
         *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
     ),
+    "prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit", "journal.committed"),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
@@ -42,6 +45,7 @@ _FORWARD = {
 }
 _BACK = {
     "held": _sides("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
+    "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
     "steps": _sides(
         "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
@@ -52,6 +56,9 @@ _SAMPLE = {
     ("held", "journal.decision.after"),
     ("held", "journal.committed.after"),
     ("held", "rollback.before"),
+    ("prepared", "prepare.after"),
+    ("prepared", "journal.decision.before"),
+    ("prepared", "journal.decision.after"),
     ("steps", "seal.after"),
     ("steps", "journal.decision.after"),
     ("steps", "unapply.after"),
@@ -83,7 +90,7 @@ def deploys(
         for kind, release in _RELEASES.items():
             directory = tmp_path_factory.mktemp(kind)
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, release))
-            old.plan(deploy=_DEPLOY)
+            old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
             with copy_of(old, directory / "new") as fleet:
                 assert _run(fleet, "deploy").exit_code == 0
                 found.new[kind] = _of(fleet)
@@ -141,7 +148,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
 @pytest.mark.parametrize(("kind", "point"), _cases(_BACK))
 def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
-        fleet.plan(deploy=_DEPLOY, shards=_FAILS)
+        fleet.plan(deploy=_DEPLOY, shards=_FAILS, servers=_SERVERS[kind])
         before = _of(fleet)
         _crash(fleet, point)
 
@@ -150,7 +157,7 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         assert recovered.exit_code == 0, recovered.stderr
         assert _of(fleet) == before
         assert _run(fleet, "recover").report["outcome"] == "nothing_to_do"
-        fleet.plan(deploy=_DEPLOY)
+        fleet.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
         assert _run(fleet, "deploy").exit_code == 0
         assert _of(fleet) == deploys.new[kind]
 

@@ -181,8 +181,10 @@ class Fleet:
         """The file of `kiosk`."""
         return self.directory / "kiosk.sqlite3"
 
-    def plan(self, *, deploy: str = "expand_contract = false", canary: str = "", shards: str = "") -> None:
-        """Write the plan, with further lines for `[deploy]` and for each of the two phases."""
+    def plan(
+        self, *, deploy: str = "expand_contract = false", canary: str = "", shards: str = "", servers: str = ""
+    ) -> None:
+        """Write the plan, with further lines for `[deploy]`, for each phase, and for the databases on servers."""
         text = f"""\
 version = 1
 [deploy]
@@ -195,12 +197,14 @@ env = {{ {self.variable} = "${{{self.variable}}}" }}
 [databases.primary]
 project = "one"
 alias = "default"
+{servers}
 [databases.kiosk]
 project = "one"
 alias = "kiosk"
 [databases.shards]
 project = "one"
 aliases = "shard_*"
+{servers}
 [[phases]]
 name = "canary"
 databases = ["primary", "kiosk"]

@@ -1,0 +1,55 @@
+"""Prepared transactions of PostgreSQL: a transaction that survives everybody, until it is told how to end."""
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.protocol.failpoints import passing
+
+__all__ = ["prepare", "prepared_gids", "settle_prepared"]
+
+# Only in the database in which it was prepared can a transaction be ended (PostgreSQL manual, COMMIT PREPARED).
+_OURS = r"""
+    SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'smooth:%' ORDER BY gid
+"""
+
+
+def prepare(connection: BaseDatabaseWrapper, gid: str) -> None:
+    """Prepare the transaction that is open on a connection, which has none afterwards. Its locks stay.
+
+    Args:
+        connection: in a transaction.
+        gid: the transaction's name, under 200 bytes.
+
+    Raises:
+        DatabaseError: it cannot be prepared (0A000), or the server has no room for it (53200); it is rolled back.
+    """
+    with passing("prepare"), connection.cursor() as cursor:
+        cursor.execute(f"PREPARE TRANSACTION {_literal(gid)}")
+
+
+def settle_prepared(connection: BaseDatabaseWrapper, gid: str, *, commits: bool) -> None:
+    """Commit a prepared transaction, or roll it back.
+
+    Args:
+        connection: to its database, in autocommit, with the role that prepared it or a superuser's.
+        gid: its name.
+        commits: whether it is committed.
+
+    Raises:
+        DatabaseError: it is not there (42704), or the role may not (42501).
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {_literal(gid)}")
+
+
+def prepared_gids(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Return the prepared transactions of this program's in this database. Only reads."""
+    if connection.vendor != "postgresql":
+        return ()
+    with connection.cursor() as cursor:
+        cursor.execute(_OURS)
+        return tuple(str(gid) for (gid,) in cursor.fetchall())
+
+
+def _literal(text: str) -> str:
+    # These statements take no parameters.
+    return "'{}'".format(text.replace("'", "''"))

@@ -1,0 +1,79 @@
+"""Prepared transactions, which the coordinator ends: over asyncpg, or through a worker where that cannot connect."""
+
+import hashlib
+from enum import Enum, auto
+from typing import Final
+
+import asyncpg
+
+from smooth_migrations.protocol import ErrorInfo, Failed, SettlePrepared
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.silence import call_unless_silent
+
+__all__ = ["Fate", "gid_of", "settle_prepared"]
+
+_TIMEOUT_S: Final = 10.0
+# PostgreSQL takes names of less than 200 bytes (manual, PREPARE TRANSACTION).
+_LONGEST: Final = 199
+_NOT_THERE: Final = "42704"
+
+
+class Fate(Enum):
+    """What became of a prepared transaction that was to be ended."""
+
+    ENDED = auto()
+    GONE = auto()
+
+
+def gid_of(run: Run, item: TargetRun) -> str:
+    """Return the name under which a target's transaction is prepared."""
+    gid = f"smooth:{run.run_id}:{item.name}:{item.epoch}"
+    if len(gid.encode()) > _LONGEST:
+        short = hashlib.sha256(item.name.encode()).hexdigest()[:32]
+        gid = f"smooth:{run.run_id}:{short}:{item.epoch}"
+    return gid
+
+
+async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: bool) -> Fate | ErrorInfo:
+    """Commit a target's prepared transaction, or roll it back. Repeating it finds it gone.
+
+    Args:
+        run: whose.
+        fleet: its workers.
+        item: with the transaction's `gid`.
+        commits: whether it is committed.
+
+    Returns:
+        What became of it, or why it could not be ended.
+    """
+    if item.target.asyncpg is None:
+        return await _through_worker(run, fleet, item, commits=commits)
+    literal = "'{}'".format((item.gid or "").replace("'", "''"))
+    try:
+        connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+        try:
+            await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
+        finally:
+            connection.terminate()
+    except asyncpg.UndefinedObjectError:
+        return Fate.GONE
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        state = getattr(error, "sqlstate", None)
+        return ErrorInfo(type(error).__name__, str(error) or "no answer in time", sqlstate=state)
+    return Fate.ENDED
+
+
+async def _through_worker(run: Run, fleet: Fleet, item: TargetRun, *, commits: bool) -> Fate | ErrorInfo:
+    try:
+        worker = await fleet.living(run.plan, item.target)
+        command = SettlePrepared(
+            id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid or "", commits=commits
+        )
+        answer = await call_unless_silent(worker, command, _TIMEOUT_S)
+    except WorkerError as error:
+        return ErrorInfo(error.code, error.message, hint=error.hint)
+    if isinstance(answer, Failed):
+        return Fate.GONE if answer.error.sqlstate == _NOT_THERE else answer.error
+    return Fate.ENDED
