@@ -5,17 +5,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
+from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import Tier
-from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import RecordKind
-from smooth_orchestrator.prepared import gid_of
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.silence import call_unless_silent, silence_s
 from smooth_orchestrator.transport import Worker
 
-__all__ = ["prepare_held", "watching_held"]
+__all__ = ["lose", "refuse_long_locks", "watching_held"]
 
 _LOOK_S = 0.1
 
@@ -31,50 +27,29 @@ async def watching_held(run: Run, fleet: Fleet) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
 
 
-async def prepare_held(run: Run, fleet: Fleet) -> None:
-    """Leave every target at the barrier to the decision that follows; fail the run where what it holds is gone."""
-    async with anyio.create_task_group() as group:
-        for item in run.in_stage(Stage.HELD):
-            group.start_soon(_prepare, run, fleet, item)
-    _refuse_long_locks(run)
-
-
-async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
-    if item.tier is Tier.TWO_PHASE:
-        item.gid = gid_of(run, item)
-        if not await run.announce(RecordKind.PREPARING, database=item.name, data={"gid": item.gid}):
-            return
-    worker = fleet.serving(item.target)
-    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid)
-    try:
-        answer = await call_unless_silent(worker, command, silence_s(run.plan))
-    except WorkerError as error:
-        answer = Failed(id=command.id, error=ErrorInfo(error.code, error.message, hint=error.hint))
-    if isinstance(answer, Failed):
-        _lose(run, item, answer.error)
-
-
 async def _watch_worker(run: Run, fleet: Fleet, worker: Worker) -> None:
     loss = await worker.lost()
     served = [item for item in run.targets if fleet.serving(item.target) is worker]
     if run.in_stage(Stage.WORKING, among=served):
         return  # the target at work is the first cause, and says so itself
     for item in run.in_stage(Stage.HELD, among=served):
-        _lose(run, item, ErrorInfo(loss.code, loss.message, hint=loss.hint))
+        lose(run, item, ErrorInfo(loss.code, loss.message, hint=loss.hint))
 
 
-def _lose(run: Run, item: TargetRun, error: ErrorInfo) -> None:
+def lose(run: Run, item: TargetRun, error: ErrorInfo) -> None:
+    """Note that what a target held is gone."""
     item.error, item.stage = error, Stage.FAILED
     run.fail(error, item.name)
 
 
 async def _watch_locks(run: Run) -> None:
     while not run.stopping.is_set():
-        _refuse_long_locks(run)
+        refuse_long_locks(run)
         await anyio.sleep(_LOOK_S)
 
 
-def _refuse_long_locks(run: Run) -> None:
+def refuse_long_locks(run: Run) -> None:
+    """Fail the run where strong locks were held for longer than `max_lock_hold`."""
     for item in run.in_stage(Stage.HELD):
         if (
             item.tier is not Tier.COMPENSATED

@@ -7,8 +7,8 @@ import anyio
 
 from smooth_migrations import protocol
 from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
-from smooth_orchestrator.barrier import prepare_held, watching_held
-from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
+from smooth_orchestrator.barrier import watching_held
+from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -48,8 +48,6 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
             failure = await pass_gate(run, phase)
             if failure and not run.stopping.is_set():
                 run.fail(failure)
-    if not run.stopping.is_set() and (phase is run.plan.phases[-1] or run.plan.commit is CommitUnit.PHASE):
-        await prepare_held(run, fleet)
     log.info(
         EventName.PHASE_FINISHED,
         phase=phase.name,

@@ -92,8 +92,14 @@ def tier_reason(item: TargetRun) -> str:
     """Say why a target has its tier."""
     if item.target.atomicity is not Atomicity.AUTO:
         return "the plan says so"
-    step = _not_atomic(item)
-    return f"{step} cannot run in a transaction" if step else "every pending migration can run in one transaction"
+    if step := _not_atomic(item):
+        return f"{step} cannot run in a transaction"
+    if item.tier is Tier.TWO_PHASE:
+        return "its server can keep a transaction prepared"
+    if item.target.vendor != "postgresql":
+        return "every pending migration can run in one transaction"
+    slots = item.found.prepared_slots if item.found else 0
+    return f"of the {slots} transactions that its server can keep prepared too few are free"
 
 
 def warnings(run: Run, item: TargetRun) -> Iterator[str]:
@@ -110,7 +116,9 @@ def warnings(run: Run, item: TargetRun) -> Iterator[str]:
 def _tier(item: TargetRun) -> Tier:
     if item.target.atomicity is not Atomicity.AUTO:
         return Tier(str(item.target.atomicity))
-    return Tier.COMPENSATED if _not_atomic(item) else Tier.HELD_OPEN
+    if _not_atomic(item):
+        return Tier.COMPENSATED
+    return Tier.TWO_PHASE if item.found and item.found.prepared_slots else Tier.HELD_OPEN
 
 
 def _not_atomic(item: TargetRun) -> str | None:

@@ -7,6 +7,7 @@ from typing import Final
 import asyncpg
 
 from smooth_migrations.protocol import ErrorInfo, Failed, SettlePrepared
+from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
@@ -54,7 +55,8 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
     try:
         connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
         try:
-            await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
+            with passing("commit_prepared" if commits else "rollback_prepared"):
+                await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
         finally:
             connection.terminate()
     except asyncpg.UndefinedObjectError:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from smooth_orchestrator.config import CommitUnit, Tier
+from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.plan import Phase
@@ -28,6 +28,8 @@ _ROOM = """
                 AND pid <> pg_backend_pid()) AS free_connections,
            current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int AS slots,
            current_setting('max_locks_per_transaction')::int AS locks_per_slot,
+           current_setting('max_prepared_transactions')::int
+           - (SELECT count(*)::int FROM pg_prepared_xacts) AS free_prepared,
            (SELECT count(*)::int FROM (
                 SELECT DISTINCT locktype, database, relation, page, tuple, virtualxid, transactionid::text,
                        classid, objid, objsubid
@@ -47,12 +49,14 @@ class ServerRoom:
         free_connections: that an ordinary role can still open.
         slots: how many transactions the table is made for: max_connections + max_prepared_transactions.
         locks_per_slot: max_locks_per_transaction.
+        free_prepared: how many more transactions it can keep prepared.
         locked_objects: entries taken already.
     """
 
     free_connections: int
     slots: int
     locks_per_slot: int
+    free_prepared: int
     locked_objects: int
 
     @property
@@ -68,6 +72,8 @@ class ServerRoom:
 async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
     """Return which servers have too little room for what the run will hold. Reads only, once a server.
 
+    Where the plan leaves the tier open, targets for whose transactions no slot is free are held open instead.
+
     Args:
         run: inspected already.
         fleet: whose workers read of a server that asyncpg does not reach.
@@ -80,6 +86,8 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
     for server, items in servers.items():
         room = await _read_room(items, fleet)
         if room is not None:
+            if run.plan.minimum_atomicity is not Tier.TWO_PHASE:
+                _hold_open(items, room.free_prepared)
             findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
     return tuple(findings)
 
@@ -100,6 +108,13 @@ def shortages(server: str, room: ServerRoom, items: Sequence[TargetRun], *, by_p
             f"{sessions} more connections are needed and {max(room.free_connections, 0)} are free",
             "raise max_connections, or lower parallel",
         )
+    prepared = [item for item in items if item.tier is Tier.TWO_PHASE]
+    if room.free_prepared < len(prepared):
+        yield Mistake(
+            server,
+            f"{len(prepared)} transactions are to be prepared and {max(room.free_prepared, 0)} slots are free",
+            "raise max_prepared_transactions and restart the server",
+        )
     entries = lock_entries_needed(items, by_phase=by_phase)
     if room.free_entries < entries:
         yield Mistake(
@@ -108,6 +123,12 @@ def shortages(server: str, room: ServerRoom, items: Sequence[TargetRun], *, by_p
             f"set max_locks_per_transaction to at least {room.locks_per_slot_for(entries)} (now {room.locks_per_slot}) "
             "and restart the server",
         )
+
+
+def _hold_open(items: Sequence[TargetRun], slots: int) -> None:
+    for item in [item for item in items if item.tier is Tier.TWO_PHASE][max(slots, 0) :]:
+        if item.target.atomicity is Atomicity.AUTO:
+            item.tier = Tier.HELD_OPEN
 
 
 def sessions_needed(items: Sequence[TargetRun]) -> int:

@@ -26,6 +26,7 @@ from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import run_phase
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
+from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.room import room_refusals
@@ -227,6 +228,9 @@ async def _forward(run: Run, fleet: Fleet) -> None:
 
 
 async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
+    await prepare_held(run, fleet)
+    if run.stopping.is_set():
+        return
     # From here on a signal changes nothing: the row may stand before its answer has come.
     run.decided = True
     try:

@@ -17,7 +17,11 @@ _VARIABLE: Final = "SMOOTH_FAILPOINT"
 _KINDS: Final = ("run_started", "phase_started", "intent", "step", "unstep", "held", "preparing", "decision")
 _ENDS: Final = ("committed", "rolled_back", "run_finished")
 
-COORDINATOR: Final = tuple(f"journal.{kind}.{side}" for kind in (*_KINDS, *_ENDS) for side in ("before", "after"))
+COORDINATOR: Final = tuple(
+    f"{name}.{side}"
+    for name in (*(f"journal.{kind}" for kind in (*_KINDS, *_ENDS)), "commit_prepared", "rollback_prepared")
+    for side in ("before", "after")
+)
 """Those of the coordinator, in the order in which a run may reach them."""
 
 WORKER: Final = tuple(

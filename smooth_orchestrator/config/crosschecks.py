@@ -33,7 +33,7 @@ def cross_mistakes(document: _Table, directory: Path) -> Iterator[Found]:
         yield from _database_mistakes(("databases", name), database, document.get("projects"))
     yield from _same_alias(databases)
     yield from _phase_mistakes(document, databases)
-    yield from _unavailable(document, databases)
+    yield from _unavailable(document)
 
 
 def _tables(document: _Table, key: str) -> dict[str, _Table]:
@@ -120,7 +120,7 @@ def _is_single(database: _Table) -> bool:
     return isinstance(database.get("alias"), str) and "aliases" not in database
 
 
-def _unavailable(document: _Table, databases: Mapping[str, _Table]) -> Iterator[Found]:
+def _unavailable(document: _Table) -> Iterator[Found]:
     """Yield what this version cannot do, by name: a plan that needs it is not half obeyed."""
     fleet = document.get("fleet")
     if isinstance(fleet, dict) and fleet.get("transport") == "procrastinate":

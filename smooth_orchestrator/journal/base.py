@@ -33,10 +33,10 @@ class RecordKind(StrEnum):
     """What a record says has happened or is about to.
 
     `STEP` is a compensated step that has become permanent (`app`, `name`, `backwards`, `fake`), `UNSTEP` one that was
-    taken back, `HELD` a target that reached the barrier (`steps`, `before`), `PREPARING` one whose transaction is about to
-    be prepared (`gid`). `RUN_STARTED` carries `deploy`, `command`, `digest` and
-    `targets`; `DECISION` carries `decision` (`commit` or `abort`) and `scope` (`deploy` or a phase's name);
-    `RUN_FINISHED` carries `outcome`, `exit_code` and `report`.
+    taken back, `HELD` a target that reached the barrier (`steps`, `before`), `PREPARING` one whose transaction is about
+    to be prepared (`gid`). `RUN_STARTED` carries `deploy`, `command`, `digest` and `targets`; `DECISION` carries
+    `decision` (`commit` or `abort`) and `scope` (`deploy` or a phase's name); `RUN_FINISHED` carries `outcome`,
+    `exit_code` and `report`.
     """
 
     RUN_STARTED = "run_started"

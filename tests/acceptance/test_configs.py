@@ -129,7 +129,7 @@ def test_the_plan_of_a_primary_and_shards_is_run(tmp_path: Path, guarded: Postgr
         deployed = _both_releases(shop)
         names = ["primary", "shards:shard_1", "shards:shard_2", "shards:shard_3"]
         assert deployed.outcomes == dict.fromkeys(names, "committed")
-        assert {entry["tier"] for entry in deployed.report["databases"]} == {"held_open"}
+        assert {entry["tier"] for entry in deployed.report["databases"]} == {"two_phase"}
         assert (tmp_path / "gate.txt").read_text() == "shop-fleet fleet\n" * 2
         assert [line["phase"] for line in deployed.named("gate.passed")] == ["fleet"]
 

@@ -44,7 +44,7 @@ def test_a_database_that_is_away_is_not_called_up_to_date(fleet: Fleet, command:
     assert [error["place"] for error in outcome.report["errors"]] == [LAST]
     primary, kiosk, last = outcome.report["databases"]
     assert (len(primary[key]), len(kiosk[key]), last[key]) == (1, 1, None)
-    assert (primary["tier"], last["tier"]) == ("held_open", None)
+    assert (primary["tier"], last["tier"]) == ("two_phase", None)
 
 
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fleet) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
 _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
 _RELEASES = {"held": _PLAIN, "steps": _STEPPING, "prepared": _PLAIN}
-_SERVERS = {"held": "", "steps": "", "prepared": 'atomicity = "two_phase"'}
+_SERVERS = {"held": 'atomicity = "held_open"', "steps": "", "prepared": 'atomicity = "two_phase"'}
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _FAILS = 'gate = ["false"]'
 
@@ -37,7 +37,7 @@ _FORWARD = {
         *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
         *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
     ),
-    "prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit", "journal.committed"),
+    "prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
@@ -162,6 +162,29 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         assert _of(fleet) == deploys.new[kind]
 
 
+@pytest.mark.parametrize(
+    ("point", "then"),
+    [
+        ("journal.decision.before", "rollback_prepared.before"),
+        pytest.param("journal.decision.before", "rollback_prepared.after", marks=pytest.mark.long),
+        ("journal.decision.after", "commit_prepared.after"),
+        pytest.param("journal.decision.after", "commit_prepared.before", marks=pytest.mark.long),
+    ],
+)
+def test_a_crash_of_the_recovery_is_settled_by_the_next(
+    deploys: _Deploys, tmp_path: Path, point: str, then: str
+) -> None:
+    with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
+        _crash(fleet, point)
+        assert _run(fleet, "recover", failpoint=then).exit_code == -9
+
+        recovered = _run(fleet, "recover")
+
+        assert recovered.exit_code == 0, recovered.stderr
+        assert _run(fleet, "deploy").exit_code == 0
+        assert _of(fleet) == deploys.new["prepared"]
+
+
 def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys.old["held"], tmp_path / "plan") as fleet:
         _crash(fleet, "journal.decision.after")
@@ -176,4 +199,4 @@ def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_
 
 def test_every_point_is_visited() -> None:
     visited = {point for points in (_FORWARD, _BACK) for each in points.values() for point in each}
-    assert visited == {*COORDINATOR, *WORKER}
+    assert visited | {*_sides("rollback_prepared")} == {*COORDINATOR, *WORKER}

@@ -9,7 +9,7 @@ from smooth_orchestrator.room import ServerRoom, lock_entries_needed, sessions_n
 from smooth_orchestrator.run import TargetRun
 
 _HELD, _COMPENSATED = Tier.HELD_OPEN, Tier.COMPENSATED
-_ROOMY = ServerRoom(free_connections=90, slots=100, locks_per_slot=64, locked_objects=10)
+_ROOMY = ServerRoom(free_connections=90, slots=100, locks_per_slot=64, free_prepared=2, locked_objects=10)
 
 
 def _items(*phases: Iterable[tuple[Tier, int, int]], parallel: int = 4) -> list[TargetRun]:
@@ -87,12 +87,20 @@ def test_a_refusal_names_the_server_the_figures_and_a_setting_with_which_it_woul
         "8000 lock-table entries are needed and about 6390 are free",
         "set max_locks_per_transaction to at least 96 (now 64) and restart the server",
     )
-    raised = ServerRoom(free_connections=90, slots=100, locks_per_slot=96, locked_objects=10)
+    raised = ServerRoom(free_connections=90, slots=100, locks_per_slot=96, free_prepared=2, locked_objects=10)
     assert [*shortages("db:5432", raised, items, by_phase=False)] == []
 
 
+def test_more_transactions_than_the_server_can_keep_prepared_are_refused() -> None:
+    items = _items([(Tier.TWO_PHASE, 5, 1)] * 3)
+    (finding,) = shortages("db:5432", _ROOMY, items, by_phase=False)
+    assert finding.message == "3 transactions are to be prepared and 2 slots are free"
+    assert finding.hint == "raise max_prepared_transactions and restart the server"
+    assert [*shortages("db:5432", _ROOMY, items[:2], by_phase=False)] == []
+
+
 def test_a_server_without_connections_left_is_refused_too() -> None:
-    full = ServerRoom(free_connections=-3, slots=100, locks_per_slot=64, locked_objects=7000)
+    full = ServerRoom(free_connections=-3, slots=100, locks_per_slot=64, free_prepared=2, locked_objects=7000)
     connections, entries = shortages("db:5432", full, _items([(_HELD, 50, 1)]), by_phase=False)
     assert connections.message == "1 more connections are needed and 0 are free"
     assert entries.message == "50 lock-table entries are needed and about 0 are free"

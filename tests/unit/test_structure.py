@@ -17,8 +17,10 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
-    frozenset({"barrier", "decision", "phases", "preflight", "recovery", "room", "saga"}),
-    frozenset({"fleet", "gates", "lease", "reads", "run", "signals", "silence", "schema", "testing", "transport"}),
+    frozenset({"barrier", "decision", "phases", "preflight", "preparation", "recovery", "room", "saga"}),
+    frozenset(
+        {"fleet", "gates", "lease", "prepared", "reads", "run", "signals", "silence", "schema", "testing", "transport"}
+    ),
     frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
 )

@@ -115,12 +115,6 @@ DEPLOY = [
         'deploy.minimum_atomicity: "auto" is not one of "two_phase", "held_open", "compensated"',
     ),
     bad(
-        "a tier not built yet",
-        deploy('atomicity = "two_phase"\nminimum_atomicity = "two_phase"'),
-        'deploy.atomicity: this version cannot do "two_phase" yet',
-        'deploy.minimum_atomicity: this version cannot do "two_phase" yet',
-    ),
-    bad(
         "boolean as a string",
         deploy('expand_contract = "true"'),
         "deploy.expand_contract: must be true or false, not a string",

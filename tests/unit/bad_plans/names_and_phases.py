@@ -85,11 +85,6 @@ DATABASES = [
         'databases.primary.other_aliases: "deny" is not one of "refuse", "allow"',
     ),
     bad(
-        "a database's tier not built yet",
-        database('atomicity = "two_phase"'),
-        'databases.primary.atomicity: this version cannot do "two_phase" yet',
-    ),
-    bad(
         "one alias under two names",
         HEAD + PROJECT + PRIMARY + PRIMARY.replace("primary", "main"),
         'databases.main.alias: alias "default" of project "shop" is "primary" already',

@@ -1,0 +1,64 @@
+"""The last step before the decision: what every target holds is left to it, prepared where the tier says so."""
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
+from smooth_orchestrator.barrier import lose, refuse_long_locks
+from smooth_orchestrator.config import Atomicity, Tier
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.phases import apply_target
+from smooth_orchestrator.prepared import gid_of
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent, silence_s
+
+__all__ = ["prepare_held"]
+
+# What a transaction has done cannot be prepared; or the server has no slot, or no lock-table entry, left for it.
+_UNPREPARABLE = frozenset({"0A000", "53200"})
+
+
+async def prepare_held(run: Run, fleet: Fleet) -> None:
+    """Leave every target at the barrier to the decision that follows; fail the run where what it holds is gone.
+
+    A transaction that its server cannot prepare is run again and held open, where the plan leaves the tier open.
+    """
+    async with anyio.create_task_group() as group:
+        for item in run.in_stage(Stage.HELD):
+            group.start_soon(_prepare, run, fleet, item)
+    refuse_long_locks(run)
+
+
+async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    failure = await _try(run, fleet, item)
+    if failure is not None and failure.sqlstate in _UNPREPARABLE and item.gid is not None and _may_hold_open(run, item):
+        item.gid, item.tier = None, Tier.HELD_OPEN
+        get_logger().warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=failure)
+        await apply_target(run, fleet, item)
+        if item.stage is not Stage.HELD:
+            return
+        failure = await _try(run, fleet, item)
+    if failure is not None:
+        lose(run, item, failure)
+
+
+async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    if item.tier is Tier.TWO_PHASE:
+        item.gid = gid_of(run, item)
+        if not await run.announce(RecordKind.PREPARING, database=item.name, data={"gid": item.gid}):
+            item.gid = None
+            return None  # the run has failed, and says why
+    worker = fleet.serving(item.target)
+    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid)
+    try:
+        answer = await call_unless_silent(worker, command, silence_s(run.plan))
+    except WorkerError as error:
+        return ErrorInfo(error.code, error.message, hint=error.hint)
+    return answer.error if isinstance(answer, Failed) else None
+
+
+def _may_hold_open(run: Run, item: TargetRun) -> bool:
+    return item.target.atomicity is Atomicity.AUTO and run.plan.minimum_atomicity is not Tier.TWO_PHASE
