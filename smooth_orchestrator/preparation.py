@@ -34,8 +34,8 @@ async def prepare_held(run: Run, fleet: Fleet) -> None:
 
 async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
     failure = await _try(run, fleet, item)
-    if failure is not None and failure.sqlstate in _UNPREPARABLE and item.gid is not None and _may_hold_open(run, item):
-        item.gid, item.tier = None, Tier.HELD_OPEN
+    if failure is not None and failure.sqlstate in _UNPREPARABLE and _may_hold_open(run, item):
+        item.tier = Tier.HELD_OPEN
         get_logger().warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=failure)
         await apply_target(run, fleet, item)
         if item.stage is not Stage.HELD:
@@ -57,8 +57,13 @@ async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
         answer = await call_unless_silent(worker, command, silence_s(run.plan))
     except WorkerError as error:
         return ErrorInfo(error.code, error.message, hint=error.hint)
-    return answer.error if isinstance(answer, Failed) else None
+    if not isinstance(answer, Failed):
+        return None
+    if answer.restored:
+        item.gid = None
+    return answer.error
 
 
 def _may_hold_open(run: Run, item: TargetRun) -> bool:
-    return item.target.atomicity is Atomicity.AUTO and run.plan.minimum_atomicity is not Tier.TWO_PHASE
+    is_open = item.tier is Tier.TWO_PHASE and item.target.atomicity is Atomicity.AUTO
+    return is_open and run.plan.minimum_atomicity is not Tier.TWO_PHASE

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
@@ -10,7 +11,7 @@ import anyio
 from smooth_migrations.protocol import Before, ErrorInfo, Failed, Look, Standing, Step
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
-from smooth_orchestrator.errors import Locked, WorkerError
+from smooth_orchestrator.errors import Locked, Refused, WorkerError
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
@@ -71,18 +72,23 @@ class _Told:
         return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
 
 
-async def settle_earlier(plan: Plan, journal: Journal, fleet: Fleet) -> tuple[Settled, ...]:
+async def settle_earlier(
+    plan: Plan, journal: Journal, fleet: Fleet, *, forced: Decision | None = None
+) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
-    The deploy's lease must be held: then none of them is at work any more.
+    The deploy's lease must be held: then none of them is at work any more. So are runs of which only prepared
+    transactions tell, the journal being lost.
 
     Args:
         plan: of the deploy, as it is now.
         journal: where the runs are written down.
         fleet: its workers.
+        forced: an operator's decision, for runs of which nobody else can tell.
 
     Raises:
         Locked: somebody is at work on one of their databases.
+        Refused: the operator's decision is not the one that was made.
         JournalError: the journal cannot be asked, or takes no decision.
     """
     left: list[RunSummary] = []
@@ -90,22 +96,55 @@ async def settle_earlier(plan: Plan, journal: Journal, fleet: Fleet) -> tuple[Se
         if summary.finished_at and summary.outcome != RunOutcome.NEEDS_OPERATOR:
             break
         left.append(summary)
-    return tuple([await _settle(plan, journal, fleet, summary) for summary in reversed(left)])
+    settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
+    known = {summary.run_id for summary in left}
+    for run_id in sorted(await _prepared_runs(plan, journal, fleet) - known):
+        stranger = RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
+        settled.append(await _settle(plan, journal, fleet, stranger, is_known=False, forced=forced))
+    return tuple(settled)
 
 
-async def _settle(plan: Plan, journal: Journal, fleet: Fleet, summary: RunSummary) -> Settled:
+async def _prepared_runs(plan: Plan, journal: Journal, fleet: Fleet) -> set[str]:
+    """Return the runs of which prepared transactions stand in a database that can be reached."""
+    run = Run(plan, "", journal)
+    found: set[str] = set()
+
+    async def look(item: TargetRun) -> None:
+        answer = await _ask(run, fleet, item)
+        if isinstance(answer, Standing):
+            found.update(gid.split(":")[1] for gid in answer.gids)
+
+    async with anyio.create_task_group() as group:
+        for item in run.targets:
+            if item.target.vendor == "postgresql":
+                group.start_soon(look, item)
+    return found
+
+
+async def _settle(
+    plan: Plan,
+    journal: Journal,
+    fleet: Fleet,
+    summary: RunSummary,
+    *,
+    is_known: bool = True,
+    forced: Decision | None = None,
+) -> Settled:
     started_s = time.monotonic()
     run = Run(plan, summary.run_id, journal)
-    told = _Told.of(await journal.records(run.run_id))
-    items = [item for item in run.targets if item.name in told.tiers]
+    told = _Told.of(await journal.records(run.run_id) if is_known else ())
+    items = [item for item in run.targets if item.name in told.tiers or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
         run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
     shown = await _look(run, fleet, items)
+    decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
+    if decisions is None and run.cause is None and forced is None:
+        run.fail(_undecided(run, shown))
     decision: Decision | None = None
     if run.cause is None:
-        decision = await _obey(run, fleet, told, shown)
+        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, forced))
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -119,6 +158,30 @@ async def _settle(plan: Plan, journal: Journal, fleet: Fleet, summary: RunSummar
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
+
+
+def _undecided(run: Run, shown: Mapping[str, Shown]) -> ErrorInfo:
+    prepared = ", ".join(sorted(name for name, each in shown.items() if each is Shown.PREPARED))
+    return ErrorInfo(
+        "journal_lost",
+        f"the journal does not know the run {run.run_id}, whose transactions stand prepared on {prepared}",
+        hint="smooth-orchestrate recover PLAN --commit makes these databases new, --abort leaves them as they were",
+    )
+
+
+def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | None) -> dict[str, Decision]:
+    """Return what is to be obeyed: what was decided, else what the operator says.
+
+    Raises:
+        Refused: the operator says something else than what was decided.
+    """
+    made = decisions or dict.fromkeys([phase.name for phase in run.plan.phases], forced or Decision.ABORT)
+    if forced is not None and {*made.values()} != {forced}:
+        decided = ", ".join(sorted({str(decision) for decision in made.values()}))
+        raise Refused(
+            f"the run {run.run_id} is to be settled by {decided}, as was decided", hint="leave --commit and --abort out"
+        )
+    return made
 
 
 async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> dict[str, Shown]:
@@ -169,20 +232,27 @@ def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     return Shown.STEPS if standing.unfinished == run.run_id else Shown.NOTHING
 
 
-async def _obey(run: Run, fleet: Fleet, told: _Told, shown: Mapping[str, Shown]) -> Decision:
-    """Bring every database to where the decision wants it, and return the decision."""
-    by_phase = run.plan.commit is CommitUnit.PHASE
-    halts = run.plan.on_failure is OnFailure.HALT
+def _verdicts(run: Run, told: _Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
+    """Return by which decision each phase is settled; None where nobody can tell."""
+    by_phase = run.plan.commit is CommitUnit.PHASE and is_known
     groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
-        # Every run here is one that the journal knows, so that something is always decided.
-        made = verdict(told.decided(group[-1]), seen, is_known=True) or Decision.ABORT
+        made = verdict(told.decided(group[-1]), seen, is_known=is_known)
+        if made is None:
+            return None
         decisions |= {phase.name: made for phase in group}
-    whole = Decision.COMMIT if all(made is Decision.COMMIT for made in decisions.values()) else Decision.ABORT
-    if whole is Decision.ABORT and not halts:
-        decisions = dict.fromkeys(decisions, Decision.ABORT)
+    is_whole = Decision.ABORT not in decisions.values() or run.plan.on_failure is OnFailure.HALT
+    return decisions if is_whole else dict.fromkeys(decisions, Decision.ABORT)
+
+
+async def _obey(
+    run: Run, fleet: Fleet, told: _Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]
+) -> Decision:
+    """Bring every database to where the decisions want it, and return the one about the run as a whole."""
+    halts = run.plan.on_failure is OnFailure.HALT
+    whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
     if told.decisions[-1:] != [("deploy", whole)]:
         await decide(run, whole, scope="deploy")
     run.decided = True
@@ -202,7 +272,7 @@ def _stand(item: TargetRun, told: _Told, shown: Shown, wanted: Action) -> None:
     before = held.get("before")
     if before:
         item.before = Before(**{**before, **{key: tuple(before[key]) for key in ("extensions", "schemas")}})
-    item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers[item.name]
+    item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, Tier.TWO_PHASE)
     match wanted:
         case Action.RUN_FORWARD | Action.COMMIT:
             item.stage = Stage.HELD

@@ -79,16 +79,22 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
             return await _deploy(session, signals, masker)
 
 
-async def recover(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decision | None = None) -> Report:
     """Settle what interrupted runs have left: commit it or take it back, by the journal's decision.
+
+    Args:
+        file: the plan.
+        run_id: of this command.
+        masker: learns the secrets that projects tell.
+        forced: an operator's decision, where only prepared transactions tell of a run.
 
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
     """
-    async with hearing_signals(), _ready(file, masker) as ready, _journal(file, makes_file=False) as journal:
+    async with hearing_signals(), _ready(file, masker) as ready, _journal(file) as journal:
         session = ready.session(run_id, journal)
         async with holding_lease(session.run):
-            return await _recover(session, masker) or _report(session, "recover", RunOutcome.NOTHING_TO_DO)
+            return await _recover(session, masker, forced) or _report(session, "recover", RunOutcome.NOTHING_TO_DO)
 
 
 async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -184,10 +190,10 @@ async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report
     return await _finish(run, _report(session, "deploy", outcome), masker)
 
 
-async def _recover(session: _Session, masker: Masker) -> Report | None:
+async def _recover(session: _Session, masker: Masker, forced: Decision | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
-    for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet):
+    for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet, forced=forced):
         earlier = _Session(settled.run, session.fleet, settled.summary.started_at)
         finished = _report(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.ROLLED_BACK:

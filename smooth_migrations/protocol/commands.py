@@ -103,7 +103,7 @@ class Prepare(Command):
     """Say whether what `Apply` holds is still there, and leave its fate to the decision. Answer: `Done` or `Failed`.
 
     From here on what is committed step by step is not taken back when the coordinator is gone: whoever settles its run
-    knows whether it had decided.
+    knows whether it had decided. A `Failed` that is not `restored` may have been prepared all the same.
 
     Args:
         gid: prepare the transaction under this name (PREPARE TRANSACTION); None leaves it open.

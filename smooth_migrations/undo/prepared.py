@@ -1,10 +1,17 @@
 """Prepared transactions of PostgreSQL: a transaction that survives everybody, until it is told how to end."""
 
+from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
 
-__all__ = ["prepare", "prepared_gids", "settle_prepared"]
+__all__ = ["PrepareUnsure", "prepare", "prepared_gids", "settle_prepared"]
+
+
+class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
+    """No answer came to a PREPARE TRANSACTION: nobody here knows whether the transaction stands prepared."""
+
 
 # Only in the database in which it was prepared can a transaction be ended (PostgreSQL manual, COMMIT PREPARED).
 _OURS = r"""
@@ -21,9 +28,15 @@ def prepare(connection: BaseDatabaseWrapper, gid: str) -> None:
 
     Raises:
         DatabaseError: it cannot be prepared (0A000), or the server has no room for it (53200); it is rolled back.
+        PrepareUnsure: the connection was lost meanwhile.
     """
     with passing("prepare"), connection.cursor() as cursor:
-        cursor.execute(f"PREPARE TRANSACTION {_literal(gid)}")
+        try:
+            cursor.execute(f"PREPARE TRANSACTION {_literal(gid)}")
+        except DatabaseError as error:
+            if sqlstate_of(error) is None:
+                raise PrepareUnsure(str(error)) from error
+            raise
 
 
 def settle_prepared(connection: BaseDatabaseWrapper, gid: str, *, commits: bool) -> None:

@@ -19,6 +19,7 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
+from smooth_migrations.undo.prepared import PrepareUnsure
 from smooth_migrations.undo.steps import Moved
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
@@ -179,7 +180,8 @@ class Moves:
                 with passing("prepare"), connections[command.alias].cursor() as cursor:
                     cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            return protocol.Failed(id=command.id, error=describe(error))
+            is_known = not isinstance(error, PrepareUnsure)
+            return protocol.Failed(id=command.id, error=describe(error), restored=is_known)
         held.awaits_decision = True
         return protocol.Done(id=command.id)
 

@@ -61,13 +61,17 @@ def check(invocation: Invocation) -> int:
 
 @click.command
 @takes_plan
-def recover(invocation: Invocation) -> int:
+@click.option("--commit", "forced", flag_value="commit", help="Commit what is in doubt, where no journal tells.")
+@click.option("--abort", "forced", flag_value="abort", help="Take it back, where no journal tells.")
+def recover(invocation: Invocation, forced: str | None) -> int:
     """Settle what an interrupted run left, by its decision."""
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> "Report":
         from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+        from smooth_orchestrator.events import Decision  # noqa: PLC0415 - see above
 
-        return await runner.recover(file, run_id=invocation.run_id, masker=masker)
+        decision = Decision(forced) if forced else None
+        return await runner.recover(file, run_id=invocation.run_id, masker=masker, forced=decision)
 
     return execution.report(invocation, work)

@@ -113,7 +113,7 @@ def test_what_is_written_to_an_alias_that_is_moved_later_is_an_error_and_not_los
 
 def test_a_commit_that_failed_is_run_forward_from_what_is_in_the_database(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
-        fleet.plan(shards='gate = ["./take-the-lease-away"]')
+        fleet.plan(shards='gate = ["./take-the-lease-away"]', servers='atomicity = "held_open"')
         script = tmp_path / "take-the-lease-away"
         taken = "UPDATE smooth_migrations_lease SET epoch = epoch + 1, owner = '', expires_at = now()"
         script.write_text(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
-from tests.support.deploys import SCRIPT, Fleet, Outcome, copy_of, small_fleet
+from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
 
@@ -98,10 +99,10 @@ def deploys(
         yield found
 
 
-def _run(fleet: Fleet, command: str, *, failpoint: str | None = None) -> Outcome:
+def _run(fleet: Fleet, command: str, *options: str, failpoint: str | None = None) -> Outcome:
     environment = {fleet.variable: json.dumps(fleet.databases), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json"],
+        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
         cwd=fleet.directory,
         env=os.environ | environment | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
         stdin=subprocess.DEVNULL,
@@ -195,6 +196,51 @@ def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_
         (settled,) = outcome.named("recover.settled")
         assert (settled["decision"], settled["outcome"]) == ("commit", "committed")
         assert _of(fleet) == deploys.new["held"]
+
+
+def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_path: Path) -> None:
+    with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
+        _crash(fleet, "journal.committed.before")
+        shutil.rmtree(fleet.directory / ".smooth")
+
+        outcome = _run(fleet, "deploy")
+
+        assert outcome.exit_code == 0, outcome.stderr
+        assert _of(fleet) == deploys.new["prepared"]
+
+
+@pytest.mark.parametrize("choice", ["commit", "abort"])
+def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
+    deploys: _Deploys, tmp_path: Path, choice: str
+) -> None:
+    with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
+        before = _of(fleet)
+        _crash(fleet, "journal.decision.before")
+        shutil.rmtree(fleet.directory / ".smooth")
+
+        for command in ("deploy", "recover"):
+            undecided = _run(fleet, command)
+            assert (undecided.exit_code, undecided.report["outcome"]) == (4, "needs_operator"), undecided.stderr
+            assert undecided.report["error"]["type"] == "journal_lost"
+            assert f"transactions stand prepared on primary, {LAST}" in undecided.report["error"]["message"]
+
+        settled = _run(fleet, "recover", f"--{choice}")
+
+        assert settled.exit_code == 0, settled.stderr
+        # Nobody knows of the databases that hold nothing prepared; a commit runs them forward too.
+        assert _of(fleet) == (deploys.new["prepared"] if choice == "commit" else before)
+
+
+def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) -> None:
+    with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
+        _crash(fleet, "journal.decision.after")
+
+        refused = _run(fleet, "recover", "--abort")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert "is to be settled by commit, as was decided" in refused.report["error"]["message"]
+        assert _run(fleet, "recover", "--commit").exit_code == 0
+        assert _of(fleet) == deploys.new["prepared"]
 
 
 def test_every_point_is_visited() -> None:
