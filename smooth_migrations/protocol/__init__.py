@@ -39,15 +39,8 @@ if TYPE_CHECKING:
         TargetReport,
         UnapplyFailed,
     )
-    from smooth_migrations.protocol.values import (
-        Before,
-        DatabaseFacts,
-        ErrorInfo,
-        MigrationFinding,
-        OtherAliases,
-        PendingMigration,
-        Step,
-    )
+    from smooth_migrations.protocol.findings import DatabaseFacts, MigrationFinding, PendingMigration
+    from smooth_migrations.protocol.values import Before, ErrorInfo, OtherAliases, Step
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
         ProtocolError,
@@ -95,7 +88,7 @@ __all__ = [
     "encode",
 ]
 
-_MODULES = ("values", "commands", "events", "wire")
+_MODULES = ("values", "findings", "commands", "events", "wire")
 
 
 def __getattr__(name: str) -> object:

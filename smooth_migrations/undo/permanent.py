@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -13,18 +13,20 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
-from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, has_code
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.states import executor_as_before, state_before, states_of, tables_of_all
-from smooth_migrations.undo.steps import Manner, Moved, take_back
 from smooth_migrations.undo.tables import Definitions, take_tables
+
+if TYPE_CHECKING:
+    from smooth_migrations.fingerprint import Fingerprint
+    from smooth_migrations.undo.operations import OperationLog
 
 __all__ = ["Permanent"]
 
@@ -118,7 +120,7 @@ class Permanent:
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
+    def expect_back(self, fingerprint: "Fingerprint", early: Collection[Migration]) -> None:
         """Compare the database with this, once what is permanent has been taken back: these, before the call's end."""
         self._early = frozenset(early)
         if not self._is_resumed:
@@ -137,6 +139,9 @@ class Permanent:
             held: the migrations of the open transaction, in order.
             commit: commits it.
         """
+        # What the way back needs is loaded before anything is permanent; a call in one transaction does without.
+        import smooth_migrations.undo.steps  # noqa: F401, PLC0415
+
         was_written = self._journal.is_begun
         self._is_begun = True
         self._journal.begin(self._frame)
@@ -170,7 +175,7 @@ class Permanent:
             return None
         return take_tables(self._connection)
 
-    def begin_outside(self, migration: Migration, step: Step) -> OperationLog:
+    def begin_outside(self, migration: Migration, step: Step) -> "OperationLog":
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
         self._journal.note_step(step, EntryState.BEGUN, _OUTSIDE | _tables_detail(self._tables))
@@ -184,7 +189,9 @@ class Permanent:
         self.moved.append(Moved(migration, step, self._tables, named, None if step.fake else entries))
         self._broken = None
 
-    def _log(self, migration: Migration, step: Step) -> OperationLog:
+    def _log(self, migration: Migration, step: Step) -> "OperationLog":
+        from smooth_migrations.undo.operations import OperationLog  # noqa: PLC0415 - what is held needs none
+
         return OperationLog(
             self._connection,
             migration,
@@ -286,6 +293,8 @@ class Permanent:
         undone: list[Moved] = []
         if not self._is_begun:
             return undone
+        from smooth_migrations.undo.operations import has_code  # noqa: PLC0415 - as for the log
+
         try:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
@@ -316,6 +325,8 @@ class Permanent:
         """
         if self.fingerprint is None:
             return
+        from smooth_migrations.fingerprint import is_invalid_index_gone, take  # noqa: PLC0415 - loaded when it was taken
+
         records = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
         differences = [
             line
@@ -334,6 +345,8 @@ class Permanent:
             make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
+        from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
+
         moved = tuple(self.moved)
         if moved:
             yield from take_back(

@@ -1,6 +1,5 @@
 """One transaction around everything: undo is ROLLBACK, lossless, without reverse SQL."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -243,6 +242,8 @@ class HeldTransaction:
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     """Return whether SQLite is in a transaction, or was when its connection was closed."""
+    import sqlite3  # noqa: PLC0415 - no server needs it
+
     try:
         return bool(connection.connection.in_transaction)
     except sqlite3.ProgrammingError:
