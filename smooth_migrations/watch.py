@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -12,24 +11,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 if TYPE_CHECKING:
     from smooth_migrations.waits import Blocker, Look, Progress, Session
 
-__all__ = ["Told", "Watch"]
+__all__ = ["Watch"]
 
 _AFTER_S = 0.5
 _EVERY_S = 0.25
 _STOP_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Who is told what is seen; both are called in a thread of the watch's own, while the call's is in a statement.
-
-    Args:
-        waiting: told once a wait who has what is waited for.
-        progress: told when an index has come further by a tenth, or to its next phase; None is not told.
-    """
-
-    waiting: "Callable[[tuple[Blocker, ...]], None]"
-    progress: "Callable[[Progress], None] | None" = None
 
 
 class Watch:
@@ -41,16 +27,25 @@ class Watch:
     Args:
         connection: whose statements are watched.
         name: the `application_name` of its session.
-        told: who is told.
+        on_wait: told once a wait who has what is waited for. This and the next are called in a thread of the watch's
+            own, while the call's is in a statement.
+        on_progress: told when an index has come further by a tenth, or to its next phase; None is not told.
         lock_timeout_ms: how long a statement waits for a lock.
     """
 
     def __init__(
-        self, connection: BaseDatabaseWrapper, name: str, told: Told, *, lock_timeout_ms: int | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        name: str,
+        *,
+        on_wait: "Callable[[tuple[Blocker, ...]], None]",
+        on_progress: "Callable[[Progress], None] | None",
+        lock_timeout_ms: int | None,
     ) -> None:
         self._connection = connection
         self._name = name
-        self._told = told
+        self._on_wait = on_wait
+        self._on_progress = on_progress
         self._after_s = min(_AFTER_S, (lock_timeout_ms or 60_000) / 3000)
         self._stopping = threading.Event()
         # The statement at work: since when, and in which session, as MySQL and MariaDB number them.
@@ -121,11 +116,11 @@ class Watch:
         blockers = look.blockers(connection, session)
         pids = tuple(blocker.pid for blocker in blockers)
         if pids and pids != self._seen_waiting:
-            self._told.waiting(blockers)
+            self._on_wait(blockers)
         self._seen_waiting = pids
-        progress = look.progress(connection, session) if self._told.progress else None
-        if progress is not None and self._told.progress is not None:
+        progress = look.progress(connection, session) if self._on_progress else None
+        if progress is not None and self._on_progress is not None:
             seen = (progress.index, progress.phase, int((progress.percent or 0) // 10))
             if seen != self._seen_progress:
                 self._seen_progress = seen
-                self._told.progress(progress)
+                self._on_progress(progress)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -35,8 +35,7 @@ _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} WHERE {mine}"
 _CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dialect:
+class _Dialect(NamedTuple):
     """What the vendors write differently; `later` takes seconds. All are run with parameters, so % is doubled."""
 
     find: str
@@ -53,8 +52,7 @@ class _Dialect:
     beats: bool = True
 
     def fill(self, template: str, table: str) -> str:
-        names = {name: getattr(self, name) for name in self.__slots__}
-        return template.replace("{free}", self.free).format(**names, mine=_MINE, table=table)
+        return template.replace("{free}", self.free).format(**self._asdict(), mine=_MINE, table=table)
 
 
 _DIALECTS = {

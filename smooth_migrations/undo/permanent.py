@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -40,13 +40,6 @@ _REVERSED = "its code was taken back by its reverse code; what that does not giv
 _BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    undone: Callable[[Step, float], None]
-    undo_failed: Callable[[Step, Exception], None]
-    left: Callable[[Step, str], None]
-
-
 class Permanent:
     """Migrations that a call has committed, with their rows in the database's journal.
 
@@ -77,7 +70,9 @@ class Permanent:
         self._manner = manner
         self._interruption = interruption
         self._aliases = aliases
-        self._told = _Told(on_undone, on_undo_failed, on_left)
+        self._on_undone = on_undone
+        self._on_undo_failed = on_undo_failed
+        self._on_left = on_left
         self._journal = CallJournal(connection, call_id)
         self._broken: OperationLog | None = None
         self._tables: Definitions | None = None
@@ -115,8 +110,9 @@ class Permanent:
         """Remember what the database is like before the call; one that goes on has it from the killed one."""
         if self._is_resumed:
             return
-        # None of what is empty is asked for.
-        self._frame = Frame(before, None if before.is_empty else take_records(self._connection))
+        # None of what is empty is asked for, and there are none without their table.
+        records = take_records(self._connection) if before.has_records else ()
+        self._frame = Frame(before, None if before.is_empty else records)
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
@@ -278,9 +274,9 @@ class Permanent:
         if self._broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
                 if self._broken.is_code_broken:
-                    self._told.left(self._broken.step, _BROKEN)
+                    self._on_left(self._broken.step, _BROKEN)
                 elif self._broken.is_code_done:
-                    self._told.left(self._broken.step, _REVERSED)
+                    self._on_left(self._broken.step, _REVERSED)
                 self._broken.take_back()
         self._broken = None
 
@@ -304,16 +300,16 @@ class Permanent:
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
-                    self._told.undone(undone[-1].step, duration_ms)
+                    self._on_undone(undone[-1].step, duration_ms)
                     if has_code(undone[-1].migration) and not (undone[-1].step.fake or self.before.is_empty):
-                        self._told.left(undone[-1].step, _REVERSED)
+                        self._on_left(undone[-1].step, _REVERSED)
                 self._compare()
                 self._journal.end()
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
             step = self.moved[-1].step
-            self._told.undo_failed(step, failure)
+            self._on_undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
 

@@ -27,7 +27,7 @@ from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.watch import Told, Watch
+from smooth_migrations.watch import Watch
 
 __all__ = ["Command"]
 
@@ -126,7 +126,8 @@ class Command(migrate.Command):
         watch = Watch(
             connection,
             call.options.application_name or "",
-            Told(console.waiting, console.progress if options["verbosity"] > 1 else None),
+            on_wait=console.waiting,
+            on_progress=console.progress if options["verbosity"] > 1 else None,
             lock_timeout_ms=call.options.limits.lock_timeout_ms,
         )
         with (
