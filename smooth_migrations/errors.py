@@ -7,11 +7,13 @@ Nothing here parses a message: servers speak many languages. PostgreSQL errors a
 
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from django.db import Error
 from django.db.transaction import Atomic, TransactionManagementError
 
-from smooth_migrations.protocol.values import ErrorInfo
+if TYPE_CHECKING:
+    from smooth_migrations.protocol.failures import ErrorInfo
 
 __all__ = [
     "Interrupted",
@@ -210,11 +212,13 @@ def is_caused_by_holding(error: BaseException) -> bool:
     return False
 
 
-def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
+def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInfo":
     """Return what users and logs are told of an error.
 
     A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
+    from smooth_migrations.protocol.failures import ErrorInfo  # noqa: PLC0415 - most calls describe none
+
     causes: tuple[ErrorInfo, ...] = ()
     detail = _detail(error)
     trace = _without("".join(traceback.format_exception(error)), detail)

@@ -16,7 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoAlsoFailed, UndoFailed, describe
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
-from smooth_migrations.protocol.values import ErrorInfo, Step
+from smooth_migrations.protocol.failures import ErrorInfo
+from smooth_migrations.protocol.values import Step
 
 __all__ = ["exit_code_of", "printed_only", "reporting", "stdout_spared"]
 

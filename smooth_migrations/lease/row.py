@@ -1,6 +1,6 @@
 """The lease's row, as each vendor's SQL makes, reads and changes it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
@@ -122,7 +122,6 @@ class LeaseRow:
         return bool(self.holder.owner.name)
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseTable:
     """The table of a lease, seen through one connection.
 
@@ -131,8 +130,9 @@ class LeaseTable:
         name: as SQL writes it there, with its schema.
     """
 
-    connection: BaseDatabaseWrapper
-    name: str
+    def __init__(self, connection: BaseDatabaseWrapper, name: str) -> None:
+        self.connection = connection
+        self.name = name
 
     @classmethod
     def of(cls, connection: BaseDatabaseWrapper) -> Self:
@@ -157,7 +157,7 @@ class LeaseTable:
 
     def through(self, connection: BaseDatabaseWrapper) -> Self:
         """Return the same table, seen through another connection."""
-        return replace(self, connection=connection)
+        return type(self)(connection, self.name)
 
     def read(self) -> LeaseRow | None:
         """Read the row without a lock, or return None if there is none."""

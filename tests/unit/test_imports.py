@@ -12,6 +12,7 @@ LATE: Final = {
             "fingerprint",
             "losses",
             "planning",
+            "protocol.failures",
             "protocol.findings",
             "report",
             "undo.choice",
