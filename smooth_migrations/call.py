@@ -36,8 +36,8 @@ from smooth_migrations.session import limited
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.permanent import Permanent
-from smooth_migrations.undo.steps import Manner, Moved
 from smooth_migrations.undo.transaction import HeldTransaction
 
 __all__ = ["Call"]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -13,19 +13,21 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
-from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, has_code
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.states import executor_as_before, state_before, states_of, tables_of_all
-from smooth_migrations.undo.steps import Manner, Moved, take_back
 from smooth_migrations.undo.tables import Definitions, take_tables
+
+if TYPE_CHECKING:
+    from smooth_migrations.fingerprint import Fingerprint
+    from smooth_migrations.undo.operations import OperationLog
 
 __all__ = ["Permanent"]
 
@@ -37,13 +39,6 @@ _OUTSIDE = {"is_outside": True}
 
 _REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
 _BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    undone: Callable[[Step, float], None]
-    undo_failed: Callable[[Step, Exception], None]
-    left: Callable[[Step, str], None]
 
 
 class Permanent:
@@ -76,7 +71,9 @@ class Permanent:
         self._manner = manner
         self._interruption = interruption
         self._aliases = aliases
-        self._told = _Told(on_undone, on_undo_failed, on_left)
+        self._on_undone = on_undone
+        self._on_undo_failed = on_undo_failed
+        self._on_left = on_left
         self._journal = CallJournal(connection, call_id)
         self._broken: OperationLog | None = None
         self._tables: Definitions | None = None
@@ -114,12 +111,13 @@ class Permanent:
         """Remember what the database is like before the call; one that goes on has it from the killed one."""
         if self._is_resumed:
             return
-        # None of what is empty is asked for.
-        self._frame = Frame(before, None if before.is_empty else take_records(self._connection))
+        # None of what is empty is asked for, and there are none without their table.
+        records = take_records(self._connection) if before.has_records else ()
+        self._frame = Frame(before, None if before.is_empty else records)
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
+    def expect_back(self, fingerprint: "Fingerprint", early: Collection[Migration]) -> None:
         """Compare the database with this, once what is permanent has been taken back: these, before the call's end."""
         self._early = frozenset(early)
         if not self._is_resumed:
@@ -138,6 +136,9 @@ class Permanent:
             held: the migrations of the open transaction, in order.
             commit: commits it.
         """
+        # What the way back needs is loaded before anything is permanent; a call in one transaction does without.
+        import smooth_migrations.undo.steps  # noqa: F401, PLC0415
+
         was_written = self._journal.is_begun
         self._is_begun = True
         self._journal.begin(self._frame)
@@ -173,7 +174,7 @@ class Permanent:
             return None
         return take_tables(self._connection)
 
-    def begin_outside(self, migration: Migration, step: Step) -> OperationLog:
+    def begin_outside(self, migration: Migration, step: Step) -> "OperationLog":
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
         self._journal.note_step(step, EntryState.BEGUN, _OUTSIDE | _tables_detail(self._tables))
@@ -187,7 +188,9 @@ class Permanent:
         self.moved.append(Moved(migration, step, self._tables, named, None if step.fake else entries))
         self._broken = None
 
-    def _log(self, migration: Migration, step: Step) -> OperationLog:
+    def _log(self, migration: Migration, step: Step) -> "OperationLog":
+        from smooth_migrations.undo.operations import OperationLog  # noqa: PLC0415 - what is held needs none
+
         return OperationLog(
             self._connection,
             migration,
@@ -274,9 +277,9 @@ class Permanent:
         if self._broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
                 if self._broken.is_code_broken:
-                    self._told.left(self._broken.step, _BROKEN)
+                    self._on_left(self._broken.step, _BROKEN)
                 elif self._broken.is_code_done:
-                    self._told.left(self._broken.step, _REVERSED)
+                    self._on_left(self._broken.step, _REVERSED)
                 self._broken.take_back()
         self._broken = None
 
@@ -289,6 +292,8 @@ class Permanent:
         undone: list[Moved] = []
         if not self._is_begun:
             return undone
+        from smooth_migrations.undo.operations import has_code  # noqa: PLC0415 - as for the log
+
         try:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
@@ -298,16 +303,16 @@ class Permanent:
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
-                    self._told.undone(undone[-1].step, duration_ms)
+                    self._on_undone(undone[-1].step, duration_ms)
                     if has_code(undone[-1].migration) and not (undone[-1].step.fake or self.before.is_empty):
-                        self._told.left(undone[-1].step, _REVERSED)
+                        self._on_left(undone[-1].step, _REVERSED)
                 self._compare()
                 self._journal.end()
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
             step = self.moved[-1].step
-            self._told.undo_failed(step, failure)
+            self._on_undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
 
@@ -319,6 +324,8 @@ class Permanent:
         """
         if self.fingerprint is None:
             return
+        from smooth_migrations.fingerprint import is_invalid_index_gone, take  # noqa: PLC0415 - loaded when it was taken
+
         records = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
         differences = [
             line
@@ -337,6 +344,8 @@ class Permanent:
             make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
+        from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
+
         moved = tuple(self.moved)
         if moved:
             yield from take_back(

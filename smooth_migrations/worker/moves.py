@@ -19,7 +19,7 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
-from smooth_migrations.undo.steps import Moved
+from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 
