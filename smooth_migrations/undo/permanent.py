@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -17,13 +16,14 @@ from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, ta
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.undo.code import ReceiversRows
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
-from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, has_code
+from smooth_migrations.undo.named import Named
+from smooth_migrations.undo.operations import REVERSED, OperationLog, has_code
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
-from smooth_migrations.undo.states import executor_as_before, state_before, states_of, tables_of_all
-from smooth_migrations.undo.steps import Manner, Moved, take_back
+from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
+from smooth_migrations.undo.steps import OUTSIDE, Manner, Moved, recalled, take_back
 from smooth_migrations.undo.tables import Definitions, take_tables
 
 __all__ = ["Permanent"]
@@ -31,22 +31,21 @@ __all__ = ["Permanent"]
 # What a difference of fingerprints says of a migration that was not recorded before.
 _APPLIED = "+ migration "
 
-# In the journal's row of a migration whose operations have rows of their own.
-_OUTSIDE = {"is_outside": True}
-
-_REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
-_BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
-
 
 @dataclass(frozen=True, slots=True)
 class _Told:
     undone: Callable[[Step, float], None]
     undo_failed: Callable[[Step, Exception], None]
-    left: Callable[[Step, str], None]
+    left: Callable[[Step | None, str], None]
 
 
 class Permanent:
     """Migrations that a call has committed, with their rows in the database's journal.
+
+    Attributes:
+        receivers: what receivers of pre_migrate write.
+        moved: what is permanent, in order.
+        fingerprint: of the schema before the call, to which its undo is compared.
 
     Args:
         connection: the target's.
@@ -56,7 +55,7 @@ class Permanent:
         aliases: the other aliases, which reverse code may reach as the migration might.
         on_undone: called with each step that was taken back, and its duration in milliseconds.
         on_undo_failed: called with a step that could not be.
-        on_left: called with a step and what of it may stay.
+        on_left: called with a step, or None for what was before the first, and what of it may stay.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Permanent:
         aliases: Aliases,
         on_undone: Callable[[Step, float], None],
         on_undo_failed: Callable[[Step, Exception], None],
-        on_left: Callable[[Step, str], None],
+        on_left: Callable[[Step | None, str], None],
     ) -> None:
         self._connection = connection
         self._manner = manner
@@ -77,7 +76,9 @@ class Permanent:
         self._aliases = aliases
         self._told = _Told(on_undone, on_undo_failed, on_left)
         self._journal = CallJournal(connection, call_id)
+        self.receivers = ReceiversRows(connection, self._journal, interruption)
         self._broken: OperationLog | None = None
+        self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
         self._is_begun = False
         self._is_resumed = False
@@ -103,6 +104,11 @@ class Permanent:
         return self._journal.is_begun
 
     @property
+    def frame(self) -> Frame:
+        """What the call began with."""
+        return self._frame
+
+    @property
     def is_outside(self) -> bool:
         """Whether a migration is at work outside a transaction."""
         return self._broken is not None
@@ -126,6 +132,7 @@ class Permanent:
 
     def expect_synced(self, tables: frozenset[str]) -> None:
         """Note the tables that Django is about to make for apps without migrations."""
+        self.receivers.stop(is_early=False)
         self._frame = replace(self._frame, synced=self._frame.synced | tables)
         if not self._connection.features.can_rollback_ddl:
             self._journal.begin(self._frame)
@@ -139,7 +146,9 @@ class Permanent:
         """
         was_written = self._journal.is_begun
         self._is_begun = True
+        self.receivers.stop(is_early=True)
         self._journal.begin(self._frame)
+        self.receivers.write()
         for item in held:
             self._journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
         try:
@@ -160,6 +169,7 @@ class Permanent:
             step: the same by name, and in which direction.
             until: closed when it ends, whichever way.
         """
+        self.receivers.stop(is_early=bool(self._early))
         item = Moved(migration, step, None if self.is_outside else self._tables_before(migration))
         if item.tables is not None:
             until.enter_context(self._connection.execute_wrapper(item.named))
@@ -173,7 +183,7 @@ class Permanent:
     def begin_outside(self, migration: Migration, step: Step) -> OperationLog:
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
-        self._journal.note_step(step, EntryState.BEGUN, _OUTSIDE | _tables_detail(self._tables))
+        self._journal.note_step(step, EntryState.BEGUN, OUTSIDE | _tables_detail(self._tables))
         self._broken = self._log(migration, step)
         return self._broken
 
@@ -185,7 +195,7 @@ class Permanent:
         self._broken = None
 
     def _log(self, migration: Migration, step: Step) -> OperationLog:
-        return OperationLog(
+        self._reversed = OperationLog(
             self._connection,
             migration,
             step,
@@ -193,7 +203,9 @@ class Permanent:
             interruption=self._interruption,
             records=self._frame.records or (),
             is_watchful=not self.before.is_empty,
+            is_elsewhere=self._aliases.has_written_here,
         )
+        return self._reversed
 
     def end(self) -> None:
         """Strike the call out of the journal: all of it is wanted. Takes part in the open transaction."""
@@ -239,7 +251,7 @@ class Permanent:
         )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
-            [_recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
+            [recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
         )
         self._journal.adopt(unfinished)
@@ -270,12 +282,21 @@ class Permanent:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
         if self._broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
-                if self._broken.is_code_broken:
-                    self._told.left(self._broken.step, _BROKEN)
-                elif self._broken.is_code_done:
-                    self._told.left(self._broken.step, _REVERSED)
-                self._broken.take_back()
+                try:
+                    self._broken.take_back()
+                finally:
+                    self._tell(self._broken.step, self._broken.left)
         self._broken = None
+        if not self.moved:
+            self._give_back_received()
+
+    def _give_back_received(self) -> None:
+        what = self.receivers.give_back()
+        self._tell(None, [what] if what else [])
+
+    def _tell(self, step: Step | None, left: Sequence[str]) -> None:
+        for what in left:
+            self._told.left(step, what)
 
     def take_back(self) -> list[Moved]:
         """Take back everything, and return the steps, newest first.
@@ -296,8 +317,7 @@ class Permanent:
                     (aliases.commit if self._is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
                     self._told.undone(undone[-1].step, duration_ms)
-                    if has_code(undone[-1].migration) and not (undone[-1].step.fake or self.before.is_empty):
-                        self._told.left(undone[-1].step, _REVERSED)
+                    self._tell(undone[-1].step, self._left_of(undone[-1]))
                 self._compare()
                 self._journal.end()
         except Exception as failure:
@@ -307,6 +327,13 @@ class Permanent:
             self._told.undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
+
+    def _left_of(self, item: Moved) -> Sequence[str]:
+        if item.step.fake or self.before.is_empty:
+            return ()
+        if item.entries is not None:
+            return self._reversed.left if self._reversed else ()
+        return (REVERSED,) if has_code(item.migration) else ()
 
     def _compare(self) -> None:
         """Make sure that the schema is what it was.
@@ -343,6 +370,7 @@ class Permanent:
                 log_of=lambda item: self._log(item.migration, item.step),
                 on_reversed=self._journal.forget_step,
             )
+        self._give_back_received()
         drop_tables(self._connection, self._frame.synced)
         if self._frame.records is not None:
             keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
@@ -362,16 +390,6 @@ class Permanent:
             self._aliases.drop()
             raise
         end()
-
-
-def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:
-    detail = unfinished.details[step]
-    entries = unfinished.entries[step] if _OUTSIDE.items() <= detail.items() and not step.fake else None
-    if "tables" not in detail:
-        return Moved(migration, step, entries=entries)
-    states = states_of(migration, state_before(executor, migration))
-    named = named_by(migration.operations, migration.app_label, states)
-    return Moved(migration, step, detail["tables"], named, entries)
 
 
 def _tables_detail(tables: Definitions | None) -> dict[str, Any]:

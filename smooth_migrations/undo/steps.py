@@ -7,6 +7,7 @@ steps that an earlier phase made permanent.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -15,14 +16,17 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.undo.journal import Entry
-from smooth_migrations.undo.named import Named
+from smooth_migrations.undo.journal import Entry, UnfinishedCall
+from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.operations import OperationLog
-from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
+from smooth_migrations.undo.states import executor_as_before, rendered_afresh, state_before, states_before, states_of
 from smooth_migrations.undo.tables import Definitions, restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction, Limits
 
-__all__ = ["Manner", "Moved", "take_back"]
+__all__ = ["OUTSIDE", "Manner", "Moved", "recalled", "take_back"]
+
+OUTSIDE: Final = {"is_outside": True}
+"""In the journal's row of a migration whose operations have rows of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,24 @@ class Moved:
     tables: Definitions | None = None
     named: Named = field(default_factory=Named)
     entries: tuple[Entry, ...] | None = None
+
+
+def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:
+    """Return a step of a killed call, as far as its journal tells of it.
+
+    Args:
+        executor: with the graph that the call had.
+        migration: which ran.
+        step: the same by name.
+        unfinished: the call.
+    """
+    detail = unfinished.details[step]
+    entries = unfinished.entries[step] if OUTSIDE.items() <= detail.items() and not step.fake else None
+    if "tables" not in detail:
+        return Moved(migration, step, entries=entries)
+    states = states_of(migration, state_before(executor, migration))
+    named = named_by(migration.operations, migration.app_label, states)
+    return Moved(migration, step, detail["tables"], named, entries)
 
 
 @dataclass(frozen=True, slots=True)
