@@ -56,7 +56,8 @@ class Guard:
             self._is_checked = True
             self._refuse_turning_round(plan)
             if not self._options["fake"] and not self._call.before.is_empty:
-                self._refuse_irreversible(plan)
+                with self._call.permanent.receivers.aside():
+                    self._refuse_irreversible(plan)
         if sender is _last():
             before = self._call.before
             choices = choose(plan, self._connection, is_empty=before.is_empty, compensated=self._call.is_compensated)

@@ -1,7 +1,7 @@
 """Rows that code of a call changes where every transaction is permanent at once: recorded, and given back."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -122,6 +122,10 @@ class ReceiversRows:
             self._until.enter_context(recorder.recording())
             yield
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Take what is run within for no receiver of the project's."""
+        return self._recorder.aside() if self._recorder is not None else nullcontext()
+
     def stop(self, *, is_early: bool) -> None:
         """Record no further; the first migration begins. Safe to repeat.
 
@@ -167,7 +171,7 @@ def _given_back(
     number: int = 0,
 ) -> list[str] | None:
     details = journal.rows_of(step, number)
-    if not is_complete(details):
+    if details is None or not is_complete(details):
         return None
     try:
         with transaction.atomic(connection.alias):

@@ -199,17 +199,28 @@ class CallJournal:
             app, name, number = _place(step, operation)
             self._insert(app, name, number, state=EntryState.ROWS, detail=detail)
 
-    def rows_of(self, step: Step | None, operation: int) -> list[dict[str, Any]]:
-        """Return what was written down of rows that an operation, or receivers, have changed, in order. Only reads."""
+    def rows_of(self, step: Step | None, operation: int) -> list[dict[str, Any]] | None:
+        """Return what was written down of rows that an operation, or receivers, have changed, in order. Only reads.
+
+        Args:
+            step: the operation's migration; None for receivers of pre_migrate.
+            operation: its number.
+
+        Returns:
+            None where the operation itself is not written down (any more).
+        """
         if not self._is_begun:
-            return []
+            return None
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT detail FROM {_TABLE} "  # noqa: S608 - a constant name
-                "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s AND state = %s ORDER BY seq",
-                [self._call_id, *_place(step, operation), EntryState.ROWS],
+                f"SELECT state, detail FROM {_TABLE} "  # noqa: S608 - a constant name
+                "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s ORDER BY seq",
+                [self._call_id, *_place(step, operation)],
             )
-            return [json.loads(detail) for (detail,) in cursor.fetchall()]
+            found = cursor.fetchall()
+        if step is not None and all(state == EntryState.ROWS for state, _detail in found):
+            return None
+        return [json.loads(detail) for state, detail in found if state == EntryState.ROWS]
 
     def forget_receivers(self) -> None:
         """Strike out what receivers have done."""

@@ -132,7 +132,7 @@ class Permanent:
 
     def expect_synced(self, tables: frozenset[str]) -> None:
         """Note the tables that Django is about to make for apps without migrations."""
-        self.receivers.stop(is_early=False)
+        self.receivers.stop(is_early=bool(self._early))
         self._frame = replace(self._frame, synced=self._frame.synced | tables)
         if not self._connection.features.can_rollback_ddl:
             self._journal.begin(self._frame)

@@ -79,7 +79,7 @@ class Images:
         columns = ", ".join(column.read for column in table.columns)
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {columns} FROM {table.name} LIMIT {MAX_ROWS + 1}")  # noqa: S608 - quoted names
-            rows = [tuple(row) for row in cursor.fetchall()]
+            rows = [tuple(_text(value) for value in row) for row in cursor.fetchall()]
         self.left -= len(rows)
         if len(rows) > MAX_ROWS or self.left < 0:
             raise UnknownError(f"{table.name} has too many rows")
@@ -106,6 +106,11 @@ def chunks(found: Sequence[tuple[Table, list[Change]]]) -> Iterator[dict[str, An
             piece.append(change)
             length += size
         yield head | {"changes": piece}
+
+
+def _text(value: object) -> str | None:
+    # A server may have an own opinion on what is text.
+    return value.decode() if isinstance(value, bytes) else None if value is None else str(value)
 
 
 def _by_key(table: Table, rows: Sequence[Row]) -> dict[Row, Row]:

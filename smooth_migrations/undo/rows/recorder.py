@@ -111,9 +111,18 @@ class Recorder:
                 self._run = None if many else self._run + 1
             return execute(sql, params, many, context)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take what is run within for nobody's code."""
+        was, self._is_own = self._is_own, True
+        try:
+            yield
+        finally:
+            self._is_own = was
+
     def count(self) -> None:
         """Ask the server how many statements it has run, to compare with how many are seen from here on."""
-        with self._owning():
+        with self.aside():
             self._base, self._run = self._vendor.statements(self._connection), 0
 
     def give_up(self, why: str) -> None:
@@ -121,7 +130,7 @@ class Recorder:
         self.is_unknown = True
         self._forget()
         if not self._is_marked:
-            with self._owning():
+            with self.aside():
                 self._write({"unknown": why})
             # In a transaction it is written once more right before the commit, since a savepoint may take it back.
             self._is_marked = self._connection.get_autocommit()
@@ -131,7 +140,7 @@ class Recorder:
         if self.is_unknown:
             self.give_up("as before")
         elif self._written.words:
-            with self._owning():
+            with self.aside():
                 try:
                     found = [*chunks(self._changes())]
                 except (UnknownError, Error) as error:
@@ -163,7 +172,7 @@ class Recorder:
             return
         is_alone = not self._connection.in_atomic_block and self._connection.get_autocommit()
         if not self.is_unknown and self._prepare is not None:
-            with self._owning():
+            with self.aside():
                 self._second()
         if self.is_unknown:
             if is_alone:
@@ -192,7 +201,7 @@ class Recorder:
     def _is_counted(self) -> bool:
         if self._base is None or self._run is None:
             return True
-        with self._owning():
+        with self.aside():
             count = self._vendor.statements(self._connection)
         return count is None or count - self._base == self._run
 
@@ -211,14 +220,6 @@ class Recorder:
             except Error as error:
                 self.give_up(f"a second session is needed: {error}")
         return self._images
-
-    @contextmanager
-    def _owning(self) -> Iterator[None]:
-        was, self._is_own = self._is_own, True
-        try:
-            yield
-        finally:
-            self._is_own = was
 
     def _forget(self) -> None:
         self._written = Written(set(), set())

@@ -7,11 +7,13 @@ __all__ = ["Kind", "kind_of", "qualifiers_in", "words_in"]
 
 _LEADING = re.compile(r"\A(?:\s|\(|--[^\n]*\n|#[^\n]*\n|/\*(?!!).*?\*/)*", re.DOTALL)
 _READS = re.compile(
-    r"(SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|SAVEPOINT|RELEASE|ROLLBACK\s+TO|SET|VALUES|FETCH)\b", re.IGNORECASE
+    r"(SELECT|WITH|SHOW|EXPLAIN|DESC|DESCRIBE|SAVEPOINT|RELEASE|ROLLBACK\s+TO|SET|VALUES|FETCH)\b", re.IGNORECASE
 )
-_WRITES = re.compile(r"(INSERT|UPDATE|DELETE|REPLACE|MERGE|WITH)\b", re.IGNORECASE)
+_WRITES = re.compile(r"(WITH\b.*)?\b(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE | re.DOTALL)
 # Of those that begin as one that only reads: what makes a table, commits, or sees other rows than those of the moment.
-_MORE = re.compile(r"(SELECT\b.*\bINTO\b|SET\b.*\b(AUTOCOMMIT|ISOLATION|STATEMENT)\b)", re.IGNORECASE | re.DOTALL)
+_MORE = re.compile(
+    r"((SELECT|WITH)\b.*\bINTO\b|SET\b.*\b(AUTOCOMMIT|ISOLATION|STATEMENT)\b)", re.IGNORECASE | re.DOTALL
+)
 _RECORDS = "django_migrations"
 _WORD = re.compile(r"[\w$]+|`(?:[^`]|``)+`")
 _QUALIFIER = re.compile(r"([\w$]+|`(?:[^`]|``)+`)\s*\.")
