@@ -5,83 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.failing_moves import START
 from tests.support.histories import Database, SqliteDatabase, Vendor, execute
-from tests.support.killing import killed_at_each_statement
 from tests.support.new_databases import NewDatabases
-from tests.support.small_project import SmallProject, migration
+from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran
 
 pytestmark = pytest.mark.timeout(240)
-
-_REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
-_FUNCTIONS = """\
-def run(*statements):
-    def forwards(apps, editor):
-        with editor.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-    return forwards
-
-def meanwhile(*statements):
-    def forwards(apps, editor):
-        other = editor.connection.copy()
-        with other.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-        other.close()
-    return forwards
-
-def both(*codes):
-    return lambda apps, editor: [code(apps, editor) for code in codes]
-
-def fail(apps, editor):
-    raise ValueError("no")
-"""
-_ROWS = """
-    INSERT INTO demo_crate (id, label) VALUES (1, 'box'), (2, 'bag');
-    INSERT INTO demo_item (id, name, code, size, crate_id)
-        VALUES (1, 'tea', '01', NULL, 1), (2, 'jam', '02', 7, NULL), (3, 'jam', '03', NULL, 2);
-    INSERT INTO demo_label (id, text, crate_id) VALUES (1, 'red', 1);
-"""
-_ALL = "UPDATE demo_item SET name = 'changed'"
-
-
-def ran(*statements: str) -> str:
-    """Return the source of code that runs these."""
-    return f"run({', '.join(map(repr, statements))})"
-
-
-def operation(code: str) -> str:
-    """Return the source of an operation of which the way back fails, should it be gone."""
-    return f"migrations.RunPython({code}, fail)"
-
-
-def project_of(
-    directory: Path, database: Database, *operations: str, atomic: bool = False, rows: str = "", last: str = "fail"
-) -> SmallProject:
-    """Bring a database to demo.0001_start, with rows; what comes next runs these operations, and then this code."""
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_start": START})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, _ROWS + rows)
-    change = migration(*operations, after=[("demo", "0001_start")], atomic=atomic, functions=_FUNCTIONS)
-    project.write_migration("demo.0002_change", change)
-    fails = migration(f"migrations.RunPython({last}, fail)", after=[("demo", "0002_change")], functions=_FUNCTIONS)
-    project.write_migration("demo.0003_fails", fails)
-    return project
-
-
-def assert_undone(databases: NewDatabases, directory: Path, *operations: str, atomic: bool, rows: str = "") -> None:
-    """Run these, and let a later migration fail: nothing has changed, and nothing is told to have."""
-    database = databases.new()
-    project = project_of(directory, database, *operations, atomic=atomic, rows=rows)
-    before = databases.dump(database)
-
-    result = project.run("apply_migrations")
-
-    assert (result.returncode, "demo.0002_change: " in result.stdout) == (1, False), result.stdout + result.stderr
-    assert "  Unapplying demo.0002_change... OK\n" in result.stdout
-    assert diff(before, databases.dump(database)) == ""
-
 
 _ODD_MARIADB = """
     CREATE TABLE `odd one` (
@@ -157,7 +85,7 @@ _CASCADING = """
     INSERT INTO part VALUES (1, NULL, NULL), (2, 1, 1), (3, NULL, 2);
 """
 _STATEMENTS = {
-    "updated": [_ALL],
+    "updated": [ALL],
     "deleted with what refers to it": [
         "DELETE FROM demo_label",
         "UPDATE demo_item SET crate_id = NULL",
@@ -175,7 +103,7 @@ _STATEMENTS = {
     ],
     "other keys": ["DELETE FROM demo_label", "INSERT INTO demo_label (id, text, crate_id) VALUES (9, 'red', 1)"],
     "selected": ["INSERT INTO demo_label (id, text, crate_id) SELECT id + 9, label, id FROM demo_crate"],
-    "there and back": [_ALL, "UPDATE demo_item SET name = 'tea' WHERE id = 1"],
+    "there and back": [ALL, "UPDATE demo_item SET name = 'tea' WHERE id = 1"],
     "without a key": ["INSERT INTO heard VALUES (1), (1), (2)", "DELETE FROM heard WHERE id = 4"],
 }
 _OF_MARIADB = {
@@ -216,7 +144,7 @@ def test_what_others_do_meanwhile_stays(stepping_databases: NewDatabases, tmp_pa
         "UPDATE demo_item SET size = 99 WHERE id = 3",
         "DELETE FROM demo_item WHERE id = 2",
     ]
-    ours = f"both({ran('UPDATE demo_item SET size = 1 WHERE id = 1')}, meanwhile(*{theirs!r}), {ran(_ALL)})"
+    ours = f"both({ran('UPDATE demo_item SET size = 1 WHERE id = 1')}, meanwhile(*{theirs!r}), {ran(ALL)})"
     database, reference = stepping_databases.new(), stepping_databases.new()
     project_of(tmp_path / "reference", reference)
     execute(reference, ";".join(theirs))
@@ -238,7 +166,7 @@ def test_rows_that_others_have_changed_since_stay_and_it_is_told(
 ) -> None:
     theirs = ["UPDATE demo_item SET name = 'theirs', size = 3 WHERE id = 1", "UPDATE demo_item SET size = id + 3"]
     database = stepping_databases.new()
-    code = operation(ran(_ALL, "DELETE FROM demo_label"))
+    code = operation(ran(ALL, "DELETE FROM demo_label"))
     project = project_of(tmp_path, database, code, last=f"both(meanwhile(*{theirs!r}), fail)")
     before = stepping_databases.dump(database)
 
@@ -276,7 +204,7 @@ def test_what_refers_to_a_row_that_is_to_go_keeps_it(stepping_databases: NewData
     result = project.run("apply_migrations")
 
     assert result.returncode == 1, result.stderr
-    assert f"  demo.0002_change: {_REVERSED}\n" in result.stdout
+    assert f"  demo.0002_change: {REVERSED}\n" in result.stdout
     changes = diff(before, stepping_databases.dump(database)).splitlines()
     assert [line[0] for line in changes if line[0] in "+-" and line[:3] not in {"+++", "---"}] == ["+", "+"]
     execute(database, "DELETE FROM demo_label WHERE id = 70; DELETE FROM demo_crate WHERE id = 70")
@@ -301,7 +229,7 @@ def test_code_that_writes_to_a_large_table_is_taken_back_by_its_reverse_code(
 
     result = project.run("apply_migrations")
 
-    assert f"  demo.0002_change: {_REVERSED}\n" in result.stdout, result.stderr
+    assert f"  demo.0002_change: {REVERSED}\n" in result.stdout, result.stderr
     assert diff(before, stepping_databases.dump(database)) == ""
 
 
@@ -329,121 +257,5 @@ def test_rows_that_are_changed_unseen_are_told_of_in_mariadb(
 
     result = project.run("apply_migrations")
 
-    assert f"  demo.0002_change: {_REVERSED}\n" in result.stdout, result.stderr
+    assert f"  demo.0002_change: {REVERSED}\n" in result.stdout, result.stderr
     assert diff(before, mariadb_databases.dump(database)) == ""
-
-
-_RELEASE = [
-    operation(ran(_ALL, "INSERT INTO demo_crate (id, label) VALUES (70, 'tin')")),
-    "migrations.AddField('crate', 'note', models.CharField(max_length=40, default='none'))",
-    "migrations.RunSQL(['DELETE FROM demo_label', \"UPDATE demo_crate SET note = 'a', label = 'all'\"], 'SELECT no')",
-    f"migrations.RunPython({ran(_ALL.replace('changed', 'again'), 'DELETE FROM demo_item')}, fail, atomic=True)",
-]
-
-
-def _kill_at_statements(databases: NewDatabases, directory: Path, *, every: int) -> None:
-    database = databases.new()
-    project = project_of(directory, database, *_RELEASE, atomic=databases.vendor is Vendor.MYSQL)
-    before = databases.dump(database)
-    for number in killed_at_each_statement(project, directory / "project", every=every):
-        result = project.run("apply_migrations")
-        assert result.returncode == 1, f"statement {number}: {result.stdout}{result.stderr}"
-        assert "ValueError: no" in result.stderr
-        assert diff(before, databases.dump(database)) == "", f"statement {number}: {result.stdout}"
-
-
-def test_rows_come_back_after_a_kill_in_or_after_a_data_migration(
-    stepping_databases: NewDatabases, tmp_path: Path
-) -> None:
-    _kill_at_statements(stepping_databases, tmp_path, every=9)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_rows_come_back_after_a_kill_at_any_statement_of_a_data_migration(
-    stepping_databases: NewDatabases, tmp_path: Path
-) -> None:
-    _kill_at_statements(stepping_databases, tmp_path, every=1)
-
-
-_RECEIVER = """\
-from django.db import connections, transaction
-from django.db.models.signals import pre_migrate
-
-def note(app_config, using, **kwargs):
-    if app_config.label == "demo":
-        with transaction.atomic(using), connections[using].cursor() as cursor:
-            cursor.execute("UPDATE demo_item SET name = 'heard'")
-            cursor.execute("DELETE FROM demo_label")
-        with connections[using].cursor() as cursor:
-            cursor.execute("INSERT INTO demo_crate (id, label) VALUES (70, 'heard')")
-
-pre_migrate.connect(note)
-"""
-
-
-def test_what_receivers_write_before_the_first_migration_comes_back(
-    stepping_databases: NewDatabases, tmp_path: Path
-) -> None:
-    database = stepping_databases.new()
-    project = project_of(tmp_path, database, operation(ran(_ALL)))
-    project.write("demo/management/__init__.py", _RECEIVER)
-    before = stepping_databases.dump(database)
-
-    result = project.run("apply_migrations")
-
-    assert (result.returncode, "before the first migration" in result.stdout) == (1, False), result.stdout
-    assert diff(before, stepping_databases.dump(database)) == ""
-
-
-def test_what_receivers_of_a_killed_call_wrote_comes_back(stepping_databases: NewDatabases, tmp_path: Path) -> None:
-    database = stepping_databases.new()
-    project = project_of(tmp_path, database, "migrations.RunPython(fail, fail)")
-    fails = (tmp_path / "project/demo/migrations/0002_change.py").read_text()
-    before = stepping_databases.dump(database)
-    project.write("demo/management/__init__.py", _RECEIVER)
-    kills = "os.kill(os.getpid(), signal.SIGKILL)"
-    project.write_migration("demo.0002_change", fails.replace('raise ValueError("no")', kills))
-    project.run("apply_migrations")
-    assert diff(before, stepping_databases.dump(database))
-    project.write("demo/management/__init__.py", "")
-    project.write_migration("demo.0002_change", fails)
-
-    result = project.run("apply_migrations")
-
-    assert result.returncode == 1
-    assert diff(before, stepping_databases.dump(database)) == ""
-
-
-_LOGGED = """\
-from pathlib import Path
-
-from django.db.backends.signals import connection_created
-
-def _log(execute, sql, params, many, context):
-    with Path("statements").open("a") as file:
-        file.write(f"{sql}\\n")
-    return execute(sql, params, many, context)
-
-connection_created.connect(lambda connection, **_: connection.execute_wrappers.insert(0, _log), weak=False)
-"""
-
-
-@pytest.mark.parametrize(
-    ("change", "asked"),
-    [(operation(ran(_ALL)), True), ("migrations.AddField('item', 'note', models.IntegerField(null=True))", False)],
-    ids=["code", "no code"],
-)
-def test_a_call_without_code_asks_nothing_about_rows(
-    stepping_databases: NewDatabases, tmp_path: Path, change: str, *, asked: bool
-) -> None:
-    project = project_of(tmp_path, stepping_databases.new(), change)
-    (tmp_path / "project/demo/migrations/0003_fails.py").unlink()
-    project.write("demo/models.py", _LOGGED)
-
-    project.succeed("apply_migrations")
-
-    lines = (tmp_path / "project/statements").read_text()
-    assert "smooth_migrations_journal" in lines
-    assert ("_isolation'" in lines) is asked
-    assert ("lock_timeout', '1s'" in lines or "lock_wait_timeout = 1," in lines) is asked

@@ -10,7 +10,7 @@ from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, Unknown
 
 __all__ = ["MySQL"]
 
-_OURS = "smooth_"
+_OURS = "smooth_migrations_"
 _ISOLATION = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')"
 _NAMES = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = DATABASE()"
 _DATABASES = "SELECT schema_name FROM information_schema.schemata WHERE schema_name <> DATABASE()"

@@ -13,7 +13,7 @@ __all__ = ["PostgreSQL"]
 # What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System").
 _WRITTEN = """
     SELECT relid, current_setting('track_counts') FROM pg_stat_xact_user_tables
-    WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_%%'
+    WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%'
 """
 _BY_NAME = "SELECT to_regclass(name)::oid FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
 _TABLES = """
