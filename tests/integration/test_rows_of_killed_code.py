@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dump import diff
-from tests.support.histories import Vendor
+from tests.support.histories import Vendor, execute
 from tests.support.killing import killed_at_each_statement
 from tests.support.new_databases import NewDatabases
 from tests.support.rows_of_code import ALL, operation, project_of, ran
@@ -29,6 +29,10 @@ def _kill_at_statements(databases: NewDatabases, directory: Path, *, every: int)
         assert result.returncode == 1, f"statement {number}: {result.stdout}{result.stderr}"
         assert "ValueError: no" in result.stderr
         assert diff(before, databases.dump(database)) == "", f"statement {number}: {result.stdout}"
+        if databases.vendor is Vendor.MYSQL:
+            # What was dropped at once takes room in each row until the table is written anew (MariaDB's
+            # documentation, "InnoDB Online DDL Operations with the INSTANT Alter Algorithm").
+            execute(database, "ALTER TABLE demo_crate FORCE")
 
 
 def test_rows_come_back_after_a_kill_in_or_after_a_data_migration(
