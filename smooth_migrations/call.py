@@ -148,6 +148,7 @@ class Call:
                     self._hooks.listening(),
                     self.aliases.guarded(),
                     self._connection.execute_wrapper(self.interruption),
+                    self.permanent.receivers.listening(lambda: self.permanent.frame),
                 ):
                     self._begin()
                     move()

@@ -88,9 +88,9 @@ class ConsoleReport:
         """Print which step stays, and why."""
         self._write(f"  {step} could not be taken back: {error}", self._style.ERROR)
 
-    def left(self, step: Step, what: str) -> None:
+    def left(self, step: Step | None, what: str) -> None:
         """Print what may stay."""
-        self._write(f"  {step}: {what}", self._style.WARNING)
+        self._write(f"  {step or 'before the first migration'}: {what}", self._style.WARNING)
 
     def stepping(self, error: BaseException) -> None:
         """Print that each migration is committed by itself from here on."""

@@ -56,7 +56,8 @@ class Guard:
             self._is_checked = True
             self._refuse_turning_round(plan)
             if not self._options["fake"] and not self._call.before.is_empty:
-                self._refuse_irreversible(plan)
+                with self._call.permanent.receivers.aside():
+                    self._refuse_irreversible(plan)
         if plan and sender is _last():
             from smooth_migrations.undo.choice import choose  # noqa: PLC0415 - most calls find nothing to do
 

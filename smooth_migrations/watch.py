@@ -80,11 +80,12 @@ class Watch:
         """Run a statement; one of Django's execute wrappers."""
         raw = self._connection.connection
         number = raw.thread_id() if self._connection.vendor == "mysql" and raw is not None else None
-        self._at_work = (time.monotonic(), number)
+        # Another wrapper may run statements before this one.
+        was_at_work, self._at_work = self._at_work, (time.monotonic(), number)
         try:
             return execute(sql, params, many, context)
         finally:
-            self._at_work = None
+            self._at_work = was_at_work
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._after_s / 4):
