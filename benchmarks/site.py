@@ -44,6 +44,8 @@ class Site:
         self._history = HISTORIES[application]
         self._directory = directory
         self._templates: dict[tuple[PostgresServer | None, State], Database] = {}
+        # Both sides run what is compiled, as pip installs it, whatever is said where this is measured.
+        self._compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
         adopted = f"from {self.settings} import *\n\nINSTALLED_APPS = [*INSTALLED_APPS, 'smooth_migrations']\n"
         (directory / f"{_ADOPTED}.py").write_text(adopted)
 
@@ -65,7 +67,7 @@ class Site:
             adopted: whether the product is one of its installed apps.
         """
         aliases = {alias: database.django for alias, database in databases.items()}
-        environment = {"SITE_DATABASES": json.dumps(aliases), **SAME_ORDER}
+        environment = {"SITE_DATABASES": json.dumps(aliases), **SAME_ORDER, **self._compiled}
         if adopted:
             environment |= {"PYTHONPATH": str(self._directory), "DJANGO_SETTINGS_MODULE": _ADOPTED}
         return environment

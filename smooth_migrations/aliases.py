@@ -97,6 +97,10 @@ class Aliases:
                 self._end(alias, commit=True)
         self._join_again()
 
+    def has_written_here(self) -> bool:
+        """Return whether a migration has written to the database that is moved, over another alias."""
+        return any(identity(connections[alias]) == identity(self._connection) for alias in self._written)
+
     def release(self, connection: BaseDatabaseWrapper) -> None:
         """Let go of an alias that is about to be moved itself, by another call. Safe to repeat.
 

@@ -7,7 +7,7 @@ other aliases' (unless they joined), not what stood in `django_migrations` befor
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -36,8 +36,8 @@ from smooth_migrations.session import limited
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.permanent import Permanent
-from smooth_migrations.undo.steps import Manner, Moved
 from smooth_migrations.undo.transaction import HeldTransaction
 
 __all__ = ["Call"]
@@ -148,6 +148,7 @@ class Call:
                     self._hooks.listening(),
                     self.aliases.guarded(),
                     self._connection.execute_wrapper(self.interruption),
+                    self.permanent.receivers.listening(lambda: self.permanent.frame),
                 ):
                     self._begin()
                     move()
@@ -179,15 +180,6 @@ class Call:
             else:
                 self.interruption.stand_down()
                 return
-
-    def adopt(self, moved: Sequence[Moved], *, before: Before) -> None:
-        """Take responsibility for committed steps of an earlier call, so that `rollback` takes them back.
-
-        Args:
-            moved: in the order in which they happened.
-            before: what the database was like before them.
-        """
-        self.permanent.adopt(moved, before=before, is_finished=True)
 
     def recall(self, unfinished: UnfinishedCall, *, goes_on: bool = False) -> None:
         """Take responsibility for what a killed call has left, so that `rollback` takes it back.

@@ -1,6 +1,7 @@
 """What `apply_migrations` prints when a call fails; on success it prints what `migrate` prints."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
@@ -9,17 +10,13 @@ from django.db.migrations import Migration
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.undo.choice import Choice, Way
-from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.waits import Blocker, Progress
+
+if TYPE_CHECKING:
+    from smooth_migrations.undo.choice import Choice
+    from smooth_migrations.undo.journal import UnfinishedCall
+    from smooth_migrations.waits import Blocker, Progress
 
 __all__ = ["ConsoleReport"]
-
-_WAYS = {
-    Way.TRANSACTION: "whole-call transaction, by ROLLBACK",
-    Way.JOURNAL: "operation journal, newest first by reverse operations",
-    Way.EMPTY: "empty database, by dropping everything again",
-}
 
 
 class ConsoleReport:
@@ -91,9 +88,9 @@ class ConsoleReport:
         """Print which step stays, and why."""
         self._write(f"  {step} could not be taken back: {error}", self._style.ERROR)
 
-    def left(self, step: Step, what: str) -> None:
+    def left(self, step: Step | None, what: str) -> None:
         """Print what may stay."""
-        self._write(f"  {step}: {what}", self._style.WARNING)
+        self._write(f"  {step or 'before the first migration'}: {what}", self._style.WARNING)
 
     def stepping(self, error: BaseException) -> None:
         """Print that each migration is committed by itself from here on."""
@@ -109,7 +106,7 @@ class ConsoleReport:
         self._stdout.write(f"Waiting for another run: {holder}")
         self._stdout.flush()
 
-    def waiting(self, blockers: Sequence[Blocker]) -> None:
+    def waiting(self, blockers: Sequence["Blocker"]) -> None:
         """Print who has what the statement at work waits for."""
         self._write("")
         for blocker in blockers:
@@ -124,19 +121,19 @@ class ConsoleReport:
         if connection.vendor == "sqlite" and is_lock_failure(error):
             self._write(f"The file {connection.settings_dict['NAME']} is locked by another session.", self._style.ERROR)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         """Print how far the building of an index has come."""
         percent = "" if progress.percent is None else f", {progress.percent:.0f} %"
         self._write(f"\n  {progress.index}: {progress.phase}{percent}", self._style.MIGRATE_LABEL)
 
-    def undo_of_this_call(self, choices: Sequence[Choice]) -> None:
+    def undo_of_this_call(self, choices: Sequence["Choice"]) -> None:
         """Print which undo each migration has, at verbosity 2 and above."""
         if self._verbosity > 1 and choices:
             self._write("Undo, should anything fail:", self._style.MIGRATE_HEADING)
             for choice in choices:
-                self._write(f"  {_WAYS[choice.way]}: {', '.join(choice.migrations)}", self._style.MIGRATE_LABEL)
+                self._write(f"  {choice.way}: {', '.join(choice.migrations)}", self._style.MIGRATE_LABEL)
 
-    def unfinished(self, call: UnfinishedCall, *, goes_on: bool, wanted: bool) -> None:
+    def unfinished(self, call: "UnfinishedCall", *, goes_on: bool, wanted: bool) -> None:
         """Print what happens to what a killed call has left.
 
         Args:

@@ -1,18 +1,19 @@
 """What can go wrong here, and what a driver's error says about it.
 
 Nothing here parses a message: servers speak many languages. PostgreSQL errors are told apart by SQLSTATE
-(PostgreSQL manual, appendix A), SQLite's by `sqlite_errorcode`, MySQL's by their number (MariaDB's documentation,
-"MariaDB Error Code Reference").
+(PostgreSQL manual, appendix A), SQLite's by `sqlite_errorcode` (SQLite manual, rescode.html), MySQL's by their number
+(MariaDB's documentation, "MariaDB Error Code Reference").
 """
 
-import sqlite3
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from django.db import Error
 from django.db.transaction import Atomic, TransactionManagementError
 
-from smooth_migrations.protocol.values import ErrorInfo
+if TYPE_CHECKING:
+    from smooth_migrations.protocol.failures import ErrorInfo
 
 __all__ = [
     "Interrupted",
@@ -46,15 +47,20 @@ _HOLDING_SQLSTATES = frozenset(
         "55P04",  # unsafe_new_enum_value_usage
     }
 )
-_LOCK_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_LOCK_SQLITE = frozenset(
+    {
+        5,  # SQLITE_BUSY
+        6,  # SQLITE_LOCKED
+    }
+)
 # After these SQLite may end the whole transaction by a rollback of its own (SQLite manual, lang_transaction.html).
 _ROLLBACK_SQLITE = frozenset(
     {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_NOMEM,
+        5,  # SQLITE_BUSY
+        7,  # SQLITE_NOMEM
+        9,  # SQLITE_INTERRUPT
+        10,  # SQLITE_IOERR
+        13,  # SQLITE_FULL
     }
 )
 _LOCK_MYSQL = frozenset(
@@ -206,11 +212,13 @@ def is_caused_by_holding(error: BaseException) -> bool:
     return False
 
 
-def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
+def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInfo":
     """Return what users and logs are told of an error.
 
     A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
+    from smooth_migrations.protocol.failures import ErrorInfo  # noqa: PLC0415 - most calls describe none
+
     causes: tuple[ErrorInfo, ...] = ()
     detail = _detail(error)
     trace = _without("".join(traceback.format_exception(error)), detail)

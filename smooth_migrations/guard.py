@@ -1,7 +1,7 @@
 """What is looked at when `migrate` has made its plan, and nothing has run yet."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig, apps
 from django.core.management.base import CommandError
@@ -10,11 +10,11 @@ from django.db.migrations import Migration
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import Irreversible
-from smooth_migrations.fingerprint import take
-from smooth_migrations.losses import irreversible_steps
-from smooth_migrations.report import REFUSED
+from smooth_migrations.exits import REFUSED
 from smooth_migrations.reversibility import committed_early
-from smooth_migrations.undo.choice import Choice, choose
+
+if TYPE_CHECKING:
+    from smooth_migrations.undo.choice import Choice
 
 __all__ = ["Guard"]
 
@@ -36,7 +36,7 @@ class Guard:
         call: Call,
         connection: BaseDatabaseWrapper,
         options: dict[str, Any],
-        tell: Callable[[Sequence[Choice]], None],
+        tell: "Callable[[Sequence[Choice]], None]",
     ) -> None:
         self._call = call
         self._connection = connection
@@ -56,8 +56,11 @@ class Guard:
             self._is_checked = True
             self._refuse_turning_round(plan)
             if not self._options["fake"] and not self._call.before.is_empty:
-                self._refuse_irreversible(plan)
-        if sender is _last():
+                with self._call.permanent.receivers.aside():
+                    self._refuse_irreversible(plan)
+        if plan and sender is _last():
+            from smooth_migrations.undo.choice import choose  # noqa: PLC0415 - most calls find nothing to do
+
             before = self._call.before
             choices = choose(plan, self._connection, is_empty=before.is_empty, compensated=self._call.is_compensated)
             self._tell(choices)
@@ -73,6 +76,9 @@ class Guard:
         early = committed_early(plan, self._connection, compensated=self._call.is_compensated)
         if not early:
             return
+        from smooth_migrations.fingerprint import take  # noqa: PLC0415 - what is held is not compared
+        from smooth_migrations.losses import irreversible_steps  # noqa: PLC0415 - and loses nothing
+
         if self._options.get("rehearse"):
             names = ", ".join(str(migration) for migration in early)
             raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)

@@ -132,7 +132,8 @@ class Interruption:
         if self._connection.vendor == "mysql" and self._connection.connection is not None:
             # The driver tells no other thread while it is at work.
             self._session = self._connection.connection.thread_id()
-        self._in_statement = True
+        # Another wrapper may run statements before this one.
+        was_in_statement, self._in_statement = self._in_statement, True
         try:
             return execute(sql, params, many, context)
         except Exception as error:
@@ -143,7 +144,7 @@ class Interruption:
             raise Interrupted(self._reason) from error
         finally:
             with self._lock:
-                self._in_statement = False
+                self._in_statement = was_in_statement
 
     def _insist(self) -> None:
         # A statement that had not yet reached its server is not broken off by the first attempt.

@@ -31,8 +31,8 @@ class Observer(Protocol):
     def undo_failed(self, step: Step, error: BaseException) -> None:
         """Note that a committed step could not be taken back."""
 
-    def left(self, step: Step, what: str) -> None:
-        """Note what the undo of a committed step cannot know or give back, in words."""
+    def left(self, step: Step | None, what: str) -> None:
+        """Note what the undo of a committed step, or of what was before the first, cannot give back, in words."""
 
     def stepping(self, error: BaseException) -> None:
         """Note that one transaction cannot hold the migrations: each gets one of its own, reversed on failure."""

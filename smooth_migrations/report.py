@@ -15,13 +15,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoAlsoFailed, UndoFailed, describe
-from smooth_migrations.protocol.values import ErrorInfo, Step
+from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
+from smooth_migrations.protocol.failures import ErrorInfo
+from smooth_migrations.protocol.values import Step
 
-__all__ = ["LOCKED", "NEEDS_OPERATOR", "REFUSED", "exit_code_of", "printed_only", "reporting", "stdout_spared"]
-
-REFUSED: Final = 3
-NEEDS_OPERATOR: Final = 4
-LOCKED: Final = 5
+__all__ = ["exit_code_of", "printed_only", "reporting", "stdout_spared"]
 
 _VERSION: Final = 1
 _OUTCOMES: Final = {2: "invalid", REFUSED: "refused", NEEDS_OPERATOR: "needs_operator", LOCKED: "locked"}

@@ -149,4 +149,4 @@ class _MySQL:
 
 
 LOOKS: Final[Mapping[str, Look]] = {"postgresql": _PostgreSQL(), "mysql": _MySQL()}
-"""By vendor. SQLite can be asked by nobody."""
+"""By vendor."""

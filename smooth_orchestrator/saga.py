@@ -10,7 +10,7 @@ from smooth_migrations.protocol import (
     Rollback,
     Undo,
 )
-from smooth_migrations.protocol.values import OWN_UNDO_FAILED
+from smooth_migrations.protocol.failures import OWN_UNDO_FAILED
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName

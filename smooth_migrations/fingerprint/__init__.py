@@ -1,20 +1,11 @@
 """The schema fingerprint: taken before a call and compared after its undo, it proves that nothing was left behind."""
 
-from collections.abc import Mapping
-from typing import Final
-
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.fingerprint.mysql import MySQL
-from smooth_migrations.fingerprint.postgresql import PostgreSQL
-from smooth_migrations.fingerprint.sqlite import SQLite
 from smooth_migrations.fingerprint.value import Fingerprint, fingerprint, is_invalid_index_gone
 from smooth_migrations.fingerprint.vendor import Vendor
 
 __all__ = ["Fingerprint", "is_invalid_index_gone", "take"]
-
-# By vendor and not by ENGINE: PostGIS, SpatiaLite and other people's backends are one of these.
-_VENDORS: Final[Mapping[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL(), "sqlite": SQLite()}
 
 
 def take(connection: BaseDatabaseWrapper) -> Fingerprint:
@@ -34,5 +25,22 @@ def take(connection: BaseDatabaseWrapper) -> Fingerprint:
     Raises:
         DatabaseError: the role may not read `django_migrations`, or the server is gone.
     """
-    vendor = _VENDORS.get(connection.vendor)
+    vendor = _vendor(connection.vendor)
     return Fingerprint(is_known=False) if vendor is None else fingerprint(vendor.describe(connection))
+
+
+def _vendor(name: str) -> Vendor | None:
+    # By vendor and not by ENGINE: PostGIS, SpatiaLite and other people's backends are one of these.
+    if name == "mysql":
+        from smooth_migrations.fingerprint.mysql import MySQL  # noqa: PLC0415 - a call needs one of them
+
+        return MySQL()
+    if name == "postgresql":
+        from smooth_migrations.fingerprint.postgresql import PostgreSQL  # noqa: PLC0415 - as above
+
+        return PostgreSQL()
+    if name == "sqlite":
+        from smooth_migrations.fingerprint.sqlite import SQLite  # noqa: PLC0415 - as above
+
+        return SQLite()
+    return None

@@ -1,8 +1,8 @@
 """The lease's row, as each vendor's SQL makes, reads and changes it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -35,8 +35,7 @@ _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} WHERE {mine}"
 _CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dialect:
+class _Dialect(NamedTuple):
     """What the vendors write differently; `later` takes seconds. All are run with parameters, so % is doubled."""
 
     find: str
@@ -53,8 +52,7 @@ class _Dialect:
     beats: bool = True
 
     def fill(self, template: str, table: str) -> str:
-        names = {name: getattr(self, name) for name in self.__slots__}
-        return template.replace("{free}", self.free).format(**names, mine=_MINE, table=table)
+        return template.replace("{free}", self.free).format(**self._asdict(), mine=_MINE, table=table)
 
 
 _DIALECTS = {
@@ -124,7 +122,6 @@ class LeaseRow:
         return bool(self.holder.owner.name)
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseTable:
     """The table of a lease, seen through one connection.
 
@@ -133,8 +130,9 @@ class LeaseTable:
         name: as SQL writes it there, with its schema.
     """
 
-    connection: BaseDatabaseWrapper
-    name: str
+    def __init__(self, connection: BaseDatabaseWrapper, name: str) -> None:
+        self.connection = connection
+        self.name = name
 
     @classmethod
     def of(cls, connection: BaseDatabaseWrapper) -> Self:
@@ -165,7 +163,7 @@ class LeaseTable:
 
     def through(self, connection: BaseDatabaseWrapper) -> Self:
         """Return the same table, seen through another connection."""
-        return replace(self, connection=connection)
+        return type(self)(connection, self.name)
 
     def read(self) -> LeaseRow | None:
         """Read the row without a lock, or return None if there is none."""

@@ -3,14 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from smooth_migrations.protocol.values import (
-    Before,
-    DatabaseFacts,
-    ErrorInfo,
-    MigrationFinding,
-    PendingMigration,
-    Step,
-)
+from smooth_migrations.protocol.failures import ErrorInfo
+from smooth_migrations.protocol.findings import DatabaseFacts, MigrationFinding, PendingMigration
+from smooth_migrations.protocol.values import Before, Step
 
 __all__ = [
     "Done",

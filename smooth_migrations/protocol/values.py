@@ -1,22 +1,9 @@
 """What commands and events carry."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
 
-__all__ = [
-    "OWN_UNDO_FAILED",
-    "Before",
-    "DatabaseFacts",
-    "ErrorInfo",
-    "MigrationFinding",
-    "OtherAliases",
-    "PendingMigration",
-    "Step",
-]
-
-OWN_UNDO_FAILED: Final = "OwnUndoFailed"
-"""The type of an error of what a migration registered with `on_rollback`: nothing else undoes that."""
+__all__ = ["Before", "OtherAliases", "Step"]
 
 
 class OtherAliases(StrEnum):
@@ -24,50 +11,6 @@ class OtherAliases(StrEnum):
 
     REFUSE = "refuse"
     ALLOW = "allow"
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """An error as users see it: no traceback of ours, no secret.
-
-    Args:
-        type: the exception's class name, or a stable code of ours.
-        message: in words.
-        sqlstate: the server's SQLSTATE, where there is one.
-        migration: `app.name` of the migration at work, where there was one.
-        hint: what to do about it.
-        detail: what the server adds, which may quote a row: for the report alone, never for the log.
-        traceback: for the log alone.
-        causes: further errors that came with it, such as a failing rollback.
-    """
-
-    type: str
-    message: str
-    sqlstate: str | None = None
-    migration: str | None = None
-    hint: str | None = None
-    traceback: str | None = None
-    causes: tuple["ErrorInfo", ...] = ()
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseFacts:
-    """One entry of `settings.DATABASES`, as found without connecting.
-
-    Args:
-        alias: its key.
-        vendor: `postgresql`, `sqlite`, `mysql`, …
-        identity: what makes two entries one physical database: host, port and name, or a file's real path.
-        mirror: whether it is a test mirror of another alias.
-        asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
-    """
-
-    alias: str
-    vendor: str
-    identity: str
-    mirror: bool = False
-    asyncpg: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,46 +28,6 @@ class Before:
     has_records: bool = True
     extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PendingMigration:
-    """One migration that would run.
-
-    Args:
-        migration: `app.name`.
-        atomic: whether it may run inside a transaction.
-        operations: one description each.
-        destructive: descriptions of the operations that take something from the release still running.
-        unsafe: descriptions of operations that the running release may trip over, without losing data.
-        irreversible: descriptions of the operations that have no way back.
-        locks: the strongest lock by operation that matters, in words.
-    """
-
-    migration: str
-    atomic: bool
-    operations: tuple[str, ...] = ()
-    destructive: tuple[str, ...] = ()
-    unsafe: tuple[str, ...] = ()
-    irreversible: tuple[str, ...] = ()
-    locks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationFinding:
-    """Something wrong with a project's migrations or its database, found before anything ran.
-
-    Args:
-        code: stable: `conflict`, `missing_file`, `inconsistent_history`, `unreachable`, `unwritable`, ….
-        message: in words, naming the place.
-        hint: what to do about it.
-        sqlstate: the server's SQLSTATE, where there is one.
-    """
-
-    code: str
-    message: str
-    hint: str | None = None
-    sqlstate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

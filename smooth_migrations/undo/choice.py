@@ -13,11 +13,11 @@ __all__ = ["Choice", "Way", "choose"]
 
 
 class Way(StrEnum):
-    """How something is undone."""
+    """How something is undone, as people are told it."""
 
-    TRANSACTION = "whole-call transaction"
-    JOURNAL = "operation journal"
-    EMPTY = "empty database"
+    TRANSACTION = "whole-call transaction, by ROLLBACK"
+    JOURNAL = "operation journal, newest first by reverse operations"
+    EMPTY = "empty database, by dropping everything again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _KEY = "seq integer PRIMARY KEY"
 # Of a migration as a whole, and of the call: neither is an operation's number.
 _MIGRATION = -1
 _CALL = -2
+# What receivers of pre_migrate have done.
+_RECEIVERS = -3
 
 
 class EntryState(StrEnum):
@@ -37,6 +39,7 @@ class EntryState(StrEnum):
     BEGUN = "begun"
     DONE = "done"
     UNDOING = "undoing"  # of a call alone
+    ROWS = "rows"  # no state: the row tells which rows of other tables were changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +117,43 @@ class CallJournal:
         self._call_id = call_id
         self._is_begun = False
         self._has_steps = False
+        self._begun_with: Frame | None = None
 
     @property
     def is_begun(self) -> bool:
         """Whether the call is written down."""
         return self._is_begun
 
-    def begin(self, frame: Frame) -> None:
-        """Write down that the call leaves something permanent; the table is made on first use. Safe to repeat."""
+    def begin(self, frame: Frame, over: BaseDatabaseWrapper | None = None) -> None:
+        """Write down that the call leaves something permanent; the table is made on first use. Safe to repeat.
+
+        Args:
+            frame: what the call began with; one that was written down already is written over.
+            over: another connection, in autocommit, where making a table would end the transaction that is open here.
+        """
         if self._is_begun:
+            if frame != self._begun_with:
+                self._execute(
+                    "UPDATE {table} SET detail = %s WHERE call_id = %s AND operation = %s",
+                    [json.dumps(_detail(frame)), self._call_id, _CALL],
+                )
+            self._begun_with = frame
             return
-        _create_table(self._connection)
-        self._is_begun = True
-        # What was empty is emptied, whatever was done to it.
-        self._has_steps = not frame.before.is_empty
-        self._insert("", "", _CALL, state=EntryState.BEGUN, detail=_detail(frame))
+        own, self._connection = self._connection, over or self._connection
+        try:
+            _create_table(self._connection)
+            self._is_begun = True
+            self._begun_with = frame
+            # What was empty is emptied, whatever was done to it.
+            self._has_steps = not frame.before.is_empty
+            self._insert("", "", _CALL, state=EntryState.BEGUN, detail=_detail(frame))
+        finally:
+            self._connection = own
 
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
         self._is_begun = True
+        self._begun_with = unfinished.frame
         self._has_steps = not unfinished.frame.before.is_empty
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
 
@@ -161,9 +182,49 @@ class CallJournal:
     def note_state(self, step: Step, operation: int, state: EntryState) -> None:
         """Write down of an operation how far it has come now."""
         self._execute(
-            "UPDATE {table} SET state = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
-            [state, self._call_id, step.app, step.name, operation],
+            "UPDATE {table} SET state = %s "
+            "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s AND state <> %s",
+            [state, self._call_id, step.app, step.name, operation, EntryState.ROWS],
         )
+
+    def note_rows(self, step: Step | None, operation: int, detail: dict[str, Any]) -> None:
+        """Write down rows that an operation has changed, in the transaction that changes them.
+
+        Args:
+            step: the operation's migration; None for receivers of pre_migrate.
+            operation: its number.
+            detail: which, as a recorder tells.
+        """
+        if self._has_steps:
+            app, name, number = _place(step, operation)
+            self._insert(app, name, number, state=EntryState.ROWS, detail=detail)
+
+    def rows_of(self, step: Step | None, operation: int) -> list[dict[str, Any]] | None:
+        """Return what was written down of rows that an operation, or receivers, have changed, in order. Only reads.
+
+        Args:
+            step: the operation's migration; None for receivers of pre_migrate.
+            operation: its number.
+
+        Returns:
+            None where the operation itself is not written down (any more).
+        """
+        if not self._is_begun:
+            return None
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT state, detail FROM {_TABLE} "  # noqa: S608 - a constant name
+                "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s ORDER BY seq",
+                [self._call_id, *_place(step, operation)],
+            )
+            found = cursor.fetchall()
+        if step is not None and all(state == EntryState.ROWS for state, _detail in found):
+            return None
+        return [json.loads(detail) for state, detail in found if state == EntryState.ROWS]
+
+    def forget_receivers(self) -> None:
+        """Strike out what receivers have done."""
+        self._execute("DELETE FROM {table} WHERE call_id = %s AND operation = %s", [self._call_id, _RECEIVERS])
 
     def forget_operation(self, step: Step, operation: int) -> None:
         """Strike out an operation that was taken back."""
@@ -252,8 +313,12 @@ def _entries(rows: Sequence[Sequence[Any]], step: Step) -> tuple[Entry, ...]:
     return tuple(
         Entry(row[3], EntryState(row[6]), json.loads(row[7]))
         for row in rows
-        if (row[1], row[2]) == (step.app, step.name) and row[3] >= 0
+        if (row[1], row[2]) == (step.app, step.name) and row[3] >= 0 and row[6] != EntryState.ROWS
     )
+
+
+def _place(step: Step | None, operation: int) -> tuple[str, str, int]:
+    return ("", "", _RECEIVERS) if step is None else (step.app, step.name, operation)
 
 
 def _step(row: Sequence[Any]) -> Step:

@@ -1,7 +1,7 @@
 """What has run of one migration outside a transaction, so that a broken one can be taken back."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +16,22 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.code import CodeRows, changed_since
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import renames_of
+from smooth_migrations.undo.rows import is_recordable
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["OperationLog", "has_code"]
+__all__ = ["REVERSED", "OperationLog", "has_code"]
+
+REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
+"""Told of code that has run, where it is not known which rows it has changed."""
+
+_BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
@@ -42,6 +49,11 @@ class _Ran:
     detail: dict[str, Any]
     named: Named
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is written down which rows it changes."""
+        return bool(self.detail.get("recorded"))
+
 
 class OperationLog:
     """Which operations of one migration have run, with the states between which each did.
@@ -57,12 +69,13 @@ class OperationLog:
         interruption: of the call.
         is_watchful: whether the database is looked at before each operation, for the undo.
         records: the rows of `django_migrations` before the call.
-        skipped: numbers of operations that an earlier, killed call has done already.
+        is_elsewhere: whether something was written to the database over another alias.
 
     Attributes:
         migration: see above.
         step: see above.
         named: the tables that the migration has named.
+        left: what its undo could not give back, in words.
     """
 
     def __init__(
@@ -74,21 +87,22 @@ class OperationLog:
         journal: CallJournal,
         interruption: Interruption,
         records: Sequence[Record],
-        is_watchful: bool = True,
-        skipped: Collection[int] = (),
+        is_watchful: bool,
+        is_elsewhere: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self.migration = migration
         self.step = step
         self._journal = journal
         self._interruption = interruption
-        self._skipped = skipped
+        self._rows = CodeRows(connection, journal, interruption, step, is_elsewhere)
         self._is_watchful = is_watchful
         self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
         self._writes = Writes()
         self.named = Named()
+        self.left: list[str] = []
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -116,19 +130,6 @@ class OperationLog:
             else:
                 self._at_work = ran
 
-    @property
-    def is_code_broken(self) -> bool:
-        """Whether code outside a transaction was broken off: nobody knows which rows it has written."""
-        if self._at_work is None or not _is_code(self._at_work.operation):
-            return False
-        atomic = self._at_work.operation.atomic
-        return not (atomic or (self.migration.atomic and atomic is not False))
-
-    @property
-    def is_code_done(self) -> bool:
-        """Whether code has run to its end, to be taken back by its reverse code."""
-        return any(_is_code(ran.operation) for ran in self._ran)
-
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note each operation of the migration as it begins and ends."""
@@ -151,7 +152,10 @@ class OperationLog:
             restore_records(self._connection, self._records, keys_of(self.migration))
         if self._at_work is not None:
             self._settle(self._at_work)
-            self._journal.forget_operation(self.step, self._at_work.number)
+            if not self._give_back(self._at_work):
+                if self._is_broken(self._at_work):
+                    self._leave(_BROKEN)
+                self._journal.forget_operation(self.step, self._at_work.number)
             self._at_work = None
         while self._ran:
             self._reverse(self._ran[-1])
@@ -164,8 +168,6 @@ class OperationLog:
         def watched(
             app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
         ) -> None:
-            if number in self._skipped:
-                return
             if self._at_work is not None and self._at_work.number == number:
                 # Some operations go backwards by calling their own forwards with the states exchanged.
                 run(app_label, editor, from_state, to_state)
@@ -173,7 +175,8 @@ class OperationLog:
             drop_invalid_indexes(self._connection, operation)
             # Django goes on changing the state it handed over, so the log keeps its own.
             states = from_state.clone(), to_state.clone()
-            ran = _Ran(number, operation, backwards, *states, self._detail(operation), Named())
+            detail = self._detail(operation, backwards=backwards)
+            ran = _Ran(number, operation, backwards, *states, detail, Named())
             self._at_work = ran
             if self._is_transactional(operation):
                 with transaction.atomic(self._connection.alias):
@@ -182,8 +185,9 @@ class OperationLog:
                     self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
             else:
                 self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
+                rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
                 window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
-                with self._connection.execute_wrapper(ran.named), window:
+                with rows, self._connection.execute_wrapper(ran.named), window:
                     run(app_label, editor, from_state, to_state)
                 with self._interruption.held_back():
                     self._journal.note_state(self.step, number, EntryState.DONE)
@@ -199,11 +203,13 @@ class OperationLog:
             type(part).__module__ in _PLAIN for part in database_parts(operation)
         )
 
-    def _detail(self, operation: Operation) -> dict[str, Any]:
+    def _detail(self, operation: Operation, *, backwards: bool) -> dict[str, Any]:
         """Return what is to be known of the database to settle an operation that may be broken off."""
         if not self._is_watchful:
             return {}
-        detail = {"indexes": existing_indexes(self._connection, operation)}
+        detail: dict[str, Any] = {"indexes": existing_indexes(self._connection, operation)}
+        if _is_code(operation) and _is_rows_alone(operation, backwards=backwards) and is_recordable(self._connection):
+            detail["recorded"] = True
         tables = take_tables(self._connection)
         return detail if tables is None else detail | {"tables": tables}
 
@@ -217,7 +223,25 @@ class OperationLog:
             renames = renames_of(ran.operation, app_label, ran.before, ran.after)
             restore_tables(self._connection, ran.detail["tables"], ran.named, renames)
 
+    def _is_broken(self, ran: _Ran) -> bool:
+        """Return whether it is code outside a transaction: nobody knows which rows that has written."""
+        atomic = ran.operation.atomic
+        return _is_code(ran.operation) and not (atomic or (self.migration.atomic and atomic is not False))
+
+    def _give_back(self, ran: _Ran) -> bool:
+        """Give back the rows that code has changed, if it is known which; return whether it is settled by that."""
+        kept = self._rows.give_back(ran.number) if ran.is_recorded else None
+        if kept:
+            self._leave(changed_since(kept))
+        return kept is not None
+
+    def _leave(self, what: str) -> None:
+        if what not in self.left:
+            self.left.append(what)
+
     def _reverse(self, ran: _Ran) -> None:
+        if self._give_back(ran):
+            return
         holds = self._is_transactional(ran.operation)
         if not holds and not _is_rows_alone(ran.operation, backwards=not ran.backwards):
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
@@ -236,6 +260,8 @@ class OperationLog:
             if "tables" in ran.detail:
                 restore_tables(self._connection, ran.detail["tables"], ran.named)
             self._journal.forget_operation(self.step, ran.number)
+        if _is_code(ran.operation):
+            self._leave(REVERSED)
 
 
 def _is_code(operation: Operation) -> bool:

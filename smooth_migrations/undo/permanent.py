@@ -2,52 +2,42 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
-from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.undo.code import ReceiversRows
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
-from smooth_migrations.undo.named import Named, named_by
-from smooth_migrations.undo.operations import OperationLog, has_code
+from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled
+from smooth_migrations.undo.named import Named
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
-from smooth_migrations.undo.states import executor_as_before, state_before, states_of, tables_of_all
-from smooth_migrations.undo.steps import Manner, Moved, take_back
+from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
 from smooth_migrations.undo.tables import Definitions, take_tables
 
+if TYPE_CHECKING:
+    from smooth_migrations.fingerprint import Fingerprint
+    from smooth_migrations.undo.operations import OperationLog
+
 __all__ = ["Permanent"]
-
-# What a difference of fingerprints says of a migration that was not recorded before.
-_APPLIED = "+ migration "
-
-# In the journal's row of a migration whose operations have rows of their own.
-_OUTSIDE = {"is_outside": True}
-
-_REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
-_BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    undone: Callable[[Step, float], None]
-    undo_failed: Callable[[Step, Exception], None]
-    left: Callable[[Step, str], None]
 
 
 class Permanent:
     """Migrations that a call has committed, with their rows in the database's journal.
+
+    Attributes:
+        receivers: what receivers of pre_migrate write.
+        moved: what is permanent, in order.
+        fingerprint: of the schema before the call, to which its undo is compared.
 
     Args:
         connection: the target's.
@@ -57,7 +47,7 @@ class Permanent:
         aliases: the other aliases, which reverse code may reach as the migration might.
         on_undone: called with each step that was taken back, and its duration in milliseconds.
         on_undo_failed: called with a step that could not be.
-        on_left: called with a step and what of it may stay.
+        on_left: called with a step, or None for what was before the first, and what of it may stay.
     """
 
     def __init__(
@@ -70,15 +60,19 @@ class Permanent:
         aliases: Aliases,
         on_undone: Callable[[Step, float], None],
         on_undo_failed: Callable[[Step, Exception], None],
-        on_left: Callable[[Step, str], None],
+        on_left: Callable[[Step | None, str], None],
     ) -> None:
         self._connection = connection
         self._manner = manner
         self._interruption = interruption
         self._aliases = aliases
-        self._told = _Told(on_undone, on_undo_failed, on_left)
+        self._on_undone = on_undone
+        self._on_undo_failed = on_undo_failed
+        self._on_left = on_left
         self._journal = CallJournal(connection, call_id)
+        self.receivers = ReceiversRows(connection, self._journal, interruption)
         self._broken: OperationLog | None = None
+        self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
         self._is_begun = False
         self._is_resumed = False
@@ -104,6 +98,11 @@ class Permanent:
         return self._journal.is_begun
 
     @property
+    def frame(self) -> Frame:
+        """What the call began with."""
+        return self._frame
+
+    @property
     def is_outside(self) -> bool:
         """Whether a migration is at work outside a transaction."""
         return self._broken is not None
@@ -114,12 +113,13 @@ class Permanent:
         """Remember what the database is like before the call; one that goes on has it from the killed one."""
         if self._is_resumed:
             return
-        # None of what is empty is asked for.
-        self._frame = Frame(before, None if before.is_empty else take_records(self._connection))
+        # None of what is empty is asked for, and there are none without their table.
+        records = take_records(self._connection) if before.has_records else ()
+        self._frame = Frame(before, None if before.is_empty else records)
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: Fingerprint, early: Collection[Migration]) -> None:
+    def expect_back(self, fingerprint: "Fingerprint", early: Collection[Migration]) -> None:
         """Compare the database with this, once what is permanent has been taken back: these, before the call's end."""
         self._early = frozenset(early)
         if not self._is_resumed:
@@ -127,6 +127,7 @@ class Permanent:
 
     def expect_synced(self, tables: frozenset[str]) -> None:
         """Note the tables that Django is about to make for apps without migrations."""
+        self.receivers.stop(is_early=bool(self._early))
         self._frame = replace(self._frame, synced=self._frame.synced | tables)
         if not self._connection.features.can_rollback_ddl:
             self._journal.begin(self._frame)
@@ -138,9 +139,15 @@ class Permanent:
             held: the migrations of the open transaction, in order.
             commit: commits it.
         """
+        # What the way back needs is loaded before anything is permanent; a call in one transaction does without.
+        import smooth_migrations.undo.proof  # noqa: PLC0415
+        import smooth_migrations.undo.steps  # noqa: F401, PLC0415
+
         was_written = self._journal.is_begun
         self._is_begun = True
+        self.receivers.stop(is_early=True)
         self._journal.begin(self._frame)
+        self.receivers.write()
         for item in held:
             self._journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
         try:
@@ -163,6 +170,7 @@ class Permanent:
             until: closed when it ends, whichever way.
         """
         reach("apply.before")
+        self.receivers.stop(is_early=bool(self._early))
         item = Moved(migration, step, None if self.is_outside else self._tables_before(migration))
         if item.tables is not None:
             until.enter_context(self._connection.execute_wrapper(item.named))
@@ -173,10 +181,10 @@ class Permanent:
             return None
         return take_tables(self._connection)
 
-    def begin_outside(self, migration: Migration, step: Step) -> OperationLog:
+    def begin_outside(self, migration: Migration, step: Step) -> "OperationLog":
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
-        self._journal.note_step(step, EntryState.BEGUN, _OUTSIDE | _tables_detail(self._tables))
+        self._journal.note_step(step, EntryState.BEGUN, OUTSIDE | _tables_detail(self._tables))
         self._broken = self._log(migration, step)
         return self._broken
 
@@ -187,8 +195,10 @@ class Permanent:
         self.moved.append(Moved(migration, step, self._tables, named, None if step.fake else entries))
         self._broken = None
 
-    def _log(self, migration: Migration, step: Step) -> OperationLog:
-        return OperationLog(
+    def _log(self, migration: Migration, step: Step) -> "OperationLog":
+        from smooth_migrations.undo.operations import OperationLog  # noqa: PLC0415 - what is held needs none
+
+        self._reversed = OperationLog(
             self._connection,
             migration,
             step,
@@ -196,7 +206,9 @@ class Permanent:
             interruption=self._interruption,
             records=self._frame.records or (),
             is_watchful=not self.before.is_empty,
+            is_elsewhere=self._aliases.has_written_here,
         )
+        return self._reversed
 
     def end(self) -> None:
         """Strike the call out of the journal: all of it is wanted. Takes part in the open transaction."""
@@ -242,7 +254,7 @@ class Permanent:
         )
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
-            [_recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
+            [recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
         )
         self._journal.adopt(unfinished)
@@ -273,12 +285,21 @@ class Permanent:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
         if self._broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
-                if self._broken.is_code_broken:
-                    self._told.left(self._broken.step, _BROKEN)
-                elif self._broken.is_code_done:
-                    self._told.left(self._broken.step, _REVERSED)
-                self._broken.take_back()
+                try:
+                    self._broken.take_back()
+                finally:
+                    self._tell(self._broken.step, self._broken.left)
         self._broken = None
+        if not self.moved:
+            self._give_back_received()
+
+    def _give_back_received(self) -> None:
+        what = self.receivers.give_back()
+        self._tell(None, [what] if what else [])
+
+    def _tell(self, step: Step | None, left: Sequence[str]) -> None:
+        for what in left:
+            self._on_left(step, what)
 
     def take_back(self) -> list[Moved]:
         """Take back everything, and return the steps, newest first.
@@ -298,45 +319,37 @@ class Permanent:
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
-                    self._told.undone(undone[-1].step, duration_ms)
-                    if has_code(undone[-1].migration) and not (undone[-1].step.fake or self.before.is_empty):
-                        self._told.left(undone[-1].step, _REVERSED)
-                self._compare()
+                    self._on_undone(undone[-1].step, duration_ms)
+                    self._tell(undone[-1].step, self._left_of(undone[-1]))
+                if self.fingerprint is not None:
+                    from smooth_migrations.undo.proof import compare  # noqa: PLC0415 - loaded when it was taken
+
+                    compare(self._connection, self.fingerprint, had_records=self.before.has_records)
                 self._journal.end()
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
             step = self.moved[-1].step
-            self._told.undo_failed(step, failure)
+            self._on_undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
 
-    def _compare(self) -> None:
-        """Make sure that the schema is what it was.
+    def _left_of(self, item: Moved) -> Sequence[str]:
+        if item.step.fake or self.before.is_empty:
+            return ()
+        if item.entries is not None:
+            return self._reversed.left if self._reversed else ()
+        from smooth_migrations.undo.operations import REVERSED, has_code  # noqa: PLC0415 - as for the log
 
-        Raises:
-            UndoFailed: it is not, with every difference.
-        """
-        if self.fingerprint is None:
-            return
-        records = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
-        differences = [
-            line
-            for line in self.fingerprint.differences(take(self._connection))
-            # The call began before it was taken, with the table that there was not.
-            if (self.before.has_records or records not in line) and not is_invalid_index_gone(line)
-        ]
-        if not differences:
-            return
-        applied = [line.removeprefix(_APPLIED) for line in differences if line.startswith(_APPLIED)]
-        cause = f"another process has applied {', '.join(applied)} meanwhile; " if applied else ""
-        raise UndoFailed("\n".join([f"{cause}the schema is not as it was before:", *differences]))
+        return (REVERSED,) if has_code(item.migration) else ()
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:
             make_empty_again(self._connection, self.before, tables_of_all(self._connection))
             yield from [0.0] * len(self.moved)
             return
+        from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
+
         moved = tuple(self.moved)
         if moved:
             yield from take_back(
@@ -346,6 +359,7 @@ class Permanent:
                 log_of=lambda item: self._log(item.migration, item.step),
                 on_reversed=self._journal.forget_step,
             )
+        self._give_back_received()
         drop_tables(self._connection, self._frame.synced)
         if self._frame.records is not None:
             keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
@@ -365,16 +379,6 @@ class Permanent:
             self._aliases.drop()
             raise
         end()
-
-
-def _recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:
-    detail = unfinished.details[step]
-    entries = unfinished.entries[step] if _OUTSIDE.items() <= detail.items() and not step.fake else None
-    if "tables" not in detail:
-        return Moved(migration, step, entries=entries)
-    states = states_of(migration, state_before(executor, migration))
-    named = named_by(migration.operations, migration.app_label, states)
-    return Moved(migration, step, detail["tables"], named, entries)
 
 
 def _tables_detail(tables: Definitions | None) -> dict[str, Any]:

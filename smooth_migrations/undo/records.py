@@ -67,9 +67,8 @@ class Writes:
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:
-    """Return every row; none where there is no table. Only reads."""
-    recorder = MigrationRecorder(connection)
-    return tuple(_found(recorder)) if recorder.has_table() else ()
+    """Return every row of the table, which must be there. Only reads."""
+    return tuple(_found(MigrationRecorder(connection)))
 
 
 def restore_records(connection: BaseDatabaseWrapper, before: Iterable[Record], keys: Collection[Key]) -> None:

@@ -6,60 +6,21 @@ steps that an earlier phase made permanent.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.undo.journal import Entry
-from smooth_migrations.undo.named import Named
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.operations import OperationLog
 from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
-from smooth_migrations.undo.tables import Definitions, restore_tables
-from smooth_migrations.undo.transaction import HeldTransaction, Limits
+from smooth_migrations.undo.tables import restore_tables
+from smooth_migrations.undo.transaction import HeldTransaction
 
-__all__ = ["Manner", "Moved", "take_back"]
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """One migration that the call moved.
-
-    Args:
-        migration: the very instance, since receivers of pre_migrate may have changed it.
-        step: the same by name, and in which direction.
-        tables: the definitions of the tables before it, where they were taken.
-        named: which of them it may have changed.
-        entries: its operations, where it ran outside a transaction and each can be taken back by itself.
-    """
-
-    migration: Migration
-    step: Step
-    tables: Definitions | None = None
-    named: Named = field(default_factory=Named)
-    entries: tuple[Entry, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How committed steps are reversed.
-
-    Args:
-        limits: time-outs of each statement in a transaction.
-        application_name: of our session.
-        lock_retries: how often a step is tried again after a lock time-out.
-        pause: waits before another attempt, given its number and why.
-    """
-
-    limits: Limits
-    application_name: str | None
-    lock_retries: int
-    pause: Callable[[int, BaseException], None]
+__all__ = ["take_back"]
 
 
 def take_back(

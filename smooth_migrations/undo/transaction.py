@@ -1,6 +1,5 @@
 """One transaction around everything: undo is ROLLBACK, lossless, without reverse SQL."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,11 @@ _SCHEMA_VERSION = "PRAGMA schema_version"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
 _WITH_TRANSACTION_TIMEOUT = 170000
-_TABLES = "SELECT array_agg(oid) FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'"
+# What is remembered of a transaction that begins, and what is set for it.
+_BEGIN = """
+    SELECT transaction_timestamp()::text,
+           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'), {settings}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,16 +252,14 @@ class HeldTransaction:
         given = [(name, str(value)) for name, value in settings.items() if value is not None]
         with self._connection.cursor() as cursor:
             calls = ", ".join(["set_config(%s, %s, true)"] * len(given))
-            cursor.execute(f"SELECT {calls}", [text for pair in given for text in pair])
-            cursor.execute(_BEGAN_AT)
-            (self._began_at,) = cursor.fetchone() or ("",)
-            cursor.execute(_TABLES)
-            row = cursor.fetchone()
-            self._existing_tables = list(row[0] or []) if row else []
+            cursor.execute(_BEGIN.format(settings=calls), [text for pair in given for text in pair])
+            self._began_at, self._existing_tables, *_set = cursor.fetchone() or ("", [])
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     """Return whether SQLite is in a transaction, or was when its connection was closed."""
+    import sqlite3  # noqa: PLC0415 - no server needs it
+
     try:
         return bool(connection.connection.in_transaction)
     except sqlite3.ProgrammingError:

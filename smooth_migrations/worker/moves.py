@@ -19,8 +19,8 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
+from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.prepared import PrepareUnsure
-from smooth_migrations.undo.steps import Moved
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 
@@ -198,7 +198,8 @@ class Moves:
                 call.recall(unfinished)
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
-                call.adopt([Moved(nodes[step.app, step.name], step) for step in command.steps], before=command.before)
+                moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
+                call.permanent.adopt(moved, before=command.before, is_finished=True)
             with self._pulse(command):
                 undone = call.rollback()
             remove_marker(connection, command.run_id)

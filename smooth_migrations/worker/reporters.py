@@ -61,9 +61,9 @@ class Reporter:
         """Tell that one could not be."""
         self._say(protocol.UnapplyFailed(id=self.command.id, step=step, error=describe(error)))
 
-    def left(self, step: Step, what: str) -> None:
+    def left(self, step: Step | None, what: str) -> None:
         """Print what may stay, which becomes a log line."""
-        print(f"{step}: {what}", flush=True)  # noqa: T201 - becomes a log line
+        print(f"{step or 'before the first migration'}: {what}", flush=True)  # noqa: T201 - becomes a log line
 
     def stepping(self, error: BaseException) -> None:
         """Tell that each migration is committed by itself from here on."""
@@ -121,9 +121,9 @@ class Printer:
         """Print which step stays, and why."""
         print(f"{step} could not be taken back: {error}", flush=True)  # noqa: T201 - becomes a log line
 
-    def left(self, step: Step, what: str) -> None:
+    def left(self, step: Step | None, what: str) -> None:
         """Print what may stay."""
-        print(f"{step}: {what}", flush=True)  # noqa: T201 - becomes a log line
+        print(f"{step or 'before the first migration'}: {what}", flush=True)  # noqa: T201 - becomes a log line
 
     def stepping(self, error: BaseException) -> None:
         """Print nothing."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
-from tests.support.small_migrations import NOTE, failing, run_python
+from tests.support.small_migrations import DEFINING, NOTE, failing, run_python
 from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(120)
@@ -292,10 +292,10 @@ def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worke
     # Statement by statement, a worker that hangs is given up after ten seconds more than one may take.
     naps = "[editor.execute('SELECT pg_sleep(0.7)') for _ in range(18) if editor.connection.alias == 'default']"
     slow = migration(
-        "migrations.RunPython(nothing, forwards)",
+        "migrations.RunPython(defining, forwards)",
         after=[("demo", "0001_item")],
         atomic=False,
-        functions=run_python(naps),
+        functions=DEFINING + run_python(naps),
     )
     with small_fleet(tmp_path, *servers, {"demo.0002_note": slow, "demo.0003_kind": _FAILS_LAST}) as fleet:
         fleet.plan(deploy='expand_contract = false\nstatement_timeout = "1s"')

@@ -14,7 +14,7 @@ from tests.support.mariadb_database import MariadbDatabase
 from tests.support.pgbouncer import PgBouncer, why_not
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import ITEM, NOTE, run_python
+from tests.support.small_migrations import DEFINES, ITEM, NOTE, run_python
 from tests.support.small_project import SmallProject, migration
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def test_mariadb_has_its_own_time_outs_again_for_the_undo(mariadb_database: Mari
     told = migration(
         "migrations.RunPython(forwards, forwards)",
         after=[("demo", "0001_item")],
-        functions=values + run_python("print(*_values(editor))"),
+        functions=values + run_python(f"{DEFINES}; print(*_values(editor))"),
     )
     fails = migration("migrations.RunSQL('SELECT nothing', '')", after=[("demo", "0002_note")])
     project = project_of(tmp_path, mariadb_database, **{"0002_note": told, "0003_kind": fails})

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
-from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE, failing, run_python
+from tests.support.small_migrations import BROKEN, BROKEN_LATE, DEFINING, ITEM, KIND, NOTE, failing, run_python
 from tests.support.small_project import Result, SmallProject, migration
 
 _KEYS = {
@@ -158,10 +158,10 @@ def test_a_refusal_tells_why_and_what_to_do(stepping_databases: NewDatabases, tm
 
 def test_an_undo_that_fails_needs_an_operator(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     stuck = migration(
-        "migrations.RunPython(nothing, forwards)",
+        "migrations.RunPython(defining, forwards)",
         after=[("demo", "0001_item")],
         atomic=False,
-        functions=run_python("raise OSError('stuck')"),
+        functions=DEFINING + run_python("raise OSError('stuck')"),
     )
     project = project_of(tmp_path, stepping_databases.new(), **{"0002_note": stuck, "0003_kind": BROKEN})
 

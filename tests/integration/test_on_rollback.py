@@ -9,7 +9,7 @@ import pytest
 from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.small_migrations import BROKEN, ITEM
+from tests.support.small_migrations import BROKEN, DEFINES, ITEM
 from tests.support.small_project import SmallProject, migration
 
 # What is undone is a line of a file; it says as well whether the database had been undone before it.
@@ -128,7 +128,7 @@ def test_what_is_tried_again_is_undone_before_and_registers_again(
 
 def test_what_stays_in_the_database_is_not_undone_outside_it(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     database = stepping_databases.new()
-    stuck = remembering("cup", after="0001_item", atomic=False, back="fail")
+    stuck = remembering("cup", after="0001_item", body=DEFINES, atomic=False, back="fail")
     project = project_of(tmp_path, database, **{"0002_note": stuck, "0003_kind": BROKEN})
 
     assert project.run("apply_migrations").returncode == 4

@@ -9,7 +9,7 @@ from tests.support.dump import diff, dump
 from tests.support.histories import Database, Vendor, execute
 from tests.support.killing import killed_at_each_statement
 from tests.support.new_databases import NewDatabases
-from tests.support.small_migrations import ITEM, NOTE, failing
+from tests.support.small_migrations import DEFINING, ITEM, NOTE, failing
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(240)
@@ -193,7 +193,8 @@ def test_a_database_that_was_empty_keeps_what_was_complete(pg_databases: NewData
 
 
 def test_what_cannot_be_taken_back_for_another_try_is_said(stepping_databases: NewDatabases, tmp_path: Path) -> None:
-    stuck = _RELEASE["demo.0003_kind"].replace("'first')", "'first'), migrations.RunPython(nothing)")
+    stuck = _RELEASE["demo.0003_kind"].replace("'first')", "'first'), migrations.RunPython(defining)")
+    stuck = stuck.replace("class Migration", f"{DEFINING}class Migration")
     database = stepping_databases.new()
     project = project_of(tmp_path, database, {**_RELEASE, "demo.0003_kind": stuck})
     kill(project, tmp_path, "last", "--allow-irreversible")

@@ -145,7 +145,6 @@ CALLS = [
         migrations=_BROKEN,
         rows=f"{ROWS} CREATE TABLE heard (id integer)",
         later=_LISTENER,
-        not_yet="rows that a receiver of pre_migrate writes are committed before the first migration",
     ),
     FailingMove(
         name="an operation that pre_migrate put in, outside a transaction",

@@ -1,7 +1,7 @@
 """Calls that fail, each after or within something that an undo has to bring back, on every kind of database."""
 
 from tests.support.failing_move import ROWS, FailingMove
-from tests.support.small_migrations import run_python
+from tests.support.small_migrations import DEFINES, run_python
 from tests.support.small_project import migration
 
 __all__ = ["ADD_NOTE", "FAILING_RECEIVER", "MOVES", "START", "change", "fails"]
@@ -179,6 +179,12 @@ MOVES = [
         _SECOND_STEP,
         functions=run_python(_UPDATE),
         cases=(10,),
+    ),
+    _then_fails(
+        "values that nothing brings back, by code that changes tables too",
+        _SECOND_STEP,
+        functions=run_python(f"{_UPDATE}; {DEFINES}"),
+        cases=(10,),
         stays="its code was taken back by its reverse code; what that does not give back has changed",
     ),
     _then_fails(
@@ -197,6 +203,11 @@ MOVES = [
         "code that had written outside a transaction",
         _SECOND_STEP.replace("nothing)", "nothing, atomic=False)"),
         functions=run_python(f"{_UPDATE}; raise ValueError('no')"),
+    ),
+    _within(
+        "code that had written outside a transaction and changed tables too",
+        _SECOND_STEP.replace("nothing)", "nothing, atomic=False)"),
+        functions=run_python(f"{_UPDATE}; {DEFINES}; raise ValueError('no')"),
         stays="its code was broken off outside a transaction; rows that it had written stay",
     ),
     _within(

@@ -2,7 +2,18 @@
 
 from tests.support.small_project import migration
 
-__all__ = ["BROKEN", "BROKEN_LATE", "ITEM", "KIND", "NOTE", "SLOW_TO_FAIL", "failing", "run_python"]
+__all__ = [
+    "BROKEN",
+    "BROKEN_LATE",
+    "DEFINES",
+    "DEFINING",
+    "ITEM",
+    "KIND",
+    "NOTE",
+    "SLOW_TO_FAIL",
+    "failing",
+    "run_python",
+]
 
 ITEM = migration(
     "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
@@ -20,6 +31,13 @@ _KIND = "migrations.AddField('item', 'kind', models.CharField(max_length=40, def
 
 KIND = migration(_KIND, after=[("demo", "0002_note")])
 """demo.0003_kind as it should be."""
+
+
+DEFINES = "editor.connection.cursor().execute('DROP TABLE IF EXISTS nowhere')"
+"""A line of code after which nobody can tell any more which rows it changes."""
+
+DEFINING = f"def defining(apps, editor):\n    {DEFINES}\n\n"
+"""The source of a function for `RunPython` that does just that, and is taken back by its reverse code."""
 
 
 def run_python(body: str) -> str:

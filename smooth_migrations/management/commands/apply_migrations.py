@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Container, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,19 +18,16 @@ from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
+from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.guard import Guard
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
-from smooth_migrations.planning import plan_of
-from smooth_migrations.report import LOCKED, NEEDS_OPERATOR, REFUSED, printed_only, reporting, stdout_spared
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
-from smooth_migrations.undo.choice import choose
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.undo.synced import tables_to_sync
-from smooth_migrations.watch import Told, Watch
+from smooth_migrations.watch import Watch
 
 __all__ = ["Command"]
 
@@ -68,22 +65,34 @@ class Command(migrate.Command):
         if options["plan"] or options["check_unapplied"]:
             self._show(*args, **options)
             return
-        connection = connections[options["database"]]
-        with ExitStack() as stack:
-            write = stack.enter_context(stdout_spared(self)) if options["json"] else None
-            console = ConsoleReport(
-                self.stdout, self.style, verbosity=options["verbosity"], show_queries=options["show_queries"]
-            )
-            call = Call(connection, options_of(options), console)
-            if write is not None:
-                is_rehearsal = options["rehearse"]
-                stack.enter_context(
-                    reporting(call, connection, write, undone=console.taken_back, is_rehearsal=is_rehearsal)
-                )
-            for callback in self._apply(call, console, *args, **options):
-                # What is committed stays so, and that is what the report tells.
-                with printed_only(self.stderr) if write is not None else nullcontext():
-                    callback()
+        if options["json"]:
+            self._report(*args, **options)
+            return
+        console = self._console(options)
+        for callback in self._apply(self._begun(console, options), console, *args, **options):
+            callback()
+
+    def _report(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - as handle's
+        """Do as `handle` does, and print the machine report instead."""
+        from smooth_migrations.report import printed_only, reporting, stdout_spared  # noqa: PLC0415 - --json's alone
+
+        with stdout_spared(self) as write:
+            console = self._console(options)
+            call = self._begun(console, options)
+            connection, is_rehearsal = connections[options["database"]], options["rehearse"]
+            with reporting(call, connection, write, undone=console.taken_back, is_rehearsal=is_rehearsal):
+                for callback in self._apply(call, console, *args, **options):
+                    # What is committed stays so, and that is what the report tells.
+                    with printed_only(self.stderr):
+                        callback()
+
+    def _console(self, options: dict[str, Any]) -> ConsoleReport:
+        return ConsoleReport(
+            self.stdout, self.style, verbosity=options["verbosity"], show_queries=options["show_queries"]
+        )
+
+    def _begun(self, console: ConsoleReport, options: dict[str, Any]) -> Call:
+        return Call(connections[options["database"]], options_of(options), console)
 
     def _show(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - as handle's
         """Run `migrate --plan` or `--check`, and say how what is planned would be undone.
@@ -100,6 +109,9 @@ class Command(migrate.Command):
 
     def _show_undo(self, options: dict[str, Any]) -> None:
         if options["plan"] and self._is_program:
+            from smooth_migrations.planning import plan_of  # noqa: PLC0415 - --plan's alone
+            from smooth_migrations.undo.choice import choose  # noqa: PLC0415 - as above
+
             connection = connections[options["database"]]
             is_empty = look_before(connection).is_empty
             choices = choose(plan_of(connection, options), connection, is_empty=is_empty, compensated=False)
@@ -114,7 +126,8 @@ class Command(migrate.Command):
         watch = Watch(
             connection,
             call.options.application_name or "",
-            Told(console.waiting, console.progress if options["verbosity"] > 1 else None),
+            on_wait=console.waiting,
+            on_progress=console.progress if options["verbosity"] > 1 else None,
             lock_timeout_ms=call.options.limits.lock_timeout_ms,
         )
         with (
@@ -199,6 +212,8 @@ class Command(migrate.Command):
     def sync_apps(self, connection: BaseDatabaseWrapper, app_labels: Container[str]) -> None:
         """Tell the call which tables `--run-syncdb` makes."""
         if self._call is not None:
+            from smooth_migrations.undo.synced import tables_to_sync  # noqa: PLC0415 - --run-syncdb's alone
+
             self._call.permanent.expect_synced(tables_to_sync(connection, app_labels))
         super().sync_apps(connection, app_labels)
 

@@ -1,13 +1,12 @@
 """Tables as they were before something, and back to that: what reverse operations alone do not give back exactly."""
 
 from collections.abc import Container, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.undo.renames import Renames
-from smooth_migrations.undo.tables.mysql import MySQL
-from smooth_migrations.undo.tables.postgresql import PostgreSQL
+if TYPE_CHECKING:
+    from smooth_migrations.undo.renames import Renames
 
 __all__ = ["Definitions", "restore_tables", "take_tables"]
 
@@ -20,22 +19,19 @@ class _Vendor(Protocol):
         """Return the definitions of all tables. Only reads."""
 
     def restore(
-        self, connection: BaseDatabaseWrapper, before: Definitions, renames: Renames, named: Container[str]
+        self, connection: BaseDatabaseWrapper, before: Definitions, renames: "Renames", named: Container[str]
     ) -> None:
         """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat."""
 
 
-_VENDORS: Final[Mapping[str, _Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
-
-
 def take_tables(connection: BaseDatabaseWrapper) -> Definitions | None:
     """Return the definitions of all tables; None on a server where nothing is committed early. Only reads."""
-    vendor = _VENDORS.get(connection.vendor)
+    vendor = _vendor(connection.vendor)
     return None if vendor is None else vendor.take(connection)
 
 
 def restore_tables(
-    connection: BaseDatabaseWrapper, before: Definitions, named: Container[str], renames: Renames | None = None
+    connection: BaseDatabaseWrapper, before: Definitions, named: Container[str], renames: "Renames | None" = None
 ) -> None:
     """Give each table that was named the definition that it had, with the rows that are in it. Safe to repeat.
 
@@ -47,4 +43,20 @@ def restore_tables(
         named: the tables that may have been changed; any other that differs is another process's affair.
         renames: what a broken operation may have renamed.
     """
-    _VENDORS[connection.vendor].restore(connection, before, renames or Renames(), named)
+    from smooth_migrations.undo.renames import Renames  # noqa: PLC0415 - an undo's alone
+
+    vendor = _vendor(connection.vendor)
+    if vendor is not None:
+        vendor.restore(connection, before, renames or Renames(), named)
+
+
+def _vendor(name: str) -> _Vendor | None:
+    if name == "mysql":
+        from smooth_migrations.undo.tables.mysql import MySQL  # noqa: PLC0415 - a call needs one of them at most
+
+        return MySQL()
+    if name == "postgresql":
+        from smooth_migrations.undo.tables.postgresql import PostgreSQL  # noqa: PLC0415 - as above
+
+        return PostgreSQL()
+    return None

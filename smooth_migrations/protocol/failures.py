@@ -1,0 +1,34 @@
+"""How an error is told to those who did not see it happen."""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["OWN_UNDO_FAILED", "ErrorInfo"]
+
+OWN_UNDO_FAILED: Final = "OwnUndoFailed"
+"""The type of an error of what a migration registered with `on_rollback`: nothing else undoes that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as users see it: no traceback of ours, no secret.
+
+    Args:
+        type: the exception's class name, or a stable code of ours.
+        message: in words.
+        sqlstate: the server's SQLSTATE, where there is one.
+        migration: `app.name` of the migration at work, where there was one.
+        hint: what to do about it.
+        detail: what the server adds, which may quote a row: for the report alone, never for the log.
+        traceback: for the log alone.
+        causes: further errors that came with it, such as a failing rollback.
+    """
+
+    type: str
+    message: str
+    sqlstate: str | None = None
+    migration: str | None = None
+    hint: str | None = None
+    traceback: str | None = None
+    causes: tuple["ErrorInfo", ...] = ()
+    detail: str | None = None

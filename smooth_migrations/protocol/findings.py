@@ -1,0 +1,65 @@
+"""What is found of a project and its databases before anything runs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["DatabaseFacts", "MigrationFinding", "PendingMigration"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """One entry of `settings.DATABASES`, as found without connecting.
+
+    Args:
+        alias: its key.
+        vendor: `postgresql`, `sqlite`, `mysql`, …
+        identity: what makes two entries one physical database: host, port and name, or a file's real path.
+        mirror: whether it is a test mirror of another alias.
+        asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
+    """
+
+    alias: str
+    vendor: str
+    identity: str
+    mirror: bool = False
+    asyncpg: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMigration:
+    """One migration that would run.
+
+    Args:
+        migration: `app.name`.
+        atomic: whether it may run inside a transaction.
+        operations: one description each.
+        destructive: descriptions of the operations that take something from the release still running.
+        unsafe: descriptions of operations that the running release may trip over, without losing data.
+        irreversible: descriptions of the operations that have no way back.
+        locks: the strongest lock by operation that matters, in words.
+    """
+
+    migration: str
+    atomic: bool
+    operations: tuple[str, ...] = ()
+    destructive: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
+    irreversible: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationFinding:
+    """Something wrong with a project's migrations or its database, found before anything ran.
+
+    Args:
+        code: stable: `conflict`, `missing_file`, `inconsistent_history`, `unreachable`, `unwritable`, ….
+        message: in words, naming the place.
+        hint: what to do about it.
+        sqlstate: the server's SQLSTATE, where there is one.
+    """
+
+    code: str
+    message: str
+    hint: str | None = None
+    sqlstate: str | None = None

@@ -1,0 +1,74 @@
+"""What the undo must know of a migration that has run, and how it is to be reversed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+
+from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.journal import Entry, UnfinishedCall
+from smooth_migrations.undo.named import Named, named_by
+from smooth_migrations.undo.states import state_before, states_of
+from smooth_migrations.undo.tables import Definitions
+from smooth_migrations.undo.transaction import Limits
+
+__all__ = ["OUTSIDE", "Manner", "Moved", "recalled"]
+
+OUTSIDE: Final = {"is_outside": True}
+"""In the journal's row of a migration whose operations have rows of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One migration that the call moved.
+
+    Args:
+        migration: the very instance, since receivers of pre_migrate may have changed it.
+        step: the same by name, and in which direction.
+        tables: the definitions of the tables before it, where they were taken.
+        named: which of them it may have changed.
+        entries: its operations, where it ran outside a transaction and each can be taken back by itself.
+    """
+
+    migration: Migration
+    step: Step
+    tables: Definitions | None = None
+    named: Named = field(default_factory=Named)
+    entries: tuple[Entry, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How committed steps are reversed.
+
+    Args:
+        limits: time-outs of each statement in a transaction.
+        application_name: of our session.
+        lock_retries: how often a step is tried again after a lock time-out.
+        pause: waits before another attempt, given its number and why.
+    """
+
+    limits: Limits
+    application_name: str | None
+    lock_retries: int
+    pause: Callable[[int, BaseException], None]
+
+
+def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:
+    """Return a step of a killed call, as far as its journal tells of it.
+
+    Args:
+        executor: with the graph that the call had.
+        migration: which ran.
+        step: the same by name.
+        unfinished: the call.
+    """
+    detail = unfinished.details[step]
+    entries = unfinished.entries[step] if OUTSIDE.items() <= detail.items() and not step.fake else None
+    if "tables" not in detail:
+        return Moved(migration, step, entries=entries)
+    states = states_of(migration, state_before(executor, migration))
+    named = named_by(migration.operations, migration.app_label, states)
+    return Moved(migration, step, detail["tables"], named, entries)

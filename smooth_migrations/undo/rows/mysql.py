@@ -1,0 +1,186 @@
+"""Rows of MySQL and MariaDB."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, UnknownError, Written
+
+__all__ = ["MySQL"]
+
+_OURS = "smooth_migrations_"
+_ISOLATION = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')"
+_NAMES = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = DATABASE()"
+_DATABASES = "SELECT schema_name FROM information_schema.schemata WHERE schema_name <> DATABASE()"
+# A foreign key that changes the rows which refer to another.
+_FOLLOWING = """
+    SELECT referenced_table_name, table_name FROM information_schema.referential_constraints
+    WHERE constraint_schema = DATABASE()
+      AND NOT (delete_rule IN ('RESTRICT', 'NO ACTION') AND update_rule IN ('RESTRICT', 'NO ACTION'))
+"""
+_TABLES = """
+    SELECT table_name, table_type, engine, data_length FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_name IN ({names})
+"""
+_TRIGGERS = """
+    SELECT event_object_table FROM information_schema.triggers
+    WHERE event_object_schema = DATABASE() AND event_object_table IN ({names})
+"""
+_COLUMNS = """
+    SELECT table_name, column_name, data_type, character_set_name, generation_expression, extra
+    FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN ({names})
+    ORDER BY table_name, ordinal_position
+"""
+_KEYS = """
+    SELECT table_name, column_name FROM information_schema.statistics
+    WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' AND table_name IN ({names})
+    ORDER BY table_name, seq_in_index
+"""
+_CHILDREN = """
+    SELECT DISTINCT table_name FROM information_schema.key_column_usage
+    WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name IN ({names})
+"""
+_SET = "SET SESSION sql_mode = %s, time_zone = %s"
+# What is in a table already may be put into it, a zero as a key or as a date too.
+_MODE = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO"
+# Each statement is counted as it begins, also within a procedure, a function or a trigger.
+_COUNTERS = (
+    *("insert", "insert_select", "replace", "replace_select", "update", "update_multi", "delete", "delete_multi"),
+    *("load",),
+)
+_COUNTED = "SHOW SESSION STATUS WHERE Variable_name IN ({})".format(", ".join(f"'Com_{name}'" for name in _COUNTERS))
+_GEOMETRY = ("geometry", "point", "linestring", "polygon", "multi")
+_OTHERS = {
+    "json": ("HEX(CAST({} AS CHAR))", "CONVERT(UNHEX(%s) USING utf8mb4)"),
+    "float": ("CAST(CAST({} AS DOUBLE) AS CHAR)", "CAST(%s AS DOUBLE)"),  # by itself it is written with six digits
+    "bit": ("CAST({} + 0 AS CHAR)", "CAST(%s AS UNSIGNED)"),
+    # The same in every time zone, and in the hour that comes twice.
+    "timestamp": ("CAST(UNIX_TIMESTAMP({}) AS CHAR)", "FROM_UNIXTIME(%s)"),
+}
+_BYTES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", *_GEOMETRY)
+
+
+class MySQL:
+    """What the information schema tells."""
+
+    given = ""
+
+    def is_fresh(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return whether the session's isolation is READ COMMITTED."""
+        rows = _rows(connection, _ISOLATION)
+        return bool(rows) and all(value == "READ-COMMITTED" for _name, value in rows)
+
+    def prepare(self, other: BaseDatabaseWrapper) -> None:
+        """Let a second session wait for a second at most."""
+        with other.cursor() as cursor:
+            cursor.execute("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
+
+    def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
+        """Return the tables that statements name, with those that foreign keys change along with them.
+
+        Raises:
+            UnknownError: these are not all, or one of them cannot be compared.
+        """
+        kinds = {str(name): str(kind) for name, kind in _rows(connection, _NAMES)}
+        named = {name for name in kinds if name.lower() in written.words and not name.startswith(_OURS)}
+        others = {str(name).lower() for (name,) in _rows(connection, _DATABASES)}
+        if not named or others & written.qualifiers:
+            raise UnknownError("tables of another database")
+        if any(kinds[name] == "VIEW" for name in named):
+            raise UnknownError("rows written through a view")
+        return self._described(connection, _with_following(named, _rows(connection, _FOLLOWING)))
+
+    def known(self, connection: BaseDatabaseWrapper, names: Collection[str]) -> Sequence[Table]:
+        """Return tables by their quoted names."""
+        return self._described(connection, {name[1:-1].replace("``", "`") for name in names})
+
+    def statements(self, connection: BaseDatabaseWrapper) -> int | None:
+        """Return how many statements that change rows the session has run."""
+        return sum(int(value) for _name, value in _rows(connection, _COUNTED))
+
+    @contextmanager
+    def reading(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """Let the open transaction read rows, which leaves no trace in it."""
+        del connection
+        yield
+
+    @contextmanager
+    def restoring(self, connection: BaseDatabaseWrapper, tables: Collection[Table]) -> Iterator[None]:
+        """Let the open transaction change rows of these tables within, with foreign keys checked at the end.
+
+        Raises:
+            IntegrityError: a row refers to one that is not there.
+        """
+        names = [table.name[1:-1].replace("``", "`") for table in tables]
+        children = _rows(connection, _CHILDREN, names)
+        with connection.cursor() as cursor, connection.constraint_checks_disabled():
+            cursor.execute("SELECT @@SESSION.sql_mode, @@SESSION.time_zone")
+            before = cursor.fetchone() or ("", "SYSTEM")
+            cursor.execute(_SET, [_MODE, "+00:00"])
+            try:
+                yield
+                connection.check_constraints(table_names=sorted({*names, *(str(name) for (name,) in children)}))
+            finally:
+                cursor.execute(_SET, before)
+
+    def delete_one(self, table: Table, condition: str) -> str:
+        """Return a statement that deletes one row of those that meet a condition."""
+        return f"DELETE FROM {table.name} WHERE {condition} LIMIT 1"  # noqa: S608 - quoted names
+
+    def _described(self, connection: BaseDatabaseWrapper, names: Collection[str]) -> list[Table]:
+        wanted = sorted(names)
+        for name, kind, engine, length in _rows(connection, _TABLES, wanted):
+            if kind != "BASE TABLE" or engine != "InnoDB":
+                raise UnknownError(f"{name} is no plain table of InnoDB")
+            if (length or 0) > MAX_BYTES:
+                raise UnknownError(f"{name} is too large")
+        for (name,) in _rows(connection, _TRIGGERS, wanted):
+            raise UnknownError(f"{name} has triggers")
+        columns: dict[str, dict[str, Column]] = {}
+        for name, column, kind, charset, computed, extra in _rows(connection, _COLUMNS, wanted):
+            of_table = columns.setdefault(str(name), {})
+            if not computed and "GENERATED" not in str(extra).upper().replace("DEFAULT_GENERATED", ""):
+                of_table[str(column)] = _column(str(column), str(kind).lower(), charset)
+        keys: dict[str, list[str]] = {}
+        for name, column in _rows(connection, _KEYS, wanted):
+            keys.setdefault(str(name), []).append(str(column))
+        return [_table(name, of_table, keys.get(name, [])) for name, of_table in columns.items()]
+
+
+def _table(name: str, columns: dict[str, Column], key: Sequence[str]) -> Table:
+    places = [*columns]
+    if not set(key) <= columns.keys():
+        raise UnknownError(f"the key of {name} is computed")
+    return Table(_quoted(name), tuple(columns.values()), tuple(places.index(column) for column in key))
+
+
+def _column(name: str, kind: str, charset: str | None) -> Column:
+    quoted = _quoted(name)
+    if charset:
+        # As bytes: whatever the session's collation holds for equal is not the same here.
+        read, write = "HEX({})", f"CONVERT(UNHEX(%s) USING {charset})"
+    elif kind.startswith(_BYTES):
+        read, write = "HEX({})", "UNHEX(%s)"
+    else:
+        read, write = _OTHERS.get(kind, ("CAST({} AS CHAR)", "%s"))
+    return Column(quoted, read.format(quoted), write)
+
+
+def _with_following(names: set[str], following: Iterable[tuple[str, str]]) -> set[str]:
+    pairs = [(str(parent).lower(), str(child)) for parent, child in following]
+    found = set(names)
+    while more := {child for parent, child in pairs if parent in {name.lower() for name in found}} - found:
+        found |= more
+    return found
+
+
+def _rows(connection: BaseDatabaseWrapper, statement: str, names: Sequence[str] = ()) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(names=", ".join(["%s"] * len(names))), [*names] or None)
+        return list(cursor.fetchall())
+
+
+def _quoted(name: str) -> str:
+    return "`{}`".format(name.replace("`", "``"))

@@ -1,0 +1,83 @@
+"""A project of which one migration runs code of every kind outside a transaction, and the next one fails."""
+
+from pathlib import Path
+
+from tests.support.dump import diff
+from tests.support.failing_moves import START
+from tests.support.histories import Database, execute
+from tests.support.new_databases import NewDatabases
+from tests.support.small_project import SmallProject, migration
+
+__all__ = ["ALL", "REVERSED", "assert_undone", "operation", "project_of", "ran"]
+
+REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
+"""Told where it is not known which rows code has changed."""
+
+_FUNCTIONS = """\
+def run(*statements):
+    def forwards(apps, editor):
+        with editor.connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+    return forwards
+
+def meanwhile(*statements):
+    def forwards(apps, editor):
+        other = editor.connection.copy()
+        with other.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        other.close()
+    return forwards
+
+def both(*codes):
+    return lambda apps, editor: [code(apps, editor) for code in codes]
+
+def fail(apps, editor):
+    raise ValueError("no")
+"""
+_ROWS = """
+    INSERT INTO demo_crate (id, label) VALUES (1, 'box'), (2, 'bag');
+    INSERT INTO demo_item (id, name, code, size, crate_id)
+        VALUES (1, 'tea', '01', NULL, 1), (2, 'jam', '02', 7, NULL), (3, 'jam', '03', NULL, 2);
+    INSERT INTO demo_label (id, text, crate_id) VALUES (1, 'red', 1);
+"""
+ALL = "UPDATE demo_item SET name = 'changed'"
+"""A statement that changes every item."""
+
+
+def ran(*statements: str) -> str:
+    """Return the source of code that runs these."""
+    return f"run({', '.join(map(repr, statements))})"
+
+
+def operation(code: str) -> str:
+    """Return the source of an operation of which the way back fails, should it be gone."""
+    return f"migrations.RunPython({code}, fail)"
+
+
+def project_of(
+    directory: Path, database: Database, *operations: str, atomic: bool = False, rows: str = "", last: str = "fail"
+) -> SmallProject:
+    """Bring a database to demo.0001_start, with rows; what comes next runs these operations, and then this code."""
+    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_start": START})
+    project.succeed("migrate", "--verbosity=0")
+    execute(database, _ROWS + rows)
+    change = migration(*operations, after=[("demo", "0001_start")], atomic=atomic, functions=_FUNCTIONS)
+    project.write_migration("demo.0002_change", change)
+    fails = migration(f"migrations.RunPython({last}, fail)", after=[("demo", "0002_change")], functions=_FUNCTIONS)
+    project.write_migration("demo.0003_fails", fails)
+    return project
+
+
+def assert_undone(databases: NewDatabases, directory: Path, *operations: str, atomic: bool, rows: str = "") -> None:
+    """Run these, and let a later migration fail: nothing has changed, and nothing is told to have."""
+    database = databases.new()
+    project = project_of(directory, database, *operations, atomic=atomic, rows=rows)
+    before = databases.dump(database)
+
+    result = project.run("apply_migrations")
+
+    assert (result.returncode, "demo.0002_change: " in result.stdout) == (1, False), result.stdout + result.stderr
+    assert "  Unapplying demo.0002_change... OK\n" in result.stdout
+    assert diff(before, databases.dump(database)) == ""

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+# What an undo of permanent migrations, a wait, a report or a plan needs.
+LATE: Final = {
+    "sqlite3",
+    *(
+        f"smooth_migrations.{name}"
+        for name in (
+            "fingerprint",
+            "losses",
+            "planning",
+            "protocol.failures",
+            "protocol.findings",
+            "report",
+            "undo.choice",
+            "undo.indexes",
+            "undo.operations",
+            "undo.renames",
+            "undo.steps",
+            "undo.tables.mysql",
+            "undo.tables.postgresql",
+            "waits",
+        )
+    ),
+}
+SETTINGS: Final = """
+import sys
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+name = sys.argv[1]
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "smooth_migrations"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}} if name else {},
+)
+django.setup()
+"""
+IMPORT: Final = "import smooth_migrations.management.commands.apply_migrations\n"
+CALL: Final = "call_command('apply_migrations', verbosity=0)\n"
+SHOW: Final = "print(*sys.modules)\n"
+
+
+def modules_of(program: str, database: Path | str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SETTINGS + program + SHOW, str(database)], capture_output=True, text=True, check=True
+    )
+    return {*done.stdout.split()}
+
+
+def test_the_command_imports_no_driver_and_nothing_that_only_an_undo_needs() -> None:
+    assert modules_of(IMPORT, "") & LATE == set()
+
+
+def test_a_call_that_succeeds_in_one_transaction_never_imports_what_an_undo_by_steps_needs(tmp_path: Path) -> None:
+    from_zero = modules_of(CALL, tmp_path / "one.sqlite3")
+    assert from_zero & LATE == {"sqlite3", "smooth_migrations.undo.choice"}
+    nothing_to_do = modules_of(CALL, tmp_path / "one.sqlite3")
+    assert nothing_to_do & LATE == {"sqlite3"}
