@@ -313,7 +313,7 @@ def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> d
     is_unread = bool(unread(item))
     if command == "status":
         names = None if is_unread else [entry.migration for entry in pending]
-        return {"pending": names, "last_run": last_run, "in_doubt": []}
+        return {"pending": names, "last_run": last_run, "in_doubt": [*(item.found.in_doubt if item.found else ())]}
     migrations = [
         {
             "migration": entry.migration,

@@ -179,6 +179,7 @@ class TargetReport(Event):
         lock_entries: of PostgreSQL's lock table, about how many one transaction of all that is pending takes.
         lock_entries_each: how many the one pending migration takes that takes most.
         prepared_slots: how many transactions the server can keep prepared; 0 where it cannot.
+        in_doubt: prepared transactions of this program's in this database, with age and owner, in words.
     """
 
     type: ClassVar[str] = "target_report"
@@ -194,6 +195,7 @@ class TargetReport(Event):
     lock_entries: int = 0
     lock_entries_each: int = 0
     prepared_slots: int = 0
+    in_doubt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

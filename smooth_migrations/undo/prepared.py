@@ -6,7 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
 
-__all__ = ["PrepareUnsure", "prepare", "prepared_gids", "settle_prepared"]
+__all__ = ["PrepareUnsure", "prepare", "prepared_gids", "prepared_in_words", "settle_prepared"]
 
 
 class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
@@ -15,7 +15,8 @@ class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
 
 # Only in the database in which it was prepared can a transaction be ended (PostgreSQL manual, COMMIT PREPARED).
 _OURS = r"""
-    SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'smooth:%' ORDER BY gid
+    SELECT gid, (extract(epoch FROM clock_timestamp() - prepared))::int, owner::text FROM pg_prepared_xacts
+    WHERE database = current_database() AND gid LIKE 'smooth:%' ORDER BY gid
 """
 
 
@@ -56,11 +57,20 @@ def settle_prepared(connection: BaseDatabaseWrapper, gid: str, *, commits: bool)
 
 def prepared_gids(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     """Return the prepared transactions of this program's in this database. Only reads."""
+    return tuple(gid for gid, _age_s, _owner in _found(connection))
+
+
+def prepared_in_words(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Return the same with their age and their owner, for people. Only reads."""
+    return tuple(f"{gid}, prepared {age_s} s ago by {owner}" for gid, age_s, owner in _found(connection))
+
+
+def _found(connection: BaseDatabaseWrapper) -> list[tuple[str, int, str]]:
     if connection.vendor != "postgresql":
-        return ()
+        return []
     with connection.cursor() as cursor:
         cursor.execute(_OURS)
-        return tuple(str(gid) for (gid,) in cursor.fetchall())
+        return [(str(gid), int(age_s), str(owner)) for gid, age_s, owner in cursor.fetchall()]
 
 
 def _literal(text: str) -> str:

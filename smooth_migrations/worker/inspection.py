@@ -20,6 +20,7 @@ from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.protocol import Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.undo.emptiness import look_before
+from smooth_migrations.undo.prepared import prepared_in_words
 
 __all__ = ["inspect"]
 
@@ -114,6 +115,7 @@ def _look(
         lock_entries=entries[0],
         lock_entries_each=entries[1],
         prepared_slots=_prepared_slots(connection),
+        in_doubt=prepared_in_words(connection),
     )
 
 

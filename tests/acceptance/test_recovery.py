@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -217,6 +218,9 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         before = _of(fleet)
         _crash(fleet, "journal.decision.before")
         shutil.rmtree(fleet.directory / ".smooth")
+        doubts = [entry["in_doubt"] for entry in _run(fleet, "status").report["databases"]]
+        assert [len(each) for each in doubts] == [1, 0, 1]
+        assert re.fullmatch(r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres", doubts[0][0])
 
         for command in ("deploy", "recover"):
             undecided = _run(fleet, command)
