@@ -246,7 +246,7 @@ class Call:
         self._hooks.forget()
 
     def _commit(self, before: Callable[[], None] | None = None, gid: str | None = None) -> list[Callable[[], None]]:
-        if self.fence is not None and self._transaction.is_open:
+        if self.fence is not None and self._transaction.has_written():
             self.fence()
         if before is not None:
             before()

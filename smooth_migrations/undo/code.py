@@ -14,9 +14,16 @@ from smooth_migrations.undo.journal import CallJournal, Frame
 if TYPE_CHECKING:
     from smooth_migrations.undo.rows import Recorder
 
-__all__ = ["CodeRows", "ReceiversRows", "changed_since"]
+__all__ = ["CodeRows", "ReceiversRows", "changed_since", "is_recordable"]
 
+# Where something may be permanent before a call's end, and it can be told which rows code changes.
+_RECORDABLE = frozenset({"mysql", "postgresql"})
 _RECEIVED = "rows that receivers of pre_migrate wrote stay"
+
+
+def is_recordable(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether it can be told on this kind of server which rows code changes."""
+    return connection.vendor in _RECORDABLE
 
 
 class CodeRows:
@@ -107,12 +114,12 @@ class ReceiversRows:
         Args:
             frame: returns what the call began with.
         """
-        from smooth_migrations.undo.rows import Recorder, is_recordable  # noqa: PLC0415 - not for every server
-
         self._held = []
         if frame().before.is_empty or not is_recordable(self._connection):
             yield
             return
+        from smooth_migrations.undo.rows import Recorder  # noqa: PLC0415 - not for every server
+
         with ExitStack() as self._until:
             if self._connection.features.can_rollback_ddl:
                 # In the call's own transaction, of which it is not known yet whether it is committed early.

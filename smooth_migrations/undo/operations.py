@@ -16,13 +16,12 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.undo.code import CodeRows, changed_since
+from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import renames_of
-from smooth_migrations.undo.rows import is_recordable
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 

@@ -27,6 +27,8 @@ _BEGAN_AT = "SELECT transaction_timestamp()::text"
 _NUMBER = "SELECT pg_current_xact_id()"
 # One that every change of the schema raises, and a rollback puts back (SQLite manual, pragma.html).
 _SCHEMA_VERSION = "PRAGMA schema_version"
+# PostgreSQL numbers a transaction at its first write, or row lock, and before any of ours was asked for its number.
+_WRITES = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
 _WITH_TRANSACTION_TIMEOUT = 170000
@@ -66,6 +68,7 @@ class HeldTransaction:
         self._strong_since_s: float | None = None
         self._ended_s: float | None = None
         self._began_at = ""
+        self._changes = 0
         self._identity: str | None = None
         self._seen: str | None = None
         self._was_ended = False
@@ -74,6 +77,19 @@ class HeldTransaction:
     def is_open(self) -> bool:
         """Whether the transaction has begun and has not ended."""
         return self._block is not None
+
+    def has_written(self) -> bool:
+        """Return whether a transaction is open that has something to commit. Only reads.
+
+        One that has not may as well be committed without a lease: that is a ROLLBACK by another name.
+        """
+        if not self.is_open:
+            return False
+        connection = self._connection
+        if connection.vendor == "sqlite":
+            changes = int(connection.connection.total_changes)
+            return changes != self._changes or self._read(_SCHEMA_VERSION) != self._identity
+        return connection.vendor != "postgresql" or self._read(_WRITES) == "True"
 
     @property
     def locked_ms(self) -> float:
@@ -101,6 +117,7 @@ class HeldTransaction:
             self._set_local()
         elif connection.vendor == "sqlite":
             self._identity, self._seen = self._read(_SCHEMA_VERSION), self._read(_DATA_VERSION)
+            self._changes = int(connection.connection.total_changes)
 
     def checkpoint(self, started_s: float) -> None:
         """Fire what is deferred to the commit, so that the next migration may alter the same tables.

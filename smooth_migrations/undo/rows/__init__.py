@@ -5,7 +5,7 @@ another session does. What it has written is locked until then, so that the othe
 the first write; what others commit meanwhile is the same to both.
 """
 
-from smooth_migrations.undo.rows.recorder import Recorder, is_recordable
+from smooth_migrations.undo.rows.recorder import Recorder
 from smooth_migrations.undo.rows.restoring import NotRestorableError, is_complete, restore_rows
 
-__all__ = ["NotRestorableError", "Recorder", "is_complete", "is_recordable", "restore_rows"]
+__all__ = ["NotRestorableError", "Recorder", "is_complete", "restore_rows"]

@@ -14,18 +14,13 @@ from smooth_migrations.undo.rows.postgresql import PostgreSQL
 from smooth_migrations.undo.rows.statements import Kind, kind_of, qualifiers_in, words_in
 from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor, Written
 
-__all__ = ["VENDORS", "Recorder", "is_recordable"]
+__all__ = ["VENDORS", "Recorder"]
 
 VENDORS: Final[dict[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
 
 # Rows that are read, at the most, to find out what one piece of code has changed.
 _MAX_READ = 1_000_000
 _MAX_WORDS = 100_000
-
-
-def is_recordable(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether it can be told on this kind of server which rows code changes."""
-    return connection.vendor in VENDORS
 
 
 class Recorder:
