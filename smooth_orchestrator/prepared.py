@@ -61,6 +61,9 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
             connection.terminate()
     except asyncpg.UndefinedObjectError:
         return Fate.GONE
+    except asyncpg.InsufficientPrivilegeError:
+        # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
+        return await _through_worker(run, fleet, item, commits=commits)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         state = getattr(error, "sqlstate", None)
         return ErrorInfo(type(error).__name__, str(error) or "no answer in time", sqlstate=state)

@@ -296,8 +296,10 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
         session = ready.session(run_id, NoJournal())
         run = session.run
         await inspect_targets(run, session.fleet)
+        # Also settles which tiers there is room for.
+        shortages = await room_refusals(run, session.fleet)
         findings: tuple[Mistake, ...] = (
-            (*refusals(run), *await room_refusals(run, session.fleet))
+            (*refusals(run), *shortages)
             if command == "check"
             else tuple(finding for item in run.targets for finding in unread(item))
         )

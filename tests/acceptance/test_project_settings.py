@@ -167,3 +167,24 @@ def test_a_deploy_ended_while_settings_are_imported_leaves_nothing(
     assert outcome.exit_code == 1, outcome.stderr
     assert not [process for process in family if process.is_running()]
     assert dump(pg_database.dsn) == before
+
+
+def test_what_an_assumed_role_has_prepared_is_committed(guarded: PostgresServer, tmp_path: Path) -> None:
+    with temporary_database(guarded) as database:
+        with database.connect() as session:
+            session.execute(
+                "CREATE ROLE shop_owner; GRANT ALL ON SCHEMA public TO shop_owner;"
+                f"CREATE ROLE shop_deploys LOGIN PASSWORD '{guarded.password}' NOINHERIT IN ROLE shop_owner"
+            )
+        entry = database.django | {"USER": "shop_deploys", "OPTIONS": {"assume_role": "shop_owner"}}
+        deploys = Deploys(tmp_path, {"default": entry})
+
+        outcome = deploys.deploy()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert [entry["tier"] for entry in outcome.report["databases"]] == ["two_phase"]
+        with database.connect() as session:
+            assert session.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'demo_item'").fetchall() == [
+                ("shop_owner",)
+            ]
+            assert session.execute("SELECT gid FROM pg_prepared_xacts").fetchall() == []
