@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.undo.rows.tables import MAX_ROWS, Table, UnknownError, Vendor, Written
+from smooth_migrations.undo.rows.tables import MAX_ROWS, UNREADABLE, Table, UnknownError, Vendor, Written
 
 __all__ = ["Change", "Images", "Row", "chunks"]
 
@@ -83,6 +83,8 @@ class Images:
         self.left -= len(rows)
         if len(rows) > MAX_ROWS or self.left < 0:
             raise UnknownError(f"{table.name} has too many rows")
+        if any(UNREADABLE in row for row in rows):
+            raise UnknownError(f"{table.name} has values that are too long")
         return rows
 
 

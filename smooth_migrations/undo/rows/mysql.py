@@ -59,6 +59,8 @@ _OTHERS = {
     # The same in every time zone, and in the hour that comes twice.
     "timestamp": ("CAST(UNIX_TIMESTAMP({}) AS CHAR)", "FROM_UNIXTIME(%s)"),
 }
+# HEX() of what would not fit into a packet is NULL too.
+_HEX = "IF({0} IS NULL, NULL, COALESCE(HEX({0}), CHAR(0)))"
 _BYTES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", *_GEOMETRY)
 
 
@@ -141,6 +143,8 @@ class MySQL:
         columns: dict[str, dict[str, Column]] = {}
         for name, column, kind, charset, computed, extra in _rows(connection, _COLUMNS, wanted):
             of_table = columns.setdefault(str(name), {})
+            if "ON UPDATE" in str(extra).upper():
+                raise UnknownError(f"{name} has a column that changes by itself")
             if not computed and "GENERATED" not in str(extra).upper().replace("DEFAULT_GENERATED", ""):
                 of_table[str(column)] = _column(str(column), str(kind).lower(), charset)
         keys: dict[str, list[str]] = {}
@@ -160,9 +164,9 @@ def _column(name: str, kind: str, charset: str | None) -> Column:
     quoted = _quoted(name)
     if charset:
         # As bytes: whatever the session's collation holds for equal is not the same here.
-        read, write = "HEX({})", f"CONVERT(UNHEX(%s) USING {charset})"
+        read, write = _HEX, f"CONVERT(UNHEX(%s) USING {charset})"
     elif kind.startswith(_BYTES):
-        read, write = "HEX({})", "UNHEX(%s)"
+        read, write = _HEX, "UNHEX(%s)"
     else:
         read, write = _OTHERS.get(kind, ("CAST({} AS CHAR)", "%s"))
     return Column(quoted, read.format(quoted), write)

@@ -53,6 +53,7 @@ class Recorder:
         self._prepare = prepare
         self._vendor = VENDORS[connection.vendor]
         self._written = Written(set(), set())
+        self._has_written = False
         self._images: Images | None = None
         self._is_own = False
         self.is_unknown = False
@@ -104,7 +105,10 @@ class Recorder:
                 self._expect(str(sql), kind, stack)
             if kind is Kind.ROWS and self._run is not None:
                 self._run = None if many else self._run + 1
-            return execute(sql, params, many, context)
+            result = execute(sql, params, many, context)
+            if kind is Kind.ROWS and not self._is_own:
+                self._has_written |= context["cursor"].rowcount != 0
+            return result
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -140,6 +144,10 @@ class Recorder:
                     found = [*chunks(self._changes())]
                 except (UnknownError, Error) as error:
                     self.give_up(str(error))
+                    return
+                if self._has_written and not found:
+                    # They were committed past Django, or changed nothing; which of the two nobody can tell.
+                    self.give_up("what its statements changed is not seen")
                     return
                 self._forget()
                 for detail in found:
@@ -218,3 +226,4 @@ class Recorder:
 
     def _forget(self) -> None:
         self._written = Written(set(), set())
+        self._has_written = False

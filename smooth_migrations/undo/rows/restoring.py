@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import DataError, IntegrityError, NotSupportedError, ProgrammingError, transaction
+from django.db import DataError, IntegrityError, NotSupportedError, OperationalError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
@@ -13,6 +13,9 @@ from smooth_migrations.undo.rows.recorder import VENDORS
 from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor
 
 __all__ = ["NotRestorableError", "is_complete", "restore_rows"]
+
+# MariaDB's error for a date that the restoring session's mode does not take.
+_NO_SUCH_DATE = 1292
 
 
 class NotRestorableError(Exception):
@@ -31,8 +34,11 @@ class _Changed:
         key = tuple(row[place] for place in self.key)
         if not key:
             self.keyless.append(change)
-        else:
-            self.keyed[key] = (self.keyed.get(key, change)[0], change[1])
+            return
+        earlier = self.keyed.get(key)
+        if earlier is not None and earlier[1] != change[0]:
+            raise NotRestorableError("rows were changed by somebody else between two commits")
+        self.keyed[key] = (earlier[0] if earlier else change[0], change[1])
 
     @property
     def changes(self) -> list[Change]:
@@ -74,6 +80,10 @@ def restore_rows(connection: BaseDatabaseWrapper, details: Iterable[Mapping[str,
         with transaction.atomic(connection.alias), vendor.restoring(connection, tables.values()):
             return _restore(connection, vendor, [(tables[name], was.changes) for name, was in changed.items()])
     except (IntegrityError, ProgrammingError, DataError, NotSupportedError) as error:
+        raise NotRestorableError(str(error)) from error
+    except OperationalError as error:
+        if error.args[:1] != (_NO_SUCH_DATE,):
+            raise
         raise NotRestorableError(str(error)) from error
 
 

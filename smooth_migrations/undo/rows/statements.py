@@ -14,7 +14,7 @@ _WRITES = re.compile(r"(WITH\b.*)?\b(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.
 _MORE = re.compile(
     r"((SELECT|WITH)\b.*\bINTO\b|SET\b.*\b(AUTOCOMMIT|ISOLATION|STATEMENT)\b)", re.IGNORECASE | re.DOTALL
 )
-_RECORDS = "django_migrations"
+_RECORDS = re.compile(r"CREATE TABLE [\"`]?django_migrations\b", re.IGNORECASE)
 _WORD = re.compile(r"[\w$]+|`(?:[^`]|``)+`")
 _QUALIFIER = re.compile(r"([\w$]+|`(?:[^`]|``)+`)\s*\.")
 
@@ -37,7 +37,7 @@ def kind_of(sql: str) -> Kind:
     if _READS.match(text) and not _MORE.match(text):
         return Kind.NOTHING
     # Django makes this table when it is missing, at a moment of its own.
-    return Kind.NOTHING if _RECORDS in text else Kind.MORE
+    return Kind.NOTHING if _RECORDS.match(text) else Kind.MORE
 
 
 def words_in(sql: str) -> set[str]:

@@ -7,13 +7,16 @@ from typing import Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "Column", "Table", "UnknownError", "Vendor", "Written"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "UNREADABLE", "Column", "Table", "UnknownError", "Vendor", "Written"]
 
 MAX_ROWS = 10_000
 """Of a table; the rows of a larger one are not compared."""
 
 MAX_BYTES = 64 * 1024 * 1024
 """Of a table, as the server estimates it."""
+
+UNREADABLE = "\0"
+"""What a server gives for a value that it cannot give whole."""
 
 
 class UnknownError(Exception):
