@@ -1,10 +1,7 @@
 """Every crash point of a deploy: the next command settles what was left, all databases new or all as they were."""
 
-import json
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
-from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, copy_of, small_fleet
+from tests.support.deploys import LAST, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
 
@@ -94,25 +91,10 @@ def deploys(
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, release))
             old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
             with copy_of(old, directory / "new") as fleet:
-                assert _run(fleet, "deploy").exit_code == 0
+                assert fleet.run("deploy").exit_code == 0
                 found.new[kind] = _of(fleet)
             found.old[kind] = old
         yield found
-
-
-def _run(fleet: Fleet, command: str, *options: str, failpoint: str | None = None) -> Outcome:
-    environment = {fleet.variable: json.dumps(fleet.databases), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
-        cwd=fleet.directory,
-        env=os.environ | environment | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def _of(fleet: Fleet) -> dict[str, str]:
@@ -126,7 +108,7 @@ def _wait_until_gone(fleet: Fleet) -> None:
 
 
 def _crash(fleet: Fleet, point: str) -> None:
-    killed = _run(fleet, "deploy", failpoint=point)
+    killed = fleet.run("deploy", failpoint=point)
     assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
     _wait_until_gone(fleet)
 
@@ -137,13 +119,13 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
         before = _of(fleet)
         _crash(fleet, point)
 
-        recovered = _run(fleet, "recover")
+        recovered = fleet.run("recover")
 
         assert recovered.exit_code == 0, recovered.stderr
         is_decided = fleet.decisions()[-1:] == ["commit"]
         assert _of(fleet) == (deploys.new[kind] if is_decided else before)
-        assert _run(fleet, "recover").report["outcome"] == "nothing_to_do"
-        assert _run(fleet, "deploy").exit_code == 0
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+        assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys.new[kind]
 
 
@@ -154,13 +136,13 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         before = _of(fleet)
         _crash(fleet, point)
 
-        recovered = _run(fleet, "recover")
+        recovered = fleet.run("recover")
 
         assert recovered.exit_code == 0, recovered.stderr
         assert _of(fleet) == before
-        assert _run(fleet, "recover").report["outcome"] == "nothing_to_do"
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
         fleet.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
-        assert _run(fleet, "deploy").exit_code == 0
+        assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys.new[kind]
 
 
@@ -178,12 +160,12 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
 ) -> None:
     with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
         _crash(fleet, point)
-        assert _run(fleet, "recover", failpoint=then).exit_code == -9
+        assert fleet.run("recover", failpoint=then).exit_code == -9
 
-        recovered = _run(fleet, "recover")
+        recovered = fleet.run("recover")
 
         assert recovered.exit_code == 0, recovered.stderr
-        assert _run(fleet, "deploy").exit_code == 0
+        assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys.new["prepared"]
 
 
@@ -191,7 +173,7 @@ def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_
     with copy_of(deploys.old["held"], tmp_path / "plan") as fleet:
         _crash(fleet, "journal.decision.after")
 
-        outcome = _run(fleet, "deploy")
+        outcome = fleet.run("deploy")
 
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "nothing_to_do"), outcome.stderr
         (settled,) = outcome.named("recover.settled")
@@ -204,7 +186,7 @@ def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_p
         _crash(fleet, "journal.committed.before")
         shutil.rmtree(fleet.directory / ".smooth")
 
-        outcome = _run(fleet, "deploy")
+        outcome = fleet.run("deploy")
 
         assert outcome.exit_code == 0, outcome.stderr
         assert _of(fleet) == deploys.new["prepared"]
@@ -218,17 +200,17 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         before = _of(fleet)
         _crash(fleet, "journal.decision.before")
         shutil.rmtree(fleet.directory / ".smooth")
-        doubts = [entry["in_doubt"] for entry in _run(fleet, "status").report["databases"]]
+        doubts = [entry["in_doubt"] for entry in fleet.run("status").report["databases"]]
         assert [len(each) for each in doubts] == [1, 0, 1]
         assert re.fullmatch(r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres", doubts[0][0])
 
         for command in ("deploy", "recover"):
-            undecided = _run(fleet, command)
+            undecided = fleet.run(command)
             assert (undecided.exit_code, undecided.report["outcome"]) == (4, "needs_operator"), undecided.stderr
             assert undecided.report["error"]["type"] == "journal_lost"
             assert f"transactions stand prepared on primary, {LAST}" in undecided.report["error"]["message"]
 
-        settled = _run(fleet, "recover", f"--{choice}")
+        settled = fleet.run("recover", f"--{choice}")
 
         assert settled.exit_code == 0, settled.stderr
         # Nobody knows of the databases that hold nothing prepared; a commit runs them forward too.
@@ -239,11 +221,11 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
     with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
         _crash(fleet, "journal.decision.after")
 
-        refused = _run(fleet, "recover", "--abort")
+        refused = fleet.run("recover", "--abort")
 
         assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
         assert "is to be settled by commit, as was decided" in refused.report["error"]["message"]
-        assert _run(fleet, "recover", "--commit").exit_code == 0
+        assert fleet.run("recover", "--commit").exit_code == 0
         assert _of(fleet) == deploys.new["prepared"]
 
 

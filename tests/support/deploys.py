@@ -227,6 +227,32 @@ databases = ["shards:*"]
         with self.running(*options) as run:
             return run.finish()
 
+    def run(self, command: str, *options: str, failpoint: str | None = None) -> Outcome:
+        """Run any command of the program over the plan to its end.
+
+        Args:
+            command: of the program, such as `recover`.
+            *options: further ones.
+            failpoint: the crash point at which the process that reaches it kills itself.
+        """
+        done = subprocess.run(
+            [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
+            cwd=self.directory,
+            env=os.environ
+            | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"}
+            | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def prepared(self) -> list[str]:
+        """Return the gids of the transactions that stand prepared in the fleet's databases."""
+        return [gid for each in (self.first, self.last) for gid in each.server.prepared(each.name)]
+
     def dumps(self, *, sequences: bool = True, applied: bool = True) -> dict[str, str]:
         """Write every database down.
 
