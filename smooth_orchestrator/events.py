@@ -38,8 +38,10 @@ class EventName(StrEnum):
     BARRIER_REACHED = "barrier.reached"
     DATABASE_PREPARED = "database.prepared"
     DEPLOY_DECIDED = "deploy.decided"
+    DATABASE_REHEARSED = "database.rehearsed"
     DATABASE_COMMITTED = "database.committed"
     DATABASE_ROLLED_BACK = "database.rolled_back"
+    REHEARSAL_FINISHED = "rehearsal.finished"
     DEPLOY_COMMITTED = "deploy.committed"
     DEPLOY_ROLLED_BACK = "deploy.rolled_back"
     DEPLOY_NEEDS_OPERATOR = "deploy.needs_operator"
@@ -182,8 +184,10 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
     EventName.BARRIER_REACHED: _Keys("databases", "duration_ms"),
     EventName.DATABASE_PREPARED: _Keys("database", "duration_ms lock_hold_ms"),
     EventName.DEPLOY_DECIDED: _Keys("decision", "scope error"),
+    EventName.DATABASE_REHEARSED: _Keys("database outcome", "duration_ms lock_hold_ms error message"),
     EventName.DATABASE_COMMITTED: _Keys("database", "duration_ms lock_hold_ms outcome"),
     EventName.DATABASE_ROLLED_BACK: _Keys("database", "duration_ms lock_hold_ms outcome error"),
+    EventName.REHEARSAL_FINISHED: _Keys("outcome duration_ms databases", "error"),
     EventName.DEPLOY_COMMITTED: _Keys("outcome duration_ms", "databases"),
     EventName.DEPLOY_ROLLED_BACK: _Keys("outcome duration_ms", "databases error"),
     EventName.DEPLOY_NEEDS_OPERATOR: _Keys("outcome duration_ms databases", "error"),

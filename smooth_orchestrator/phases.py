@@ -77,8 +77,15 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
             )
 
 
-async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
-    """Run a target's pending migrations and hold them. Its stage is HELD or FAILED afterwards, and its error noted."""
+async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: bool = False) -> None:
+    """Run a target's pending migrations and hold them. Its stage is HELD or FAILED afterwards, and its error noted.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        item: the target.
+        measures: whether locks and rewritten tables are noted; then nothing is committed before the decision.
+    """
     worker = fleet.serving(item.target)
     plan, target = run.plan, item.target
     command = Apply(
@@ -89,7 +96,8 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         epoch=0,
         digest=plan.digest,
         compensated=item.tier is Tier.COMPENSATED,
-        may_step=target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
+        measures=measures,
+        may_step=not measures and target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
         lock_timeout_ms=target.lock_timeout_ms,
         lock_retries=plan.lock_retries,
         statement_timeout_ms=plan.statement_timeout_ms,
@@ -125,7 +133,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
     match answer:
         case Done():
             item.steps = list(answer.steps)
-            item.before = answer.before
+            item.before, item.measured = answer.before, answer.measured
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD
         case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():

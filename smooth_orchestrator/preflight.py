@@ -6,14 +6,17 @@ import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Failed, Inspect, TargetReport
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
-from smooth_orchestrator.errors import Mistake, WorkerError
+from smooth_orchestrator.errors import Mistake, Refused, WorkerError
+from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.gates import missing_gates
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["inspect_targets", "refusals", "tier_reason", "unread", "warnings"]
+__all__ = ["inspect_targets", "not_atomic", "pass_preflight", "refusals", "tier_reason", "unread", "warnings"]
 
 # Findings of a worker that could not go on.
 _UNREAD = frozenset({"unreachable", "unloadable"})
@@ -48,6 +51,25 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
     async with anyio.create_task_group() as group:
         for item in run.targets:
             group.start_soon(ask, item)
+
+
+async def pass_preflight(run: Run, fleet: Fleet) -> None:
+    """Look at every target, and refuse the run where anything stands in its way. Reads only.
+
+    Raises:
+        Refused: with every finding.
+    """
+    await inspect_targets(run, fleet)
+    findings = (*refusals(run), *await room_refusals(run, fleet))
+    if findings:
+        described = [
+            {"code": "refused", "message": item.message, "database": item.place, "hint": item.hint} for item in findings
+        ]
+        get_logger().error(EventName.PREFLIGHT_FAILED, findings=described)
+        raise Refused("the preflight found what refuses this deploy", findings=findings)
+    get_logger().info(
+        EventName.PREFLIGHT_PASSED, duration_ms=run.duration_ms, databases=[item.name for item in run.targets]
+    )
 
 
 def unread(item: TargetRun) -> tuple[Mistake, ...]:
@@ -92,7 +114,7 @@ def tier_reason(item: TargetRun) -> str:
     """Say why a target has its tier."""
     if item.target.atomicity is not Atomicity.AUTO:
         return "the plan says so"
-    if step := _not_atomic(item):
+    if step := not_atomic(item):
         return f"{step} cannot run in a transaction"
     if item.tier is Tier.TWO_PHASE:
         return "its server can keep a transaction prepared"
@@ -116,12 +138,13 @@ def warnings(run: Run, item: TargetRun) -> Iterator[str]:
 def _tier(item: TargetRun) -> Tier:
     if item.target.atomicity is not Atomicity.AUTO:
         return Tier(str(item.target.atomicity))
-    if _not_atomic(item):
+    if not_atomic(item):
         return Tier.COMPENSATED
     return Tier.TWO_PHASE if item.found and item.found.prepared_slots else Tier.HELD_OPEN
 
 
-def _not_atomic(item: TargetRun) -> str | None:
+def not_atomic(item: TargetRun) -> str | None:
+    """Return the first pending migration that cannot run in a transaction, if there is one. Pure."""
     pending = item.found.pending if item.found else ()
     return next((entry.migration for entry in pending if not entry.atomic), None)
 
@@ -134,7 +157,7 @@ def _found(item: TargetRun) -> Iterator[Mistake]:
 
 
 def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
-    step = _not_atomic(item)
+    step = not_atomic(item)
     if item.tier in {Tier.HELD_OPEN, Tier.TWO_PHASE} and step:
         yield Mistake(
             item.name,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any, Final
 
 import anyio
@@ -23,7 +24,7 @@ from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.silence import call_unless_silent
 
-__all__ = ["Settled", "settle_earlier"]
+__all__ = ["Settled", "settle_earlier", "unsettled"]
 
 _LOOK_S: Final = 30.0
 _PAUSE_S: Final = 0.5
@@ -91,17 +92,26 @@ async def settle_earlier(
         Refused: the operator's decision is not the one that was made.
         JournalError: the journal cannot be asked, or takes no decision.
     """
-    left: list[RunSummary] = []
-    for summary in await journal.runs(plan.name):
-        if summary.finished_at and summary.outcome != RunOutcome.NEEDS_OPERATOR:
-            break
-        left.append(summary)
+    left = await unsettled(plan, journal)
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {summary.run_id for summary in left}
     for run_id in sorted(await _prepared_runs(plan, journal, fleet) - known):
         stranger = RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(await _settle(plan, journal, fleet, stranger, is_known=False, forced=forced))
     return tuple(settled)
+
+
+async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
+    """Return the deploy's runs that have not ended, or that needed an operator, newest first. Reads only.
+
+    Raises:
+        JournalError: the journal cannot be asked.
+    """
+
+    def is_open(summary: RunSummary) -> bool:
+        return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
+
+    return tuple(takewhile(is_open, await journal.runs(plan.name)))
 
 
 async def _prepared_runs(plan: Plan, journal: Journal, fleet: Fleet) -> set[str]:

@@ -35,11 +35,12 @@ _SENTENCES: Final = {
     RunOutcome.LOCKED: "Another run is at work: this one changed nothing.",
 }
 
-# Commands that look: that they did nothing is not news.
+# Commands that change nothing: that they did not is no news.
 _LOOKS: Final = {
     "plan": "This is what a deploy would run; no database was changed.",
     "check": "Ready: nothing refuses this deploy. No database was changed.",
     "status": "This is where every database stands; no database was changed.",
+    "rehearse": "Rehearsed: what was run would succeed, and was rolled back. No database was changed.",
 }
 
 
@@ -148,6 +149,8 @@ def _state(report: Report) -> str:
         unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}
         names = ", ".join(item.database for item in report.databases if item.outcome in unsettled)
         return f"An operator is needed; not settled: {names or 'see above'}."
+    if report.outcome is RunOutcome.REFUSED and report.command == "rehearse":
+        return "This deploy would not succeed; every database is as it was before."
     if report.outcome is RunOutcome.NOTHING_TO_DO:
         return _LOOKS.get(report.command, _SENTENCES[report.outcome])
     return _SENTENCES[report.outcome]

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from smooth_migrations.protocol import Before, ErrorInfo, Step, TargetReport
+from smooth_migrations.protocol import Before, ErrorInfo, Measured, Step, TargetReport
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
@@ -66,6 +66,7 @@ class TargetRun:
         backend_start: when that session began, in seconds since 1970, by the server.
         locked_ms: lock hold at `locked_at_s`.
         locked_at_s: when the worker said so, on the monotonic clock.
+        measured: what was seen of its transaction, where that was asked for.
     """
 
     target: Target
@@ -86,6 +87,7 @@ class TargetRun:
     backend_start: str | None = None
     locked_ms: float = 0.0
     locked_at_s: float = 0.0
+    measured: Measured | None = None
 
     @property
     def name(self) -> str:

@@ -1,62 +1,34 @@
 """The commands, from a plan's shape to a report."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator import plan as planning
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
 from smooth_orchestrator.decision import commit_everywhere, decide
-from smooth_orchestrator.errors import JournalError, Mistake, Refused
+from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import (
-    Fenced,
-    Journal,
-    JournalUnsureError,
-    NoJournal,
-    Record,
-    RecordKind,
-    RunSummary,
-    open_journal,
-)
+from smooth_orchestrator.history import records_of, report, runs
+from smooth_orchestrator.journal import Fenced, JournalUnsureError, RecordKind
 from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.looks import check, plan, status
 from smooth_orchestrator.phases import run_phase
-from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
+from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
-from smooth_orchestrator.recovery import settle_earlier
+from smooth_orchestrator.recovery import settle_earlier, unsettled
+from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.room import room_refusals
-from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
-from smooth_orchestrator.transport import LocalTransport
 
-__all__ = ["check", "deploy", "plan", "recover", "report", "runs", "status"]
+__all__ = ["check", "deploy", "plan", "recover", "rehearse", "report", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    run: Run
-    fleet: Fleet
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    plan: planning.Plan
-    fleet: Fleet
-    started_at: datetime
-
-    def session(self, run_id: str, journal: Journal) -> _Session:
-        return _Session(Run(self.plan, run_id, journal), self.fleet, self.started_at)
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -66,12 +38,12 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
-    async with hearing_signals() as signals, _ready(file, masker) as ready, _journal(file) as journal:
-        earlier = _of(file.deploy.name, await journal.records(run_id))
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
+        earlier = records_of(file.deploy.name, await journal.records(run_id))
         if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
             stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
             return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
-        session = ready.session(run_id, journal)
+        session = opened.session(run_id, journal)
         async with holding_lease(session.run):
             unsettled = await _recover(session, masker)
             if unsettled is not None and unsettled.outcome is RunOutcome.NEEDS_OPERATOR:
@@ -91,93 +63,80 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
     """
-    async with hearing_signals(), _ready(file, masker) as ready, _journal(file) as journal:
-        session = ready.session(run_id, journal)
+    async with hearing_signals(), ready(file, masker) as opened, journal_of(file) as journal:
+        session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            return await _recover(session, masker, forced) or _report(session, "recover", RunOutcome.NOTHING_TO_DO)
+            return await _recover(session, masker, forced) or report_of(session, "recover", RunOutcome.NOTHING_TO_DO)
 
 
-async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
-    """Show what would run. Connects, changes nothing."""
-    return await _look(file, "plan", run_id, masker)
+async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_ms: int) -> Report:
+    """Run the real migrations on every database, each in a transaction that is always rolled back.
 
-
-async def check(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
-    """Run the preflight alone. Changes nothing.
-
-    Raises:
-        Refused: with every finding.
-    """
-    return await _look(file, "check", run_id, masker)
-
-
-async def status(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
-    """Show where every database stands. Changes nothing."""
-    return await _look(file, "status", run_id, masker)
-
-
-async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
-    """Return the deploy's runs, newest first."""
-    async with _journal(file, makes_file=False) as journal:
-        return await journal.runs(file.deploy.name)
-
-
-async def report(file: PlanFile, *, run_id: str | None) -> Report:
-    """Return one run's report as it was written; the newest finished one's without a run id.
+    Args:
+        file: the plan.
+        run_id: of the rehearsal.
+        masker: learns the secrets that projects tell.
+        lock_timeout_ms: how long a statement waits for one lock, instead of the plan's: others wait behind it.
 
     Raises:
-        Refused: there is no such run, or it has not ended.
+        SmoothError: it was refused, or could not begin.
     """
-    async with _journal(file, makes_file=False) as journal:
-        if run_id is None:
-            finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
-            run_id = finished[0] if finished else None
-        records = _of(file.deploy.name, await journal.records(run_id)) if run_id else ()
-        for record in reversed(records):
-            if record.kind is RecordKind.RUN_FINISHED:
-                return Report.from_dict(record.data["report"])
-    message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
-    raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
+        session = replace(opened, plan=with_lock_timeout(opened.plan, lock_timeout_ms)).session(run_id, journal)
+        async with holding_lease(session.run):
+            for left in await unsettled(opened.plan, journal):
+                raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
+            if (refused := await _begin(session, "rehearse", masker)) is not None:
+                return refused
+            run = session.run
+            signals.end_run(run)
+            await rehearse_everywhere(run, session.fleet)
+            outcome = _rehearsed(run)
+            get_logger().info(
+                EventName.REHEARSAL_FINISHED,
+                outcome=str(outcome),
+                duration_ms=run.duration_ms,
+                databases=[item.name for item in run.targets],
+                error=run.cause,
+            )
+            finished = report_of(session, "rehearse", outcome)
+            return await finish(
+                run, replace(finished, databases=tuple(rehearsed(item) for item in run.targets)), masker
+            )
 
 
-def _of(deploy: str, records: Iterable[Record]) -> list[Record]:
-    """Return one deploy's records of a run id, which the caller may have given to another deploy as well."""
-    found, is_ours = [], False
-    for record in records:
-        if record.kind is RecordKind.RUN_STARTED:
-            is_ours = record.data["deploy"] == deploy
-        if is_ours:
-            found.append(record)
-    return found
+def _rehearsed(run: Run) -> RunOutcome:
+    if run.in_stage(Stage.IN_DOUBT):
+        return RunOutcome.NEEDS_OPERATOR
+    if run.cause is None:
+        return RunOutcome.NOTHING_TO_DO
+    if run.cause.type in _LOCKED:
+        return RunOutcome.LOCKED
+    # What ended it from outside says nothing of the migrations.
+    return RunOutcome.ROLLED_BACK if run.cause_database is None else RunOutcome.REFUSED
 
 
-def _journal(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncContextManager[Journal]:
-    return open_journal(file.deploy.journal.get_secret_value(), directory=file.directory, makes_file=makes_file)
-
-
-@asynccontextmanager
-async def _ready(file: PlanFile, masker: Masker) -> AsyncIterator[_Ready]:
-    started_at = datetime.now(UTC)
-    async with Fleet(LocalTransport(), masker) as fleet:
-        facts = await fleet.ask(planning.projects_of(file))
-        resolved = planning.resolve(file, facts)
-        await fleet.assign(resolved)
-        yield _Ready(resolved, fleet, started_at)
-
-
-async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report:
-    run, fleet, log = session.run, session.fleet, get_logger()
+async def _begin(session: Session, command: str, masker: Masker) -> Report | None:
+    """Write down that a run begins, and let it pass the preflight; else return the report of its refusal."""
+    run = session.run
     names = [item.name for item in run.targets]
-    log.info(EventName.DEPLOY_STARTED, command="deploy", databases=names, digest=run.plan.digest)
-    data = {"deploy": run.plan.name, "command": "deploy", "digest": run.plan.digest, "targets": names}
+    get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
+    data = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     try:
-        await _preflight(run, fleet)
+        await pass_preflight(run, session.fleet)
     except Refused as refused:
-        finished = replace(_report(session, "deploy", RunOutcome.REFUSED), errors=refused.findings)
-        return await _finish(run, finished, masker)
+        finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
+        return await finish(run, finished, masker)
+    return None
+
+
+async def _deploy(session: Session, signals: Signals, masker: Masker) -> Report:
+    run, fleet = session.run, session.fleet
+    if (refused := await _begin(session, "deploy", masker)) is not None:
+        return refused
     if not any(item.has_work for item in run.targets):
-        return await _finish(run, _report(session, "deploy", RunOutcome.NOTHING_TO_DO), masker)
+        return await finish(run, report_of(session, "deploy", RunOutcome.NOTHING_TO_DO), masker)
     signals.end_run(run)
     await _forward(run, fleet)
     outcome = await _outcome(run, fleet)
@@ -186,35 +145,22 @@ async def _deploy(session: _Session, signals: Signals, masker: Masker) -> Report
         RunOutcome.ROLLED_BACK: EventName.DEPLOY_ROLLED_BACK,
         RunOutcome.LOCKED: EventName.DEPLOY_ROLLED_BACK,
     }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
-    log.info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
-    return await _finish(run, _report(session, "deploy", outcome), masker)
+    names = [item.name for item in run.targets]
+    get_logger().info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
+    return await finish(run, report_of(session, "deploy", outcome), masker)
 
 
-async def _recover(session: _Session, masker: Masker, forced: Decision | None = None) -> Report | None:
+async def _recover(session: Session, masker: Masker, forced: Decision | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
     for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet, forced=forced):
-        earlier = _Session(settled.run, session.fleet, settled.summary.started_at)
-        finished = _report(earlier, settled.summary.command, settled.outcome)
+        earlier = Session(settled.run, session.fleet, settled.summary.started_at)
+        finished = report_of(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.ROLLED_BACK:
             finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
-        reports.append(replace(await _finish(settled.run, finished, masker), command="recover"))
+        reports.append(replace(await finish(settled.run, finished, masker), command="recover"))
     return next(
         (each for each in reports if each.outcome is RunOutcome.NEEDS_OPERATOR), reports[-1] if reports else None
-    )
-
-
-async def _preflight(run: Run, fleet: Fleet) -> None:
-    await inspect_targets(run, fleet)
-    findings = (*refusals(run), *await room_refusals(run, fleet))
-    if findings:
-        described = [
-            {"code": "refused", "message": item.message, "database": item.place, "hint": item.hint} for item in findings
-        ]
-        get_logger().error(EventName.PREFLIGHT_FAILED, findings=described)
-        raise Refused("the preflight found what refuses this deploy", findings=findings)
-    get_logger().info(
-        EventName.PREFLIGHT_PASSED, duration_ms=run.duration_ms, databases=[item.name for item in run.targets]
     )
 
 
@@ -266,68 +212,3 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     if stays:
         return RunOutcome.NEEDS_OPERATOR
     return RunOutcome.LOCKED if run.cause and run.cause.type in _LOCKED else RunOutcome.ROLLED_BACK
-
-
-async def _finish(run: Run, finished: Report, masker: Masker) -> Report:
-    finished = finished.masked(masker)
-    data = {"outcome": str(finished.outcome), "exit_code": finished.exit_code, "report": finished.to_dict()}
-    await run.note(RecordKind.RUN_FINISHED, data=data)
-    return finished
-
-
-def _report(session: _Session, command: str, outcome: RunOutcome) -> Report:
-    run = session.run
-    cause = RunError.of(run.cause, database=run.cause_database) if run.cause else None
-    return Report(
-        command=command,
-        deploy=run.plan.name,
-        run_id=run.run_id,
-        outcome=outcome,
-        started_at=session.started_at,
-        duration_ms=run.duration_ms,
-        databases=tuple(item.report() for item in run.targets),
-        error=cause,
-        errors=tuple(run.further),
-    )
-
-
-async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
-    async with hearing_signals(), _ready(file, masker) as ready:
-        session = ready.session(run_id, NoJournal())
-        run = session.run
-        await inspect_targets(run, session.fleet)
-        # Also settles which tiers there is room for.
-        shortages = await room_refusals(run, session.fleet)
-        findings: tuple[Mistake, ...] = (
-            (*refusals(run), *shortages)
-            if command == "check"
-            else tuple(finding for item in run.targets for finding in unread(item))
-        )
-        outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
-        summaries = await runs(file) if command == "status" else ()
-        last_run = summaries[0].run_id if summaries else None
-        databases = tuple(replace(item.report(), extra=_details(run, item, command, last_run)) for item in run.targets)
-        return replace(_report(session, command, outcome), databases=databases, errors=findings)
-
-
-def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
-    pending = item.found.pending if item.found else ()
-    is_unread = bool(unread(item))
-    if command == "status":
-        names = None if is_unread else [entry.migration for entry in pending]
-        return {"pending": names, "last_run": last_run, "in_doubt": [*(item.found.in_doubt if item.found else ())]}
-    migrations = [
-        {
-            "migration": entry.migration,
-            "expand": list(entry.operations),
-            "contract": [],
-            "reversible": not entry.irreversible,
-            "locks": list(entry.locks),
-        }
-        for entry in pending
-    ]
-    return {
-        "tier_reason": None if is_unread else tier_reason(item),
-        "migrations": None if is_unread else migrations,
-        "warnings": [*warnings(run, item)],
-    }

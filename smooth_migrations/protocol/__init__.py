@@ -43,7 +43,14 @@ if TYPE_CHECKING:
         UnapplyFailed,
     )
     from smooth_migrations.protocol.failures import ErrorInfo
-    from smooth_migrations.protocol.findings import DatabaseFacts, MigrationFinding, PendingMigration
+    from smooth_migrations.protocol.findings import (
+        DatabaseFacts,
+        HeldLock,
+        Measured,
+        MigrationFinding,
+        PendingMigration,
+        Rewritten,
+    )
     from smooth_migrations.protocol.values import Before, OtherAliases, Step
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
@@ -65,11 +72,13 @@ __all__ = [
     "Event",
     "Failed",
     "Fetch",
+    "HeldLock",
     "Hello",
     "Inspect",
     "Leased",
     "LockRetry",
     "Look",
+    "Measured",
     "MigrationApplied",
     "MigrationFailed",
     "MigrationFinding",
@@ -80,6 +89,7 @@ __all__ = [
     "Prepare",
     "Progress",
     "ProtocolError",
+    "Rewritten",
     "Rollback",
     "Rows",
     "Session",

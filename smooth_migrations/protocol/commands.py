@@ -81,6 +81,7 @@ class Apply(Command):
         statement_timeout_ms: longest single statement; None for the server's own.
         bind_default: make the alias `default` this target while it is migrated.
         other_aliases: whether a migration may reach other aliases.
+        measures: say in the answer which locks were taken and what was rewritten.
         goes_on: keep what a killed call of the same run has completed, and go on from there: the run was decided.
     """
 
@@ -95,6 +96,7 @@ class Apply(Command):
     statement_timeout_ms: int | None = None
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.REFUSE
+    measures: bool = False
     goes_on: bool = False
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
-from smooth_migrations.protocol.findings import DatabaseFacts, MigrationFinding, PendingMigration
+from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
 from smooth_migrations.protocol.values import Before, Step
 
 __all__ = [
@@ -236,6 +236,7 @@ class Done(Event):
         unapplied: what an undo took back, in order.
         locked_ms: for how long strong locks on tables that existed before have been held so far.
         before: what an undo of `steps` must know of the database, as it was when they began.
+        measured: what was seen of it, where that was asked for.
     """
 
     type: ClassVar[str] = "done"
@@ -245,6 +246,7 @@ class Done(Event):
     unapplied: tuple[Step, ...] = ()
     locked_ms: float = 0.0
     before: Before = field(default_factory=Before)
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DatabaseFacts", "MigrationFinding", "PendingMigration"]
+__all__ = ["DatabaseFacts", "HeldLock", "Measured", "MigrationFinding", "PendingMigration", "Rewritten"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +63,48 @@ class MigrationFinding:
     message: str
     hint: str | None = None
     sqlstate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock on something that existed before, as `pg_locks` shows it.
+
+    Args:
+        relation: its name, with its schema where it is not in the search path.
+        mode: such as `AccessExclusiveLock`.
+        held_ms: for how long, from the beginning of the statement that took it.
+    """
+
+    relation: str
+    mode: str
+    held_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A table whose rows were all written anew.
+
+    Args:
+        table: its name.
+        size_bytes: how large it was before, with its indexes left out.
+    """
+
+    table: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was seen of a transaction while it ran.
+
+    Args:
+        duration_ms: how long.
+        locks: those that keep somebody waiting, the strongest mode of each relation last.
+        rewritten: tables that existed before.
+        advanced: sequences whose positions a rollback does not put back.
+    """
+
+    duration_ms: float
+    locks: tuple[HeldLock, ...] = ()
+    rewritten: tuple[Rewritten, ...] = ()
+    advanced: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from django.db import connections
@@ -12,9 +12,10 @@ from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
-from smooth_migrations.errors import describe
+from smooth_migrations.errors import UndoFailed, describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import remove_marker, write_marker
+from smooth_migrations.measuring import Measuring, RehearsalEnds, RehearsedCall
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.turn import Turn
@@ -59,12 +60,21 @@ class Moves:
         """Run every pending migration and hold the result."""
         connection = connections[command.alias]
         reporter = Reporter(self._say, command)
-        call = Call(connection, _options(command, compensated=command.compensated), reporter)
+        kind = RehearsedCall if command.measures else Call
+        call = kind(connection, _options(command, compensated=command.compensated), reporter)
+        measuring = Measuring(connection) if command.measures else None
+        measured: protocol.Measured | None = None
 
         def move() -> None:
-            ApplyMigrations().move(call, database=command.alias, **_QUIET)
+            nonlocal measured
+            if measuring is not None:
+                measuring.restart()
+            with suppress(RehearsalEnds):
+                ApplyMigrations().move(call, database=command.alias, **_QUIET)
             if call.steps:
                 write_marker(connection, command.run_id, command.database, turn.epoch if turn else 0, command.digest)
+            if measuring is not None:
+                measured = measuring.measured()
 
         with self._lock:
             self._at_work = (command.id, call)
@@ -76,7 +86,8 @@ class Moves:
                 for held in self._held.values():
                     held.call.aliases.release(connection)
                 turn = self._turn(connection, command, call)
-                call.run(move)
+                with measuring.watching() if measuring else nullcontext():
+                    call.run(move)
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             if turn is not None:
                 turn.end()
@@ -90,10 +101,16 @@ class Moves:
             committed=len(call.committed),
             locked_ms=call.locked_ms,
             before=call.before,
+            measured=measured,
         )
 
     def _turn(self, connection: BaseDatabaseWrapper, command: protocol.Apply, call: Call) -> Turn:
         def on_unfinished(unfinished: UnfinishedCall) -> Call:
+            if command.measures:
+                raise UndoFailed(
+                    f"the run {unfinished.call_id} was killed here, and what it left is still to be taken back",
+                    hint="smooth-orchestrate recover PLAN, or manage.py apply_migrations, whichever was killed",
+                )
             if command.goes_on and unfinished.call_id == command.run_id and unfinished.can_go_on:
                 return call
             print(f"taking back what the run {unfinished.call_id} left here when it was killed", flush=True)  # noqa: T201 - becomes a log line

@@ -1,6 +1,6 @@
-"""The commands that deploy or settle a deploy, and those that say beforehand what one would do."""
+"""The commands that deploy, rehearse or settle a deploy, and those that say beforehand what one would do."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,52 +11,81 @@ if TYPE_CHECKING:
     from smooth_orchestrator.report import Report
     from smooth_orchestrator.secrets import Masker
 
-__all__ = ["check", "deploy", "plan", "recover"]
+__all__ = ["check", "deploy", "plan", "recover", "rehearse", "run_command"]
 
-# Every import within a command keeps `--help`, `--version` and shell completion fast, and that of the runner keeps a
-# bad plan's report from waiting for database drivers.
+
+def run_command(invocation: Invocation, command: str, **given: Any) -> int:  # noqa: ANN401 - of every command
+    """Have the runner do a command, and write its report.
+
+    Args:
+        invocation: as it was asked for.
+        command: the runner's function.
+        given: what it takes beside plan, run id and masker.
+
+    Returns:
+        The exit code.
+    """
+    # Imports within keep `--help`, `--version` and shell completion fast, and that of the runner keeps a bad plan's
+    # report from waiting for database drivers.
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+    async def work(file: "PlanFile", masker: "Masker") -> "Report":
+        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+
+        report: Report = await getattr(runner, command)(file, run_id=invocation.run_id, masker=masker, **given)
+        return report
+
+    return execution.report(invocation, work)
 
 
 @click.command
 @takes_plan
 def deploy(invocation: Invocation) -> int:
     """Expand every database, all or none."""
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
-
-    async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
-
-        return await runner.deploy(file, run_id=invocation.run_id, masker=masker)
-
-    return execution.report(invocation, work)
+    return run_command(invocation, "deploy")
 
 
 @click.command
 @takes_plan
 def plan(invocation: Invocation) -> int:
     """Show what would run on every database; change nothing."""
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
-
-    async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
-
-        return await runner.plan(file, run_id=invocation.run_id, masker=masker)
-
-    return execution.report(invocation, work)
+    return run_command(invocation, "plan")
 
 
 @click.command
 @takes_plan
 def check(invocation: Invocation) -> int:
     """Look for whatever would stop a deploy; change nothing."""
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+    return run_command(invocation, "check")
 
-    async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
 
-        return await runner.check(file, run_id=invocation.run_id, masker=masker)
+def _milliseconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    from smooth_orchestrator.durations import parse_duration  # noqa: PLC0415 - as above
+    from smooth_orchestrator.errors import BadValue  # noqa: PLC0415 - as above
 
-    return execution.report(invocation, work)
+    try:
+        duration_ms = parse_duration(value)
+    except BadValue as error:
+        raise click.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
+    if not duration_ms:
+        raise click.BadParameter("a server takes 0 for no limit; write at least 1ms")
+    return duration_ms
+
+
+@click.command
+@takes_plan
+@click.option(
+    "--lock-timeout",
+    "lock_timeout_ms",
+    metavar="DURATION",
+    default="1s",
+    show_default=True,
+    callback=_milliseconds,
+    help="Longest wait for one lock, instead of the plan's.",
+)
+def rehearse(invocation: Invocation, lock_timeout_ms: int) -> int:
+    """Run the migrations on every database, and always roll them back."""
+    return run_command(invocation, "rehearse", lock_timeout_ms=lock_timeout_ms)
 
 
 @click.command
@@ -65,13 +94,6 @@ def check(invocation: Invocation) -> int:
 @click.option("--abort", "forced", flag_value="abort", help="Take it back, where no journal tells.")
 def recover(invocation: Invocation, forced: str | None) -> int:
     """Settle what an interrupted run left, by its decision."""
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+    from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
-    async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
-        from smooth_orchestrator.events import Decision  # noqa: PLC0415 - see above
-
-        decision = Decision(forced) if forced else None
-        return await runner.recover(file, run_id=invocation.run_id, masker=masker, forced=decision)
-
-    return execution.report(invocation, work)
+    return run_command(invocation, "recover", forced=Decision(forced) if forced else None)

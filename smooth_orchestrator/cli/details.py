@@ -1,4 +1,4 @@
-"""What `plan`, `check` and `status` have to say of each database, as text below the report."""
+"""What `plan`, `check`, `status` and `rehearse` have to say of each database, as text below the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -33,10 +33,24 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
     if "pending" in extra:
         yield f"pending: {_names(extra['pending'])}"
         yield from (f"to finalise: {operation}" for operation in database.contract_pending)
+    yield from _rehearsed(extra)
     if extra.get("last_run"):
         yield f"last run: {_value(extra['last_run'])}"
     if extra.get("in_doubt"):
         yield f"in doubt: {_value(extra['in_doubt'])}"
+
+
+def _rehearsed(extra: Mapping[str, Any]) -> Iterator[str]:
+    if "reason" in extra:
+        yield f"not all of it: {extra['reason']}"
+    if "duration_ms" in extra:
+        yield f"took {extra['duration_ms']:.0f} ms"
+    for lock in extra.get("locks", ()):
+        yield f"lock: {lock['mode']} on {lock['relation']}, held for {lock['held_ms']:.0f} ms"
+    for table in extra.get("rewritten", ()):
+        yield f"rewritten: {table['table']}, {table['size_bytes']} bytes"
+    for name in extra.get("sequences_advanced", ()):
+        yield f"sequence advanced, which no rollback takes back: {name}"
 
 
 def _names(pending: Sequence[str] | None) -> str:

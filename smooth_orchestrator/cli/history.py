@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smooth_orchestrator.cli.deploying import run_command
 from smooth_orchestrator.cli.options import Invocation, takes_plan
 
 if TYPE_CHECKING:
@@ -22,14 +23,7 @@ __all__ = ["report", "runs", "status"]
 @takes_plan
 def status(invocation: Invocation) -> int:
     """Show every database: its last run, and what is pending or in doubt."""
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
-
-    async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
-
-        return await runner.status(file, run_id=invocation.run_id, masker=masker)
-
-    return execution.report(invocation, work)
+    return run_command(invocation, "status")
 
 
 @click.command

@@ -119,7 +119,11 @@ class Fleet:
         }
 
     def deploy(self, run_id: str) -> Deployed:
-        """Run the installed program over every database, with nothing of this process's environment but the path."""
+        """Deploy to every database."""
+        return self.run("deploy", run_id)
+
+    def run(self, command: str, run_id: str) -> Deployed:
+        """Run a command of the installed program, with nothing of this process's environment but the path."""
         plan = self.directory / "deploy.toml"
         # A JSON string is a TOML string too.
         plan.write_text(
@@ -130,7 +134,7 @@ class Fleet:
             )
         )
         aliases = {"default" if name == "first" else name: at.django for name, at in self.databases.items()}
-        arguments = [_PROGRAM, "deploy", plan, "--json", "--log-format", "json", "--run-id", run_id]
+        arguments = [_PROGRAM, command, plan, "--json", "--log-format", "json", "--run-id", run_id]
         done = subprocess.run(
             [str(argument) for argument in arguments],
             check=False,

@@ -283,7 +283,18 @@ def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) ->
     assert main(["--help"]) == 0
     section = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0]
     names = [line.split()[0] for line in section.splitlines()]
-    assert names == ["deploy", "plan", "check", "recover", "status", "runs", "report", "schema", "failpoints"]
+    assert names == [
+        "deploy",
+        "plan",
+        "check",
+        "rehearse",
+        "recover",
+        "status",
+        "runs",
+        "report",
+        "schema",
+        "failpoints",
+    ]
 
 
 def test_a_reader_that_went_away_does_not_change_the_exit_code(plan: str) -> None:

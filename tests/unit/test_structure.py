@@ -17,6 +17,7 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
+    frozenset({"history", "looks", "rehearsal", "session"}),
     frozenset({"barrier", "decision", "phases", "preflight", "preparation", "recovery", "room", "saga"}),
     frozenset(
         {"fleet", "gates", "lease", "prepared", "reads", "run", "signals", "silence", "schema", "testing", "transport"}

@@ -1,0 +1,46 @@
+"""Runs that have ended, as their journal tells."""
+
+from collections.abc import Iterable
+
+from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.journal import Record, RecordKind, RunSummary
+from smooth_orchestrator.report import Report
+from smooth_orchestrator.session import journal_of
+
+__all__ = ["records_of", "report", "runs"]
+
+
+async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
+    """Return the deploy's runs, newest first."""
+    async with journal_of(file, makes_file=False) as journal:
+        return await journal.runs(file.deploy.name)
+
+
+async def report(file: PlanFile, *, run_id: str | None) -> Report:
+    """Return one run's report as it was written; the newest finished one's without a run id.
+
+    Raises:
+        Refused: there is no such run, or it has not ended.
+    """
+    async with journal_of(file, makes_file=False) as journal:
+        if run_id is None:
+            finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
+            run_id = finished[0] if finished else None
+        records = records_of(file.deploy.name, await journal.records(run_id)) if run_id else ()
+        for record in reversed(records):
+            if record.kind is RecordKind.RUN_FINISHED:
+                return Report.from_dict(record.data["report"])
+    message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
+    raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+
+
+def records_of(deploy: str, records: Iterable[Record]) -> list[Record]:
+    """Return one deploy's records of a run id, which the caller may have given to another deploy as well."""
+    found, is_ours = [], False
+    for record in records:
+        if record.kind is RecordKind.RUN_STARTED:
+            is_ours = record.data["deploy"] == deploy
+        if is_ours:
+            found.append(record)
+    return found

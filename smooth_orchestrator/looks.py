@@ -1,0 +1,77 @@
+"""The commands that look at every database and change nothing: `plan`, `check`, `status`."""
+
+from dataclasses import replace
+
+from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.history import runs
+from smooth_orchestrator.journal import NoJournal
+from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
+from smooth_orchestrator.report import Report, RunOutcome
+from smooth_orchestrator.room import room_refusals
+from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.session import ready, report_of
+from smooth_orchestrator.signals import hearing_signals
+
+__all__ = ["check", "plan", "status"]
+
+
+async def plan(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Show what would run. Connects, changes nothing."""
+    return await _look(file, "plan", run_id, masker)
+
+
+async def check(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Run the preflight alone. Changes nothing.
+
+    Raises:
+        Refused: with every finding.
+    """
+    return await _look(file, "check", run_id, masker)
+
+
+async def status(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Show where every database stands. Changes nothing."""
+    return await _look(file, "status", run_id, masker)
+
+
+async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
+    async with hearing_signals(), ready(file, masker) as prepared:
+        session = prepared.session(run_id, NoJournal())
+        run = session.run
+        await inspect_targets(run, session.fleet)
+        # Also settles which tiers there is room for.
+        shortages = await room_refusals(run, session.fleet)
+        findings = (
+            (*refusals(run), *shortages)
+            if command == "check"
+            else tuple(finding for item in run.targets for finding in unread(item))
+        )
+        outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
+        summaries = await runs(file) if command == "status" else ()
+        last_run = summaries[0].run_id if summaries else None
+        databases = tuple(replace(item.report(), extra=_details(run, item, command, last_run)) for item in run.targets)
+        return replace(report_of(session, command, outcome), databases=databases, errors=findings)
+
+
+def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
+    pending = item.found.pending if item.found else ()
+    is_unread = bool(unread(item))
+    if command == "status":
+        names = None if is_unread else [entry.migration for entry in pending]
+        return {"pending": names, "last_run": last_run, "in_doubt": [*(item.found.in_doubt if item.found else ())]}
+    migrations = [
+        {
+            "migration": entry.migration,
+            "expand": list(entry.operations),
+            "contract": [],
+            "reversible": not entry.irreversible,
+            "locks": list(entry.locks),
+        }
+        for entry in pending
+    ]
+    return {
+        "tier_reason": None if is_unread else tier_reason(item),
+        "migrations": None if is_unread else migrations,
+        "warnings": [*warnings(run, item)],
+    }

@@ -1,0 +1,113 @@
+"""Run the real migrations on every real database, each in a transaction that is always rolled back."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Measured
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.phases import apply_target
+from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.preflight import not_atomic
+from smooth_orchestrator.report import DatabaseReport
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.saga import take_back
+
+__all__ = ["rehearse_everywhere", "rehearsed", "with_lock_timeout"]
+
+
+def with_lock_timeout(plan: Plan, lock_timeout_ms: int) -> Plan:
+    """Return a plan whose every statement waits so long for a lock. Pure."""
+    phases = tuple(
+        replace(phase, targets=tuple(replace(target, lock_timeout_ms=lock_timeout_ms) for target in phase.targets))
+        for phase in plan.phases
+    )
+    return replace(plan, phases=phases)
+
+
+async def rehearse_everywhere(run: Run, fleet: Fleet) -> None:
+    """Run each target's pending migrations and roll them back at once, each phase's `parallel` at a time.
+
+    A failure on one target keeps no other from being rehearsed. What no transaction holds, and what comes after it, is
+    left alone.
+    """
+    failures: dict[str, ErrorInfo] = {}
+    async with anyio.create_task_group() as group:
+        for phase in run.plan.phases:
+            limiter = anyio.Semaphore(phase.parallel)
+            for item in run.of(phase):
+                if not_atomic(item) != _first(item):
+                    group.start_soon(_within, limiter, run, fleet, item, failures)
+    for database, failure in failures.items():
+        run.fail(failure, database)
+
+
+async def _within(
+    limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun, failures: dict[str, ErrorInfo]
+) -> None:
+    async with limiter:
+        if run.stopping.is_set():
+            return
+        if not await run.announce(RecordKind.INTENT, database=item.name, data={"tier": str(item.tier)}):
+            return
+        # A run of its own, whose failure stops nobody else.
+        alone = Run(run.plan, run.run_id, run.journal)
+        alone.targets = [item]
+        item.stage = Stage.WORKING
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_with, run, alone)
+            await apply_target(alone, fleet, item, measures=True)
+            await take_back(alone, fleet, committed=False)
+            group.cancel_scope.cancel()
+    run.further += alone.further
+    if alone.cause is not None and alone.cause is not run.cause:
+        failures[item.name] = alone.cause
+    _tell(item)
+
+
+async def _stop_with(run: Run, alone: Run) -> None:
+    await run.stopping.wait()
+    if run.cause is not None:
+        alone.fail(run.cause)
+
+
+def _tell(item: TargetRun) -> None:
+    log = get_logger()
+    (log.error if item.error else log.info)(
+        EventName.DATABASE_REHEARSED,
+        database=item.name,
+        outcome=str(item.report().outcome),
+        lock_hold_ms=round(item.locked_ms, 1),
+        duration_ms=round(item.measured.duration_ms, 1) if item.measured else None,
+        error=item.error,
+    )
+
+
+def rehearsed(item: TargetRun) -> DatabaseReport:
+    """Return what is told of a target after the rehearsal. Pure."""
+    extra = _seen(item.measured) if item.measured else {}
+    if not item.has_work:
+        extra["rehearsed"] = True
+    elif (step := not_atomic(item)) is not None:
+        extra |= {"rehearsed": False, "reason": f"{step} cannot run in a transaction; nothing from it on was run"}
+    else:
+        extra["rehearsed"] = item.measured is not None
+    return replace(item.report(), extra=extra)
+
+
+def _first(item: TargetRun) -> str | None:
+    pending = item.found.pending if item.found else ()
+    return pending[0].migration if pending else None
+
+
+def _seen(measured: Measured) -> dict[str, Any]:
+    return {
+        "duration_ms": round(measured.duration_ms, 1),
+        "locks": [{**asdict(lock), "held_ms": round(lock.held_ms, 1)} for lock in measured.locks],
+        "rewritten": [asdict(table) for table in measured.rewritten],
+        "sequences_advanced": list(measured.advanced),
+    }
