@@ -24,9 +24,9 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.undo.states import states_before
+from smooth_migrations.undo.states import states_before, states_of
 
-__all__ = ["Tables", "irreversible_operations", "irreversible_steps"]
+__all__ = ["Tables", "converts", "irreversible_operations", "irreversible_steps"]
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -139,10 +139,7 @@ def irreversible_operations(migration: Migration, state: ProjectState, tables: T
 def _lost_backwards(migration: Migration, state: ProjectState, tables: Tables) -> Iterator[str]:
     """Describe what is lost where a migration is unapplied, and applied again by an undo."""
     app_label = migration.app_label
-    states = [state.clone()]
-    for operation in migration.operations:
-        states.append(states[-1].clone())
-        operation.state_forwards(app_label, states[-1])
+    states = states_of(migration, state)
     for number, operation in reversed([*enumerate(migration.operations)]):
         before, after = states[number], states[number + 1]
         for part in database_parts(operation):
@@ -169,7 +166,7 @@ def _reason(operation: Operation, app_label: str, state: ProjectState, tables: T
         key, what = (app_label, operation.name_lower), "its rows would be lost"
     elif isinstance(operation, AlterField):
         key, what = (app_label, operation.model_name_lower), _converted(operation.name)
-        if not _converts(_field(state, key, operation.name), operation.field):
+        if not converts(_field(state, key, operation.name), operation.field):
             return None
     else:
         return None
@@ -185,7 +182,7 @@ def _reason_backwards(
         key, what = (app_label, operation.name_lower), "its rows would be lost"
     elif isinstance(operation, AlterField):
         key, what = (app_label, operation.model_name_lower), _converted(operation.name)
-        if not _converts(_field(after, key, operation.name), _field(before, key, operation.name)):
+        if not converts(_field(after, key, operation.name), _field(before, key, operation.name)):
             return None
     else:
         return None
@@ -201,7 +198,7 @@ def _field(state: ProjectState, key: _Key, name: str) -> "_Field | None":
     return model.fields.get(name) if model is not None else None
 
 
-def _converts(old: "_Field | None", new: "_Field | None") -> bool:
+def converts(old: "_Field | None", new: "_Field | None") -> bool:
     """Return whether values change with the field: NULL to a default, or from one type to another."""
     if old is None or new is None or old.many_to_many or new.many_to_many:
         return False

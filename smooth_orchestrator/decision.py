@@ -15,6 +15,7 @@ from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.told import Held
 
 __all__ = ["commit_everywhere", "decide"]
 
@@ -53,7 +54,8 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
         return
     item.error = None
     item.stage = Stage.COMMITTED
-    await run.note(RecordKind.COMMITTED, database=item.name)
+    held = Held(tuple(item.steps), item.before, item.received)
+    await run.note(RecordKind.COMMITTED, database=item.name, data=held.to_dict())
     get_logger().info(
         EventName.DATABASE_COMMITTED,
         database=item.name,

@@ -19,6 +19,7 @@ from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.reads import watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
+from smooth_orchestrator.told import Held
 
 __all__ = ["Listener", "apply_target", "run_phase"]
 
@@ -60,13 +61,14 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
     async with limiter:
         if run.stopping.is_set():
             return
-        if not await run.announce(RecordKind.INTENT, database=item.name, data={"tier": str(item.tier)}):
+        intent = {"tier": str(item.tier), **({"back": asdict(item.back)} if item.back else {})}
+        if not await run.announce(RecordKind.INTENT, database=item.name, data=intent):
             return
         started_s = time.monotonic()
         item.stage = Stage.WORKING
         await apply_target(run, fleet, item)
         if item.stage is Stage.HELD:
-            data = {"steps": [asdict(step) for step in item.steps], "before": asdict(item.before)}
+            data = Held(tuple(item.steps), item.before, item.received).to_dict()
             await run.announce(RecordKind.HELD, database=item.name, data=data)
             get_logger().info(
                 EventName.DATABASE_PREPARED,
@@ -97,6 +99,7 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: boo
         digest=plan.digest,
         compensated=item.tier is Tier.COMPENSATED,
         measures=measures,
+        back=item.back,
         may_step=not measures and target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
         lock_timeout_ms=target.lock_timeout_ms,
         lock_retries=plan.lock_retries,
@@ -133,7 +136,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
     match answer:
         case Done():
             item.steps = list(answer.steps)
-            item.before, item.measured = answer.before, answer.measured
+            item.before, item.received, item.measured = answer.before, answer.received, answer.measured
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD
         case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():
@@ -210,9 +213,8 @@ class Listener:
             self._item.permanent.append(step)
             data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
             await self._run.announce(RecordKind.STEP, database=self._item.name, data=data)
-        get_logger().info(
-            EventName.MIGRATION_APPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
-        )
+        name = EventName.MIGRATION_UNAPPLIED if step.backwards else EventName.MIGRATION_APPLIED
+        get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
 
     async def _unapplied(self, event: protocol.MigrationUnapplied) -> None:
         step = event.step
@@ -221,9 +223,9 @@ class Listener:
         self._item.unapplied.append(step)
         data = {"app": step.app, "name": step.name}
         await self._run.note(RecordKind.UNSTEP, database=self._item.name, data=data)
-        get_logger().info(
-            EventName.MIGRATION_UNAPPLIED, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1)
-        )
+        # What a rollback had taken back is applied again.
+        name = EventName.MIGRATION_APPLIED if step.backwards else EventName.MIGRATION_UNAPPLIED
+        get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
 
 
 def _keys(item: TargetRun, step: protocol.Step) -> dict[str, str]:

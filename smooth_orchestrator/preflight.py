@@ -34,6 +34,7 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             id=worker.next_id(),
             database=item.name,
             alias=item.target.alias,
+            back=item.back,
             lock_timeout_ms=item.target.lock_timeout_ms,
             statement_timeout_ms=run.plan.statement_timeout_ms,
         )

@@ -1,28 +1,29 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
-from smooth_migrations.protocol import Before, ErrorInfo, Failed, Look, Standing, Step
+from smooth_migrations.protocol import ErrorInfo, Failed, Look, Standing
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused, WorkerError
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.plan import Phase, Plan
+from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.told import Told
 
 __all__ = ["Settled", "settle_earlier", "unsettled"]
 
@@ -43,34 +44,6 @@ class Settled:
     run: Run
     summary: RunSummary
     outcome: RunOutcome
-
-
-@dataclass(slots=True)
-class _Told:
-    """What a run's records say."""
-
-    tiers: dict[str, Tier] = field(default_factory=dict)
-    held: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    decisions: list[tuple[str, Decision]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> "_Told":
-        told = cls()
-        for record in records:
-            match record.kind:
-                case RecordKind.RUN_STARTED:
-                    told = cls()
-                case RecordKind.INTENT if record.database:
-                    told.tiers[record.database] = Tier(record.data["tier"])
-                case RecordKind.HELD if record.database:
-                    told.held[record.database] = record.data
-                case RecordKind.DECISION:
-                    told.decisions.append((record.data["scope"], Decision(record.data["decision"])))
-        return told
-
-    def decided(self, phase: Phase) -> Decision | None:
-        """Return the last decision about a phase."""
-        return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
 
 
 async def settle_earlier(
@@ -142,7 +115,8 @@ async def _settle(
 ) -> Settled:
     started_s = time.monotonic()
     run = Run(plan, summary.run_id, journal)
-    told = _Told.of(await journal.records(run.run_id) if is_known else ())
+    told = Told.of(await journal.records(run.run_id) if is_known else ())
+    run.takes_back = told.takes_back
     items = [item for item in run.targets if item.name in told.tiers or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
@@ -242,7 +216,7 @@ def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     return Shown.STEPS if standing.unfinished == run.run_id else Shown.NOTHING
 
 
-def _verdicts(run: Run, told: _Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
+def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
     by_phase = run.plan.commit is CommitUnit.PHASE and is_known
     groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
@@ -258,7 +232,7 @@ def _verdicts(run: Run, told: _Told, shown: Mapping[str, Shown], *, is_known: bo
 
 
 async def _obey(
-    run: Run, fleet: Fleet, told: _Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]
+    run: Run, fleet: Fleet, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]
 ) -> Decision:
     """Bring every database to where the decisions want it, and return the one about the run as a whole."""
     halts = run.plan.on_failure is OnFailure.HALT
@@ -275,13 +249,11 @@ async def _obey(
     return whole
 
 
-def _stand(item: TargetRun, told: _Told, shown: Shown, wanted: Action) -> None:
+def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     """Note how far a database has come, so that what a run does next settles it."""
-    held = told.held.get(item.name, {})
-    item.steps = [Step(**step) for step in held.get("steps", ())]
-    before = held.get("before")
-    if before:
-        item.before = Before(**{**before, **{key: tuple(before[key]) for key in ("extensions", "schemas")}})
+    item.back = told.back.get(item.name)
+    if (held := told.held.get(item.name)) is not None:
+        item.steps, item.before, item.received = [*held.steps], held.before, held.received
     item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, Tier.TWO_PHASE)
     match wanted:
         case Action.RUN_FORWARD | Action.COMMIT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from smooth_migrations.protocol import Before, ErrorInfo, Measured, Step, TargetReport
+from smooth_migrations.protocol import Back, Before, ErrorInfo, Measured, Received, Step, TargetReport
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
@@ -66,6 +66,8 @@ class TargetRun:
         backend_start: when that session began, in seconds since 1970, by the server.
         locked_ms: lock hold at `locked_at_s`.
         locked_at_s: when the worker said so, on the monotonic clock.
+        received: what Django's receivers made beside its steps.
+        back: what a rollback takes back of a committed run.
         measured: what was seen of its transaction, where that was asked for.
     """
 
@@ -87,6 +89,8 @@ class TargetRun:
     backend_start: str | None = None
     locked_ms: float = 0.0
     locked_at_s: float = 0.0
+    received: Received = field(default_factory=Received)
+    back: Back | None = None
     measured: Measured | None = None
 
     @property
@@ -124,8 +128,11 @@ class TargetRun:
             phase=self.phase.name,
             tier=str(self.tier) if self.tier else None,
             outcome=self._outcome,
-            applied=tuple(str(step) for step in self.steps) if kept else (),
-            unapplied=tuple(str(step) for step in self.unapplied),
+            applied=tuple(str(step) for step in self.steps if kept and not step.backwards),
+            unapplied=(
+                *(str(step) for step in self.steps if kept and step.backwards),
+                *(str(step) for step in self.unapplied if not step.backwards),
+            ),
             lock_hold_ms=round(self.lock_hold_ms, 1),
             error=RunError.of(self.error) if self.error else None,
         )
@@ -150,6 +157,7 @@ class Run:
         self.cause_database: str | None = None
         self.further: list[RunError] = []
         self.decided = False
+        self.takes_back: str | None = None
         self.interrupted: ErrorInfo | None = None
         self.started_s = time.monotonic()
 

@@ -9,7 +9,7 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.history import records_of, report, runs
-from smooth_orchestrator.journal import Fenced, JournalUnsureError, RecordKind
+from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
 from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
@@ -19,16 +19,19 @@ from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
 
-__all__ = ["check", "deploy", "plan", "recover", "rehearse", "report", "runs", "status"]
+__all__ = ["check", "deploy", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
+# What a worker's error is called that would have lost what was written between the preflight and its lock.
+_WOULD_DISCARD = "WouldDiscard"
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -39,16 +42,40 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
     """
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        earlier = records_of(file.deploy.name, await journal.records(run_id))
-        if any(item.kind is RecordKind.RUN_FINISHED and item.data["outcome"] == "committed" for item in earlier):
-            stored = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED][-1]
-            return replace(Report.from_dict(stored.data["report"]), outcome=RunOutcome.NOTHING_TO_DO, databases=())
+        if (committed := await _committed(file, run_id, journal)) is not None:
+            return committed
         session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            unsettled = await _recover(session, masker)
-            if unsettled is not None and unsettled.outcome is RunOutcome.NEEDS_OPERATOR:
-                return replace(unsettled, command="deploy")
-            return await _deploy(session, signals, masker)
+            if (undecided := await _undecided(session, "deploy", masker)) is not None:
+                return undecided
+            return await _move(session, "deploy", signals, masker)
+
+
+async def rollback(
+    file: PlanFile, *, run_id: str, masker: Masker, wanted: str | None = None, discards: bool = False
+) -> Report:
+    """Take a committed run back on every database, all or none.
+
+    Args:
+        file: the plan.
+        run_id: of the rollback, which is a run itself.
+        masker: learns the secrets that projects tell.
+        wanted: the run to be taken back; the last one that committed unless given.
+        discards: whether rows and values may be lost that were written since.
+
+    Raises:
+        SmoothError: it was refused, or could not begin; no database was touched.
+    """
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
+        if (committed := await _committed(file, run_id, journal)) is not None:
+            return committed
+        session = replace(opened, plan=backwards(opened.plan)).session(run_id, journal)
+        async with holding_lease(session.run):
+            if (undecided := await _undecided(session, "rollback", masker)) is not None:
+                return undecided
+            taken, told = await choose(journal, opened.plan.name, wanted)
+            give_back(session.run, taken, told, discards=discards)
+            return await _move(session, "rollback", signals, masker)
 
 
 async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decision | None = None) -> Report:
@@ -122,6 +149,8 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     names = [item.name for item in run.targets]
     get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
     data = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
+    if run.takes_back is not None:
+        data["takes_back"] = run.takes_back
     await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     try:
         await pass_preflight(run, session.fleet)
@@ -131,12 +160,30 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     return None
 
 
-async def _deploy(session: Session, signals: Signals, masker: Masker) -> Report:
+async def _committed(file: PlanFile, run_id: str, journal: Journal) -> Report | None:
+    """Return the report of a run id that has committed already; nothing is done again."""
+    earlier = records_of(file.deploy.name, await journal.records(run_id))
+    finished = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED]
+    if all(item.data["outcome"] != RunOutcome.COMMITTED for item in finished):
+        return None
+    stored = Report.from_dict(finished[-1].data["report"])
+    return replace(stored, outcome=RunOutcome.NOTHING_TO_DO, databases=())
+
+
+async def _undecided(session: Session, command: str, masker: Masker) -> Report | None:
+    """Settle earlier runs; return the report of one that needs an operator first."""
+    settled = await _recover(session, masker)
+    if settled is not None and settled.outcome is RunOutcome.NEEDS_OPERATOR:
+        return replace(settled, command=command)
+    return None
+
+
+async def _move(session: Session, command: str, signals: Signals, masker: Masker) -> Report:
     run, fleet = session.run, session.fleet
-    if (refused := await _begin(session, "deploy", masker)) is not None:
+    if (refused := await _begin(session, command, masker)) is not None:
         return refused
     if not any(item.has_work for item in run.targets):
-        return await finish(run, report_of(session, "deploy", RunOutcome.NOTHING_TO_DO), masker)
+        return await finish(run, report_of(session, command, RunOutcome.NOTHING_TO_DO), masker)
     signals.end_run(run)
     await _forward(run, fleet)
     outcome = await _outcome(run, fleet)
@@ -144,10 +191,11 @@ async def _deploy(session: Session, signals: Signals, masker: Masker) -> Report:
         RunOutcome.COMMITTED: EventName.DEPLOY_COMMITTED,
         RunOutcome.ROLLED_BACK: EventName.DEPLOY_ROLLED_BACK,
         RunOutcome.LOCKED: EventName.DEPLOY_ROLLED_BACK,
+        RunOutcome.REFUSED: EventName.DEPLOY_ROLLED_BACK,
     }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
     names = [item.name for item in run.targets]
     get_logger().info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
-    return await finish(run, report_of(session, "deploy", outcome), masker)
+    return await finish(run, report_of(session, command, outcome), masker)
 
 
 async def _recover(session: Session, masker: Masker, forced: Decision | None = None) -> Report | None:
@@ -211,4 +259,7 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
         return RunOutcome.NEEDS_OPERATOR
-    return RunOutcome.LOCKED if run.cause and run.cause.type in _LOCKED else RunOutcome.ROLLED_BACK
+    kind = run.cause.type if run.cause else None
+    if kind == _WOULD_DISCARD:
+        return RunOutcome.REFUSED
+    return RunOutcome.LOCKED if kind in _LOCKED else RunOutcome.ROLLED_BACK

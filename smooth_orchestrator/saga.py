@@ -122,6 +122,7 @@ async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             run_id=run.run_id,
             steps=steps,
             before=item.before,
+            received=item.received,
             lock_timeout_ms=item.target.lock_timeout_ms,
             lock_retries=run.plan.lock_retries,
             statement_timeout_ms=run.plan.statement_timeout_ms,

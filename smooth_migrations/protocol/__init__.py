@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         PendingMigration,
         Rewritten,
     )
-    from smooth_migrations.protocol.values import Before, OtherAliases, Step
+    from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
         ProtocolError,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL",
     "Apply",
+    "Back",
     "Before",
     "Cancel",
     "Command",
@@ -89,6 +90,7 @@ __all__ = [
     "Prepare",
     "Progress",
     "ProtocolError",
+    "Received",
     "Rewritten",
     "Rollback",
     "Rows",

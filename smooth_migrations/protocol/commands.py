@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from smooth_migrations.protocol.values import Before, OtherAliases, Step
+from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
 
 __all__ = [
     "Apply",
@@ -36,11 +36,13 @@ class Inspect(Command):
     """Say what would run on this alias and what stands in its way. Changes nothing. Answer: `TargetReport`.
 
     Args:
+        back: what would be taken back, instead of what is pending.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         statement_timeout_ms: longest single statement; None for the server's own.
     """
 
     type: ClassVar[str] = "inspect"
+    back: Back | None = None
     bind_default: bool = False
     lock_timeout_ms: int | None = None
     statement_timeout_ms: int | None = None
@@ -71,6 +73,7 @@ class Apply(Command):
     """Run every pending migration of this alias and hold the result. Answer: `Done` or `Failed`.
 
     Args:
+        back: unapply these, instead of what is pending.
         run_id: the deploy's run.
         epoch: the fencing token.
         digest: the plan's digest, for the marker.
@@ -97,6 +100,7 @@ class Apply(Command):
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.REFUSE
     measures: bool = False
+    back: Back | None = None
     goes_on: bool = False
 
 
@@ -154,6 +158,7 @@ class Undo(Command):
         run_id: the deploy's run.
         steps: in the order in which they happened.
         before: what the database was like before the run.
+        received: what was made beside.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         lock_retries: how often a step is tried again after a lock time-out.
         statement_timeout_ms: longest single statement; None for the server's own.
@@ -165,6 +170,7 @@ class Undo(Command):
     run_id: str
     steps: tuple[Step, ...]
     before: Before = field(default_factory=Before)
+    received: Received = field(default_factory=Received)
     lock_timeout_ms: int | None = None
     lock_retries: int = 0
     statement_timeout_ms: int | None = None

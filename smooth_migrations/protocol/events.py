@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
-from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.protocol.values import Before, Received, Step
 
 __all__ = [
     "Done",
@@ -236,6 +236,7 @@ class Done(Event):
         unapplied: what an undo took back, in order.
         locked_ms: for how long strong locks on tables that existed before have been held so far.
         before: what an undo of `steps` must know of the database, as it was when they began.
+        received: what Django's receivers made beside, where the call was held to the end.
         measured: what was seen of it, where that was asked for.
     """
 
@@ -246,6 +247,7 @@ class Done(Event):
     unapplied: tuple[Step, ...] = ()
     locked_ms: float = 0.0
     before: Before = field(default_factory=Before)
+    received: Received = field(default_factory=Received)
     measured: Measured | None = None
 
 

@@ -1,9 +1,9 @@
 """What commands and events carry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Before", "OtherAliases", "Step"]
+__all__ = ["Back", "Before", "OtherAliases", "Received", "Step"]
 
 
 class OtherAliases(StrEnum):
@@ -39,12 +39,44 @@ class Step:
         name: the migration's name.
         backwards: whether it was unapplied.
         fake: whether it was only recorded.
+        digest: of its file, where that was read; two steps are the same whatever it is.
     """
 
     app: str
     name: str
     backwards: bool = False
     fake: bool = False
+    digest: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.app}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Rows that Django's own receivers of `post_migrate` have made, by primary key, so that they can be taken back.
+
+    Args:
+        content_types: of `django.contrib.contenttypes`.
+        permissions: of `django.contrib.auth`.
+    """
+
+    content_types: tuple[int, ...] = ()
+    permissions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """A committed run that is to be taken back.
+
+    Args:
+        run_id: the run.
+        steps: what it moved on this database, in order.
+        received: what it made beside.
+        discards: whether values and rows may be lost that were written since.
+    """
+
+    run_id: str
+    steps: tuple[Step, ...]
+    received: Received = field(default_factory=Received)
+    discards: bool = False

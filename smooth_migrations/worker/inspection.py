@@ -17,8 +17,9 @@ from smooth_migrations.classification import Effects, effects
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
-from smooth_migrations.protocol import Inspect, MigrationFinding, PendingMigration, TargetReport
+from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import prepared_in_words
 
@@ -97,9 +98,13 @@ def _look(
 ) -> TargetReport:
     executor = MigrationExecutor(connection)
     findings += _history_findings(executor, connection)
-    plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
     touched: list[list[Touched]] = []
-    pending = tuple(_pending(executor, plan, connection, touched))
+    if command.back is not None:
+        findings += back_findings(connection, executor, command.back)
+        pending = tuple(_pending_back(executor, command.back, connection))
+    else:
+        plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+        pending = tuple(_pending(executor, plan, connection, touched))
     entries = _lock_entries(touched, connection)
     applied = executor.loader.applied_migrations
     return TargetReport(
@@ -232,6 +237,17 @@ def _pending(
             unsafe=effect.unsafe,
             irreversible=tuple(irreversible_operations(migration, before, tables)),
             locks=effect.locks,
+        )
+
+
+def _pending_back(
+    executor: MigrationExecutor, back: Back, connection: BaseDatabaseWrapper
+) -> Iterator[PendingMigration]:
+    for migration in plan_back(executor, back):
+        yield PendingMigration(
+            migration=f"{migration.app_label}.{migration.name}",
+            atomic=can_hold(migration, connection),
+            operations=tuple(f"{operation.describe()}, taken back" for operation in reversed(migration.operations)),
         )
 
 

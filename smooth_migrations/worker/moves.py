@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
@@ -18,7 +18,9 @@ from smooth_migrations.marker import remove_marker, write_marker
 from smooth_migrations.measuring import Measuring, RehearsalEnds, RehearsedCall
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.received import made_since, take_received, take_received_back
 from smooth_migrations.turn import Turn
+from smooth_migrations.unapplying import unapply
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.prepared import PrepareUnsure
@@ -64,15 +66,21 @@ class Moves:
         call = kind(connection, _options(command, compensated=command.compensated), reporter)
         measuring = Measuring(connection) if command.measures else None
         measured: protocol.Measured | None = None
+        made = protocol.Received()
 
         def move() -> None:
-            nonlocal measured
+            nonlocal made, measured
             if measuring is not None:
                 measuring.restart()
-            with suppress(RehearsalEnds):
-                ApplyMigrations().move(call, database=command.alias, **_QUIET)
+            received = take_received(connection)
+            if command.back is not None:
+                unapply(call, connection, command.back)
+            else:
+                with suppress(RehearsalEnds):
+                    ApplyMigrations().move(call, database=command.alias, **_QUIET)
             if call.steps:
                 write_marker(connection, command.run_id, command.database, turn.epoch if turn else 0, command.digest)
+                made = made_since(connection, received)
             if measuring is not None:
                 measured = measuring.measured()
 
@@ -97,7 +105,8 @@ class Moves:
         self._held[command.database] = _Held(call, reporter, turn)
         return protocol.Done(
             id=command.id,
-            steps=call.steps,
+            steps=tuple(replace(step, digest=reporter.digests.get(step, "")) for step in call.steps),
+            received=made,
             committed=len(call.committed),
             locked_ms=call.locked_ms,
             before=call.before,
@@ -219,7 +228,9 @@ class Moves:
                 call.permanent.adopt(moved, before=command.before, is_finished=True)
             with self._pulse(command):
                 undone = call.rollback()
-            remove_marker(connection, command.run_id)
+            with transaction.atomic(command.alias):
+                take_received_back(connection, command.received)
+                remove_marker(connection, command.run_id)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)

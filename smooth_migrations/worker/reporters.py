@@ -11,17 +11,23 @@ from django.db.migrations import Migration
 from smooth_migrations import protocol
 from smooth_migrations.errors import describe
 from smooth_migrations.protocol import Step
+from smooth_migrations.unapplying import digest_of
 from smooth_migrations.worker.channel import end_if_copy, mark_output
 
 __all__ = ["Printer", "Pulse", "Reporter"]
 
 
 class Reporter:
-    """Tells the coordinator what a call does, and marks the output of each migration."""
+    """Tells the coordinator what a call does, and marks the output of each migration.
+
+    Attributes:
+        digests: of the files of the migrations that have begun.
+    """
 
     def __init__(self, say: Callable[[protocol.Event], None], command: protocol.Command) -> None:
         self._say = say
         self.command = command
+        self.digests: dict[Step, str] = {}
 
     def began(self, connection: BaseDatabaseWrapper) -> None:
         """Tell which session is at work."""
@@ -34,8 +40,9 @@ class Reporter:
                 (started,) = cursor.fetchone() or ("",)
             self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid, backend_start=started))
 
-    def started(self, step: Step, _migration: Migration) -> None:
+    def started(self, step: Step, migration: Migration) -> None:
         """Tell that a migration begins, and mark what is printed from here on as its own."""
+        self.digests[step] = digest_of(migration)
         mark_output(self.command.database, step.name)
         self._say(protocol.MigrationStarted(id=self.command.id, step=step))
 

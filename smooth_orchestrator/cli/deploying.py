@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from smooth_orchestrator.report import Report
     from smooth_orchestrator.secrets import Masker
 
-__all__ = ["check", "deploy", "plan", "recover", "rehearse", "run_command"]
+__all__ = ["check", "deploy", "plan", "recover", "rehearse", "rollback", "run_command"]
 
 
 def run_command(invocation: Invocation, command: str, **given: Any) -> int:  # noqa: ANN401 - of every command
@@ -86,6 +86,15 @@ def _milliseconds(_context: click.Context, _parameter: click.Parameter, value: s
 def rehearse(invocation: Invocation, lock_timeout_ms: int) -> int:
     """Run the migrations on every database, and always roll them back."""
     return run_command(invocation, "rehearse", lock_timeout_ms=lock_timeout_ms)
+
+
+@click.command
+@takes_plan
+@click.option("--run", "wanted", metavar="RUN", help="The run; the last one that committed unless given.")
+@click.option("--discard-data", "discards", is_flag=True, help="Lose rows and values that were written since.")
+def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> int:
+    """Take a committed run back on every database, all or none."""
+    return run_command(invocation, "rollback", wanted=wanted, discards=discards)
 
 
 @click.command

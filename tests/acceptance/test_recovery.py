@@ -49,6 +49,10 @@ _BACK = {
         "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
 }
+# A rollback is a run forwards, in the other direction.
+_ROLLBACK = {
+    kind: [point for point in points if point != "journal.run_started.before"] for kind, points in _FORWARD.items()
+}
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
     ("held", "journal.decision.before"),
@@ -77,6 +81,7 @@ class _Deploys:
     """A fleet of each kind before the deploy, and what an undisturbed one makes of it."""
 
     old: dict[str, Fleet]
+    deployed: dict[str, Fleet]
     new: dict[str, dict[str, str]]
 
 
@@ -85,15 +90,16 @@ def deploys(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[_Deploys]:
     with ExitStack() as stack:
-        found = _Deploys({}, {})
+        found = _Deploys({}, {}, {})
         for kind, release in _RELEASES.items():
             directory = tmp_path_factory.mktemp(kind)
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, release))
             old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
-            with copy_of(old, directory / "new") as fleet:
-                assert fleet.run("deploy").exit_code == 0
-                found.new[kind] = _of(fleet)
-            found.old[kind] = old
+            new = stack.enter_context(copy_of(old, directory / "new"))
+            assert new.run("deploy").exit_code == 0
+            new.wait_until_alone()
+            found.new[kind] = _of(new)
+            found.old[kind], found.deployed[kind] = old, new
         yield found
 
 
@@ -107,8 +113,8 @@ def _wait_until_gone(fleet: Fleet) -> None:
     fleet.wait_until_alone()
 
 
-def _crash(fleet: Fleet, point: str) -> None:
-    killed = fleet.run("deploy", failpoint=point)
+def _crash(fleet: Fleet, point: str, command: str = "deploy") -> None:
+    killed = fleet.run(command, failpoint=point)
     assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
     _wait_until_gone(fleet)
 
@@ -144,6 +150,23 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         fleet.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
         assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys.new[kind]
+
+
+@pytest.mark.parametrize(("kind", "point"), _cases(_ROLLBACK))
+def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
+    with copy_of(deploys.deployed[kind], tmp_path / "plan", journal=True) as fleet:
+        _crash(fleet, point, "rollback")
+
+        recovered = fleet.run("recover")
+
+        assert recovered.exit_code == 0, recovered.stderr
+        old = _of(deploys.old[kind])
+        is_decided = fleet.decisions()[-1:] == ["commit"] and len(fleet.decisions()) > 1
+        assert _of(fleet) == (old if is_decided else deploys.new[kind])
+        assert not fleet.prepared()
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+        assert fleet.run("rollback").exit_code == (3 if is_decided else 0)
+        assert _of(fleet) == old
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -135,10 +135,12 @@ class Running:
 
 
 @contextmanager
-def running_in(directory: Path, environment: Mapping[str, str], *options: str) -> Iterator[Running]:
-    """Start a deploy of the plan in a directory; what is left of it ends with the block."""
+def running_in(
+    directory: Path, environment: Mapping[str, str], *options: str, command: str = "deploy"
+) -> Iterator[Running]:
+    """Start a command over the plan in a directory; what is left of it ends with the block."""
     process = subprocess.Popen(
-        [SCRIPT, "deploy", "deploy.toml", "--json", "--log-format", "json", *options],
+        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
         cwd=directory,
         env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
@@ -217,9 +219,10 @@ databases = ["shards:*"]
         (self.directory / "deploy.toml").write_text(text)
 
     @contextmanager
-    def running(self, *options: str) -> Iterator[Running]:
-        """Start a deploy; what is left of it ends with the block."""
-        with running_in(self.directory, {self.variable: json.dumps(self.databases)}, *options) as run:
+    def running(self, *options: str, command: str = "deploy") -> Iterator[Running]:
+        """Start a command; what is left of it ends with the block."""
+        environment = {self.variable: json.dumps(self.databases)}
+        with running_in(self.directory, environment, *options, command=command) as run:
             yield run
 
     def deploy(self, *options: str) -> Outcome:
@@ -327,11 +330,24 @@ def fleet_on(
 
 @contextmanager
 def small_fleet(
-    directory: Path, first: PostgresServer, last: PostgresServer, next_release: Mapping[str, str]
+    directory: Path,
+    first: PostgresServer,
+    last: PostgresServer,
+    next_release: Mapping[str, str],
+    *,
+    installed: Sequence[str] = (),
 ) -> Iterator[Fleet]:
-    """Create the databases at `demo.0001_item` with a row in each, and write the migrations that come next."""
+    """Create the databases at `demo.0001_item` with a row in each, and write the migrations that come next.
+
+    Args:
+        directory: for the plan and the project.
+        first: the server of `primary`.
+        last: the server of `shards:shard_1`.
+        next_release: sources by `app.name`.
+        installed: further apps of the project.
+    """
     with fleet_on(directory, first, last, settings="small_settings", variable="SMALL_DATABASES") as fleet:
-        project = SmallProject(directory / "project", fleet.databases, {"demo.0001_item": ITEM})
+        project = SmallProject(directory / "project", fleet.databases, {"demo.0001_item": ITEM}, installed=installed)
         fleet.plan()
         assert fleet.deploy().exit_code == 0
         fleet.execute("INSERT INTO demo_item (name) VALUES ('kite')")
@@ -341,12 +357,18 @@ def small_fleet(
 
 
 @contextmanager
-def copy_of(fleet: Fleet, directory: Path) -> Iterator[Fleet]:
-    """Copy a fleet's plan, project and databases, but not its journal; all but the files goes with the block.
+def copy_of(fleet: Fleet, directory: Path, *, journal: bool = False) -> Iterator[Fleet]:
+    """Copy a fleet's plan, project and databases; all but the files goes with the block.
 
     No session may be connected to the databases.
+
+    Args:
+        fleet: which.
+        directory: for the copy.
+        journal: whether what it has done is known to the copy.
     """
-    shutil.copytree(fleet.directory, directory, ignore=shutil.ignore_patterns(".smooth"), dirs_exist_ok=True)
+    left_out = None if journal else shutil.ignore_patterns(".smooth")
+    shutil.copytree(fleet.directory, directory, ignore=left_out, dirs_exist_ok=True)
     with ExitStack() as stack:
         first, last = (
             stack.enter_context(temporary_database(database.server, database.name))

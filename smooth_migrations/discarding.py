@@ -1,0 +1,185 @@
+"""What is lost where a committed run is taken back: rows and values that were written since."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.operations import (
+    AddField,
+    AlterField,
+    CreateModel,
+    DeleteModel,
+    RemoveField,
+    RenameField,
+    RenameModel,
+)
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+from django.db.models import NOT_PROVIDED, Field, Q, QuerySet
+
+from smooth_migrations.losses import converts
+from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.states import states_before, states_of
+
+__all__ = ["Loss", "losses"]
+
+_Key = tuple[str, str]
+_Field: TypeAlias = "Field[Any, Any]"
+# What, in which table, in how many rows.
+_Lost = tuple[str, str | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What would be lost with one operation.
+
+    Args:
+        migration: `app.name`.
+        what: in words.
+        table: where that is written to; None where it is gone already.
+        rows: in how many rows of it; 0 where nothing would be lost as it is now, None where nobody can tell any more.
+    """
+
+    migration: str
+    what: str
+    table: str | None
+    rows: int | None
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return f"{self.migration}: {self.what}"
+        return f"{self.migration}: {self.what} ({self.rows} {'row' if self.rows == 1 else 'rows'} of {self.table})"
+
+
+def losses(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> Iterator[Loss]:
+    """Yield what is lost, or could be, where migrations are unapplied, all of which are applied. Only reads.
+
+    Args:
+        connection: the target's.
+        executor: of it, with every migration as recorded.
+        back: what is unapplied, the newest first.
+    """
+    # The one way to this state that Django's own migrate takes.
+    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    now = _Now(connection, state)
+    states = states_before(executor, {*back})
+    for migration in back:
+        app_label = migration.app_label
+        between = states_of(migration, states[migration])
+        for number, operation in reversed([*enumerate(migration.operations)]):
+            for part in database_parts(operation):
+                for what, table, rows in _lost(part, app_label, between[number], between[number + 1], now):
+                    yield Loss(f"{app_label}.{migration.name}", what, table, rows)
+            now.go_back_over(operation, app_label)
+
+
+class _Now:
+    """Models and fields of an earlier moment, as they are called now."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, state: ProjectState) -> None:
+        self._alias = connection.alias
+        self._apps = state.apps
+        self._models: dict[_Key, _Key] = {key: key for key in state.models}
+        self._fields: dict[tuple[_Key, str], str] = {}
+
+    def go_back_over(self, operation: Operation, app_label: str) -> None:
+        if isinstance(operation, RenameModel):
+            old, new = (app_label, operation.old_name_lower), (app_label, operation.new_name_lower)
+            if new in self._models:
+                self._models[old] = self._models.pop(new)
+        elif isinstance(operation, RenameField) and (key := self._models.get((app_label, operation.model_name_lower))):
+            self._fields[key, operation.old_name] = self.field(key, operation.new_name)
+        elif isinstance(operation, CreateModel):
+            self._models.pop((app_label, operation.name_lower), None)
+
+    def field(self, key: _Key, name: str) -> str:
+        return self._fields.get((key, name), name)
+
+    def rows(self, key: _Key) -> QuerySet[Any] | None:
+        """Return the rows of a model, where it is still there."""
+        found = self._models.get(key)
+        if found is None:
+            return None
+        model = self._apps.get_model(*found)
+        rows: QuerySet[Any] = model._base_manager.using(self._alias)  # noqa: SLF001 - public, for such uses
+        return rows
+
+    def current(self, key: _Key, name: str) -> "_Field | None":
+        """Return a field of a model, where both are still there."""
+        rows, found = self.rows(key), self._models.get(key)
+        if rows is None or found is None:
+            return None
+        called = self.field(found, name)
+        fields = [field for field in rows.model._meta.get_fields() if field.name == called]  # noqa: SLF001 - public
+        return fields[0] if fields and isinstance(fields[0], Field) else None
+
+
+def _lost(part: Operation, app_label: str, before: ProjectState, after: ProjectState, now: _Now) -> Iterator[_Lost]:
+    match part:
+        case CreateModel():
+            rows = now.rows((app_label, part.name_lower))
+            if rows is not None:
+                yield "the table would be dropped", rows.model._meta.db_table, rows.count()  # noqa: SLF001
+        case DeleteModel():
+            # How many there were nobody knows any more.
+            yield f"the rows of {part.name} went with that run, and do not come back", None, None
+        case AddField() | AlterField() | RemoveField():
+            key = (app_label, part.model_name_lower)
+            was, is_now = (_field(state, key, part.name) for state in (before, after))
+            yield from _lost_of_field(part, was, is_now, now.rows(key), now.current(key, part.name))
+
+
+def _lost_of_field(
+    part: AddField | AlterField | RemoveField,
+    was: "_Field | None",
+    is_now: "_Field | None",
+    rows: QuerySet[Any] | None,
+    field: "_Field | None",
+) -> Iterator[_Lost]:
+    if isinstance(part, RemoveField):
+        if rows is not None and rows.exists():
+            yield f"the values of {part.name} went with that run, and do not come back", None, None
+    elif rows is None or field is None:
+        return  # what a later migration of the run has taken away is told there
+    elif isinstance(part, AddField):
+        yield from _added(part, rows, field)
+    elif was is not None and is_now is not None:
+        yield from _altered(part.name, was, is_now, rows, field)
+
+
+def _field(state: ProjectState, key: _Key, name: str) -> "_Field | None":
+    model = state.models.get(key)
+    return model.fields.get(name) if model is not None else None
+
+
+def _added(part: AddField, rows: QuerySet[Any], field: "_Field") -> Iterator[_Lost]:
+    if field.many_to_many:
+        through = field.remote_field.through  # type: ignore[union-attr]
+        count = through._base_manager.using(rows.db).count()  # noqa: SLF001 - public, for such uses
+        yield f"the table of {field.name} would be dropped", through._meta.db_table, count  # noqa: SLF001 - as above
+        return
+    filled = rows.exclude(**{f"{field.name}__isnull": True})
+    for default in _defaults(part.field):
+        filled = filled.exclude(**{field.name: default})
+    yield f"the values of {field.name} would be lost", rows.model._meta.db_table, filled.count()  # noqa: SLF001
+
+
+def _altered(name: str, was: "_Field", is_now: "_Field", rows: QuerySet[Any], field: "_Field") -> Iterator[_Lost]:
+    table = rows.model._meta.db_table  # noqa: SLF001 - as above
+    missing = Q(**{f"{field.name}__isnull": True})
+    if is_now.null and not was.null:
+        yield f"{name} could not be empty before, and is", table, rows.filter(missing).count()
+    elif converts(is_now, was):
+        yield f"the values of {name} would be converted", table, rows.exclude(missing).count()
+
+
+def _defaults(field: "_Field") -> Iterator[object]:
+    """Yield what the run itself wrote into a new column."""
+    default = field.get_default() if field.has_default() else NOT_PROVIDED
+    for value in (default, getattr(field, "db_default", NOT_PROVIDED)):
+        literal = getattr(value, "value", value)
+        if literal is not NOT_PROVIDED and literal is not None and not hasattr(literal, "resolve_expression"):
+            yield literal

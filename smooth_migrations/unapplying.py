@@ -1,0 +1,165 @@
+"""Take a committed run back on one database, as `migrate` would take its migrations back one after the other."""
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.apps import apps
+from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.state import ModelState, ProjectState
+
+from smooth_migrations.discarding import losses
+from smooth_migrations.errors import SmoothMigrationsError
+from smooth_migrations.marker import remove_marker
+from smooth_migrations.protocol.findings import MigrationFinding
+from smooth_migrations.protocol.values import Back
+from smooth_migrations.received import dependents, remove_received
+from smooth_migrations.reversibility import database_parts
+
+if TYPE_CHECKING:
+    from smooth_migrations.call import Call
+
+__all__ = ["WouldDiscard", "back_findings", "digest_of", "plan_back", "unapply"]
+
+_DISCARD_HINT = "--discard-data takes it back all the same; what is listed is lost"
+
+
+class WouldDiscard(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """Rows or values that were written since a run would be lost with it."""
+
+
+def digest_of(migration: Migration) -> str:
+    """Return the SHA-256 of a migration's file; empty where there is no file to be read."""
+    with suppress(OSError, TypeError):
+        file = inspect.getsourcefile(type(migration))
+        if file is not None:
+            return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return ""
+
+
+def plan_back(executor: MigrationExecutor, back: Back) -> list[Migration]:
+    """Return what of a run is still applied, the newest first. Pure."""
+    nodes, applied = executor.loader.graph.nodes, executor.loader.applied_migrations
+    keys = [(step.app, step.name) for step in reversed(back.steps)]
+    return [nodes[key] for key in keys if key in nodes and key in applied]
+
+
+def back_findings(
+    connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Back
+) -> Iterator[MigrationFinding]:
+    """Yield what stands in the way of taking a run back. Only reads.
+
+    Args:
+        connection: the target's.
+        executor: of it.
+        back: the run.
+    """
+    loader = executor.loader
+    files = [*_file_findings(executor, back)]
+    yield from files
+    ours = {(step.app, step.name) for step in back.steps}
+    children = {
+        (child.key[0], child.key[1])
+        for key in ours & loader.graph.node_map.keys()
+        for child in loader.graph.node_map[key].children
+    }
+    for app, name in sorted((children & loader.applied_migrations.keys()) - ours):
+        yield MigrationFinding(
+            "applied_since",
+            f"{app}.{name} was applied after that run and stands on it",
+            hint="take it back first: by the run that applied it, or with manage.py apply_migrations",
+        )
+    if files:
+        return
+    plan = plan_back(executor, back)
+    for migration in plan:
+        for operation in migration.operations:
+            if not all(part.reversible for part in database_parts(operation)):
+                name = f"{migration.app_label}.{migration.name}"
+                yield MigrationFinding("irreversible", f"{name} has no way back: {operation.describe()}")
+    if not back.discards:
+        for loss in losses(connection, executor, plan):
+            if loss.rows == 0:
+                continue
+            yield MigrationFinding("would_discard", str(loss), hint=_DISCARD_HINT)
+
+
+def _file_findings(executor: MigrationExecutor, back: Back) -> Iterator[MigrationFinding]:
+    nodes = executor.loader.graph.nodes
+    for step in back.steps:
+        migration = nodes.get((step.app, step.name))
+        if migration is None:
+            message = f"the file of {step}, which that run applied, is missing or replaced by a squash"
+            yield MigrationFinding("missing_file", message, hint="run this with the release that has it")
+        elif step.digest and digest_of(migration) not in {"", step.digest}:
+            message = f"the file of {step} has been changed since that run applied it"
+            yield MigrationFinding("changed_file", message, hint="run this with the release that it deployed")
+
+
+def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
+    """Unapply a run's migrations inside a call, with the signals of `migrate`, and its marker.
+
+    On PostgreSQL the tables that lose something are locked before they are looked at, so that nobody writes to them
+    between the look and the loss.
+
+    Args:
+        call: begun.
+        connection: its target's.
+        back: the run. What is no longer applied is passed over, so that repeating this does nothing.
+
+    Raises:
+        WouldDiscard: something was written since that would be lost.
+    """
+    executor = MigrationExecutor(
+        connection, lambda action, migration=None, fake=False: call.progress(action, migration, fake=fake)
+    )
+    migrations = plan_back(executor, back)
+    if not migrations:
+        return
+    if not back.discards:
+        _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
+        _refuse(str(loss) for loss in losses(connection, executor, migrations) if loss.rows != 0)
+    plan = [(migration, True) for migration in migrations]
+    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
+    state = executor.migrate([], plan=plan, state=state.clone())
+    _render(state)
+    emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
+    if not back.discards:
+        _refuse(
+            f"{count} rows of {table} would be lost"
+            for table, count in dependents(connection, state.apps, back.received)
+        )
+    remove_received(connection, state.apps, back.received)
+    remove_marker(connection, back.run_id)
+
+
+def _refuse(lost: Iterator[str]) -> None:
+    found = [*lost]
+    if found:
+        raise WouldDiscard("; ".join(found), hint=_DISCARD_HINT)
+
+
+def _lock(connection: BaseDatabaseWrapper, tables: set[str]) -> None:
+    """Keep others from writing. SQLite notices a writer by itself; MariaDB's locks end with a change of the schema."""
+    if connection.vendor == "postgresql" and tables:
+        names = ", ".join(connection.ops.quote_name(table) for table in sorted(tables))
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+
+
+def _render(state: ProjectState) -> None:
+    """Render a state's models with their relations, as Django's `migrate` does before it sends post_migrate."""
+    state.clear_delayed_apps_cache()
+    rendered = state.apps
+    with rendered.bulk_update():
+        keys = [(model.app_label, model.name_lower) for model in rendered.real_models]
+        for key in keys:
+            rendered.unregister_model(*key)
+    rendered.render_multiple([ModelState.from_model(apps.get_model(*key)) for key in keys])

@@ -1,0 +1,81 @@
+"""Which committed run a rollback takes back, and what of it on which target."""
+
+from dataclasses import replace
+from typing import Final
+
+from smooth_migrations.protocol import Back
+from smooth_orchestrator.config import CommitUnit
+from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.history import records_of
+from smooth_orchestrator.journal import Journal, RunSummary
+from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.run import Run
+from smooth_orchestrator.told import Told
+
+__all__ = ["backwards", "choose", "give_back"]
+
+# How many runs are looked at for one to be taken back.
+_LOOK_BACK: Final = 1000
+_HINT: Final = "smooth-orchestrate runs PLAN lists the runs"
+
+
+def backwards(plan: Plan) -> Plan:
+    """Return the plan of a rollback: the last phase first, one decision for all, and no gates. Pure.
+
+    A gate says whether a release may go on, and this one is taken away.
+    """
+    phases = tuple(replace(phase, gate=(), index=index) for index, phase in enumerate(reversed(plan.phases)))
+    return replace(plan, phases=phases, commit=CommitUnit.DEPLOY)
+
+
+async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[RunSummary, Told]:
+    """Return the run that is to be taken back, and what its records say. Reads only.
+
+    That is the last one that committed, and no earlier one: the next run stands on it.
+
+    Args:
+        journal: of the deploy.
+        deploy: its name.
+        wanted: the run that was asked for.
+
+    Raises:
+        Refused: there is none, it is another one, or it has been taken back already.
+        JournalError: the journal cannot be asked.
+    """
+    taken_back: dict[str, str] = {}
+    for summary in await journal.runs(deploy, limit=_LOOK_BACK):
+        if summary.outcome != RunOutcome.COMMITTED:
+            continue
+        told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
+        if told.takes_back is not None:
+            taken_back[told.takes_back] = summary.run_id
+        elif summary.run_id in taken_back:
+            if wanted in {None, summary.run_id}:
+                raise Refused(
+                    f"the run {summary.run_id} was taken back by {taken_back[summary.run_id]}",
+                    hint="name an earlier one with --run, if that is meant" if wanted is None else _HINT,
+                )
+        elif wanted in {None, summary.run_id}:
+            return summary, told
+        else:
+            raise Refused(f"the run {summary.run_id} committed after {wanted}", hint="take it back first")
+    raise Refused(f"the journal holds no committed run {wanted}" if wanted else "no run has committed", hint=_HINT)
+
+
+def give_back(run: Run, taken: RunSummary, told: Told, *, discards: bool) -> None:
+    """Note on each target what is to be taken back there.
+
+    Raises:
+        Refused: the run moved a database that is not in the plan.
+    """
+    run.takes_back = taken.run_id
+    moved = {name: held for name, held in told.held.items() if held.steps}
+    if missing := moved.keys() - {item.name for item in run.targets}:
+        raise Refused(
+            f"the run {taken.run_id} moved {', '.join(sorted(missing))}, not in this plan",
+            hint="run this with the plan as it was",
+        )
+    for item in run.targets:
+        held = moved.get(item.name)
+        item.back = Back(taken.run_id, held.steps if held else (), held.received if held else item.received, discards)

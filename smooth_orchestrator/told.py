@@ -1,0 +1,93 @@
+"""What a run's records in the journal say, read back. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from smooth_migrations.protocol import Back, Before, Received, Step
+from smooth_orchestrator.config import Tier
+from smooth_orchestrator.events import Decision
+from smooth_orchestrator.journal import Record, RecordKind
+from smooth_orchestrator.plan import Phase
+
+__all__ = ["Held", "Told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a target held at the barrier, or has committed.
+
+    Args:
+        steps: what was moved, in order.
+        before: what an undo of them must know.
+        received: what was made beside.
+    """
+
+    steps: tuple[Step, ...]
+    before: Before
+    received: Received
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """Read the data of a `HELD` record."""
+        before = data.get("before", {})
+        named = {key: tuple(before[key]) for key in ("extensions", "schemas") if key in before}
+        return cls(
+            tuple(Step(**step) for step in data["steps"]),
+            Before(**{**before, **named}),
+            _received(data.get("received", {})),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the data of a record that says so."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Told:
+    """What a run's records say.
+
+    Args:
+        tiers: of the targets that were begun.
+        held: of those that have reached the barrier.
+        back: what was to be taken back on them, in a rollback.
+        decisions: (scope, decision) in order.
+        takes_back: the run that a rollback takes back.
+    """
+
+    tiers: dict[str, Tier] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    back: dict[str, Back] = field(default_factory=dict)
+    decisions: list[tuple[str, Decision]] = field(default_factory=list)
+    takes_back: str | None = None
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "Told":
+        """Return what records say, oldest first; of a run that was begun again, its last beginning counts."""
+        told = cls()
+        for record in records:
+            match record.kind:
+                case RecordKind.RUN_STARTED:
+                    told = cls(takes_back=record.data.get("takes_back"))
+                case RecordKind.INTENT if record.database:
+                    told.tiers[record.database] = Tier(record.data["tier"])
+                    if "back" in record.data:
+                        told.back[record.database] = _back(record.data["back"])
+                case RecordKind.HELD | RecordKind.COMMITTED if record.database and record.data.get("steps"):
+                    told.held[record.database] = Held.of(record.data)
+                case RecordKind.DECISION:
+                    told.decisions.append((record.data["scope"], Decision(record.data["decision"])))
+        return told
+
+    def decided(self, phase: Phase) -> Decision | None:
+        """Return the last decision about a phase."""
+        return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
+
+
+def _received(data: Mapping[str, Any]) -> Received:
+    return Received(**{key: tuple(value) for key, value in data.items()})
+
+
+def _back(data: Mapping[str, Any]) -> Back:
+    steps = tuple(Step(**step) for step in data["steps"])
+    return Back(data["run_id"], steps, _received(data["received"]), data["discards"])
