@@ -49,10 +49,6 @@ _BACK = {
         "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
 }
-# A rollback is a run forwards, in the other direction.
-_ROLLBACK = {
-    kind: [point for point in points if point != "journal.run_started.before"] for kind, points in _FORWARD.items()
-}
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
     ("held", "journal.decision.before"),
@@ -68,9 +64,16 @@ _SAMPLE = {
 }
 
 
-def _cases(points: dict[str, list[str]]) -> list[ParameterSet]:
+_ROLLBACK_SAMPLE = {
+    ("held", "journal.committed.before"),
+    ("prepared", "journal.decision.after"),
+    ("steps", "journal.decision.before"),
+}
+
+
+def _cases(points: dict[str, list[str]], sample: set[tuple[str, str]]) -> list[ParameterSet]:
     return [
-        pytest.param(kind, point, marks=[] if (kind, point) in _SAMPLE else [pytest.mark.long], id=f"{kind}-{point}")
+        pytest.param(kind, point, marks=[] if (kind, point) in sample else [pytest.mark.long], id=f"{kind}-{point}")
         for kind, each in points.items()
         for point in each
     ]
@@ -119,7 +122,7 @@ def _crash(fleet: Fleet, point: str, command: str = "deploy") -> None:
     _wait_until_gone(fleet)
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD))
+@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD, _SAMPLE))
 def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
         before = _of(fleet)
@@ -135,7 +138,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
         assert _of(fleet) == deploys.new[kind]
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_BACK))
+@pytest.mark.parametrize(("kind", "point"), _cases(_BACK, _SAMPLE))
 def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
         fleet.plan(deploy=_DEPLOY, shards=_FAILS, servers=_SERVERS[kind])
@@ -152,7 +155,7 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         assert _of(fleet) == deploys.new[kind]
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_ROLLBACK))
+@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD, _ROLLBACK_SAMPLE))
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys.deployed[kind], tmp_path / "plan", journal=True) as fleet:
         _crash(fleet, point, "rollback")
