@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import anyio
 
-from smooth_migrations.protocol import Commit, Done, ErrorInfo, Failed
+from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.commits import commit_held, note_committed
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
@@ -14,10 +15,8 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.silence import call_unless_silent
-from smooth_orchestrator.told import Held
 
-__all__ = ["commit_everywhere", "decide"]
+__all__ = ["commit_everywhere", "decide", "write_decision_down"]
 
 _PAUSE_S = 0.2
 
@@ -29,6 +28,16 @@ async def decide(run: Run, decision: Decision, *, scope: str) -> None:
         JournalError: it could not be written; then nothing is decided.
     """
     await run.journal.append(run.run_id, RecordKind.DECISION, data={"decision": str(decision), "scope": scope})
+    _tell(run, decision, scope)
+
+
+async def write_decision_down(run: Run, decision: Decision, *, scope: str) -> None:
+    """Write down a decision that has been made elsewhere; a journal that fails cannot unmake it."""
+    await run.note(RecordKind.DECISION, data={"decision": str(decision), "scope": scope})
+    _tell(run, decision, scope)
+
+
+def _tell(run: Run, decision: Decision, scope: str) -> None:
     get_logger().info(EventName.DEPLOY_DECIDED, decision=str(decision), scope=scope, error=run.cause)
 
 
@@ -52,23 +61,13 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
         item.stage, item.error = Stage.IN_DOUBT, failure
         run.fail(failure, item.name)
         return
-    item.error = None
-    item.stage = Stage.COMMITTED
-    held = Held(tuple(item.steps), item.before, item.received)
-    await run.note(RecordKind.COMMITTED, database=item.name, data=held.to_dict())
-    get_logger().info(
-        EventName.DATABASE_COMMITTED,
-        database=item.name,
-        tier=str(item.tier),
-        duration_ms=round((time.monotonic() - started_s) * 1000, 1),
-        lock_hold_ms=round(item.locked_ms, 1),
-    )
+    await note_committed(run, item, started_s)
 
 
 async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     if item.gid is not None:
         return await _commit_prepared(run, fleet, item)
-    return await _commit_held(run, fleet, item)
+    return await commit_held(run, fleet, item)
 
 
 async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
@@ -79,24 +78,9 @@ async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo
             return fate
         await anyio.sleep(_PAUSE_S)
     item.gid = None
-    failure = await _commit_held(run, fleet, item)
+    failure = await commit_held(run, fleet, item)
     # Its worker has nothing left to do but to give the lease back, and dies without harm.
     return failure if fate is Fate.GONE else None
-
-
-async def _commit_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    worker = fleet.serving(item.target)
-    command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias)
-    try:
-        answer = await call_unless_silent(worker, command, run.plan.settle_timeout_ms / 1000)
-    except WorkerError as error:
-        return ErrorInfo(error.code, error.message, hint=error.hint)
-    match answer:
-        case Done():
-            item.locked_ms = answer.locked_ms
-        case Failed():
-            return answer.error
-    return None
 
 
 async def _run_forward(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

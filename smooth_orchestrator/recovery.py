@@ -1,7 +1,7 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -9,10 +9,10 @@ from typing import Final
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Failed, Look, Standing
+from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
-from smooth_orchestrator.errors import Locked, Refused, WorkerError
+from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, RunSummary
@@ -22,12 +22,11 @@ from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
-from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
 
 __all__ = ["Settled", "settle_earlier", "unsettled"]
 
-_LOOK_S: Final = 30.0
 _PAUSE_S: Final = 0.5
 
 
@@ -93,7 +92,7 @@ async def _prepared_runs(plan: Plan, journal: Journal, fleet: Fleet) -> set[str]
     found: set[str] = set()
 
     async def look(item: TargetRun) -> None:
-        answer = await _ask(run, fleet, item)
+        answer = await ask_standing(run, fleet, item)
         if isinstance(answer, Standing):
             found.update(gid.split(":")[1] for gid in answer.gids)
 
@@ -122,7 +121,8 @@ async def _settle(
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
         run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
-    shown = await _look(run, fleet, items)
+    open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
+    shown = await _look(run, fleet, items, fenced=open_ones)
     decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and forced is None:
         run.fail(_undecided(run, shown))
@@ -168,14 +168,17 @@ def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | 
     return made
 
 
-async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> dict[str, Shown]:
-    """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run."""
+async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: Collection[str]) -> dict[str, Shown]:
+    """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
+
+    Of these, `fenced`, one alone may have decided by its commit.
+    """
     shown: dict[str, Shown] = {}
 
     async def look(item: TargetRun) -> None:
         deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
         while True:
-            answer = await _ask(run, fleet, item)
+            answer = await ask_standing(run, fleet, item, fences=item.name in fenced)
             if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
                 break
             await anyio.sleep(_PAUSE_S)
@@ -193,18 +196,6 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> dict[str,
         for item in items:
             group.start_soon(look, item)
     return shown
-
-
-async def _ask(run: Run, fleet: Fleet, item: TargetRun) -> Standing | ErrorInfo:
-    try:
-        worker = await fleet.living(run.plan, item.target)
-        command = Look(id=worker.next_id(), database=item.name, alias=item.target.alias, runs=(run.run_id,))
-        answer = await call_unless_silent(worker, command, _LOOK_S)
-    except WorkerError as error:
-        return ErrorInfo(error.code, error.message, hint=error.hint)
-    if isinstance(answer, Standing):
-        return answer
-    return answer.error if isinstance(answer, Failed) else ErrorInfo("unexpected", "a worker gave no answer")
 
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
-from smooth_orchestrator.decision import commit_everywhere, decide
+from smooth_orchestrator.decision import commit_everywhere, decide, write_decision_down
 from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.history import records_of, report, runs
 from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
+from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
@@ -233,13 +234,21 @@ async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
         return
     # From here on a signal changes nothing: the row may stand before its answer has come.
     run.decided = True
-    try:
-        await decide(run, Decision.COMMIT, scope=scope)
-    except JournalError as error:
-        if isinstance(error, JournalUnsureError):
-            raise
+    last = last_resource(run)
+    if last is None:
+        try:
+            await decide(run, Decision.COMMIT, scope=scope)
+        except JournalError as error:
+            if isinstance(error, JournalUnsureError):
+                raise
+            run.decided = False
+            run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
+            return
+    elif (failure := await commit_last_resource(run, fleet, last)) is None:
+        await write_decision_down(run, Decision.COMMIT, scope=scope)
+    else:
         run.decided = False
-        run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
+        run.fail(failure, last.name)
         return
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
 

@@ -54,10 +54,12 @@ class Look(Command):
 
     Args:
         runs: which runs' markers are looked for, beside those of runs that have left something else.
+        fences: take a turn first, so that who only slept commits nothing any more.
     """
 
     type: ClassVar[str] = "look"
     runs: tuple[str, ...] = ()
+    fences: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

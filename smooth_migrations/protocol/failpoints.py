@@ -19,7 +19,7 @@ _ENDS: Final = ("committed", "rolled_back", "run_finished")
 
 COORDINATOR: Final = tuple(
     f"{name}.{side}"
-    for name in (*(f"journal.{kind}" for kind in (*_KINDS, *_ENDS)), "commit_prepared", "rollback_prepared")
+    for name in (*(f"journal.{kind}" for kind in (*_KINDS, *_ENDS)), "decide", "commit_prepared", "rollback_prepared")
     for side in ("before", "after")
 )
 """Those of the coordinator, in the order in which a run may reach them."""

@@ -1,12 +1,14 @@
 """Prepared transactions of PostgreSQL: a transaction that survives everybody, until it is told how to end."""
 
+from collections.abc import Iterator
+
 from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
 
-__all__ = ["PrepareUnsure", "prepare", "prepared_gids", "prepared_in_words", "settle_prepared"]
+__all__ = ["PrepareUnsure", "not_endable", "prepare", "prepared_gids", "prepared_in_words", "settle_prepared"]
 
 
 class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
@@ -63,6 +65,17 @@ def prepared_gids(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
 def prepared_in_words(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     """Return the same with their age and their owner, for people. Only reads."""
     return tuple(f"{gid}, prepared {age_s} s ago by {owner}" for gid, age_s, owner in _found(connection))
+
+
+def not_endable(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str]]:
+    """Yield (gid, owner, the role at hand) of those that the role at hand may not end. Only reads."""
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user, rolsuper FROM pg_roles WHERE rolname = current_user")
+        role, is_superuser = cursor.fetchone() or ("", False)
+    if not is_superuser:
+        yield from ((gid, owner, str(role)) for gid, _age_s, owner in _found(connection) if owner != role)
 
 
 def _found(connection: BaseDatabaseWrapper) -> list[tuple[str, int, str]]:

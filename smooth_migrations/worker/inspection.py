@@ -21,7 +21,7 @@ from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingM
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
-from smooth_migrations.undo.prepared import prepared_in_words
+from smooth_migrations.undo.prepared import not_endable, prepared_in_words
 
 __all__ = ["inspect"]
 
@@ -182,6 +182,9 @@ def _server_findings(connection: BaseDatabaseWrapper) -> Iterator[MigrationFindi
                 f"the role {user!r} may not create tables in the schema {schema or '(none)'!r}",
                 hint=f"GRANT CREATE ON SCHEMA {schema or 'public'} TO {user}",
             )
+        for gid, owner, role in not_endable(connection):
+            message = f"{gid} was prepared by the role {owner}, and {role} may not end it"
+            yield MigrationFinding("foreign_prepared", message, hint=f"connect as {owner}, or assume that role")
     elif connection.vendor == "sqlite":
         path = Path(str(connection.settings_dict["NAME"]))
         if path.is_absolute() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):

@@ -1,20 +1,23 @@
 """What earlier runs have left in a database, for those who settle them."""
 
+from contextlib import suppress
+
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations import protocol
-from smooth_migrations.lease import holder_at_work
+from smooth_migrations.lease import Lease, LeaseHeld, Owner, holder_at_work
 from smooth_migrations.marker import read_markers
 from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
 
 __all__ = ["standing"]
 
-# The server cuts a name off after 63 bytes (PostgreSQL manual, application_name).
+# The server cuts a name off after 63 bytes (PostgreSQL manual, application_name). Everybody's are shown to everybody,
+# and it is an error to end one that is not one's own: nobody must be passed over that may yet prepare.
 _SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-      AND starts_with(application_name, left(%s, 63))
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND starts_with(application_name, left(%s, 63))
 """
 
 
@@ -27,6 +30,8 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
     """
     for run in command.runs:
         _end_sessions(connection, run)
+    if command.fences:
+        _fence(connection)
     while True:
         # Prepared, then the records, then prepared again: what is settled meanwhile must not seem never to have been.
         gids = prepared_gids(connection)
@@ -45,12 +50,21 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
     )
 
 
+def _fence(connection: BaseDatabaseWrapper) -> None:
+    """Raise the lease's epoch; whoever holds it, or has prepared under it, is seen all the same."""
+    with suppress(LeaseHeld):
+        Lease.acquire(connection, Owner.here(None)).release()
+
+
 def _end_sessions(connection: BaseDatabaseWrapper, run: str) -> None:
     """End a dead worker's sessions, which the server does not know to be orphans: one may be about to prepare."""
     if connection.vendor != "postgresql":
         return
-    with connection.cursor() as cursor:
-        while True:
+    while True:
+        # In a transaction of its own each time, which sees the sessions of one moment. As the role that has logged in
+        # (OPTIONS["assume_role"] is another): that is the one whose sessions they are.
+        with transaction.atomic(connection.alias), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL ROLE NONE")
             cursor.execute(_SESSIONS, [f"smooth:{run}:"])
             if not cursor.fetchall():
                 return

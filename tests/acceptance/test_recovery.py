@@ -36,10 +36,15 @@ _FORWARD = {
         *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
         *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
     ),
-    "prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
+    # Their SQLite file is the last resource: its commit is the decision.
+    "prepared": _sides(
+        *("journal.preparing", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
+        "commit_prepared",
+    ),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
-        *("journal.held", "prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
+        *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
+        "journal.run_finished",
     ),
 }
 _BACK = {
@@ -56,7 +61,9 @@ _SAMPLE = {
     ("held", "journal.committed.after"),
     ("held", "rollback.before"),
     ("prepared", "prepare.after"),
-    ("prepared", "journal.decision.before"),
+    ("prepared", "decide.before"),
+    ("prepared", "decide.after"),
+    ("prepared", "commit.after"),
     ("prepared", "journal.decision.after"),
     ("steps", "seal.after"),
     ("steps", "journal.decision.after"),
@@ -133,6 +140,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
         assert recovered.exit_code == 0, recovered.stderr
         is_decided = fleet.decisions()[-1:] == ["commit"]
         assert _of(fleet) == (deploys.new[kind] if is_decided else before)
+        assert not fleet.prepared()
         assert fleet.run("recover").report["outcome"] == "nothing_to_do"
         assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys.new[kind]
@@ -175,8 +183,8 @@ def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kin
 @pytest.mark.parametrize(
     ("point", "then"),
     [
-        ("journal.decision.before", "rollback_prepared.before"),
-        pytest.param("journal.decision.before", "rollback_prepared.after", marks=pytest.mark.long),
+        ("decide.before", "rollback_prepared.before"),
+        pytest.param("decide.before", "rollback_prepared.after", marks=pytest.mark.long),
         ("journal.decision.after", "commit_prepared.after"),
         pytest.param("journal.decision.after", "commit_prepared.before", marks=pytest.mark.long),
     ],
@@ -224,7 +232,7 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
 ) -> None:
     with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
         before = _of(fleet)
-        _crash(fleet, "journal.decision.before")
+        _crash(fleet, "decide.before")
         shutil.rmtree(fleet.directory / ".smooth")
         doubts = [entry["in_doubt"] for entry in fleet.run("status").report["databases"]]
         assert [len(each) for each in doubts] == [1, 0, 1]

@@ -18,9 +18,35 @@ LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
     frozenset({"history", "looks", "rehearsal", "reversal", "session"}),
-    frozenset({"barrier", "decision", "phases", "preflight", "preparation", "recovery", "room", "saga"}),
     frozenset(
-        {"fleet", "gates", "lease", "prepared", "reads", "run", "signals", "silence", "schema", "testing", "transport"}
+        {
+            "barrier",
+            "commits",
+            "decision",
+            "last_resource",
+            "phases",
+            "preflight",
+            "preparation",
+            "recovery",
+            "room",
+            "saga",
+        }
+    ),
+    frozenset(
+        {
+            "fleet",
+            "gates",
+            "lease",
+            "prepared",
+            "reads",
+            "run",
+            "signals",
+            "silence",
+            "schema",
+            "standing",
+            "testing",
+            "transport",
+        }
     ),
     frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
     frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
