@@ -20,8 +20,9 @@ pytestmark = pytest.mark.timeout(180)
 # Outside a transaction, so that the databases of PostgreSQL are compensated.
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
 _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
-_RELEASES = {"held": _PLAIN, "steps": _STEPPING, "prepared": _PLAIN}
+_RELEASES = {"held": _PLAIN, "steps": _STEPPING, "prepared": _PLAIN, "all prepared": _PLAIN}
 _SERVERS = {"held": 'atomicity = "held_open"', "steps": "", "prepared": 'atomicity = "two_phase"'}
+_SERVERS["all prepared"] = _SERVERS["prepared"]
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _FAILS = 'gate = ["false"]'
 
@@ -41,6 +42,8 @@ _FORWARD = {
         *("journal.preparing", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
         "commit_prepared",
     ),
+    # Their SQLite file has nothing to do.
+    "all prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
@@ -64,6 +67,7 @@ _SAMPLE = {
     ("prepared", "decide.before"),
     ("prepared", "decide.after"),
     ("prepared", "commit.after"),
+    ("all prepared", "journal.decision.before"),
     ("prepared", "journal.decision.after"),
     ("steps", "seal.after"),
     ("steps", "journal.decision.after"),
@@ -76,6 +80,29 @@ _ROLLBACK_SAMPLE = {
     ("prepared", "journal.decision.after"),
     ("steps", "journal.decision.before"),
 }
+
+
+_UNDECIDED = "decide.before"
+# Where the coordinator is killed, and then what its recovery does.
+_RECOVERY = {
+    ("prepared", _UNDECIDED): _sides(
+        "journal.decision", "rollback_prepared", "journal.rolled_back", "journal.run_finished"
+    ),
+    ("prepared", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("held", "journal.decision.after"): _sides("begin", "apply", "commit", "journal.committed", "journal.run_finished"),
+    ("steps", _UNDECIDED): _sides(
+        "journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
+    ),
+    ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
+}
+_RECOVERY_SAMPLE = {"rollback_prepared.before", "commit_prepared.after", "unapply.after"}
+_RECOVERIES = [
+    pytest.param(
+        kind, point, then, marks=[] if then in _RECOVERY_SAMPLE else [pytest.mark.long], id=f"{kind}-{point}-{then}"
+    )
+    for (kind, point), each in _RECOVERY.items()
+    for then in each
+]
 
 
 def _cases(points: dict[str, list[str]], sample: set[tuple[str, str]]) -> list[ParameterSet]:
@@ -105,6 +132,8 @@ def deploys(
             directory = tmp_path_factory.mktemp(kind)
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, release))
             old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
+            if kind == "all prepared":
+                old.migrate("kiosk")
             new = stack.enter_context(copy_of(old, directory / "new"))
             assert new.run("deploy").exit_code == 0
             new.wait_until_alone()
@@ -180,27 +209,22 @@ def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kin
         assert _of(fleet) == old
 
 
-@pytest.mark.parametrize(
-    ("point", "then"),
-    [
-        ("decide.before", "rollback_prepared.before"),
-        pytest.param("decide.before", "rollback_prepared.after", marks=pytest.mark.long),
-        ("journal.decision.after", "commit_prepared.after"),
-        pytest.param("journal.decision.after", "commit_prepared.before", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("kind", "point", "then"), _RECOVERIES)
 def test_a_crash_of_the_recovery_is_settled_by_the_next(
-    deploys: _Deploys, tmp_path: Path, point: str, then: str
+    deploys: _Deploys, tmp_path: Path, kind: str, point: str, then: str
 ) -> None:
-    with copy_of(deploys.old["prepared"], tmp_path / "plan") as fleet:
+    with copy_of(deploys.old[kind], tmp_path / "plan") as fleet:
+        before = _of(fleet)
         _crash(fleet, point)
-        assert fleet.run("recover", failpoint=then).exit_code == -9
+        _crash(fleet, then, "recover")
 
         recovered = fleet.run("recover")
 
         assert recovered.exit_code == 0, recovered.stderr
+        assert not fleet.prepared()
+        assert _of(fleet) == (before if point == _UNDECIDED else deploys.new[kind])
         assert fleet.run("deploy").exit_code == 0
-        assert _of(fleet) == deploys.new["prepared"]
+        assert _of(fleet) == deploys.new[kind]
 
 
 def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_path: Path) -> None:
@@ -264,5 +288,5 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    visited = {point for points in (_FORWARD, _BACK) for each in points.values() for point in each}
-    assert visited | {*_sides("rollback_prepared")} == {*COORDINATOR, *WORKER}
+    visited = {point for points in (_FORWARD, _BACK, _RECOVERY) for each in points.values() for point in each}
+    assert visited == {*COORDINATOR, *WORKER}

@@ -252,6 +252,13 @@ databases = ["shards:*"]
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
+    def migrate(self, alias: str) -> None:
+        """Bring one alias up to date with Django's own command."""
+        environment = os.environ | {self.variable: json.dumps(self.databases), "DJANGO_SETTINGS_MODULE": self.settings}
+        command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0"]
+        path = str(self.directory / "project")
+        subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
+
     def prepared(self) -> list[str]:
         """Return the gids of the transactions that stand prepared in the fleet's databases."""
         return [gid for each in (self.first, self.last) for gid in each.server.prepared(each.name)]
