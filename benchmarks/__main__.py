@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from benchmarks.commit_window import CommitWindow
 from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Benchmark, measure
 from benchmarks.one_database import OneDatabase
@@ -33,6 +34,8 @@ def _benchmarks(site: Site, servers: list[PostgresServer], directory: Path, coun
     }
     for state in State:
         yield ManyDatabases(site, databases, state, directory)
+    window = {f"shard_{number}": PostgresDatabase(servers[number % 2], f"window_{number}") for number in range(1, 20)}
+    yield CommitWindow(site, {"default": PostgresDatabase(servers[0], "window_0"), **window}, directory)
 
 
 @click.command()
@@ -49,7 +52,8 @@ def _main(only: tuple[str, ...], repeat: int, file: Path | None, project: str, d
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smooth-benchmarks-")))
         # With PostgreSQL's own defaults: a commit waits for the disk, as it does for a user.
-        servers = [stack.enter_context(PostgresServer()) for _ in range(2)]
+        settings = {"track_commit_timestamp": "on"}
+        servers = [stack.enter_context(PostgresServer(settings=settings)) for _ in range(2)]
         for benchmark in _benchmarks(Site(project, directory), servers, directory, databases):
             if any(fnmatchcase(benchmark.name, pattern) for pattern in only):
                 console.print(f"[dim]{benchmark.name} …[/]", end=" ", highlight=False)

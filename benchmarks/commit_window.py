@@ -1,0 +1,111 @@
+"""From the first COMMIT PREPARED to the last: for how long some databases are new and others old."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.many_databases import ManyDatabases
+from benchmarks.measuring import Run, timed
+from benchmarks.site import Site, State, recorded
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_home import program
+
+__all__ = ["CommitWindow"]
+
+# The transaction that recorded the newest migration is the one that was prepared.
+_COMMITTED_AT = (
+    "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM django_migrations ORDER BY id DESC LIMIT 1"
+)
+_COMMIT = """printf '%s %s\\n' "$@" | xargs -P 8 -L1 sh -c "$ONE" """
+_COMMIT_ONE = """echo "COMMIT PREPARED :'gid'" | "$PSQL" -qX -v ON_ERROR_STOP=1 -v gid="$1" -d "$0" """
+
+
+class CommitWindow:
+    """Five pending migrations; the time is that of the commits alone, by the servers' own commit timestamps.
+
+    The peer is what one would type: the SQL of `sqlmigrate` in a transaction that `psql` prepares on each database, and
+    then a `psql` for each COMMIT PREPARED, eight at a time.
+
+    Args:
+        site: the project.
+        databases: by alias; their servers have `track_commit_timestamp` on.
+        directory: for the plan and the journal.
+    """
+
+    def __init__(self, site: Site, databases: Mapping[str, PostgresDatabase], directory: Path) -> None:
+        self._site = site
+        self._databases = databases
+        self._deploy = ManyDatabases(site, databases, State.FIVE_PENDING, directory)
+        self._script: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as `commit-window/20-databases`."""
+        return f"commit-window/{len(self._databases)}-databases"
+
+    def prepare(self) -> None:
+        """Put the databases back, and begin a new journal."""
+        self._deploy.prepare()
+
+    def run_ours(self) -> Run:
+        """Run the installed program."""
+        return self._window(self._deploy.run_ours())
+
+    def run_peer(self) -> Run:
+        """Prepare with `psql`, and commit with as many of them."""
+        script = self._script = self._script or self._by_hand()
+        words = []
+        for database in self._databases.values():
+            argv = [
+                str(program("psql")),
+                "-qX",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-v",
+                f"gid={database.name}",
+                "-d",
+                database.dsn,
+            ]
+            subprocess.run(argv, input=script, text=True, check=True)
+            words += [database.dsn, database.name]
+        environment = {"PSQL": str(program("psql")), "ONE": _COMMIT_ONE}
+        duration_s = timed(["sh", "-c", _COMMIT, "sh", *words], cwd=Path.cwd(), env=environment)
+        return self._window(Run(duration_s, recorded(self._databases)))
+
+    def _window(self, run: Run) -> Run:
+        moments = []
+        for database in self._databases.values():
+            with database.connect() as session:
+                (moment_s,) = session.execute(_COMMITTED_AT).fetchone() or (0,)
+                moments.append(float(moment_s))
+        return Run(max(moments) - min(moments), run.left)
+
+    def _by_hand(self) -> str:
+        """Return what `psql` runs on each database: the SQL of the pending migrations, recorded and prepared."""
+        database = next(iter(self._databases.values()))
+        lines = ["BEGIN;"]
+        for app, name in self._pending(database):
+            sql = self._manage(database, "sqlmigrate", app, name)
+            lines += [line for line in sql.splitlines() if line not in {"BEGIN;", "COMMIT;"}]
+            record = f"INSERT INTO django_migrations (app, name, applied) VALUES ('{app}', '{name}', now());"  # noqa: S608
+            lines.append(record)
+        return "\n".join([*lines, "PREPARE TRANSACTION :'gid';", ""])
+
+    def _pending(self, database: PostgresDatabase) -> list[tuple[str, str]]:
+        shown = self._manage(database, "showmigrations", "--plan", "--no-color")
+        names = [line.split()[-1] for line in shown.splitlines() if line.startswith("[ ]")]
+        return [(app, name) for app, _, name in (each.partition(".") for each in names)]
+
+    def _manage(self, database: PostgresDatabase, *words: str) -> str:
+        environment = self._site.environment({"default": database})
+        done = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=self._site.project,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
