@@ -22,8 +22,8 @@ def table(measurements: Sequence[Measurement]) -> Table:
     for each in measurements:
         result.add_row(
             each.name,
-            f"{median(each.ours_s):.3g} s",
-            f"{median(each.peer_s):.3g} s",
+            f"{median(each.ours_s):#.3g} s",
+            f"{median(each.peer_s):#.3g} s",
             f"{each.ratio:.2f}",
             f"{min(each.ratios):.2f}-{max(each.ratios):.2f}",
         )
