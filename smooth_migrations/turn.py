@@ -79,10 +79,14 @@ class Turn:
         call.fence = lease.check
         return turn
 
-    def end(self) -> None:
-        """Give the turn back. Repeating it does nothing."""
+    def rest(self) -> None:
+        """Let the lease be for good what it is: its row is locked by a transaction that was prepared."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
+
+    def end(self) -> None:
+        """Give the turn back. Repeating it does nothing."""
+        self.rest()
         if self._lease is not None:
             with suppress(Error):
                 self._lease.release()

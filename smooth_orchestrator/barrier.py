@@ -32,7 +32,7 @@ async def _watch_worker(run: Run, fleet: Fleet, worker: Worker) -> None:
     served = [item for item in run.targets if fleet.serving(item.target) is worker]
     if run.in_stage(Stage.WORKING, among=served):
         return  # the target at work is the first cause, and says so itself
-    for item in run.in_stage(Stage.HELD, among=served):
+    for item in run.in_stage(Stage.HELD, among=[item for item in served if not item.is_prepared]):
         lose(run, item, ErrorInfo(loss.code, loss.message, hint=loss.hint))
 
 

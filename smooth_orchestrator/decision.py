@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.commits import commit_held, note_committed
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.run import Run, Stage, TargetRun
 

@@ -17,6 +17,9 @@ from smooth_orchestrator.transport import OutputLine, Worker, WorkerTransport
 
 __all__ = ["Fleet"]
 
+# More of them commit no faster on a server of two cores, and leave none for anybody else.
+_SESSIONS_EACH = 16
+
 
 class Fleet:
     """Workers by project, and which of them serves which target.
@@ -36,6 +39,7 @@ class Fleet:
         self._workers: dict[str, list[Worker]] = {}
         self._serving: dict[str, Worker] = {}
         self._replacing = anyio.Lock()
+        self._limiters: dict[str, anyio.CapacityLimiter] = {}
 
     async def __aenter__(self) -> Self:
         await self._hosts.__aenter__()
@@ -77,6 +81,10 @@ class Fleet:
     def serving(self, target: Target) -> Worker:
         """Return the worker that holds this target."""
         return self._serving[target.name]
+
+    def room_on(self, target: Target) -> anyio.CapacityLimiter:
+        """Return what limits the connections that the coordinator itself opens to a target's server at a time."""
+        return self._limiters.setdefault(target.server, anyio.CapacityLimiter(_SESSIONS_EACH))
 
     @property
     def workers(self) -> tuple[Worker, ...]:

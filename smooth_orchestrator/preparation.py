@@ -3,6 +3,7 @@
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
+from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.barrier import lose, refuse_long_locks
 from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
@@ -10,12 +11,11 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.prepared import gid_of
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["prepare_held"]
+__all__ = ["prepare_held", "prepare_target"]
 
 # What a transaction has done cannot be prepared; or the server has no slot, or no lock-table entry, left for it.
 _UNPREPARABLE = frozenset({"0A000", "53200"})
@@ -28,11 +28,16 @@ async def prepare_held(run: Run, fleet: Fleet) -> None:
     """
     async with anyio.create_task_group() as group:
         for item in run.in_stage(Stage.HELD):
-            group.start_soon(_prepare, run, fleet, item)
+            if not item.is_prepared:
+                group.start_soon(prepare_target, run, fleet, item)
     refuse_long_locks(run)
 
 
-async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
+async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Leave one target to the decision; fail the run where what it holds is gone.
+
+    Ahead of the others where its server has too few connections: a prepared transaction needs none.
+    """
     failure = await _try(run, fleet, item)
     if failure is not None and failure.sqlstate in _UNPREPARABLE and _may_hold_open(run, item):
         item.tier = Tier.HELD_OPEN
@@ -43,6 +48,8 @@ async def _prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
         failure = await _try(run, fleet, item)
     if failure is not None:
         lose(run, item, failure)
+    else:
+        item.is_prepared = item.gid is not None
 
 
 async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

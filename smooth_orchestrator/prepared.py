@@ -53,12 +53,13 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
         return await _through_worker(run, fleet, item, commits=commits)
     literal = "'{}'".format((item.gid or "").replace("'", "''"))
     try:
-        connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
-        try:
-            with passing("commit_prepared" if commits else "rollback_prepared"):
-                await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
-        finally:
-            connection.terminate()
+        async with fleet.room_on(item.target):
+            connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+            try:
+                with passing("commit_prepared" if commits else "rollback_prepared"):
+                    await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
+            finally:
+                connection.terminate()
     except asyncpg.UndefinedObjectError:
         return Fate.GONE
     except asyncpg.InsufficientPrivilegeError:

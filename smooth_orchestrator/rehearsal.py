@@ -6,11 +6,11 @@ from typing import Any
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Measured
+from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.phases import apply_target
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import not_atomic
 from smooth_orchestrator.report import DatabaseReport

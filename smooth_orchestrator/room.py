@@ -81,13 +81,15 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
     servers: dict[str, list[TargetRun]] = defaultdict(list)
     for item in run.targets:
         if item.target.vendor == "postgresql" and item.has_work:
-            servers[_server(item)].append(item)
+            servers[item.target.server].append(item)
     findings: list[Mistake] = []
     for server, items in servers.items():
         room = await _read_room(items, fleet)
         if room is not None:
             if run.plan.minimum_atomicity is not Tier.TWO_PHASE:
                 _hold_open(items, room.free_prepared)
+            if sessions_needed(items) > room.free_connections:
+                _prepare_early(items)
             findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
     return tuple(findings)
 
@@ -131,12 +133,21 @@ def _hold_open(items: Sequence[TargetRun], slots: int) -> None:
             item.tier = Tier.HELD_OPEN
 
 
-def sessions_needed(items: Sequence[TargetRun]) -> int:
-    """Return how many connections a server's targets need beside the workers' own, open since the inspection. Pure.
+def _prepare_early(items: Sequence[TargetRun]) -> None:
+    for item in items:
+        item.prepares_early = item.tier is Tier.TWO_PHASE
 
-    Each target at work is watched by one reading session.
+
+def sessions_needed(items: Sequence[TargetRun]) -> int:
+    """Return how many connections a server's targets need at the worst moment. Pure.
+
+    What is held open keeps one until the decision. What is committed or prepared at once has one while it is at work,
+    and each target at work is watched by one reading session.
     """
-    return max(min(phase.parallel, len(of_phase)) for phase, of_phase in _by_phase(items))
+    passing = [item for item in items if item.prepares_early or item.tier is Tier.COMPENSATED]
+    kept = len(items) - len(passing)
+    at_work = max((min(phase.parallel, len(members)) for phase, members in _by_phase(passing)), default=0)
+    return kept + at_work + max(min(phase.parallel, len(members)) for phase, members in _by_phase(items))
 
 
 def lock_entries_needed(items: Sequence[TargetRun], *, by_phase: bool) -> int:
@@ -168,11 +179,6 @@ def _all(item: TargetRun) -> int:
 
 def _each(item: TargetRun) -> int:
     return item.found.lock_entries_each if item.found else 0
-
-
-def _server(item: TargetRun) -> str:
-    # An identity is `postgresql:host:port/name`.
-    return item.target.identity.partition(":")[2].rpartition("/")[0]
 
 
 async def _read_room(items: Sequence[TargetRun], fleet: Fleet) -> ServerRoom | None:

@@ -62,6 +62,8 @@ class TargetRun:
         is_lost: whether its worker was lost while it was at work.
         epoch: of the lease on it, 0 while there is none.
         gid: of its transaction, once that was to be prepared.
+        prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
+        is_prepared: whether its transaction is known to stand prepared, and needs no worker any more.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
         locked_ms: lock hold at `locked_at_s`.
@@ -83,6 +85,8 @@ class TargetRun:
     is_lost: bool = False
     epoch: int = 0
     gid: str | None = None
+    prepares_early: bool = False
+    is_prepared: bool = False
     undo_error: ErrorInfo | None = None
     before: Before = field(default_factory=Before)
     backend_pid: int | None = None

@@ -11,13 +11,13 @@ from smooth_migrations.protocol import (
     Undo,
 )
 from smooth_migrations.protocol.failures import OWN_UNDO_FAILED
+from smooth_orchestrator.applying import Listener
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.phases import Listener
 from smooth_orchestrator.prepared import settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun

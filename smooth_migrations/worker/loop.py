@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+from contextlib import suppress
 
 from django.db import Error, connections
 
@@ -53,6 +54,13 @@ class _Loop:
             return protocol.Failed(id=command.id, error=describe(error), restored=False)
         finally:
             mark_output(None, None)
+            self._close(command.alias)
+
+    def _close(self, alias: str) -> None:
+        """Give a session back that holds nothing: a server has fewer of them than a fleet has databases."""
+        if alias in connections.settings and not self._moves.holds(alias):
+            with suppress(Error):
+                connections[alias].close()
 
     def _answer(self, command: protocol.Command) -> protocol.Event:
         answer: protocol.Event
@@ -119,4 +127,6 @@ def _fetch(command: protocol.Fetch) -> protocol.Event:
             rows = tuple(dict(zip(names, row, strict=True)) for row in cursor.fetchall())
     except Error as error:
         return protocol.Failed(id=command.id, error=describe(error))
+    finally:
+        connections[command.alias].close()
     return protocol.Rows(id=command.id, rows=rows)

@@ -102,7 +102,7 @@ class Moves:
             return self._failed(command, call, error)
         finally:
             self._at_work = None
-        self._held[command.database] = _Held(call, reporter, turn)
+        self._held[command.database] = _Held(command.alias, call, reporter, turn)
         return protocol.Done(
             id=command.id,
             steps=tuple(replace(step, digest=reporter.digests.get(step, "")) for step in call.steps),
@@ -151,6 +151,10 @@ class Moves:
         at_work = self._at_work
         if at_work is not None:
             at_work[1].interruption.strike()
+
+    def holds(self, alias: str) -> bool:
+        """Return whether a transaction is open on an alias, or something committed step by step awaits its end."""
+        return any(held.alias == alias and not held.is_prepared for held in self._held.values())
 
     def commit(self, command: protocol.Commit) -> protocol.Event:
         """Make what is held permanent."""
@@ -202,6 +206,8 @@ class Moves:
         try:
             if command.gid is not None:
                 held.callbacks, held.is_prepared = held.call.commit(command.gid), True
+                # It keeps the lease's row locked, and so everybody out.
+                held.turn.rest()
             else:
                 with passing("prepare"), connections[command.alias].cursor() as cursor:
                     cursor.execute("SELECT 1")
@@ -285,6 +291,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
 
 @dataclass(slots=True)
 class _Held:
+    alias: str
     call: Call
     reporter: Reporter
     turn: Turn

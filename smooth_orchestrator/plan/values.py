@@ -80,6 +80,12 @@ class Target:
     other_aliases: OtherAliases
     asyncpg: Mapping[str, Any] | None = field(default=None, repr=False)
 
+    @property
+    def server(self) -> str:
+        """Host and port of its server; empty where there is none."""
+        # An identity is `postgresql:host:port/name`.
+        return self.identity.partition(":")[2].rpartition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:

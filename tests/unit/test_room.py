@@ -70,8 +70,17 @@ def test_a_compensated_target_works_beside_what_earlier_phases_hold() -> None:
 
 
 def test_a_session_watches_each_target_at_work() -> None:
-    assert sessions_needed(_items([(_HELD, 1, 1)] * 3, [(_HELD, 1, 1)] * 9, parallel=4)) == 4
-    assert sessions_needed(_items([(_HELD, 1, 1)] * 3, parallel=4)) == 3
+    assert sessions_needed(_items([(_HELD, 1, 1)] * 3, [(_HELD, 1, 1)] * 9, parallel=4)) == 12 + 4
+    assert sessions_needed(_items([(_HELD, 1, 1)] * 3, parallel=4)) == 3 + 3
+    assert sessions_needed(_items([(_COMPENSATED, 1, 1)] * 9, parallel=4)) == 4 + 4
+
+
+def test_what_is_prepared_at_once_keeps_no_session() -> None:
+    items = _items([(Tier.TWO_PHASE, 1, 1)] * 300, parallel=8)
+    assert sessions_needed(items) == 308
+    for item in items:
+        item.prepares_early = True
+    assert sessions_needed(items) == 8 + 8
 
 
 @pytest.mark.parametrize(("entries", "is_refused"), [(6390, False), (6391, True)], ids=["exactly enough", "one short"])
@@ -102,6 +111,6 @@ def test_more_transactions_than_the_server_can_keep_prepared_are_refused() -> No
 def test_a_server_without_connections_left_is_refused_too() -> None:
     full = ServerRoom(free_connections=-3, slots=100, locks_per_slot=64, free_prepared=2, locked_objects=7000)
     connections, entries = shortages("db:5432", full, _items([(_HELD, 50, 1)]), by_phase=False)
-    assert connections.message == "1 more connections are needed and 0 are free"
+    assert connections.message == "2 more connections are needed and 0 are free"
     assert entries.message == "50 lock-table entries are needed and about 0 are free"
     assert entries.hint == "set max_locks_per_transaction to at least 96 (now 64) and restart the server"

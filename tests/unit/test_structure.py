@@ -20,6 +20,7 @@ LAYERS: Final = (
     frozenset({"history", "looks", "rehearsal", "reversal", "session"}),
     frozenset(
         {
+            "applying",
             "barrier",
             "commits",
             "decision",

@@ -1,0 +1,183 @@
+"""One target's migrations, run by its worker up to the barrier, and what the worker says meanwhile."""
+
+import time
+
+import anyio
+
+from smooth_migrations import protocol
+from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
+from smooth_orchestrator.config import Atomicity, Tier
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.reads import watch_blockers
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.silence import call_unless_silent, silence_s
+
+__all__ = ["Listener", "apply_target"]
+
+# How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
+_CANCEL_GRACE_S = 30.0
+
+
+async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: bool = False) -> None:
+    """Run a target's pending migrations and hold them. Its stage is HELD or FAILED afterwards, and its error noted.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        item: the target.
+        measures: whether locks and rewritten tables are noted; then nothing is committed before the decision.
+    """
+    worker = fleet.serving(item.target)
+    plan, target = run.plan, item.target
+    command = Apply(
+        id=worker.next_id(),
+        database=item.name,
+        alias=target.alias,
+        run_id=run.run_id,
+        epoch=0,
+        digest=plan.digest,
+        compensated=item.tier is Tier.COMPENSATED,
+        measures=measures,
+        back=item.back,
+        may_step=not measures and target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
+        lock_timeout_ms=target.lock_timeout_ms,
+        lock_retries=plan.lock_retries,
+        statement_timeout_ms=plan.statement_timeout_ms,
+        bind_default=target.bind_default,
+        other_aliases=target.other_aliases,
+        goes_on=run.decided,
+    )
+    listener = Listener(run, item)
+    answer: Event
+    async with anyio.create_task_group() as group:
+
+        async def cancel_when_stopping() -> None:
+            await run.stopping.wait()
+            await worker.tell(Cancel(id=worker.next_id(), database=item.name, alias=target.alias, cancels=command.id))
+            await anyio.sleep(_CANCEL_GRACE_S)
+            worker.kill()
+
+        if not run.decided:
+            group.start_soon(cancel_when_stopping)
+        group.start_soon(watch_blockers, item, fleet)
+        try:
+            answer = await call_unless_silent(worker, command, silence_s(plan), listener)
+        except WorkerError as error:
+            item.is_lost = True
+            message = error.message
+            at_work = str(listener.at_work) if listener.at_work else None
+            answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
+        group.cancel_scope.cancel()
+    _settle(run, item, answer)
+
+
+def _settle(run: Run, item: TargetRun, answer: Event) -> None:
+    match answer:
+        case Done():
+            item.steps = list(answer.steps)
+            item.before, item.received, item.measured = answer.before, answer.received, answer.measured
+            item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
+            item.stage = Stage.HELD
+        case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():
+            # Stopped because of somebody else's failure; the way back makes it `rolled_back`.
+            item.stage = Stage.WORKING
+        case Failed():
+            item.stage = Stage.FAILED
+            item.unapplied += answer.unapplied
+            item.error = answer.error
+            item.undo_error = next(iter(answer.error.causes), None)
+            if run.decided:
+                return  # it is tried again, and is no failure of the run before that has been given up
+            for cause in (answer.error, *answer.error.causes):
+                run.fail(cause, item.name)
+
+
+class Listener:
+    """Turns what a worker says of one command into journal records and log lines."""
+
+    def __init__(self, run: Run, item: TargetRun) -> None:
+        self._run = run
+        self._item = item
+        self.at_work: protocol.Step | None = None
+
+    async def __call__(self, event: Event) -> None:
+        """Take note of one event."""
+        item, log = self._item, get_logger()
+        match event:
+            case protocol.MigrationStarted():
+                self.at_work = event.step
+                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))
+            case protocol.MigrationApplied():
+                self.at_work = None
+                await self._applied(event)
+            case protocol.MigrationFailed() if self._run.stopping.is_set() and event.error.type == "Interrupted":
+                pass  # it did not fail: it was stopped because of somebody else's failure
+            case protocol.MigrationFailed():
+                log.error(
+                    EventName.MIGRATION_FAILED,
+                    **_keys(item, event.step),
+                    duration_ms=round(event.duration_ms, 1),
+                    error=event.error,
+                )
+            case protocol.MigrationUnapplied():
+                await self._unapplied(event)
+            case protocol.UnapplyFailed():
+                log.error(EventName.MIGRATION_UNAPPLY_FAILED, **_keys(item, event.step), error=event.error)
+            case protocol.LockRetry():
+                log.warning(
+                    EventName.LOCK_RETRY,
+                    database=item.name,
+                    attempt=event.attempt,
+                    delay_ms=round(event.delay_ms, 1),
+                    error=event.error,
+                )
+            case _:
+                self._session(event)
+
+    def _session(self, event: Event) -> None:
+        item, log = self._item, get_logger()
+        match event:
+            case protocol.Session():
+                item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
+            case protocol.Leased():
+                item.epoch = event.epoch
+                log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
+            case protocol.Stepping():
+                item.tier = Tier.COMPENSATED
+                log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
+
+    async def _applied(self, event: protocol.MigrationApplied) -> None:
+        step = event.step
+        if event.committed:
+            self._item.permanent.append(step)
+            data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
+            await self._run.announce(RecordKind.STEP, database=self._item.name, data=data)
+        name = EventName.MIGRATION_UNAPPLIED if step.backwards else EventName.MIGRATION_APPLIED
+        get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
+
+    async def _unapplied(self, event: protocol.MigrationUnapplied) -> None:
+        step = event.step
+        if step in self._item.permanent:
+            self._item.permanent.remove(step)
+        self._item.unapplied.append(step)
+        data = {"app": step.app, "name": step.name}
+        await self._run.note(RecordKind.UNSTEP, database=self._item.name, data=data)
+        # What a rollback had taken back is applied again.
+        name = EventName.MIGRATION_APPLIED if step.backwards else EventName.MIGRATION_UNAPPLIED
+        get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
+
+
+def _keys(item: TargetRun, step: protocol.Step) -> dict[str, str]:
+    return {
+        "database": item.name,
+        "project": item.target.project,
+        "alias": item.target.alias,
+        "phase": item.phase.name,
+        "app": step.app,
+        "migration": step.name,
+        "direction": "backwards" if step.backwards else "forwards",
+    }
