@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration, RunPython, RunSQL
+from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
@@ -34,6 +34,8 @@ _BROKEN = "its code was broken off outside a transaction; rows that it had writt
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
+# Schema alone, too; whatever comes from elsewhere may run any code.
+_SCHEMA = _PLAIN | {"django.contrib.postgres.operations"}
 # What a statement begins with that changes more than rows.
 _DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
 
@@ -158,7 +160,6 @@ class OperationLog:
             self._at_work = None
         while self._ran:
             self._reverse(self._ran[-1])
-            self._ran.pop()
         self._journal.forget_step(self.step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
@@ -207,7 +208,7 @@ class OperationLog:
         if not self._is_watchful:
             return {}
         detail: dict[str, Any] = {"indexes": existing_indexes(self._connection, operation)}
-        if _is_code(operation) and _is_rows_alone(operation, backwards=backwards) and is_recordable(self._connection):
+        if _is_code(operation) and not _defines(operation, backwards=backwards) and is_recordable(self._connection):
             detail["recorded"] = True
         tables = take_tables(self._connection)
         return detail if tables is None else detail | {"tables": tables}
@@ -240,11 +241,13 @@ class OperationLog:
 
     def _reverse(self, ran: _Ran) -> None:
         if self._give_back(ran):
+            self._ran.pop()
             return
         holds = self._is_transactional(ran.operation)
         if not holds and not _is_rows_alone(ran.operation, backwards=not ran.backwards):
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
             self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
+            self._at_work = self._ran.pop()
         with (
             rendered_afresh([ran.operation]),
             self._connection.schema_editor(atomic=False) as editor,
@@ -259,25 +262,33 @@ class OperationLog:
             if "tables" in ran.detail:
                 restore_tables(self._connection, ran.detail["tables"], ran.named)
             self._journal.forget_operation(self.step, ran.number)
+        self._ran, self._at_work = [other for other in self._ran if other is not ran], None
         if _is_code(ran.operation):
             self._leave(REVERSED)
 
 
 def _is_code(operation: Operation) -> bool:
-    return any(isinstance(part, RunPython | RunSQL) for part in database_parts(operation))
+    """Return whether it may run code of somebody's own."""
+    parts = [] if type(operation) is SeparateDatabaseAndState else [operation]
+    return any(type(part).__module__ not in _SCHEMA for part in (*parts, *database_parts(operation)))
+
+
+def _defines(operation: Operation, *, backwards: bool) -> bool:
+    """Return whether it is plain to see that an operation changes more than rows."""
+    return any(
+        type(part).__module__ in _SCHEMA
+        or (isinstance(part, RunSQL) and _DEFINES.search(str(part.reverse_sql if backwards else part.sql)))
+        for part in database_parts(operation)
+    )
 
 
 def _is_rows_alone(operation: Operation, *, backwards: bool) -> bool:
     """Return whether an operation changes rows and no definitions, so that its way back may be gone twice."""
-    for part in database_parts(operation):
-        if isinstance(part, RunSQL):
-            if _DEFINES.search(str(part.reverse_sql if backwards else part.sql)):
-                return False
-        elif not isinstance(part, RunPython):
-            return False
-    return True
+    return not _defines(operation, backwards=backwards) and all(
+        isinstance(part, RunPython | RunSQL) for part in database_parts(operation)
+    )
 
 
 def has_code(migration: Migration) -> bool:
-    """Return whether a migration runs code, whose reverse is whatever somebody wrote."""
+    """Return whether a migration may run code, whose reverse is whatever somebody wrote."""
     return any(_is_code(operation) for operation in migration.operations)

@@ -129,4 +129,5 @@ def test_a_call_without_code_asks_nothing_about_rows(
     lines = (tmp_path / "project/statements").read_text()
     assert "smooth_migrations_journal" in lines
     assert ("_isolation'" in lines) is asked
-    assert ("lock_timeout', '1s'" in lines or "lock_wait_timeout = 1," in lines) is asked
+    assert ("lock_timeout', '1s'" in lines or "lock_wait_timeout = %s, innodb" in lines) is asked
+    assert ("pg_stat_xact_user_tables" in lines or "session_status" in lines) is asked

@@ -1,0 +1,191 @@
+"""Rows come back also where code names, sets or sends what is out of the ordinary."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dump import diff
+from tests.support.held_up import held_up, holding_up
+from tests.support.histories import SqliteDatabase, Vendor
+from tests.support.new_databases import NewDatabases
+from tests.support.rows_of_code import ALL, assert_undone, operation, project_of, ran
+
+pytestmark = pytest.mark.timeout(240)
+
+_QUOTED = {
+    Vendor.MYSQL: ('`o``d.d "x%s%`', "`se``lect%d`"),
+    Vendor.POSTGRESQL: ('"o`d.d ""x%s%"', '"se""lect%d"'),
+}
+_ODD = "CREATE TABLE `odd one` (id int PRIMARY KEY, n int); INSERT INTO `odd one` VALUES (1, 1)"
+_NEWEST = "UPDATE `odd one` SET n = (SELECT max(id) FROM demo_item)"
+_COMPOSITE = """
+    CREATE TABLE parent (a int, b int, PRIMARY KEY (a, b));
+    CREATE TABLE child (id int PRIMARY KEY, a int, b int, n int, FOREIGN KEY (a, b) REFERENCES parent (a, b));
+    INSERT INTO parent VALUES (1, 1); INSERT INTO child VALUES (1, 7, NULL, 1), (2, 1, 1, 1)
+"""
+_HEARD = "CREATE TABLE heard (id integer); INSERT INTO heard VALUES (4);"
+_HEAR = "CREATE FUNCTION hear() RETURNS int LANGUAGE sql AS 'UPDATE heard SET id = 5 RETURNING 1'"
+_FUNCTIONS = """
+def many(statement, *params):
+    def forwards(apps, editor):
+        with editor.connection.cursor() as cursor:
+            cursor.executemany(statement, params)
+    return forwards
+
+def copied(apps, editor):
+    with editor.connection.cursor() as cursor, cursor.copy("COPY demo_crate (id, label) FROM STDIN") as copy:
+        copy.write_row((900, "copied"))
+
+def called(apps, editor):
+    with editor.connection.cursor() as cursor:
+        cursor.callproc("hear")
+
+def by_driver(apps, editor):
+    editor.connection.connection.cursor().execute("UPDATE heard SET id = 5")
+
+def read_on(apps, editor):
+    Item = apps.get_model("demo", "Item")
+    for item in Item.objects.order_by("id").iterator(chunk_size=1):
+        item.name = f"changed {item.id}"
+        item.save()
+"""
+
+
+def test_names_may_have_quotes_and_percent_signs(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    table, column = _QUOTED[stepping_databases.vendor]
+    rows = f"""
+        CREATE TABLE {table} (id int PRIMARY KEY, {column} int);
+        INSERT INTO {table} VALUES (1, 1), (2, 2), (3, 3)
+    """
+    statements = [
+        f"UPDATE {table} SET {column} = 5 WHERE id = 1",
+        f"DELETE FROM {table} WHERE id = 2",
+        f"INSERT INTO {table} VALUES (7, 7)",
+    ]
+    assert_undone(stepping_databases, tmp_path, operation(ran(*statements)), atomic=False, rows=rows)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [f"/* don`t */ {_NEWEST}"],
+        [f"/* don't */ {_NEWEST} -- don\"t"],
+        ["SET sql_mode = 'ANSI_QUOTES'", _NEWEST.replace("`", '"'), ALL],
+        ["SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,NO_BACKSLASH_ESCAPES'", ALL, _NEWEST],
+        ["SET sql_select_limit = 1", ALL, _NEWEST],
+        ["SET sql_safe_updates = 1", f"{_NEWEST} WHERE id = 1"],
+    ],
+    ids=["a backtick", "other quotes", "ANSI_QUOTES", "other modes", "sql_select_limit", "sql_safe_updates"],
+)
+@pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])
+def test_neither_comments_nor_settings_of_a_session_hide_a_table_of_mariadb(
+    mariadb_databases: NewDatabases, tmp_path: Path, statements: list[str], *, inner: bool
+) -> None:
+    code = f"migrations.RunPython({ran(*statements)}, fail, atomic={inner})"
+    assert_undone(mariadb_databases, tmp_path, code, atomic=True, rows=_ODD)
+
+
+def test_a_part_of_a_foreign_key_may_be_null_in_mariadb(mariadb_databases: NewDatabases, tmp_path: Path) -> None:
+    statements = ["UPDATE child SET n = 5", "DELETE FROM child", "DELETE FROM parent"]
+    assert_undone(mariadb_databases, tmp_path, operation(ran(*statements)), atomic=True, rows=_COMPOSITE)
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"both(many('UPDATE demo_item SET name = %s WHERE id = %s', ('one', 1), ('two', 2)), {ran(ALL)})",
+        "many('INSERT INTO demo_crate (id, label) VALUES (%s, %s)', *((100 + n, 'x' * 40) for n in range(3000)))",
+        "read_on",
+    ],
+    ids=["updated", "inserted", "while rows are fetched"],
+)
+def test_rows_come_back_however_many_are_sent_or_fetched_at_once(
+    stepping_databases: NewDatabases, tmp_path: Path, code: str, *, inner: bool
+) -> None:
+    change = f"migrations.RunPython({code}, fail, atomic={inner})"
+    assert_undone(stepping_databases, tmp_path, change, atomic=False, functions=_FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("code", "inner"),
+    [
+        (ran("SELECT hear()"), True),
+        (ran("SELECT hear()"), False),
+        (ran("EXPLAIN ANALYZE UPDATE heard SET id = 5"), False),
+        ("copied", True),
+        ("called", True),
+        ("by_driver", True),
+    ],
+    ids=["selected", "selected by itself", "explained", "copied", "called", "by the driver"],
+)
+def test_postgresql_tells_what_was_written_past_statements(
+    pg_databases: NewDatabases, tmp_path: Path, code: str, *, inner: bool
+) -> None:
+    change = f"migrations.RunPython({code}, fail, atomic={inner})"
+    assert_undone(pg_databases, tmp_path, change, atomic=False, rows=_HEARD + _HEAR, functions=_FUNCTIONS)
+
+
+def test_rows_that_an_operation_of_a_project_s_own_has_changed_come_back(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    own = f"Fill({ran(ALL, 'DELETE FROM demo_label')}, run('SELECT no'))"
+    assert_undone(stepping_databases, tmp_path, own, atomic=False)
+
+
+_IMPATIENT = {
+    Vendor.MYSQL: {"init_command": "SET SESSION innodb_lock_wait_timeout = 1"},
+    Vendor.POSTGRESQL: {"options": "-c lock_timeout=500ms"},
+}
+
+
+def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    assert not isinstance(database, SqliteDatabase)
+    project = project_of(
+        tmp_path,
+        database,
+        operation(ran(ALL)),
+        last="forwards",
+        functions=holding_up("raise ValueError('no')"),
+        options=_IMPATIENT[stepping_databases.vendor],
+    )
+    before = stepping_databases.dump(database)
+
+    with held_up(project, tmp_path / "project") as call:
+        with database.connect() as session, session.cursor() as cursor:
+            cursor.execute("START TRANSACTION")
+            cursor.execute("UPDATE demo_item SET size = 99 WHERE id = 1")
+            call.go_on_until("trying again")
+            cursor.execute("ROLLBACK")
+        result = call.wait()
+
+    assert (result.returncode, "demo.0002_change: " in result.stdout) == (1, False), result.stdout + result.stderr
+    assert "ValueError: no" in result.stderr
+    assert diff(before, stepping_databases.dump(database)) == ""
+
+
+def test_an_undo_waits_for_no_lock_for_ever(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    database = stepping_databases.new()
+    assert not isinstance(database, SqliteDatabase)
+    project = project_of(
+        tmp_path,
+        database,
+        operation(ran(ALL)),
+        last="forwards",
+        functions=holding_up("raise ValueError('no')"),
+        options=_IMPATIENT[stepping_databases.vendor],
+    )
+    before = stepping_databases.dump(database)
+    with held_up(project, tmp_path / "project") as call, database.connect() as session, session.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute("UPDATE demo_item SET size = 99 WHERE id = 1")
+
+        result = call.end()
+
+        cursor.execute("ROLLBACK")
+    assert (result.returncode, result.stdout.count("trying again")) == (4, 5), result.stdout + result.stderr
+    assert project.run("apply_migrations").returncode == 1
+    assert diff(before, stepping_databases.dump(database)) == ""
