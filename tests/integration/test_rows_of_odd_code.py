@@ -43,6 +43,12 @@ def called(apps, editor):
 def by_driver(apps, editor):
     editor.connection.connection.cursor().execute("UPDATE heard SET id = 5")
 
+def by_autocommit(apps, editor):
+    editor.connection.set_autocommit(False)
+    run("UPDATE demo_item SET name = 'first'")(apps, editor)
+    editor.connection.set_autocommit(True)
+    run("UPDATE demo_label SET text = 'second'")(apps, editor)
+
 def read_on(apps, editor):
     Item = apps.get_model("demo", "Item")
     for item in Item.objects.order_by("id").iterator(chunk_size=1):
@@ -88,6 +94,13 @@ def test_neither_comments_nor_settings_of_a_session_hide_a_table_of_mariadb(
 def test_a_part_of_a_foreign_key_may_be_null_in_mariadb(mariadb_databases: NewDatabases, tmp_path: Path) -> None:
     statements = ["UPDATE child SET n = 5", "DELETE FROM child", "DELETE FROM parent"]
     assert_undone(mariadb_databases, tmp_path, operation(ran(*statements)), atomic=True, rows=_COMPOSITE)
+
+
+def test_rows_come_back_that_autocommit_has_committed_in_mariadb(
+    mariadb_databases: NewDatabases, tmp_path: Path
+) -> None:
+    change = "migrations.RunPython(by_autocommit, fail, atomic=False)"
+    assert_undone(mariadb_databases, tmp_path, change, atomic=True, functions=_FUNCTIONS)
 
 
 @pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])

@@ -122,7 +122,7 @@ def assert_undone(
     result = project.run("apply_migrations")
 
     assert (result.returncode, "demo.0002_change: " in result.stdout) == (1, False), result.stdout + result.stderr
-    assert "  Unapplying demo.0002_change... OK\n" in result.stdout
+    assert "  Unapplying demo.0002_change... OK\n" in result.stdout, result.stdout + result.stderr
     assert diff(before, databases.dump(database)) == ""
 
 
