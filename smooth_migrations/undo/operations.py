@@ -224,9 +224,11 @@ class OperationLog:
             restore_tables(self._connection, ran.detail["tables"], ran.named, renames)
 
     def _is_broken(self, ran: _Ran) -> bool:
-        """Return whether it is code outside a transaction: nobody knows which rows that has written."""
+        """Return whether it is code of which something was committed: nobody knows which rows that has written."""
         atomic = ran.operation.atomic
-        return _is_code(ran.operation) and not (atomic or (self.migration.atomic and atomic is not False))
+        is_held = atomic or (self.migration.atomic and atomic is not False)
+        # What it was not rolled back with says itself that it was committed early.
+        return _is_code(ran.operation) and not (is_held and not self._journal.rows_of(self.step, ran.number))
 
     def _give_back(self, ran: _Ran) -> bool:
         """Give back the rows that code has changed, if it is known which; return whether it is settled by that."""

@@ -22,6 +22,12 @@ def by_driver_and_more(apps, editor):
     by_driver(apps, editor)
     run("UPDATE demo_label SET text = 'second'")(apps, editor)
 
+def by_setting_and_more(apps, editor):
+    run("UPDATE demo_item SET name = 'first'")(apps, editor)
+    editor.connection.connection.autocommit(True)
+    editor.connection.connection.autocommit(False)
+    run("UPDATE demo_label SET text = 'second'", "SET @a = 1")(apps, editor)
+
 def closed(apps, editor):
     run("UPDATE demo_item SET name = 'first'")(apps, editor)
     editor.connection.close()
@@ -66,6 +72,7 @@ def test_what_was_committed_past_django_is_taken_back_by_reverse_code(
 
 # What is done, what takes it back, and what is there before.
 _OF_MARIADB = {
+    "the driver's autocommit": ("by_setting_and_more", "back", ""),
     "the connection closed": ("closed", "back", ""),
     "truncated": (
         ran("TRUNCATE demo_label"),
@@ -135,10 +142,11 @@ def test_what_mariadb_does_not_tell_exactly_is_taken_back_by_reverse_code(
             _HEARD_BACK,
             _HEARD + "CREATE FUNCTION hear() RETURNS int LANGUAGE sql AS 'UPDATE heard SET id = 5 RETURNING 1'",
         ),
+        (ran("SET track_counts = off", ALL), "back", ""),
     ],
-    ids=["copied", "a function of the driver"],
+    ids=["copied", "a function of the driver", "a server that counts nothing"],
 )
-def test_what_goes_past_django_s_cursors_in_postgresql_is_taken_back_by_reverse_code(
+def test_what_postgresql_does_not_tell_is_taken_back_by_reverse_code(
     pg_databases: NewDatabases, tmp_path: Path, code: str, back: str, rows: str
 ) -> None:
     assert_reversed(pg_databases, tmp_path, code, back, inner=False, rows=rows, functions=_FUNCTIONS)
@@ -220,3 +228,21 @@ def test_an_operation_of_a_project_s_own_that_defines_something_goes_back_by_its
 
     assert f"  demo.0002_change: {REVERSED}\n" in result.stdout, result.stdout + result.stderr
     assert diff(before, stepping_databases.dump(database)) == ""
+
+
+def test_code_in_a_transaction_that_was_broken_off_after_it_had_committed_is_told_of(
+    mariadb_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = mariadb_databases.new()
+    code = f"both({ran(ALL)}, {ran('CREATE TABLE own (id int)')}, fail)"
+    project = project_of(tmp_path, database, f"migrations.RunPython({code}, fail)", atomic=True)
+    before = mariadb_databases.dump(database)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1, result.stderr
+    told = "  demo.0002_change: its code was broken off outside a transaction; rows that it had written stay\n"
+    assert told in result.stdout
+    assert values(database, "SELECT DISTINCT name FROM demo_item") == [("changed",)]
+    execute(database, "UPDATE demo_item SET name = 'jam'; UPDATE demo_item SET name = 'tea' WHERE id = 1")
+    assert diff(before, mariadb_databases.dump(database)) == ""

@@ -79,7 +79,7 @@ def test_names_may_have_quotes_and_percent_signs(stepping_databases: NewDatabase
         ["SET sql_mode = 'ANSI_QUOTES'", _NEWEST.replace("`", '"'), ALL],
         ["SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,NO_BACKSLASH_ESCAPES'", ALL, _NEWEST],
         ["SET sql_select_limit = 1", ALL, _NEWEST],
-        ["SET sql_safe_updates = 1", f"{_NEWEST} WHERE id = 1"],
+        ["SET sql_safe_updates = 1", f"{_NEWEST} WHERE id = 1", "SET sql_safe_updates = 0", ALL],
     ],
     ids=["a backtick", "other quotes", "ANSI_QUOTES", "other modes", "sql_select_limit", "sql_safe_updates"],
 )
@@ -137,6 +137,15 @@ def test_postgresql_tells_what_was_written_past_statements(
 ) -> None:
     change = f"migrations.RunPython({code}, fail, atomic={inner})"
     assert_undone(pg_databases, tmp_path, change, atomic=False, rows=_HEARD + _HEAR, functions=_FUNCTIONS)
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])
+def test_what_changes_nothing_leaves_nothing_to_tell(
+    stepping_databases: NewDatabases, tmp_path: Path, *, inner: bool
+) -> None:
+    same = ran("UPDATE demo_item SET name = name", "UPDATE demo_item SET name = 'tea' WHERE id = 1")
+    change = f"migrations.RunPython({same}, fail, atomic={inner})"
+    assert_undone(stepping_databases, tmp_path, change, atomic=False)
 
 
 def test_rows_that_an_operation_of_a_project_s_own_has_changed_come_back(

@@ -47,7 +47,10 @@ class Images:
         """
         with self.vendor.reading(self.connection):
             found = []
-            for table in self.vendor.tables(self.connection, written):
+            tables = self.vendor.tables(self.connection, written)
+            if written.is_effective and not tables:
+                raise UnknownError("what its statements changed is not seen")
+            for table in tables:
                 if self.outside is None:
                     self.outside = self.vendor.outside(self.other)
                 if table.name in self.outside:

@@ -70,8 +70,8 @@ _COUNTERS = (
     *("insert", "insert_select", "replace", "replace_select", "update", "update_multi", "delete", "delete_multi"),
     *("load",),
 )
-# What ends a transaction, the driver's own words for it too.
-_ENDS = ("commit", "rollback", "begin", "create_table", "alter_table", "drop_table", "truncate", "lock_tables")
+# What ends a transaction, the driver's own words for it too: one is a setting.
+_ENDS = ("commit", "rollback", "begin", "create_table", "alter_table", "drop_table", "truncate", "set_option")
 # One row, whatever the session's limit is.
 _COUNTED = "SELECT SUM(variable_value) FROM {}.session_status WHERE variable_name IN %s"
 _GEOMETRY = ("geometry", "point", "linestring", "polygon", "multi")
@@ -102,7 +102,7 @@ class MySQL:
         _set(other, {**_READING, **_WAITING})
 
     def number(self, connection: BaseDatabaseWrapper) -> str | None:
-        """Return how many statements the session has run that end a transaction."""
+        """Return how many statements the session has run that may end a transaction."""
         return str(_counted(connection, _ENDS))
 
     def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:

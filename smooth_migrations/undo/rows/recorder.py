@@ -1,5 +1,6 @@
 """Sees to it that every transaction in which code changes rows also writes down which, before it commits."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -17,6 +18,7 @@ from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor, Writ
 
 __all__ = ["VENDORS", "Recorder"]
 
+_SETS = re.compile(r"\s*SET\b", re.IGNORECASE)
 VENDORS: Final[dict[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
 
 # Rows that are read, at the most, to find out what one piece of code has changed.
@@ -58,7 +60,6 @@ class Recorder:
         self._vendor = VENDORS[connection.vendor]
         self._written = Written()
         self._length = 0
-        self._has_written = False
         self._number: str | None = None
         self._is_alone = False
         self._is_watching = False
@@ -128,7 +129,8 @@ class Recorder:
             if (kind is not Kind.NOTHING or self._is_watching) and not self._is_own:
                 self._expect(str(sql), kind, stack)
             if kind is not Kind.ROWS:
-                return execute(sql, params, many, context)
+                with self._numbered_again(str(sql)):
+                    return execute(sql, params, many, context)
             if many:
                 self._expect_batch()
             self._run += 1
@@ -136,7 +138,7 @@ class Recorder:
             if many and self._base is not None:
                 self.count()
             if not self._is_own:
-                self._has_written |= context["cursor"].rowcount != 0
+                self._written.is_effective |= context["cursor"].rowcount != 0
                 self._identify()
             return result
 
@@ -180,10 +182,6 @@ class Recorder:
                     found = [*chunks(changes, self._vendor.room(self._connection))] if changes else []
                 except (UnknownError, Error) as error:
                     self.give_up(str(error))
-                    return
-                if self._has_written and not found:
-                    # They were committed past Django, or changed nothing; which of the two nobody can tell.
-                    self.give_up("what its statements changed is not seen")
                     return
                 self._forget()
                 for detail in found:
@@ -246,9 +244,10 @@ class Recorder:
             raise UnknownError("its transaction was ended in another way than by a commit")
         if not self._is_counted():
             raise UnknownError("not all its statements were seen")
-        if self._number is not None and self._vendor.number(self._connection) != self._number:
-            raise UnknownError("its transaction was ended in another way than by a commit")
+        self._check_number()
         if not self._vendor.has_written(self._connection, self._written):
+            if self._written.is_effective:
+                raise UnknownError("what its statements changed is not seen")
             return []
         images = self._second()
         if not self._vendor.is_fresh(self._connection):
@@ -263,6 +262,25 @@ class Recorder:
         if self._number is None and not (self._is_alone or self.is_unknown):
             with self.aside():
                 self._number = self._vendor.number(self._connection)
+
+    def _check_number(self) -> None:
+        if self._number is not None and self._vendor.number(self._connection) != self._number:
+            raise UnknownError("its transaction was ended in another way than by a commit")
+
+    @contextmanager
+    def _numbered_again(self, sql: str) -> Iterator[None]:
+        """Let a setting be changed within, which a server may take for another transaction."""
+        if self._number is None or self._is_own or not _SETS.match(sql):
+            yield
+            return
+        try:
+            with self.aside():
+                self._check_number()
+        except UnknownError as error:
+            self.give_up(str(error))
+        yield
+        self._number = None
+        self._identify()
 
     def _is_counted(self) -> bool:
         if self._base is None:
@@ -291,4 +309,3 @@ class Recorder:
         self._written = Written()
         self._number = None
         self._length = 0
-        self._has_written = False

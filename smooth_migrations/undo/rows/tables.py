@@ -59,10 +59,12 @@ class Written:
 
     Args:
         texts: the statements, each once.
+        is_effective: whether the server has said of one that it found rows.
         is_batched: whether the driver ran one of them in pieces of its own, which nobody counts.
     """
 
     texts: set[str] = field(default_factory=set)
+    is_effective: bool = False
     is_batched: bool = False
 
 
