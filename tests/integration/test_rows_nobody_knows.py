@@ -1,5 +1,6 @@
 """Where it is not certain which rows code has changed its reverse code runs, and the output says so."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,20 +33,6 @@ def closed(apps, editor):
     run("UPDATE demo_item SET name = 'first'")(apps, editor)
     editor.connection.close()
 
-def copied(apps, editor):
-    with editor.connection.cursor() as cursor, cursor.copy("COPY demo_crate (id, label) FROM STDIN") as copy:
-        copy.write_row((900, "copied"))
-
-def called(apps, editor):
-    with editor.connection.cursor() as cursor:
-        cursor.callproc("hear")
-
-def many(statement, *params):
-    def forwards(apps, editor):
-        with editor.connection.cursor() as cursor:
-            cursor.executemany(statement, params)
-    return forwards
-
 def back(apps, editor):
     run("UPDATE demo_item SET name = 'jam'", "UPDATE demo_item SET name = 'tea' WHERE id = 1",
         "UPDATE demo_label SET text = 'red'")(apps, editor)
@@ -60,6 +47,7 @@ _STAMPED = """
     INSERT INTO stamped VALUES (1, 'a', '2001-01-01')
 """
 _ODD = "SET sql_mode = ''; CREATE TABLE odd (id int PRIMARY KEY, at {kind} NULL); INSERT INTO odd VALUES (1, '{value}')"
+_BROKEN = "  demo.0002_change: its code was broken off outside a transaction; rows that it had written stay\n"
 _LOOSE = "SET sql_mode = ''"
 
 
@@ -241,8 +229,25 @@ def test_code_in_a_transaction_that_was_broken_off_after_it_had_committed_is_tol
     result = project.run("apply_migrations")
 
     assert result.returncode == 1, result.stderr
-    told = "  demo.0002_change: its code was broken off outside a transaction; rows that it had written stay\n"
-    assert told in result.stdout
+    assert _BROKEN in result.stdout
     assert values(database, "SELECT DISTINCT name FROM demo_item") == [("changed",)]
     execute(database, "UPDATE demo_item SET name = 'jam'; UPDATE demo_item SET name = 'tea' WHERE id = 1")
     assert diff(before, mariadb_databases.dump(database)) == ""
+
+
+def test_what_was_written_past_statements_before_a_kill_is_told_of(
+    mariadb_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = mariadb_databases.new()
+    kills = "os.kill(os.getpid(), signal.SIGKILL)"
+    code = f"both({ran('SELECT hear()')}, lambda apps, editor: {kills})"
+    project = project_of(tmp_path, database, f"migrations.RunPython({code}, fail, atomic=False)", rows=_HEAR)
+    assert project.run("apply_migrations").returncode == -signal.SIGKILL
+    file = tmp_path / "project/demo/migrations/0002_change.py"
+    file.write_text(file.read_text().replace(f"lambda apps, editor: {kills}", "fail").replace("hear()", "1"))
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1, result.stderr
+    assert result.stdout.count(_BROKEN) == 1
+    assert values(database, "SELECT id FROM heard") == [(5,)]

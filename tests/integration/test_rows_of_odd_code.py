@@ -7,8 +7,11 @@ import pytest
 from tests.support.dump import diff
 from tests.support.held_up import held_up, holding_up
 from tests.support.histories import SqliteDatabase, Vendor
+from tests.support.mariadb_database import MariadbDatabase
 from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import PostgresDatabase
 from tests.support.rows_of_code import ALL, assert_undone, operation, project_of, ran
+from tests.support.small_project import SmallProject
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -26,20 +29,6 @@ _COMPOSITE = """
 _HEARD = "CREATE TABLE heard (id integer); INSERT INTO heard VALUES (4);"
 _HEAR = "CREATE FUNCTION hear() RETURNS int LANGUAGE sql AS 'UPDATE heard SET id = 5 RETURNING 1'"
 _FUNCTIONS = """
-def many(statement, *params):
-    def forwards(apps, editor):
-        with editor.connection.cursor() as cursor:
-            cursor.executemany(statement, params)
-    return forwards
-
-def copied(apps, editor):
-    with editor.connection.cursor() as cursor, cursor.copy("COPY demo_crate (id, label) FROM STDIN") as copy:
-        copy.write_row((900, "copied"))
-
-def called(apps, editor):
-    with editor.connection.cursor() as cursor:
-        cursor.callproc("hear")
-
 def by_driver(apps, editor):
     editor.connection.connection.cursor().execute("UPDATE heard SET id = 5")
 
@@ -161,19 +150,25 @@ _IMPATIENT = {
 }
 
 
-def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
-    stepping_databases: NewDatabases, tmp_path: Path
-) -> None:
-    database = stepping_databases.new()
+def _impatient(databases: NewDatabases, directory: Path) -> tuple[PostgresDatabase | MariadbDatabase, SmallProject]:
+    """Return a project that waits for no lock for long, whose last migration is held up before it fails."""
+    database = databases.new()
     assert not isinstance(database, SqliteDatabase)
     project = project_of(
-        tmp_path,
+        directory,
         database,
         operation(ran(ALL)),
         last="forwards",
         functions=holding_up("raise ValueError('no')"),
-        options=_IMPATIENT[stepping_databases.vendor],
+        options=_IMPATIENT[databases.vendor],
     )
+    return database, project
+
+
+def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database, project = _impatient(stepping_databases, tmp_path)
     before = stepping_databases.dump(database)
 
     with held_up(project, tmp_path / "project") as call:
@@ -190,16 +185,7 @@ def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
 
 
 def test_an_undo_waits_for_no_lock_for_ever(stepping_databases: NewDatabases, tmp_path: Path) -> None:
-    database = stepping_databases.new()
-    assert not isinstance(database, SqliteDatabase)
-    project = project_of(
-        tmp_path,
-        database,
-        operation(ran(ALL)),
-        last="forwards",
-        functions=holding_up("raise ValueError('no')"),
-        options=_IMPATIENT[stepping_databases.vendor],
-    )
+    database, project = _impatient(stepping_databases, tmp_path)
     before = stepping_databases.dump(database)
     with held_up(project, tmp_path / "project") as call, database.connect() as session, session.cursor() as cursor:
         cursor.execute("START TRANSACTION")

@@ -37,6 +37,20 @@ def both(*codes):
 def fail(apps, editor):
     raise ValueError("no")
 
+def many(statement, *params):
+    def forwards(apps, editor):
+        with editor.connection.cursor() as cursor:
+            cursor.executemany(statement, params)
+    return forwards
+
+def copied(apps, editor):
+    with editor.connection.cursor() as cursor, cursor.copy("COPY demo_crate (id, label) FROM STDIN") as copy:
+        copy.write_row((900, "copied"))
+
+def called(apps, editor):
+    with editor.connection.cursor() as cursor:
+        cursor.callproc("hear")
+
 class Fill(migrations.operations.base.Operation):
     reversible = True
 
