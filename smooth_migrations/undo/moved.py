@@ -65,15 +65,20 @@ class Manner:
         """Return whether a lock was in the way of what is to be tried again, for this many times."""
         return is_lock_failure(error) and attempt <= max(self.lock_retries, _LEAST_RETRIES)
 
-    def persist(self, run: Callable[[], _T]) -> _T:
-        """Run what is safe to repeat until no lock is in its way, or too often; return what it returns."""
+    def persist(self, run: Callable[[], _T], unless: Callable[[], bool] = lambda: False) -> _T:
+        """Run something until no lock is in its way, or too often; return what it returns.
+
+        Args:
+            run: is safe to repeat.
+            unless: whether it is not, this time.
+        """
         attempt = 0
         while True:
             try:
                 return run()
             except Exception as error:
                 attempt += 1
-                if not self.may_try_again(attempt, error):
+                if unless() or not self.may_try_again(attempt, error):
                     raise
                 self.pause(attempt, error)
 

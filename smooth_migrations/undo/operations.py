@@ -13,6 +13,7 @@ from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseA
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
@@ -36,6 +37,7 @@ _BROKEN = "its code was broken off outside a transaction; rows that it had writt
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
 # Schema alone, too; whatever comes from elsewhere may run any code.
 _SCHEMA = _PLAIN | {"django.contrib.postgres.operations"}
+_READS = re.compile(r"\s*(SELECT|SHOW|SET)\b", re.IGNORECASE)
 # What a statement begins with that changes more than rows.
 _DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
 
@@ -77,6 +79,7 @@ class OperationLog:
         step: see above.
         named: the tables that the migration has named.
         left: what its undo could not give back, in words.
+        is_parted: whether its undo was broken off within an operation, so that it cannot be repeated.
     """
 
     def __init__(
@@ -104,6 +107,8 @@ class OperationLog:
         self._writes = Writes()
         self.named = Named()
         self.left: list[str] = []
+        self.is_parted = False
+        self._finished = 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -147,7 +152,7 @@ class OperationLog:
                 operation.__dict__.pop("database_backwards", None)
 
     def take_back(self) -> None:
-        """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat."""
+        """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat, if not parted."""
         if self._writes.seen:
             # First, since how many operations are left no longer tells whether the migration was recorded.
             restore_records(self._connection, self._records, keys_of(self.migration))
@@ -250,13 +255,35 @@ class OperationLog:
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
             self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
             self._at_work = self._ran.pop()
+        try:
+            self._run_back(ran, holds=holds)
+        except Exception as error:
+            if self._at_work is ran and is_lock_failure(error):
+                self._part(ran)
+            raise
+        self._ran, self._at_work = [other for other in self._ran if other is not ran], None
+        if _is_code(ran.operation):
+            self._leave(REVERSED)
+
+    def _part(self, ran: _Ran) -> None:
+        """Find out what a lock in the way of an operation's reversal has left of it."""
+        if self._finished == 0:
+            self._journal.note_state(self.step, ran.number, EntryState.DONE)
+            self._ran.append(ran)
+            self._at_work = None
+        else:
+            # Where no statement commits by itself tables are not put together again from their parts.
+            self.is_parted = self._connection.features.can_rollback_ddl
+
+    def _run_back(self, ran: _Ran, *, holds: bool) -> None:
+        self._finished = 0
         with (
             rendered_afresh([ran.operation]),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):
             reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
-            with self._connection.execute_wrapper(ran.named):
+            with self._connection.execute_wrapper(ran.named), self._connection.execute_wrapper(self._count):
                 reverse(self.migration.app_label, editor, ran.after, ran.before)
                 for statement in editor.deferred_sql:
                     editor.execute(statement)
@@ -264,9 +291,18 @@ class OperationLog:
             if "tables" in ran.detail:
                 restore_tables(self._connection, ran.detail["tables"], ran.named)
             self._journal.forget_operation(self.step, ran.number)
-        self._ran, self._at_work = [other for other in self._ran if other is not ran], None
-        if _is_code(ran.operation):
-            self._leave(REVERSED)
+
+    def _count(
+        self,
+        execute: Callable[..., Any],
+        sql: str,
+        params: object,
+        many: bool,  # noqa: FBT001 - Django's wrapper protocol
+        context: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - as Django's
+        result = execute(sql, params, many, context)
+        self._finished += not _READS.match(str(sql))
+        return result
 
 
 def _is_code(operation: Operation) -> bool:

@@ -285,12 +285,13 @@ class Permanent:
 
     def take_back_broken(self) -> None:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
-        if self._broken is not None and not self.before.is_empty:
+        broken = self._broken
+        if broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
                 try:
-                    self._manner.persist(self._broken.take_back)
+                    self._manner.persist(broken.take_back, unless=lambda: broken.is_parted)
                 finally:
-                    self._tell(self._broken.step, self._broken.left)
+                    self._tell(broken.step, broken.left)
         self._broken = None
         if not self.moved:
             self._give_back_received()

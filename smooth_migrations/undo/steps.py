@@ -6,6 +6,7 @@ steps that an earlier phase made permanent.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
@@ -62,7 +63,7 @@ def take_back(
         else:
             log = log_of(item)
             log.recall(item.entries, before)
-            manner.persist(log.take_back)
+            manner.persist(log.take_back, unless=partial(getattr, log, "is_parted"))
             on_reversed(item.step)
         reach("unapply.after")
         yield (time.monotonic() - started_s) * 1000

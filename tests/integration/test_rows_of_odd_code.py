@@ -10,8 +10,8 @@ from tests.support.histories import SqliteDatabase, Vendor
 from tests.support.mariadb_database import MariadbDatabase
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.rows_of_code import ALL, assert_undone, operation, project_of, ran
-from tests.support.small_project import SmallProject
+from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran
+from tests.support.small_project import Result, SmallProject
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -145,19 +145,21 @@ def test_rows_that_an_operation_of_a_project_s_own_has_changed_come_back(
 
 
 _IMPATIENT = {
-    Vendor.MYSQL: {"init_command": "SET SESSION innodb_lock_wait_timeout = 1"},
+    Vendor.MYSQL: {"init_command": "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 1"},
     Vendor.POSTGRESQL: {"options": "-c lock_timeout=500ms"},
 }
 
 
-def _impatient(databases: NewDatabases, directory: Path) -> tuple[PostgresDatabase | MariadbDatabase, SmallProject]:
+def _impatient(
+    databases: NewDatabases, directory: Path, change: str
+) -> tuple[PostgresDatabase | MariadbDatabase, SmallProject]:
     """Return a project that waits for no lock for long, whose last migration is held up before it fails."""
     database = databases.new()
     assert not isinstance(database, SqliteDatabase)
     project = project_of(
         directory,
         database,
-        operation(ran(ALL)),
+        change,
         last="forwards",
         functions=holding_up("raise ValueError('no')"),
         options=_IMPATIENT[databases.vendor],
@@ -168,7 +170,7 @@ def _impatient(databases: NewDatabases, directory: Path) -> tuple[PostgresDataba
 def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    database, project = _impatient(stepping_databases, tmp_path)
+    database, project = _impatient(stepping_databases, tmp_path, operation(ran(ALL)))
     before = stepping_databases.dump(database)
 
     with held_up(project, tmp_path / "project") as call:
@@ -185,7 +187,7 @@ def test_a_lock_that_is_gone_a_moment_later_does_not_end_an_undo(
 
 
 def test_an_undo_waits_for_no_lock_for_ever(stepping_databases: NewDatabases, tmp_path: Path) -> None:
-    database, project = _impatient(stepping_databases, tmp_path)
+    database, project = _impatient(stepping_databases, tmp_path, operation(ran(ALL)))
     before = stepping_databases.dump(database)
     with held_up(project, tmp_path / "project") as call, database.connect() as session, session.cursor() as cursor:
         cursor.execute("START TRANSACTION")
@@ -197,3 +199,52 @@ def test_an_undo_waits_for_no_lock_for_ever(stepping_databases: NewDatabases, tm
     assert (result.returncode, result.stdout.count("trying again")) == (4, 5), result.stdout + result.stderr
     assert project.run("apply_migrations").returncode == 1
     assert diff(before, stepping_databases.dump(database)) == ""
+
+
+_OWN = "CREATE TABLE own (id int)", "DROP TABLE own"
+_EXTRA = "ALTER TABLE demo_label ADD COLUMN extra int", "ALTER TABLE demo_label DROP COLUMN extra"
+
+
+def _blocked(
+    databases: NewDatabases, directory: Path, *changes: tuple[str, str], until: str = "trying again"
+) -> tuple[Result, str]:
+    """Run such changes, and let a lock be in the way of the last one's reversal until this is printed.
+
+    Returns:
+        How the call ended, and what differs.
+    """
+    there, back = [list(texts) for texts in zip(*changes, strict=True)]
+    database, project = _impatient(databases, directory, f"migrations.RunSQL({there}, {back})")
+    before = databases.dump(database)
+    with held_up(project, directory / "project") as call:
+        with database.connect() as session, session.cursor() as cursor:
+            cursor.execute("START TRANSACTION")
+            cursor.execute("SELECT * FROM demo_label")
+            call.go_on_until(until)
+            cursor.execute("ROLLBACK")
+        result = call.wait()
+    return result, diff(before, databases.dump(database))
+
+
+def test_a_reversal_that_a_lock_kept_from_beginning_is_tried_again(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    result, difference = _blocked(stepping_databases, tmp_path, _EXTRA)
+    assert (result.returncode, difference) == (1, ""), result.stdout + result.stderr
+    assert f"  demo.0002_change: {REVERSED}\n" in result.stdout
+
+
+def test_a_reversal_that_a_lock_has_parted_goes_on_from_there_in_mariadb(
+    mariadb_databases: NewDatabases, tmp_path: Path
+) -> None:
+    result, difference = _blocked(mariadb_databases, tmp_path, _OWN, _EXTRA)
+    assert (result.returncode, difference) == (1, ""), result.stdout + result.stderr
+
+
+def test_a_reversal_that_a_lock_has_parted_needs_an_operator_in_postgresql(
+    pg_databases: NewDatabases, tmp_path: Path
+) -> None:
+    result, difference = _blocked(pg_databases, tmp_path, _OWN, _EXTRA, until="could not be taken back")
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert "demo.0002_change could not be taken back: canceling statement due to lock timeout" in result.stdout
+    assert "+    extra integer" in difference
