@@ -15,6 +15,8 @@ REVERSED = "its code was taken back by its reverse code; what that does not give
 """Told where it is not known which rows code has changed."""
 
 _FUNCTIONS = """\
+import io
+
 def run(*statements):
     def forwards(apps, editor):
         with editor.connection.cursor() as cursor:
@@ -44,8 +46,13 @@ def many(statement, *params):
     return forwards
 
 def copied(apps, editor):
-    with editor.connection.cursor() as cursor, cursor.copy("COPY demo_crate (id, label) FROM STDIN") as copy:
-        copy.write_row((900, "copied"))
+    statement = "COPY demo_crate (id, label) FROM STDIN"
+    with editor.connection.cursor() as cursor:
+        if editor.connection.Database.__name__ == "psycopg2":
+            cursor.copy_expert(statement, io.StringIO("900\\tcopied\\n"))
+        else:
+            with cursor.copy(statement) as copy:
+                copy.write_row((900, "copied"))
 
 def called(apps, editor):
     with editor.connection.cursor() as cursor:
