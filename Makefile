@@ -15,7 +15,8 @@ MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/in
 POSTGRESQL ?= 14 15 16 17
 POSTGRESQL_TESTS ?= tests/integration tests/acceptance/test_deploy.py
 DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/failure_cases \
-  $(addprefix tests/integration/test_,killed_calls.py lock_waits.py psycopg2.py rows_of_code.py) tests/acceptance/test_deploy.py
+  $(addprefix tests/integration/test_,killed_calls.py lock_waits.py psycopg2.py rows_nobody_knows.py rows_of_code.py) \
+  tests/integration/test_rows_of_odd_code.py tests/acceptance/test_deploy.py
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 

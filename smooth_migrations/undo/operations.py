@@ -9,10 +9,11 @@ from typing import Any
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration, RunPython, RunSQL
+from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
@@ -34,6 +35,9 @@ _BROKEN = "its code was broken off outside a transaction; rows that it had writt
 
 # Each of these is schema alone, and does what it does in statements that a transaction can hold.
 _PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
+# Schema alone, too; whatever comes from elsewhere may run any code.
+_SCHEMA = _PLAIN | {"django.contrib.postgres.operations"}
+_READS = re.compile(r"\s*(SELECT|SHOW|SET)\b", re.IGNORECASE)
 # What a statement begins with that changes more than rows.
 _DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
 
@@ -75,6 +79,7 @@ class OperationLog:
         step: see above.
         named: the tables that the migration has named.
         left: what its undo could not give back, in words.
+        is_parted: whether its undo was broken off within an operation, so that it cannot be repeated.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class OperationLog:
         self._writes = Writes()
         self.named = Named()
         self.left: list[str] = []
+        self.is_parted = False
+        self._finished = 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -145,7 +152,7 @@ class OperationLog:
                 operation.__dict__.pop("database_backwards", None)
 
     def take_back(self) -> None:
-        """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat."""
+        """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat, if not parted."""
         if self._writes.seen:
             # First, since how many operations are left no longer tells whether the migration was recorded.
             restore_records(self._connection, self._records, keys_of(self.migration))
@@ -158,7 +165,6 @@ class OperationLog:
             self._at_work = None
         while self._ran:
             self._reverse(self._ran[-1])
-            self._ran.pop()
         self._journal.forget_step(self.step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
@@ -207,7 +213,7 @@ class OperationLog:
         if not self._is_watchful:
             return {}
         detail: dict[str, Any] = {"indexes": existing_indexes(self._connection, operation)}
-        if _is_code(operation) and _is_rows_alone(operation, backwards=backwards) and is_recordable(self._connection):
+        if _is_code(operation) and not _defines(operation, backwards=backwards) and is_recordable(self._connection):
             detail["recorded"] = True
         tables = take_tables(self._connection)
         return detail if tables is None else detail | {"tables": tables}
@@ -223,9 +229,11 @@ class OperationLog:
             restore_tables(self._connection, ran.detail["tables"], ran.named, renames)
 
     def _is_broken(self, ran: _Ran) -> bool:
-        """Return whether it is code outside a transaction: nobody knows which rows that has written."""
+        """Return whether it is code of which something was committed: nobody knows which rows that has written."""
         atomic = ran.operation.atomic
-        return _is_code(ran.operation) and not (atomic or (self.migration.atomic and atomic is not False))
+        is_held = atomic or (self.migration.atomic and atomic is not False)
+        # What it was not rolled back with says itself that it was committed early.
+        return _is_code(ran.operation) and not (is_held and not self._journal.rows_of(self.step, ran.number))
 
     def _give_back(self, ran: _Ran) -> bool:
         """Give back the rows that code has changed, if it is known which; return whether it is settled by that."""
@@ -240,18 +248,42 @@ class OperationLog:
 
     def _reverse(self, ran: _Ran) -> None:
         if self._give_back(ran):
+            self._ran.pop()
             return
         holds = self._is_transactional(ran.operation)
         if not holds and not _is_rows_alone(ran.operation, backwards=not ran.backwards):
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
             self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
+            self._at_work = self._ran.pop()
+        try:
+            self._run_back(ran, holds=holds)
+        except Exception as error:
+            if self._at_work is ran and is_lock_failure(error):
+                self._part(ran)
+            raise
+        self._ran, self._at_work = [other for other in self._ran if other is not ran], None
+        if _is_code(ran.operation):
+            self._leave(REVERSED)
+
+    def _part(self, ran: _Ran) -> None:
+        """Find out what a lock in the way of an operation's reversal has left of it."""
+        if self._finished == 0:
+            self._journal.note_state(self.step, ran.number, EntryState.DONE)
+            self._ran.append(ran)
+            self._at_work = None
+        else:
+            # Where no statement commits by itself tables are not put together again from their parts.
+            self.is_parted = self._connection.features.can_rollback_ddl
+
+    def _run_back(self, ran: _Ran, *, holds: bool) -> None:
+        self._finished = 0
         with (
             rendered_afresh([ran.operation]),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):
             reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
-            with self._connection.execute_wrapper(ran.named):
+            with self._connection.execute_wrapper(ran.named), self._connection.execute_wrapper(self._count):
                 reverse(self.migration.app_label, editor, ran.after, ran.before)
                 for statement in editor.deferred_sql:
                     editor.execute(statement)
@@ -259,25 +291,42 @@ class OperationLog:
             if "tables" in ran.detail:
                 restore_tables(self._connection, ran.detail["tables"], ran.named)
             self._journal.forget_operation(self.step, ran.number)
-        if _is_code(ran.operation):
-            self._leave(REVERSED)
+
+    def _count(
+        self,
+        execute: Callable[..., Any],
+        sql: str,
+        params: object,
+        many: bool,  # noqa: FBT001 - Django's wrapper protocol
+        context: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - as Django's
+        result = execute(sql, params, many, context)
+        self._finished += not _READS.match(str(sql))
+        return result
 
 
 def _is_code(operation: Operation) -> bool:
-    return any(isinstance(part, RunPython | RunSQL) for part in database_parts(operation))
+    """Return whether it may run code of somebody's own."""
+    parts = [] if type(operation) is SeparateDatabaseAndState else [operation]
+    return any(type(part).__module__ not in _SCHEMA for part in (*parts, *database_parts(operation)))
+
+
+def _defines(operation: Operation, *, backwards: bool) -> bool:
+    """Return whether it is plain to see that an operation changes more than rows."""
+    return any(
+        type(part).__module__ in _SCHEMA
+        or (isinstance(part, RunSQL) and _DEFINES.search(str(part.reverse_sql if backwards else part.sql)))
+        for part in database_parts(operation)
+    )
 
 
 def _is_rows_alone(operation: Operation, *, backwards: bool) -> bool:
     """Return whether an operation changes rows and no definitions, so that its way back may be gone twice."""
-    for part in database_parts(operation):
-        if isinstance(part, RunSQL):
-            if _DEFINES.search(str(part.reverse_sql if backwards else part.sql)):
-                return False
-        elif not isinstance(part, RunPython):
-            return False
-    return True
+    return not _defines(operation, backwards=backwards) and all(
+        isinstance(part, RunPython | RunSQL) for part in database_parts(operation)
+    )
 
 
 def has_code(migration: Migration) -> bool:
-    """Return whether a migration runs code, whose reverse is whatever somebody wrote."""
+    """Return whether a migration may run code, whose reverse is whatever somebody wrote."""
     return any(_is_code(operation) for operation in migration.operations)

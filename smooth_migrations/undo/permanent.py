@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,6 +16,7 @@ from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
+from smooth_migrations.session import named
 from smooth_migrations.undo.code import ReceiversRows
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
@@ -191,8 +193,8 @@ class Permanent:
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
         self._journal.finish_step(step)
-        named, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
-        self.moved.append(Moved(migration, step, self._tables, named, None if step.fake else entries))
+        naming, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
+        self.moved.append(Moved(migration, step, self._tables, naming, None if step.fake else entries))
         self._broken = None
 
     def _log(self, migration: Migration, step: Step) -> "OperationLog":
@@ -283,18 +285,19 @@ class Permanent:
 
     def take_back_broken(self) -> None:
         """Take back the operations of the migration that was at work outside a transaction. Safe to repeat."""
-        if self._broken is not None and not self.before.is_empty:
+        broken = self._broken
+        if broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
                 try:
-                    self._broken.take_back()
+                    self._manner.persist(broken.take_back, unless=lambda: broken.is_parted)
                 finally:
-                    self._tell(self._broken.step, self._broken.left)
+                    self._tell(broken.step, broken.left)
         self._broken = None
         if not self.moved:
             self._give_back_received()
 
     def _give_back_received(self) -> None:
-        what = self.receivers.give_back()
+        what = self._manner.persist(self.receivers.give_back)
         self._tell(None, [what] if what else [])
 
     def _tell(self, step: Step | None, left: Sequence[str]) -> None:
@@ -324,7 +327,9 @@ class Permanent:
                 if self.fingerprint is not None:
                     from smooth_migrations.undo.proof import compare  # noqa: PLC0415 - loaded when it was taken
 
-                    compare(self._connection, self.fingerprint, had_records=self.before.has_records)
+                    self._manner.persist(
+                        partial(compare, self._connection, self.fingerprint, had_records=self.before.has_records)
+                    )
                 self._journal.end()
         except Exception as failure:
             if not self.moved:
@@ -345,7 +350,8 @@ class Permanent:
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:
-            make_empty_again(self._connection, self.before, tables_of_all(self._connection))
+            tables = tables_of_all(self._connection)
+            self._manner.persist(partial(make_empty_again, self._connection, self.before, tables))
             yield from [0.0] * len(self.moved)
             return
         from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
@@ -360,6 +366,9 @@ class Permanent:
                 on_reversed=self._journal.forget_step,
             )
         self._give_back_received()
+        self._manner.persist(partial(self._restore_rest, moved))
+
+    def _restore_rest(self, moved: Sequence[Moved]) -> None:
         drop_tables(self._connection, self._frame.synced)
         if self._frame.records is not None:
             keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
@@ -369,11 +378,14 @@ class Permanent:
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:
-        """Reopen a lost connection before undoing on it, and guard the other aliases from reverse code."""
-        if self._connection.connection is not None and not self._connection.is_usable():
-            self._connection.close()
+        """Undo in a session of which code has set nothing, and guard the other aliases from reverse code."""
+        # A session of SQLite is the database itself where that is in memory.
+        connection = self._connection
+        may_be_changed = connection.vendor != "sqlite" and not connection.in_atomic_block
+        if connection.connection is not None and (may_be_changed or not connection.is_usable()):
+            connection.close()
         try:
-            with self._aliases.guarded():
+            with named(connection, self._manner.application_name), self._aliases.guarded():
                 yield
         except BaseException:
             self._aliases.drop()

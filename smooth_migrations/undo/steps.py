@@ -6,12 +6,12 @@ steps that an earlier phase made permanent.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.moved import Manner, Moved
@@ -63,7 +63,7 @@ def take_back(
         else:
             log = log_of(item)
             log.recall(item.entries, before)
-            log.take_back()
+            manner.persist(log.take_back, unless=partial(getattr, log, "is_parted"))
             on_reversed(item.step)
         reach("unapply.after")
         yield (time.monotonic() - started_s) * 1000
@@ -94,7 +94,7 @@ def _in_transaction(
             is_held = transaction.is_open
             transaction.rollback()
             attempt += 1
-            if not is_held or not is_lock_failure(error) or attempt > manner.lock_retries:
+            if not is_held or not manner.may_try_again(attempt, error):
                 raise
             manner.pause(attempt, error)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import LAST, small_fleet
+from tests.support.deploys import LAST, assert_rolled_back_at_a_gate, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE, run_python
 from tests.support.small_project import migration
@@ -25,13 +25,7 @@ def test_what_is_held_at_the_barrier_calls_it_when_it_is_rolled_back(
 ) -> None:
     release = {"demo.0002_note": NOTE, "demo.0003_kind": _REGISTERS}
     with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
-        fleet.plan(deploy=f'expand_contract = false\ncommit = "{commit}"', shards='gate = ["false"]')
-        before = fleet.dumps(sequences=False)
-
-        outcome = fleet.deploy()
-
-        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-        assert fleet.dumps(sequences=False) == before
+        assert_rolled_back_at_a_gate(fleet, commit=commit)
         # What a phase has committed is the past; whoever reverses it did not run it.
         held = ["default", "kiosk", "shard_1"] if commit == "deploy" else ["shard_1"]
         assert sorted((tmp_path / "project/undone").read_text().split()) == held

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import small_fleet
+from tests.support.deploys import assert_rolled_back_at_a_gate, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE
 from tests.support.small_project import migration
@@ -28,10 +28,4 @@ def test_rows_of_committed_phases_are_taken_back(
 ) -> None:
     release = {"demo.0002_note": NOTE, "demo.0003_kind": _ADDS}
     with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
-        fleet.plan(deploy=f'expand_contract = false\ncommit = "{commit}"', shards='gate = ["false"]')
-        before = fleet.dumps(sequences=False)
-
-        outcome = fleet.deploy()
-
-        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-        assert fleet.dumps(sequences=False) == before
+        assert_rolled_back_at_a_gate(fleet, commit=commit)

@@ -3,22 +3,22 @@
 import random
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.histories import Database, Vendor, execute
-from tests.support.killing import killed_at_each_statement
+from tests.support.histories import Database
+from tests.support.killing import assert_undone_after_each_kill
 from tests.support.new_databases import NewDatabases
-from tests.support.small_migrations import DEFINES, ITEM, NOTE, failing
+from tests.support.next_release import project_of
+from tests.support.small_migrations import DEFINES, NOTE, SLOW_TO_FAIL, failing
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(120)
 
 _MOMENTS = 50
-_ROWS = "INSERT INTO demo_item (name) VALUES ('tea'), ('jam')"
 _WAITING = "print('waiting', flush=True); threading.Event().wait()"
 _WAITS = failing(_WAITING, atomic=False)
 _UPDATE = "apps.get_model('demo', 'Item').objects.update(name='changed')"
@@ -48,22 +48,19 @@ _RELEASE = {
 }
 
 
-def project_of(directory: Path, database: Database, release: dict[str, str]) -> SmallProject:
-    """Bring a database to its first migration, with rows, and write what comes next."""
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, _ROWS)
-    for key, source in release.items():
-        project.write_migration(key, source)
-    return project
-
-
 def killed_while_waiting(project: SmallProject) -> None:
     """Start a call, and kill it when a migration says that it waits."""
+    with _started(project) as process:
+        process.kill()
+
+
+@contextmanager
+def _started(project: SmallProject) -> Iterator["subprocess.Popen[str]"]:
+    """Start a call, and yield it when a migration says that it waits."""
     with project.start("apply_migrations") as process:
         assert process.stdout is not None
         assert any(line.endswith("waiting\n") for line in process.stdout)
-        process.kill()
+        yield process
 
 
 @pytest.mark.parametrize(
@@ -111,11 +108,8 @@ def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(
 def at_work(databases: NewDatabases, tmp_path: Path) -> Iterator[SmallProject]:
     """A project of which a call is at work that does not end by itself."""
     database = databases.new()
-    waits = failing("print('waiting', flush=True); threading.Event().wait()")
-    project = project_of(tmp_path, database, {"demo.0002_note": NOTE, "demo.0003_kind": waits})
-    with project.start("apply_migrations") as process:
-        assert process.stdout is not None
-        assert any(line.endswith("waiting\n") for line in process.stdout)
+    project = project_of(tmp_path, database, {"demo.0002_note": NOTE, "demo.0003_kind": SLOW_TO_FAIL})
+    with _started(project) as process:
         try:
             yield project
         finally:
@@ -136,28 +130,21 @@ def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
 def test_the_next_call_takes_back_what_was_killed_while_it_was_taken_back(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    _kill_at_statements(stepping_databases.new(), tmp_path, every=17)
+    _kill_at_statements(stepping_databases, tmp_path, every=17)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
 def test_a_call_killed_after_a_statement_whichever_is_taken_back_by_the_next(
-    vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
+    stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    server = request.getfixturevalue("mariadb_server" if vendor is Vendor.MYSQL else "pg_server")
-    with ExitStack() as stack:
-        _kill_at_statements(NewDatabases(server, tmp_path, stack).new(), tmp_path, every=1)
+    _kill_at_statements(stepping_databases, tmp_path, every=1)
 
 
-def _kill_at_statements(database: Database, directory: Path, *, every: int) -> None:
+def _kill_at_statements(databases: NewDatabases, directory: Path, *, every: int) -> None:
+    database = databases.new()
     project = _failing_at_the_end(directory, database)
-    before = dump(database.dsn, sequences=False)
-    for number in killed_at_each_statement(project, directory / "project", every=every):
-        result = project.run("apply_migrations")
-        assert result.returncode == 1, f"statement {number}: {result.stdout}{result.stderr}"
-        assert "no" in result.stderr
-        assert not diff(before, dump(database.dsn, sequences=False)), f"statement {number}: {result.stdout}"
+    assert_undone_after_each_kill(databases, database, project, directory / "project", every=every, altered="demo_item")
 
 
 def _failing_at_the_end(directory: Path, database: Database) -> SmallProject:
@@ -168,19 +155,12 @@ def _failing_at_the_end(directory: Path, database: Database) -> SmallProject:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
 def test_a_call_killed_at_any_moment_is_taken_back_by_the_next(
-    vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
+    stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    server = request.getfixturevalue("mariadb_server" if vendor is Vendor.MYSQL else "pg_server")
-    with ExitStack() as stack:
-        database = NewDatabases(server, tmp_path, stack).new()
-        _kill_again_and_again(database, tmp_path)
-
-
-def _kill_again_and_again(database: Database, directory: Path) -> None:
-    project = _failing_at_the_end(directory, database)
-    before = dump(database.dsn, sequences=False)
+    database = stepping_databases.new()
+    project = _failing_at_the_end(tmp_path, database)
+    before = stepping_databases.dump(database)
     chance = random.Random(7)
     for number in range(_MOMENTS):
         with project.start("apply_migrations") as process:
@@ -191,4 +171,4 @@ def _kill_again_and_again(database: Database, directory: Path) -> None:
         result = project.run("apply_migrations")
         assert result.returncode == 1, f"moment {number}: {result.stderr}"
         assert "no" in result.stderr
-        assert not diff(before, dump(database.dsn, sequences=False)), f"moment {number}: {result.stdout}"
+        assert not diff(before, stepping_databases.dump(database)), f"moment {number}: {result.stdout}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.histories import Database, SqliteDatabase, execute
+from tests.support.histories import SqliteDatabase
 from tests.support.mariadb_database import MariadbDatabase
+from tests.support.next_release import project_of
 from tests.support.pgbouncer import PgBouncer, why_not
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
@@ -28,15 +29,6 @@ _WAITING_NAMES = "SELECT application_name FROM pg_stat_activity WHERE wait_event
 _OUTSIDE = NOTE.replace("atomic = True", "atomic = False")
 
 
-def project_of(directory: Path, database: Database, **further: str) -> SmallProject:
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, "INSERT INTO demo_item (name) VALUES ('tea')")
-    for name, source in further.items():
-        project.write_migration(f"demo.{name}", source)
-    return project
-
-
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:
     """Return the first line of standard output that holds this text."""
     assert process.stdout is not None
@@ -50,7 +42,7 @@ def read_until(process: "subprocess.Popen[str]", text: str) -> str:
 def test_postgresql_tells_who_blocks_once_and_our_session_has_its_name(
     pg_database: PostgresDatabase, tmp_path: Path, note: str
 ) -> None:
-    project = project_of(tmp_path, pg_database, **{"0002_note": note})
+    project = project_of(tmp_path, pg_database, {"demo.0002_note": note})
     with pg_database.connect() as holder, pg_database.connect() as watcher:
         holder.execute("SET application_name = 'nightly report'")
         holder.autocommit = False
@@ -94,7 +86,7 @@ def test_a_pooler_of_transactions_does_not_hide_who_blocks(
 
 
 def test_without_being_asked_no_query_is_told(pg_database: PostgresDatabase, tmp_path: Path) -> None:
-    project = project_of(tmp_path, pg_database, **{"0002_note": NOTE})
+    project = project_of(tmp_path, pg_database, {"demo.0002_note": NOTE})
     before = dump(pg_database.dsn, sequences=False)
     with pg_database.connect() as holder, holder.transaction():
         holder.execute("SELECT 'secret' FROM demo_item")
@@ -107,7 +99,7 @@ def test_without_being_asked_no_query_is_told(pg_database: PostgresDatabase, tmp
 
 
 def test_a_session_has_its_own_name_again_afterwards(pg_database: PostgresDatabase, tmp_path: Path) -> None:
-    project = project_of(tmp_path, pg_database, **{"0002_note": NOTE})
+    project = project_of(tmp_path, pg_database, {"demo.0002_note": NOTE})
     code = (
         "from django.core.management import call_command; from django.db import connection; "
         "cursor = connection.cursor(); cursor.execute(\"SET application_name = 'own'\"); "
@@ -125,7 +117,7 @@ def session_of(cursor: "Cursor") -> int:
 
 
 def test_mariadb_tells_who_may_hold_a_table(mariadb_database: MariadbDatabase, tmp_path: Path) -> None:
-    project = project_of(tmp_path, mariadb_database, **{"0002_note": NOTE})
+    project = project_of(tmp_path, mariadb_database, {"demo.0002_note": NOTE})
     before = dump(mariadb_database.dsn, sequences=False)
     with mariadb_database.connect() as holder, holder.cursor() as cursor:
         cursor.execute("START TRANSACTION")
@@ -140,7 +132,7 @@ def test_mariadb_tells_who_may_hold_a_table(mariadb_database: MariadbDatabase, t
 
 def test_mariadb_tells_who_holds_a_row_and_its_query(mariadb_database: MariadbDatabase, tmp_path: Path) -> None:
     update = migration("migrations.RunSQL(\"UPDATE demo_item SET name = 'jam'\", '')", after=[("demo", "0001_item")])
-    project = project_of(tmp_path, mariadb_database, **{"0002_note": update})
+    project = project_of(tmp_path, mariadb_database, {"demo.0002_note": update})
     with mariadb_database.connect() as holder, holder.cursor() as cursor:
         cursor.execute("START TRANSACTION")
         cursor.execute("UPDATE demo_item SET name = 'oil'")
@@ -165,7 +157,7 @@ def test_mariadb_has_its_own_time_outs_again_for_the_undo(mariadb_database: Mari
         functions=values + run_python(f"{DEFINES}; print(*_values(editor))"),
     )
     fails = migration("migrations.RunSQL('SELECT nothing', '')", after=[("demo", "0002_note")])
-    project = project_of(tmp_path, mariadb_database, **{"0002_note": told, "0003_kind": fails})
+    project = project_of(tmp_path, mariadb_database, {"demo.0002_note": told, "demo.0003_kind": fails})
 
     result = project.run("apply_migrations", "--lock-timeout=1500ms", "--statement-timeout=3s")
 
@@ -188,7 +180,7 @@ def test_a_locked_file_is_named(tmp_path: Path) -> None:
         after=[("demo", "0001_item")],
         functions=run_python(locks),
     )
-    project = project_of(tmp_path, database, **{"0002_note": takes})
+    project = project_of(tmp_path, database, {"demo.0002_note": takes})
 
     result = project.run("apply_migrations", "--lock-timeout=100ms")
 
@@ -199,7 +191,7 @@ def test_a_locked_file_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_locked_from_the_start_is_named(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "own.sqlite3")
     database.path.touch()
-    project = project_of(tmp_path, database, **{"0002_note": NOTE})
+    project = project_of(tmp_path, database, {"demo.0002_note": NOTE})
     with closing(sqlite3.connect(database.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         result = project.run("apply_migrations")

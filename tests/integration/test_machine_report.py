@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
-from tests.support.small_migrations import BROKEN, BROKEN_LATE, DEFINING, ITEM, KIND, NOTE, failing, run_python
-from tests.support.small_project import Result, SmallProject, migration
+from tests.support.next_release import project_of
+from tests.support.small_migrations import BROKEN, BROKEN_LATE, DEFINING, KIND, NOTE, failing, run_python
+from tests.support.small_project import Result, migration
 
 _KEYS = {
     *("version", "command", "deploy", "run_id", "outcome", "exit_code", "rehearsed", "started_at", "duration_ms"),
@@ -20,15 +20,6 @@ _DATABASE_KEYS = {
     *("database", "project", "alias", "vendor", "phase", "tier", "outcome", "applied", "unapplied"),
     *("contract_pending", "lock_hold_ms", "error"),
 }
-
-
-def project_of(directory: Path, database: Database, **further: str) -> SmallProject:
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, "INSERT INTO demo_item (name) VALUES ('tea')")
-    for name, source in further.items():
-        project.write_migration(f"demo.{name}", source)
-    return project
 
 
 def report_of(result: Result) -> dict[str, Any]:
@@ -53,7 +44,7 @@ def told(report: dict[str, Any], *keys: str) -> tuple[object, ...]:
 def test_a_success_tells_what_was_applied_and_then_that_there_is_nothing_to_do(
     every_database: NewDatabases, tmp_path: Path
 ) -> None:
-    project = project_of(tmp_path, every_database.new(), **{"0002_note": NOTE, "0003_kind": KIND})
+    project = project_of(tmp_path, every_database.new(), {"demo.0002_note": NOTE, "demo.0003_kind": KIND})
     tier = "compensated" if every_database.vendor.value == "mysql" else "held_open"
 
     first = report_of(project.run("apply_migrations", "--json"))
@@ -70,7 +61,7 @@ def test_a_success_tells_what_was_applied_and_then_that_there_is_nothing_to_do(
 
 
 def test_a_way_back_tells_what_was_unapplied(databases: NewDatabases, tmp_path: Path) -> None:
-    project = project_of(tmp_path, databases.new(), **{"0002_note": NOTE})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": NOTE})
     project.succeed("migrate", "--verbosity=0")
 
     report = report_of(project.run("apply_migrations", "demo", "0001", "--json"))
@@ -83,7 +74,9 @@ def test_a_failure_tells_its_cause_and_what_was_taken_back(
     every_database: NewDatabases, tmp_path: Path, *, atomic: bool
 ) -> None:
     database = every_database.new()
-    project = project_of(tmp_path, database, **{"0002_note": NOTE, "0003_kind": BROKEN if atomic else BROKEN_LATE})
+    project = project_of(
+        tmp_path, database, {"demo.0002_note": NOTE, "demo.0003_kind": BROKEN if atomic else BROKEN_LATE}
+    )
     before = every_database.dump(database)
 
     result = project.run("apply_migrations", "--json")
@@ -108,7 +101,7 @@ def test_code_that_ends_the_program_does_not_choose_the_exit_code(
     databases: NewDatabases, tmp_path: Path, body: str
 ) -> None:
     database = databases.new()
-    project = project_of(tmp_path, database, **{"0002_note": NOTE, "0003_kind": failing(body)})
+    project = project_of(tmp_path, database, {"demo.0002_note": NOTE, "demo.0003_kind": failing(body)})
     before = databases.dump(database)
 
     result = project.run("apply_migrations", "--json")
@@ -123,7 +116,7 @@ def test_whatever_migrations_print_goes_to_standard_error(databases: NewDatabase
     printing = migration(
         "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python(loud)
     )
-    project = project_of(tmp_path, databases.new(), **{"0002_note": printing})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": printing})
 
     result = project.run("apply_migrations", "--json")
 
@@ -134,7 +127,7 @@ def test_whatever_migrations_print_goes_to_standard_error(databases: NewDatabase
 
 def test_a_rehearsal_did_nothing_in_the_end(databases: NewDatabases, tmp_path: Path) -> None:
     database = databases.new()
-    project = project_of(tmp_path, database, **{"0002_note": NOTE})
+    project = project_of(tmp_path, database, {"demo.0002_note": NOTE})
     before = databases.dump(database)
 
     report = report_of(project.run("apply_migrations", "--rehearse", "--json"))
@@ -146,7 +139,7 @@ def test_a_rehearsal_did_nothing_in_the_end(databases: NewDatabases, tmp_path: P
 
 def test_a_refusal_tells_why_and_what_to_do(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     one_way = migration("migrations.RunPython(forwards)", after=[("demo", "0001_item")], functions=run_python("pass"))
-    project = project_of(tmp_path, stepping_databases.new(), **{"0002_note": one_way, "0003_kind": BROKEN_LATE})
+    project = project_of(tmp_path, stepping_databases.new(), {"demo.0002_note": one_way, "demo.0003_kind": BROKEN_LATE})
 
     report = report_of(project.run("apply_migrations", "--json"))
 
@@ -163,7 +156,7 @@ def test_an_undo_that_fails_needs_an_operator(stepping_databases: NewDatabases, 
         atomic=False,
         functions=DEFINING + run_python("raise OSError('stuck')"),
     )
-    project = project_of(tmp_path, stepping_databases.new(), **{"0002_note": stuck, "0003_kind": BROKEN})
+    project = project_of(tmp_path, stepping_databases.new(), {"demo.0002_note": stuck, "demo.0003_kind": BROKEN})
 
     report = report_of(project.run("apply_migrations", "--json"))
 
@@ -174,7 +167,7 @@ def test_an_undo_that_fails_needs_an_operator(stepping_databases: NewDatabases, 
 
 def test_a_server_error_comes_with_its_sqlstate(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     twice = migration("migrations.RunSQL('CREATE TABLE demo_item (id integer)', '')", after=[("demo", "0001_item")])
-    project = project_of(tmp_path, stepping_databases.new(), **{"0002_note": twice})
+    project = project_of(tmp_path, stepping_databases.new(), {"demo.0002_note": twice})
 
     report = report_of(project.run("apply_migrations", "--json"))
 
@@ -183,7 +176,7 @@ def test_a_server_error_comes_with_its_sqlstate(stepping_databases: NewDatabases
 
 def test_a_second_call_tells_who_keeps_it_out(databases: NewDatabases, tmp_path: Path) -> None:
     waits = failing("print('waiting', flush=True); threading.Event().wait()")
-    project = project_of(tmp_path, databases.new(), **{"0002_note": NOTE, "0003_kind": waits})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": NOTE, "demo.0003_kind": waits})
     with project.start("apply_migrations") as process:
         assert process.stdout is not None
         assert any(line.endswith("waiting\n") for line in process.stdout)
@@ -199,7 +192,7 @@ def test_a_callback_that_fails_after_the_commit_leaves_it_committed(databases: N
     late = migration(
         "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python(body)
     )
-    project = project_of(tmp_path, databases.new(), **{"0002_note": late})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": late})
 
     result = project.run("apply_migrations", "--json")
 

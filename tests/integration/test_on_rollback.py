@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
+from tests.support.next_release import project_of
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.small_migrations import BROKEN, DEFINES, ITEM
-from tests.support.small_project import SmallProject, migration
+from tests.support.small_migrations import BROKEN, DEFINES
+from tests.support.small_project import migration
 
 # What is undone is a line of a file; it says as well whether the database had been undone before it.
 _FUNCTIONS = """\
@@ -48,15 +48,6 @@ def remembering(word: str, *, after: str, body: str = "", back: str = "nothing",
     )
 
 
-def project_of(directory: Path, database: Database, **further: str) -> SmallProject:
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, "INSERT INTO demo_item (name) VALUES ('tea')")
-    for name, source in further.items():
-        project.write_migration(f"demo.{name}", source)
-    return project
-
-
 def undone(directory: Path) -> list[str]:
     file = directory / "project/undone"
     return file.read_text().splitlines() if file.exists() else []
@@ -70,9 +61,9 @@ def test_what_was_registered_is_called_newest_first_after_the_database_was_undon
     project = project_of(
         tmp_path,
         database,
-        **{
-            "0002_note": remembering("cup", after="0001_item", atomic=atomic),
-            "0003_kind": remembering("pot", after="0002_note", body="raise ValueError('no')", atomic=atomic),
+        {
+            "demo.0002_note": remembering("cup", after="0001_item", atomic=atomic),
+            "demo.0003_kind": remembering("pot", after="0002_note", body="raise ValueError('no')", atomic=atomic),
         },
     )
     before = every_database.dump(database)
@@ -84,7 +75,7 @@ def test_what_was_registered_is_called_newest_first_after_the_database_was_undon
 
 
 def test_nothing_is_called_when_the_call_succeeds(every_database: NewDatabases, tmp_path: Path) -> None:
-    project = project_of(tmp_path, every_database.new(), **{"0002_note": remembering("cup", after="0001_item")})
+    project = project_of(tmp_path, every_database.new(), {"demo.0002_note": remembering("cup", after="0001_item")})
 
     project.succeed("apply_migrations")
 
@@ -92,7 +83,7 @@ def test_nothing_is_called_when_the_call_succeeds(every_database: NewDatabases, 
 
 
 def test_a_rehearsal_calls_it_too(databases: NewDatabases, tmp_path: Path) -> None:
-    project = project_of(tmp_path, databases.new(), **{"0002_note": remembering("cup", after="0001_item")})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": remembering("cup", after="0001_item")})
 
     project.succeed("apply_migrations", "--rehearse")
 
@@ -102,7 +93,7 @@ def test_a_rehearsal_calls_it_too(databases: NewDatabases, tmp_path: Path) -> No
 def test_an_error_keeps_no_other_from_being_called_and_joins_the_cause(databases: NewDatabases, tmp_path: Path) -> None:
     database = databases.new()
     bad = "on_rollback(lambda: 1 / 0); on_rollback(lambda: exit('gone')); raise ValueError('no')"
-    project = project_of(tmp_path, database, **{"0002_note": remembering("cup", after="0001_item", body=bad)})
+    project = project_of(tmp_path, database, {"demo.0002_note": remembering("cup", after="0001_item", body=bad)})
     before = databases.dump(database)
 
     result = project.run("apply_migrations")
@@ -119,7 +110,7 @@ def test_what_is_tried_again_is_undone_before_and_registers_again(
     pg_database: PostgresDatabase, tmp_path: Path
 ) -> None:
     waits = "from django.db import connection as c; c.cursor().execute('ALTER TABLE demo_item ADD COLUMN size integer')"
-    project = project_of(tmp_path, pg_database, **{"0002_note": remembering("cup", after="0001_item", body=waits)})
+    project = project_of(tmp_path, pg_database, {"demo.0002_note": remembering("cup", after="0001_item", body=waits)})
     with pg_database.connect() as holder, holder.transaction():
         holder.execute("SELECT * FROM demo_item")
         assert project.run("apply_migrations", "--lock-timeout=100ms", "--lock-retries=1").returncode == 1
@@ -129,7 +120,7 @@ def test_what_is_tried_again_is_undone_before_and_registers_again(
 def test_what_stays_in_the_database_is_not_undone_outside_it(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     database = stepping_databases.new()
     stuck = remembering("cup", after="0001_item", body=DEFINES, atomic=False, back="fail")
-    project = project_of(tmp_path, database, **{"0002_note": stuck, "0003_kind": BROKEN})
+    project = project_of(tmp_path, database, {"demo.0002_note": stuck, "demo.0003_kind": BROKEN})
 
     assert project.run("apply_migrations").returncode == 4
 
@@ -139,7 +130,7 @@ def test_what_stays_in_the_database_is_not_undone_outside_it(stepping_databases:
 
 def test_stock_migrate_calls_nothing(databases: NewDatabases, tmp_path: Path) -> None:
     broken = remembering("cup", after="0001_item", body="raise ValueError('no')")
-    project = project_of(tmp_path, databases.new(), **{"0002_note": broken})
+    project = project_of(tmp_path, databases.new(), {"demo.0002_note": broken})
 
     assert project.run("migrate").returncode == 1
     assert project.run("apply_migrations", "--no-rollback").returncode == 1
@@ -161,7 +152,7 @@ def test_a_thread_that_a_migration_starts_is_in_no_call(databases: NewDatabases,
         "raise ValueError('no')"
     )
     project = project_of(
-        tmp_path, databases.new(), **{"0002_note": remembering("cup", after="0001_item", body=in_thread)}
+        tmp_path, databases.new(), {"demo.0002_note": remembering("cup", after="0001_item", body=in_thread)}
     )
 
     assert project.run("apply_migrations").returncode == 1

@@ -1,20 +1,19 @@
 """Calls that are killed, and with `--resume` gone on with by the next."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.histories import Database, Vendor, execute
-from tests.support.killing import killed_at_each_statement
+from tests.support.histories import Database, Vendor
+from tests.support.killing import killed_at_each_statement, make_room
 from tests.support.new_databases import NewDatabases
+from tests.support.next_release import project_of
 from tests.support.small_migrations import DEFINING, ITEM, NOTE, failing
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(240)
 
-_ROWS = "INSERT INTO demo_item (name) VALUES ('tea'), ('jam')"
 # Kills its process once, where the file says so.
 _KILL = """\
 from pathlib import Path
@@ -56,16 +55,6 @@ _EVERY = {Vendor.POSTGRESQL: 1, Vendor.MYSQL: 2}
 _WORDS = ["first", "second", "last", "later"]
 
 
-def project_of(directory: Path, database: Database, release: dict[str, str]) -> SmallProject:
-    """Bring a database to its first migration, with rows, and write what comes next."""
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_item": ITEM})
-    project.succeed("migrate", "--verbosity=0")
-    execute(database, _ROWS)
-    for key, source in release.items():
-        project.write_migration(key, source)
-    return project
-
-
 def text_of(database: Database) -> str:
     return dump(database.dsn, sequences=False, blank={"django_migrations": ("id", "applied")})
 
@@ -75,6 +64,14 @@ def uninterrupted(databases: NewDatabases, directory: Path, release: dict[str, s
     database = databases.new()
     project_of(directory / "uninterrupted", database, release).succeed("apply_migrations")
     return text_of(database)
+
+
+def from_nothing(databases: NewDatabases, directory: Path) -> tuple[str, SmallProject, Database]:
+    """Return what a call leaves in an empty database, and a project with another one."""
+    release = {"demo.0001_item": ITEM, **_RELEASE}
+    reference, database = databases.new(), databases.new()
+    SmallProject(directory / "whole", {"default": reference.django}, release).succeed("apply_migrations")
+    return text_of(reference), SmallProject(directory / "project", {"default": database.django}, release), database
 
 
 def kill(project: SmallProject, directory: Path, word: str, *arguments: str) -> None:
@@ -164,32 +161,24 @@ def test_a_way_back_is_resumed_with_the_same_arguments(stepping_databases: NewDa
 def test_a_database_that_was_empty_is_emptied_where_a_migration_was_broken_off(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    release = {"demo.0001_item": ITEM, **_RELEASE}
-    reference = stepping_databases.new()
-    SmallProject(tmp_path / "whole", {"default": reference.django}, release).succeed("apply_migrations")
-    database = stepping_databases.new()
-    project = SmallProject(tmp_path / "project", {"default": database.django}, release)
+    wanted, project, database = from_nothing(stepping_databases, tmp_path)
     kill(project, tmp_path, "second")
 
     output = project.succeed("apply_migrations", "--resume")
 
     assert "The database was empty before, and demo.0003_kind was broken off" in output
-    assert not diff(text_of(reference), text_of(database))
+    assert not diff(wanted, text_of(database))
 
 
 def test_a_database_that_was_empty_keeps_what_was_complete(pg_databases: NewDatabases, tmp_path: Path) -> None:
-    release = {"demo.0001_item": ITEM, **_RELEASE}
-    reference = pg_databases.new()
-    SmallProject(tmp_path / "whole", {"default": reference.django}, release).succeed("apply_migrations")
-    database = pg_databases.new()
-    project = SmallProject(tmp_path / "project", {"default": database.django}, release)
+    wanted, project, database = from_nothing(pg_databases, tmp_path)
     # Within a transaction, which the server rolls back by itself.
     kill(project, tmp_path, "later")
 
     output = project.succeed("apply_migrations", "--resume")
 
     assert "Applying demo.0003_kind" not in output
-    assert not diff(text_of(reference), text_of(database))
+    assert not diff(wanted, text_of(database))
 
 
 def test_what_cannot_be_taken_back_for_another_try_is_said(stepping_databases: NewDatabases, tmp_path: Path) -> None:
@@ -215,24 +204,16 @@ def test_with_nothing_to_resume_it_is_an_ordinary_call(every_database: NewDataba
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("vendor", [Vendor.POSTGRESQL, Vendor.MYSQL])
-def test_a_call_killed_after_a_statement_whichever_is_resumed(
-    vendor: Vendor, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    server = request.getfixturevalue("mariadb_server" if vendor is Vendor.MYSQL else "pg_server")
-    with ExitStack() as stack:
-        databases = NewDatabases(server, tmp_path, stack)
-        wanted = uninterrupted(databases, tmp_path, _RELEASE)
-        database = databases.new()
-        project = project_of(tmp_path, database, _RELEASE)
-        before = text_of(database)
-        for number in killed_at_each_statement(project, tmp_path / "project", "--resume", every=_EVERY[vendor]):
-            output = project.succeed("apply_migrations", "--resume")
-            assert not diff(wanted, text_of(database)), f"statement {number}: {output}"
-            # The values of the columns that go are those that every row gets.
-            project.succeed("apply_migrations", "demo", "0001", "--allow-irreversible")
-            assert not diff(before, text_of(database)), f"statement {number}, back"
-            if vendor is Vendor.MYSQL:
-                # What was dropped at once takes room in each row until the table is written anew (MariaDB's
-                # documentation, "InnoDB Online DDL Operations with the INSTANT Alter Algorithm").
-                execute(database, "ALTER TABLE demo_item FORCE")
+def test_a_call_killed_after_a_statement_whichever_is_resumed(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    wanted = uninterrupted(stepping_databases, tmp_path, _RELEASE)
+    database = stepping_databases.new()
+    project = project_of(tmp_path, database, _RELEASE)
+    before = text_of(database)
+    every = _EVERY[stepping_databases.vendor]
+    for number in killed_at_each_statement(project, tmp_path / "project", "--resume", every=every):
+        output = project.succeed("apply_migrations", "--resume")
+        assert not diff(wanted, text_of(database)), f"statement {number}: {output}"
+        # The values of the columns that go are those that every row gets.
+        project.succeed("apply_migrations", "demo", "0001", "--allow-irreversible")
+        assert not diff(before, text_of(database)), f"statement {number}, back"
+        make_room(database, "demo_item")

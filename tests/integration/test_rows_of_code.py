@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.histories import Database, SqliteDatabase, Vendor, execute
+from tests.support.histories import Database, Vendor, execute
 from tests.support.new_databases import NewDatabases
-from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran
+from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran, values
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -180,20 +180,17 @@ def test_rows_that_others_have_changed_since_stay_and_it_is_told(
     assert "were changed again since, and stay so" in told
     assert "demo_item" in told
     assert "demo_label" not in told
-    assert sorted(_items(database)) == [(1, "theirs", 4), (2, "jam", 5), (3, "jam", 6)]
+    assert values(database, "SELECT id, name, size FROM demo_item ORDER BY id") == [
+        (1, "theirs", 4),
+        (2, "jam", 5),
+        (3, "jam", 6),
+    ]
     execute(
         database,
         "UPDATE demo_item SET name = 'tea' WHERE id = 1; UPDATE demo_item SET size = NULL; "
         "UPDATE demo_item SET size = 7 WHERE id = 2",
     )
     assert diff(before, stepping_databases.dump(database)) == ""
-
-
-def _items(database: Database) -> list[tuple[int, str, int | None]]:
-    assert not isinstance(database, SqliteDatabase)
-    with database.connect() as session, session.cursor() as cursor:
-        cursor.execute("SELECT id, name, size FROM demo_item")
-        return list(cursor.fetchall())
 
 
 def test_what_refers_to_a_row_that_is_to_go_keeps_it(stepping_databases: NewDatabases, tmp_path: Path) -> None:

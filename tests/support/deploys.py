@@ -33,6 +33,7 @@ __all__ = [
     "Fleet",
     "Outcome",
     "Running",
+    "assert_rolled_back_at_a_gate",
     "copy_of",
     "fleet_on",
     "running_in",
@@ -361,6 +362,22 @@ def small_fleet(
         for key, source in next_release.items():
             project.write_migration(key, source)
         yield fleet
+
+
+def assert_rolled_back_at_a_gate(fleet: Fleet, *, commit: str) -> None:
+    """Deploy with a gate in front of the last phase that fails: the others, committed or not, are as they were.
+
+    Args:
+        fleet: which.
+        commit: the plan's setting of that name.
+    """
+    fleet.plan(deploy=f'expand_contract = false\ncommit = "{commit}"', shards='gate = ["false"]')
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert fleet.dumps(sequences=False) == before
 
 
 @contextmanager

@@ -46,6 +46,16 @@ class HeldUp:
         self._go_on()
         return self.wait()
 
+    def go_on_until(self, text: str) -> None:
+        """Let it go on, and return when it has printed a line with this."""
+        self._go_on()
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._printed += line
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was not printed:\n{self._printed}")
+
     def wait(self) -> Result:
         """Wait for its end."""
         stdout, stderr = self.process.communicate()

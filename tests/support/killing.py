@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.dump import diff
+from tests.support.histories import Database, execute
+from tests.support.mariadb_database import MariadbDatabase
+from tests.support.new_databases import NewDatabases
 from tests.support.small_project import SmallProject
 
-__all__ = ["killed_at_each_statement"]
+__all__ = ["assert_undone_after_each_kill", "killed_at_each_statement", "make_room"]
 
 # Django imports this when the command begins. The file says at which statement; it is gone when that has come.
 _MANAGEMENT = """\
@@ -61,6 +65,38 @@ def killed_at_each_statement(project: SmallProject, directory: Path, *arguments:
             return
         yield number
         number += every
+
+
+def assert_undone_after_each_kill(
+    databases: NewDatabases, database: Database, project: SmallProject, directory: Path, *, every: int, altered: str
+) -> None:
+    """Kill a call at one statement after another: the next call takes back what it left, runs, and fails itself.
+
+    Args:
+        databases: where the database is from.
+        database: the project's.
+        project: its release ends with a migration that raises `ValueError: no`.
+        directory: the project's.
+        every: how many statements lie between two that are visited.
+        altered: a table which has columns in between that it had not.
+    """
+    before = databases.dump(database)
+    for number in killed_at_each_statement(project, directory, every=every):
+        result = project.run("apply_migrations")
+        assert result.returncode == 1, f"statement {number}: {result.stdout}{result.stderr}"
+        assert "ValueError: no" in result.stderr
+        assert diff(before, databases.dump(database)) == "", f"statement {number}: {result.stdout}"
+        make_room(database, altered)
+
+
+def make_room(database: Database, table: str) -> None:
+    """Have MariaDB write a table anew.
+
+    What was dropped at once takes room in each row until then (MariaDB's documentation, "InnoDB Online DDL Operations
+    with the INSTANT Alter Algorithm").
+    """
+    if isinstance(database, MariadbDatabase):
+        execute(database, f"ALTER TABLE {table} FORCE")
 
 
 _APPS = """\

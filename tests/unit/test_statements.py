@@ -1,6 +1,6 @@
 import pytest
 
-from smooth_migrations.undo.rows.statements import Kind, kind_of, qualifiers_in, words_in
+from smooth_migrations.undo.rows.statements import Kind, kind_of, named_in, qualifying_in
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,11 @@ from smooth_migrations.undo.rows.statements import Kind, kind_of, qualifiers_in,
         ),
         *(
             (Kind.MORE, sql)
-            for sql in ("/*! UPDATE t SET a = 1 */", "SET STATEMENT max_statement_time = 1 FOR DELETE FROM t")
+            for sql in (
+                "/*! UPDATE t SET a = 1 */",
+                "/*M! DELETE FROM t */",
+                "SET STATEMENT max_statement_time = 1 FOR DELETE FROM t",
+            )
         ),
         *((Kind.MORE, sql) for sql in ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "TRUNCATE t", "nonsense")),
     ],
@@ -32,7 +36,28 @@ def test_what_is_not_plain_is_said_to_change_more_than_rows(kind: Kind, sql: str
     assert kind_of(sql) is kind
 
 
-def test_tables_are_found_however_they_are_quoted() -> None:
-    sql = "UPDATE Demo_Item JOIN `odd one` o ON o.id = shop.`a``b`.id SET x = 1"
-    assert {"demo_item", "odd one", "a`b"} <= words_in(sql)
-    assert qualifiers_in(sql) == {"o", "shop", "a`b"}
+@pytest.mark.parametrize(
+    ("sql", "name"),
+    [
+        ("UPDATE Demo_Item SET x = 1", "demo_item"),
+        ("UPDATE `odd one` o SET x = 1", "odd one"),
+        ('UPDATE "odd one" SET x = 1', "odd one"),
+        ("/* don`t */ UPDATE `odd one` SET x = 1", "odd one"),
+        ("UPDATE shop.`a``b` SET x = 1", "a`b"),
+        ('UPDATE "a""b" SET x = 1', 'a"b'),
+        ("UPDATE `odd%%one` SET x = %s", "odd%one"),
+        ("UPDATE `odd%one` SET x = 1", "odd%one"),
+    ],
+)
+def test_a_table_is_found_however_it_is_quoted(sql: str, name: str) -> None:
+    assert named_in({sql, "SELECT 1"}, [name, "another"]) == {name}
+
+
+def test_a_part_of_a_name_is_no_name() -> None:
+    assert named_in({"UPDATE demo_item_tags SET item_$ = 1"}, ["demo_item", "tags", "item_"]) == set()
+
+
+def test_what_stands_before_a_dot_is_told() -> None:
+    sql = "UPDATE Demo_Item JOIN `else where` . parts ON shop.a = o.id SET x = 1"
+    names = ["demo_item", "else where", "shop", "o", "x", "parts"]
+    assert qualifying_in({sql}, names) == {"else where", "shop", "o"}

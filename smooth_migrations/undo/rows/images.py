@@ -1,7 +1,7 @@
 """Which rows the open transaction has changed: what it sees in a table otherwise than another session does."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,12 +30,14 @@ class Images:
         connection: whose open transaction is looked at.
         other: the second session, which sees what is committed.
         left: how many rows may still be read.
+        outside: the tables to which other databases refer, once they were asked for.
     """
 
     vendor: Vendor
     connection: BaseDatabaseWrapper
     other: BaseDatabaseWrapper
     left: int
+    outside: Collection[str] | None = None
 
     def changes(self, written: Written) -> list[tuple[Table, list[Change]]]:
         """Return the rows that the open transaction has changed. Only reads; takes no lock.
@@ -45,7 +47,14 @@ class Images:
         """
         with self.vendor.reading(self.connection):
             found = []
-            for table in self.vendor.tables(self.connection, written):
+            tables = self.vendor.tables(self.connection, written)
+            if written.is_effective and not tables:
+                raise UnknownError("what its statements changed is not seen")
+            for table in tables:
+                if self.outside is None:
+                    self.outside = self.vendor.outside(self.other)
+                if table.name in self.outside:
+                    raise UnknownError(f"a foreign key of another database refers to {table.name}")
                 changes = self._keyed(table) if table.key else self._keyless(table)
                 if changes:
                     found.append((table, changes))
@@ -88,21 +97,27 @@ class Images:
         return rows
 
 
-def chunks(found: Sequence[tuple[Table, list[Change]]]) -> Iterator[dict[str, Any]]:
+def chunks(found: Sequence[tuple[Table, list[Change]]], room: int) -> Iterator[dict[str, Any]]:
     """Yield what is to be written down of changed rows, in pieces that a server takes.
+
+    Args:
+        found: what has changed.
+        room: how long a statement may be, in bytes.
 
     Raises:
         UnknownError: one row alone is too long.
     """
+    # What else is in a statement, and what is escaped in it, has the other half.
+    longest, longest_change = min(_CHUNK, room // 2), min(_MAX_CHANGE, room // 2)
     for table, changes in found:
         head = {"table": table.name, "columns": [column.name for column in table.columns], "key": [*table.key]}
         piece: list[Change] = []
         length = 0
         for change in changes:
             size = sum(len(value or "") + 8 for row in change if row for value in row)
-            if size > _MAX_CHANGE:
+            if size > longest_change:
                 raise UnknownError(f"a row of {table.name} is too long")
-            if piece and length + size > _CHUNK:
+            if piece and length + size > longest:
                 yield head | {"changes": piece}
                 piece, length = [], 0
             piece.append(change)

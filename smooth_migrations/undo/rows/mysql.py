@@ -1,11 +1,13 @@
 """Rows of MySQL and MariaDB."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.undo.rows.statements import named_in, qualifying_in
 from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, UnknownError, Written
 
 __all__ = ["MySQL"]
@@ -14,6 +16,14 @@ _OURS = "smooth_migrations_"
 _ISOLATION = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')"
 _NAMES = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = DATABASE()"
 _DATABASES = "SELECT schema_name FROM information_schema.schemata WHERE schema_name <> DATABASE()"
+_FUNCTIONS = """
+    SELECT routine_name FROM information_schema.routines
+    WHERE routine_schema = DATABASE() AND routine_type = 'FUNCTION'
+"""
+_OUTSIDE = """
+    SELECT referenced_table_name FROM information_schema.key_column_usage
+    WHERE referenced_table_schema = DATABASE() AND table_schema <> DATABASE()
+"""
 # A foreign key that changes the rows which refer to another.
 _FOLLOWING = """
     SELECT referenced_table_name, table_name FROM information_schema.referential_constraints
@@ -22,35 +32,48 @@ _FOLLOWING = """
 """
 _TABLES = """
     SELECT table_name, table_type, engine, data_length FROM information_schema.tables
-    WHERE table_schema = DATABASE() AND table_name IN ({names})
+    WHERE table_schema = DATABASE() AND table_name IN %s
 """
 _TRIGGERS = """
     SELECT event_object_table FROM information_schema.triggers
-    WHERE event_object_schema = DATABASE() AND event_object_table IN ({names})
+    WHERE event_object_schema = DATABASE() AND event_object_table IN %s
 """
 _COLUMNS = """
     SELECT table_name, column_name, data_type, character_set_name, generation_expression, extra
-    FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN ({names})
+    FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN %s
     ORDER BY table_name, ordinal_position
 """
 _KEYS = """
     SELECT table_name, column_name FROM information_schema.statistics
-    WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' AND table_name IN ({names})
+    WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' AND table_name IN %s
     ORDER BY table_name, seq_in_index
 """
-_CHILDREN = """
-    SELECT DISTINCT table_name FROM information_schema.key_column_usage
-    WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name IN ({names})
+_REFERENCES = """
+    SELECT table_name, constraint_name, column_name, referenced_table_name, referenced_column_name
+    FROM information_schema.key_column_usage
+    WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE()
+      AND (table_name IN %s OR referenced_table_name IN %s)
+    ORDER BY table_name, constraint_name, ordinal_position
 """
-_SET = "SET SESSION sql_mode = %s, time_zone = %s"
+# Whatever code has set for its session: rows are read in one way, and all of them.
+_READING: Final[Mapping[str, str | int]] = {"sql_mode": "", "sql_select_limit": 18446744073709551615}
 # What is in a table already may be put into it, a zero as a key or as a date too.
-_MODE = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO"
+_RESTORING: Final[Mapping[str, str | int]] = {
+    **_READING,
+    "sql_mode": "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO",
+    "sql_safe_updates": 0,
+    "time_zone": "+00:00",
+}
+_WAITING: Final = {"lock_wait_timeout": 1, "innodb_lock_wait_timeout": 1}
 # Each statement is counted as it begins, also within a procedure, a function or a trigger.
 _COUNTERS = (
     *("insert", "insert_select", "replace", "replace_select", "update", "update_multi", "delete", "delete_multi"),
     *("load",),
 )
-_COUNTED = "SHOW SESSION STATUS WHERE Variable_name IN ({})".format(", ".join(f"'Com_{name}'" for name in _COUNTERS))
+# What ends a transaction, the driver's own words for it too: one is a setting.
+_ENDS = ("commit", "rollback", "begin", "create_table", "alter_table", "drop_table", "truncate", "set_option")
+# One row, whatever the session's limit is.
+_COUNTED = "SELECT SUM(variable_value) FROM {}.session_status WHERE variable_name IN %s"
 _GEOMETRY = ("geometry", "point", "linestring", "polygon", "multi")
 _OTHERS = {
     "json": ("HEX(CAST({} AS CHAR))", "CONVERT(UNHEX(%s) USING utf8mb4)"),
@@ -76,8 +99,16 @@ class MySQL:
 
     def prepare(self, other: BaseDatabaseWrapper) -> None:
         """Let a second session wait for a second at most."""
-        with other.cursor() as cursor:
-            cursor.execute("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
+        _set(other, {**_READING, **_WAITING})
+
+    def number(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return how many statements the session has run that may end a transaction."""
+        return str(_counted(connection, _ENDS))
+
+    def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:
+        """Return whether a statement that changes rows was seen; that all were seen is told by their count."""
+        del connection
+        return bool(written.texts)
 
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that statements name, with those that foreign keys change along with them.
@@ -86,13 +117,23 @@ class MySQL:
             UnknownError: these are not all, or one of them cannot be compared.
         """
         kinds = {str(name): str(kind) for name, kind in _rows(connection, _NAMES)}
-        named = {name for name in kinds if name.lower() in written.words and not name.startswith(_OURS)}
-        others = {str(name).lower() for (name,) in _rows(connection, _DATABASES)}
-        if not named or others & written.qualifiers:
+        named = named_in(written.texts, (name for name in kinds if not name.startswith(_OURS)))
+        others = {str(name) for (name,) in _rows(connection, _DATABASES)}
+        if not named or qualifying_in(written.texts, others):
             raise UnknownError("tables of another database")
+        if written.is_batched and named_in(written.texts, (str(name) for (name,) in _rows(connection, _FUNCTIONS))):
+            raise UnknownError("a function may write, too")
         if any(kinds[name] == "VIEW" for name in named):
             raise UnknownError("rows written through a view")
         return self._described(connection, _with_following(named, _rows(connection, _FOLLOWING)))
+
+    def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
+        """Return those that the role may know of: only of such is there a word in the information schema."""
+        return {_quoted(str(name)) for (name,) in _rows(connection, _OUTSIDE)}
+
+    def room(self, connection: BaseDatabaseWrapper) -> int:
+        """Return the longest packet that the server takes."""
+        return int(_rows(connection, "SELECT @@max_allowed_packet")[0][0])
 
     def known(self, connection: BaseDatabaseWrapper, names: Collection[str]) -> Sequence[Table]:
         """Return tables by their quoted names."""
@@ -100,13 +141,13 @@ class MySQL:
 
     def statements(self, connection: BaseDatabaseWrapper) -> int | None:
         """Return how many statements that change rows the session has run."""
-        return sum(int(value) for _name, value in _rows(connection, _COUNTED))
+        return _counted(connection, _COUNTERS)
 
     @contextmanager
     def reading(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """Let the open transaction read rows, which leaves no trace in it."""
-        del connection
-        yield
+        """Let the open transaction read rows, which leaves no trace in it, nor in its session's settings."""
+        with _setting(connection, _READING):
+            yield
 
     @contextmanager
     def restoring(self, connection: BaseDatabaseWrapper, tables: Collection[Table]) -> Iterator[None]:
@@ -116,16 +157,9 @@ class MySQL:
             IntegrityError: a row refers to one that is not there.
         """
         names = [table.name[1:-1].replace("``", "`") for table in tables]
-        children = _rows(connection, _CHILDREN, names)
-        with connection.cursor() as cursor, connection.constraint_checks_disabled():
-            cursor.execute("SELECT @@SESSION.sql_mode, @@SESSION.time_zone")
-            before = cursor.fetchone() or ("", "SYSTEM")
-            cursor.execute(_SET, [_MODE, "+00:00"])
-            try:
-                yield
-                connection.check_constraints(table_names=sorted({*names, *(str(name) for (name,) in children)}))
-            finally:
-                cursor.execute(_SET, before)
+        with _setting(connection, _RESTORING), connection.constraint_checks_disabled():
+            yield
+            _check(connection, names)
 
     def delete_one(self, table: Table, condition: str) -> str:
         """Return a statement that deletes one row of those that meet a condition."""
@@ -180,9 +214,44 @@ def _with_following(names: set[str], following: Iterable[tuple[str, str]]) -> se
     return found
 
 
-def _rows(connection: BaseDatabaseWrapper, statement: str, names: Sequence[str] = ()) -> list[Any]:
+def _check(connection: BaseDatabaseWrapper, names: Sequence[str]) -> None:
+    """Look for rows of these tables, or that refer to them, of which all parts of a foreign key lead nowhere."""
+    keys: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for table, key, column, parent, referenced in _rows(connection, _REFERENCES, names, names):
+        keys.setdefault((table, key, parent), []).append((_quoted(column), _quoted(referenced)))
+    for (table, key, parent), parts in keys.items():
+        joined = " AND ".join(f"child.{column} = parent.{referenced}" for column, referenced in parts)
+        whole = " AND ".join(f"child.{column} IS NOT NULL" for column, _referenced in parts)
+        tables = f"{_quoted(table)} child LEFT JOIN {_quoted(parent)} parent ON {joined}"
+        if _rows(connection, f"SELECT 1 FROM {tables} WHERE {whole} AND parent.{parts[0][1]} IS NULL LIMIT 1"):  # noqa: S608 - quoted names
+            raise IntegrityError(f"rows of {table} refer to others of {parent} that are not there ({key})")
+
+
+@contextmanager
+def _setting(connection: BaseDatabaseWrapper, settings: Mapping[str, str | int]) -> Iterator[None]:
+    [before] = _rows(connection, f"SELECT {', '.join(f'@@SESSION.{name}' for name in settings)}")
+    _set(connection, settings)
+    try:
+        yield
+    finally:
+        _set(connection, dict(zip(settings, before, strict=True)))
+
+
+def _set(connection: BaseDatabaseWrapper, settings: Mapping[str, str | int]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(statement.format(names=", ".join(["%s"] * len(names))), [*names] or None)
+        cursor.execute(f"SET SESSION {', '.join(f'{name} = %s' for name in settings)}", [*settings.values()])
+
+
+def _counted(connection: BaseDatabaseWrapper, names: Iterable[str]) -> int:
+    schema = "information_schema" if getattr(connection, "mysql_is_mariadb", False) else "performance_schema"
+    [(count,)] = _rows(connection, _COUNTED.format(schema), [f"Com_{name}" for name in names])
+    return int(count)
+
+
+def _rows(connection: BaseDatabaseWrapper, statement: str, *params: Sequence[str]) -> list[Any]:
+    given: list[Any] = [*params]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, given or None)
         return list(cursor.fetchall())
 
 

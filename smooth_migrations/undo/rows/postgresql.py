@@ -12,9 +12,14 @@ __all__ = ["PostgreSQL"]
 
 # What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System").
 _WRITTEN = """
-    SELECT relid, current_setting('track_counts') FROM pg_stat_xact_user_tables
-    WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%'
+    SELECT current_setting('track_counts') = 'on', array(
+        SELECT relid FROM pg_stat_xact_user_tables
+        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%')
 """
+# A transaction has one from its first write on (PostgreSQL manual, "Transactions and Identifiers").
+_NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
+# A value of a column has less (PostgreSQL manual, "PostgreSQL Limits"), and so has what is written down at once.
+_ROOM = 1_000_000_000
 _BY_NAME = "SELECT to_regclass(name)::oid FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
 _TABLES = """
     SELECT c.oid, format('%%I.%%I', n.nspname, c.relname),
@@ -57,13 +62,33 @@ class PostgreSQL:
             cursor.execute("SELECT set_config('lock_timeout', '1s', false)")
         other.commit()
 
+    def number(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return the transaction's id; None before it has written anything, by whichever way."""
+        [(number,)] = _rows(connection, _NUMBER)
+        return None if number is None else str(number)
+
+    def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:
+        """Return whether the open transaction has an id."""
+        del written
+        return self.number(connection) is not None
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that the open transaction has written, whatever its statements name."""
         del written
-        rows = _rows(connection, _WRITTEN)
-        if any(counts != "on" for _oid, counts in rows):
+        [(counts, oids)] = _rows(connection, _WRITTEN)
+        if not counts:
             raise UnknownError("the server counts no statements (track_counts)")
-        return self._described(connection, [oid for oid, _counts in rows])
+        return self._described(connection, oids)
+
+    def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
+        """Return none: a foreign key does not leave its database."""
+        del connection
+        return ()
+
+    def room(self, connection: BaseDatabaseWrapper) -> int:
+        """Return what a value may have."""
+        del connection
+        return _ROOM
 
     def known(self, connection: BaseDatabaseWrapper, names: Collection[str]) -> Sequence[Table]:
         """Return tables by their quoted names."""
@@ -117,7 +142,7 @@ class PostgreSQL:
         for oid, column, kind, place in _rows(connection, _COLUMNS, [oids]):
             if place >= 0:
                 keys[oid][place] = len(columns[oid])
-            columns[oid].append(Column(column, f"CAST({column} AS text)", f"CAST(%s AS {kind})"))
+            columns[oid].append(Column(column, f"CAST({column} AS text)", f"CAST(%s AS {kind.replace('%', '%%')})"))
         return [
             Table(name, tuple(columns[oid]), tuple(index for _place, index in sorted(keys[oid].items())))
             for oid, name in names.items()

@@ -1,26 +1,32 @@
 """Sees to it that every transaction in which code changes rows also writes down which, before it commits."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.undo.rows.images import Change, Images, chunks
 from smooth_migrations.undo.rows.mysql import MySQL
 from smooth_migrations.undo.rows.postgresql import PostgreSQL
-from smooth_migrations.undo.rows.statements import Kind, kind_of, qualifiers_in, words_in
+from smooth_migrations.undo.rows.statements import Kind, kind_of
 from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor, Written
 
 __all__ = ["VENDORS", "Recorder"]
 
+_SETS = re.compile(r"\s*SET\b", re.IGNORECASE)
 VENDORS: Final[dict[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
 
 # Rows that are read, at the most, to find out what one piece of code has changed.
 _MAX_READ = 1_000_000
-_MAX_WORDS = 100_000
+# Characters of different statements in one transaction.
+_MAX_TEXT = 4_000_000
+# What goes past Django's wrappers around a cursor's `execute`, by the names that the drivers give it.
+_PAST_WRAPPERS = ("callproc", "copy", "copy_expert", "copy_from", "stream")
 
 
 class Recorder:
@@ -52,21 +58,25 @@ class Recorder:
         self._write = write
         self._prepare = prepare
         self._vendor = VENDORS[connection.vendor]
-        self._written = Written(set(), set())
-        self._has_written = False
+        self._written = Written()
+        self._length = 0
+        self._number: str | None = None
+        self._is_alone = False
+        self._is_watching = False
         self._images: Images | None = None
         self._is_own = False
         self.is_unknown = False
         self._is_marked = False
-        # How many statements were run since the server was asked for its count; None where that cannot be compared.
-        self._run: int | None = 0
+        # How many statements were run since the server was asked for its count, and what it said then.
+        self._run = 0
         self._base: int | None = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record what is run within; what is in an open transaction at the end is left to `flush` or `finish`."""
         own = self._connection.__dict__
-        commit, rollback = self._connection.commit, self._connection.rollback
+        commit, rollback, open_cursor = self._connection.commit, self._connection.rollback, self._connection.cursor
+        set_autocommit = self._connection.set_autocommit
 
         def committing() -> None:
             with self._interruption.held_back():
@@ -83,11 +93,26 @@ class Recorder:
             rollback()
             self._forget()
 
+        def setting_autocommit(autocommit: bool, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, FBT001 - as Django's
+            with self._interruption.held_back():
+                if autocommit and self._written.texts:
+                    # It commits what is not committed yet.
+                    self.flush()
+                set_autocommit(autocommit, *args, **kwargs)
+
+        def cursor() -> CursorWrapper:
+            cursor = open_cursor()
+            for name in _PAST_WRAPPERS:
+                if hasattr(cursor, name):
+                    cursor.__dict__[name] = self._past(getattr(cursor, name))
+            return cursor
+
         with ExitStack() as stack:
             stack.enter_context(self._connection.execute_wrapper(self))
-            own["commit"], own["rollback"] = committing, rolling_back
-            stack.callback(own.pop, "commit")
-            stack.callback(own.pop, "rollback")
+            ends = {"commit": committing, "rollback": rolling_back, "set_autocommit": setting_autocommit}
+            for name, replaced in {**ends, "cursor": cursor}.items():
+                own[name] = replaced
+                stack.callback(own.pop, name)
             yield
 
     def __call__(
@@ -101,13 +126,20 @@ class Recorder:
         """Run a statement, with what makes its changes known; one of Django's execute wrappers."""
         kind = kind_of(str(sql))
         with ExitStack() as stack:
-            if kind is not Kind.NOTHING and not self._is_own:
+            if (kind is not Kind.NOTHING or self._is_watching) and not self._is_own:
                 self._expect(str(sql), kind, stack)
-            if kind is Kind.ROWS and self._run is not None:
-                self._run = None if many else self._run + 1
+            if kind is not Kind.ROWS:
+                with self._numbered_again(str(sql)):
+                    return execute(sql, params, many, context)
+            if many:
+                self._expect_batch()
+            self._run += 1
             result = execute(sql, params, many, context)
-            if kind is Kind.ROWS and not self._is_own:
-                self._has_written |= context["cursor"].rowcount != 0
+            if many and self._base is not None:
+                self.count()
+            if not self._is_own:
+                self._written.is_effective |= context["cursor"].rowcount != 0
+                self._identify()
             return result
 
     @contextmanager
@@ -118,6 +150,11 @@ class Recorder:
             yield
         finally:
             self._is_own = was
+
+    def watch(self) -> None:
+        """Ask the server before each commit what it has seen, too: what runs now may change rows in any way."""
+        self._is_watching = True
+        self.count()
 
     def count(self) -> None:
         """Ask the server how many statements it has run, to compare with how many are seen from here on."""
@@ -138,16 +175,13 @@ class Recorder:
         """Write down, in the open transaction, which rows it has changed. Only reads tables; safe to repeat."""
         if self.is_unknown:
             self.give_up("as before")
-        elif self._written.words:
+        elif self._written.texts or (self._is_watching and not self._connection.get_autocommit()):
             with self.aside():
                 try:
-                    found = [*chunks(self._changes())]
+                    changes = self._changes()
+                    found = [*chunks(changes, self._vendor.room(self._connection))] if changes else []
                 except (UnknownError, Error) as error:
                     self.give_up(str(error))
-                    return
-                if self._has_written and not found:
-                    # They were committed past Django, or changed nothing; which of the two nobody can tell.
-                    self.give_up("what its statements changed is not seen")
                     return
                 self._forget()
                 for detail in found:
@@ -157,7 +191,7 @@ class Recorder:
         """Write down what is in an open transaction, when the code has ended, and whether all of it was seen."""
         if self._connection.run_on_commit:
             self.give_up("it has more to do after its commit")
-        elif not (self.is_unknown or self._written.words or self._is_counted()):
+        elif not (self.is_unknown or self._written.texts or self._is_counted()):
             self.give_up("not all its statements were seen")
         self.flush()
 
@@ -173,8 +207,8 @@ class Recorder:
             self.flush()
             self.give_up("its statements changed more than rows")
             return
-        is_alone = not self._connection.in_atomic_block and self._connection.get_autocommit()
-        if not self.is_unknown and self._prepare is not None:
+        is_alone = self._is_alone = not self._connection.in_atomic_block and self._connection.get_autocommit()
+        if kind is Kind.ROWS and not self.is_unknown and self._prepare is not None:
             with self.aside():
                 self._second()
         if self.is_unknown:
@@ -183,16 +217,38 @@ class Recorder:
             return
         if is_alone:
             stack.enter_context(transaction.atomic(self._connection.alias))
-        self._written.words |= words_in(sql)
-        self._written.qualifiers |= qualifiers_in(sql)
-        if len(self._written.words) > _MAX_WORDS:
-            self.give_up("its statements name too many words")
+        if kind is Kind.ROWS and sql not in self._written.texts:
+            self._written.texts.add(sql)
+            self._length += len(sql)
+            if self._length > _MAX_TEXT:
+                self.give_up("its statements are too long")
+
+    def _expect_batch(self) -> None:
+        # How many statements a driver makes of it nobody counts, so it is counted up to here, and afterwards from here.
+        self._written.is_batched = True
+        if not (self.is_unknown or self._is_counted()):
+            self.give_up("not all its statements were seen")
+
+    def _past(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what a cursor does past its wrappers; what is not in a transaction is not seen by anybody."""
+
+        def told(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a driver's
+            if self._connection.get_autocommit() and not self._is_own:
+                self.give_up("what it does outside a transaction is not seen")
+            return run(*args, **kwargs)
+
+        return told
 
     def _changes(self) -> list[tuple[Table, list[Change]]]:
         if self._connection.get_autocommit():
             raise UnknownError("its transaction was ended in another way than by a commit")
         if not self._is_counted():
             raise UnknownError("not all its statements were seen")
+        self._check_number()
+        if not self._vendor.has_written(self._connection, self._written):
+            if self._written.is_effective:
+                raise UnknownError("what its statements changed is not seen")
+            return []
         images = self._second()
         if not self._vendor.is_fresh(self._connection):
             raise UnknownError("its transaction sees the rows of an earlier moment")
@@ -201,8 +257,33 @@ class Recorder:
         finally:
             images.other.rollback()
 
+    def _identify(self) -> None:
+        """Remember the transaction's number, if it may last for longer than this statement."""
+        if self._number is None and not (self._is_alone or self.is_unknown):
+            with self.aside():
+                self._number = self._vendor.number(self._connection)
+
+    def _check_number(self) -> None:
+        if self._number is not None and self._vendor.number(self._connection) != self._number:
+            raise UnknownError("its transaction was ended in another way than by a commit")
+
+    @contextmanager
+    def _numbered_again(self, sql: str) -> Iterator[None]:
+        """Let a setting be changed within, which a server may take for another transaction."""
+        if self._number is None or self._is_own or not _SETS.match(sql):
+            yield
+            return
+        try:
+            with self.aside():
+                self._check_number()
+        except UnknownError as error:
+            self.give_up(str(error))
+        yield
+        self._number = None
+        self._identify()
+
     def _is_counted(self) -> bool:
-        if self._base is None or self._run is None:
+        if self._base is None:
             return True
         with self.aside():
             count = self._vendor.statements(self._connection)
@@ -225,5 +306,6 @@ class Recorder:
         return self._images
 
     def _forget(self) -> None:
-        self._written = Written(set(), set())
-        self._has_written = False
+        self._written = Written()
+        self._number = None
+        self._length = 0

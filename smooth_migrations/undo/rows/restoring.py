@@ -1,7 +1,7 @@
 """Give rows back what they were before code changed them, where they are still as it left them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import DataError, IntegrityError, NotSupportedError, OperationalError, ProgrammingError, transaction
@@ -78,7 +78,10 @@ def restore_rows(connection: BaseDatabaseWrapper, details: Iterable[Mapping[str,
             raise NotRestorableError(f"{name} has other columns than it had")
     try:
         with transaction.atomic(connection.alias), vendor.restoring(connection, tables.values()):
-            return _restore(connection, vendor, [(tables[name], was.changes) for name, was in changed.items()])
+            kept = _restore(
+                connection, vendor, [(_escaped(tables[name]), was.changes) for name, was in changed.items()]
+            )
+            return [name.replace("%%", "%") for name in kept]
     except (IntegrityError, ProgrammingError, DataError, NotSupportedError) as error:
         raise NotRestorableError(str(error)) from error
     except OperationalError as error:
@@ -94,6 +97,15 @@ def _net(details: Iterable[Mapping[str, Any]]) -> dict[str, _Changed]:
         for before, after in detail["changes"]:
             table.add((_row(before), _row(after)))
     return {name: table for name, table in changed.items() if table.changes}
+
+
+def _escaped(table: Table) -> Table:
+    """Return a table as it is named where there are parameters."""
+    columns = (
+        replace(column, name=column.name.replace("%", "%%"), read=column.read.replace("%", "%%"))
+        for column in table.columns
+    )
+    return replace(table, name=table.name.replace("%", "%%"), columns=tuple(columns))
 
 
 def _row(values: Sequence[str | None] | None) -> Row | None:

@@ -1,11 +1,14 @@
 """What a statement does to rows, as far as its text tells."""
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 
-__all__ = ["Kind", "kind_of", "qualifiers_in", "words_in"]
+from smooth_migrations.undo.named import naming
 
-_LEADING = re.compile(r"\A(?:\s|\(|--[^\n]*\n|#[^\n]*\n|/\*(?!!).*?\*/)*", re.DOTALL)
+__all__ = ["Kind", "kind_of", "named_in", "qualifying_in"]
+
+_LEADING = re.compile(r"\A(?:\s|\(|--[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*", re.DOTALL)
 _READS = re.compile(
     r"(SELECT|WITH|SHOW|EXPLAIN|DESC|DESCRIBE|SAVEPOINT|RELEASE|ROLLBACK\s+TO|SET|VALUES|FETCH)\b", re.IGNORECASE
 )
@@ -15,8 +18,7 @@ _MORE = re.compile(
     r"((SELECT|WITH)\b.*\bINTO\b|SET\b.*\b(AUTOCOMMIT|ISOLATION|STATEMENT)\b)", re.IGNORECASE | re.DOTALL
 )
 _RECORDS = re.compile(r"CREATE TABLE [\"`]?django_migrations\b", re.IGNORECASE)
-_WORD = re.compile(r"[\w$]+|`(?:[^`]|``)+`")
-_QUALIFIER = re.compile(r"([\w$]+|`(?:[^`]|``)+`)\s*\.")
+_DOT = r"[`\"]?\s*\."
 
 
 class Kind(Enum):
@@ -40,15 +42,13 @@ def kind_of(sql: str) -> Kind:
     return Kind.NOTHING if _RECORDS.match(text) else Kind.MORE
 
 
-def words_in(sql: str) -> set[str]:
-    """Return every word of a statement that may be a table's name, in small letters."""
-    return {_plain(word) for word in _WORD.findall(sql)}
+def named_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Return which of these names statements have in them, as whatever; quotes and comments hide none."""
+    whole = "\n".join(texts)
+    return {name for name in names if naming(name).search(whole)}
 
 
-def qualifiers_in(sql: str) -> set[str]:
-    """Return what stands before a dot, in small letters: a table, its alias, or a database."""
-    return {_plain(word) for word in _QUALIFIER.findall(sql)}
-
-
-def _plain(word: str) -> str:
-    return (word[1:-1].replace("``", "`") if word.startswith("`") else word).lower()
+def qualifying_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Return which of these names stand before a dot."""
+    whole = "\n".join(texts)
+    return {name for name in names if re.search(naming(name).pattern + _DOT, whole, re.IGNORECASE)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,7 +30,7 @@ class Column:
     Args:
         name: quoted.
         read: an expression that gives its value as text, without loss.
-        write: an expression that gives the value, of such a text as its parameter.
+        write: an expression that gives the value, of such a text as its parameter; a per cent sign is doubled.
     """
 
     name: str
@@ -55,15 +55,17 @@ class Table:
 
 @dataclass(slots=True)
 class Written:
-    """What a transaction's statements name.
+    """What a transaction has been told to write.
 
     Args:
-        words: all that may be a table, in small letters.
-        qualifiers: of these, what stands before a dot.
+        texts: the statements, each once.
+        is_effective: whether the server has said of one that it found rows.
+        is_batched: whether the driver ran one of them in pieces of its own, which nobody counts.
     """
 
-    words: set[str]
-    qualifiers: set[str]
+    texts: set[str] = field(default_factory=set)
+    is_effective: bool = False
+    is_batched: bool = False
 
 
 class Vendor(Protocol):
@@ -81,12 +83,24 @@ class Vendor(Protocol):
     def prepare(self, other: BaseDatabaseWrapper) -> None:
         """Let a second session wait for no lock, and write values as the first one does."""
 
+    def number(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return what the open transaction has for itself once it has written, and no later one has. Only reads."""
+
+    def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:
+        """Return whether the open transaction may have changed rows. Only reads."""
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables of which the open transaction may have changed rows. Only reads.
 
         Raises:
             UnknownError: these are not all, or one of them cannot be compared.
         """
+
+    def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
+        """Return the quoted names of the tables to which foreign keys of other databases refer. Only reads."""
+
+    def room(self, connection: BaseDatabaseWrapper) -> int:
+        """Return how long a statement may be, in bytes. Only reads."""
 
     def known(self, connection: BaseDatabaseWrapper, names: Collection[str]) -> Sequence[Table]:
         """Return tables by their quoted names; only those that are there. Only reads.
