@@ -1,0 +1,110 @@
+"""Many databases of one project, at `demo.0001_item`, and the installed program run over all of them at once."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from tests.support.deploys import Outcome, Running, decisions_in, run_in, running_in
+from tests.support.postgres_database import PostgresDatabase, temporary_database
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import SmallProject
+
+__all__ = ["ManyDatabases", "many_databases"]
+
+_PLAN = """\
+version = 1
+[deploy]
+name = "many"
+expand_contract = false
+minimum_atomicity = "two_phase"
+max_lock_hold = "15min"
+[projects.one]
+path = "project"
+settings = "small_settings"
+env = {{ SMALL_DATABASES = "${{SMALL_DATABASES}}" }}
+[databases.shards]
+project = "one"
+aliases = "shard_*"
+[[phases]]
+name = "all"
+databases = ["shards:*"]
+parallel = 4
+{gate}
+"""
+_HAS_IT = "SELECT count(*) FROM information_schema.columns WHERE (table_name, column_name) = ('demo_item', 'note')"
+
+
+class ManyDatabases:
+    """All of them, in one phase.
+
+    Args:
+        directory: for the plan and the project.
+        databases: which.
+        release: the project's migrations; the last of them make a column `note` of `demo_item`.
+    """
+
+    def __init__(self, directory: Path, databases: Sequence[PostgresDatabase], release: dict[str, str]) -> None:
+        self.directory = directory
+        self.databases = databases
+        settings = {f"shard_{number}": each.django for number, each in enumerate(databases)}
+        SmallProject(directory / "project", settings, release)
+        self._environment = {"SMALL_DATABASES": json.dumps({"default": databases[0].django} | settings)}
+        self.plan()
+
+    def plan(self, gate: str = "") -> None:
+        """Write the plan, with further lines for its phase."""
+        (self.directory / "deploy.toml").write_text(_PLAN.format(gate=gate))
+
+    def run(self, command: str, *options: str) -> Outcome:
+        """Run a command to its end."""
+        return run_in(self.directory, self._environment, command, *options)
+
+    @contextmanager
+    def running(self, *, own_group: bool = False) -> Iterator[Running]:
+        """Start a deploy; what is left of it ends with the block."""
+        with running_in(self.directory, self._environment, own_group=own_group) as run:
+            yield run
+
+    def prepared(self) -> list[str]:
+        """Return the gids of the transactions that stand prepared in them."""
+        return [gid for each in self.databases for gid in each.server.prepared(each.name)]
+
+    def decisions(self) -> list[str]:
+        """Return the decisions in the journal, in order."""
+        return decisions_in(self.directory)
+
+    def new(self) -> int:
+        """Count those that have the new column."""
+
+        def has_it(database: PostgresDatabase) -> int:
+            with psycopg.connect(database.dsn) as session:
+                return int((session.execute(_HAS_IT).fetchone() or (0,))[0])
+
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(has_it, self.databases))
+
+
+@contextmanager
+def many_databases(
+    directory: Path, servers: Sequence[PostgresServer], count: int, release: dict[str, str]
+) -> Iterator[ManyDatabases]:
+    """Create them, in turns on the servers; they are dropped with the block."""
+    made: list[PostgresDatabase] = []
+    try:
+        for number, server in enumerate(servers):
+            with temporary_database(server) as first:
+                before = SmallProject(directory / f"before_{number}", {"default": first.django}, {"demo.0001_item": ITEM})
+                before.succeed("migrate")
+                for index in range(number, count, len(servers)):
+                    database = PostgresDatabase(server, f"{first.name}_{index}")
+                    server.create_database(database.name, first.name)
+                    made.append(database)
+        yield ManyDatabases(directory, made, release)
+    finally:
+        for database in made:
+            database.server.drop_database(database.name)
