@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -259,6 +260,25 @@ databases = ["shards:*"]
         command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0"]
         path = str(self.directory / "project")
         subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
+
+    def run_printed(self, outcome: Outcome) -> Outcome:
+        """Run the command that a report gives an operator, as it stands there, and assert that it settles everything."""
+        (command,) = outcome.report["settle_with"]
+        program, *arguments = shlex.split(command)
+        assert program == "smooth-orchestrate"
+        done = subprocess.run(
+            [SCRIPT, *arguments, "--json", "--log-format", "json"],
+            cwd=self.directory,
+            env=os.environ | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        settled = Outcome(done.returncode, done.stdout, done.stderr)
+        assert settled.exit_code == 0, settled.stderr
+        return settled
 
     def prepared(self) -> list[str]:
         """Return the gids of the transactions that stand prepared in the fleet's databases."""
