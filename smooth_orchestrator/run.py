@@ -59,7 +59,7 @@ class TargetRun:
         error: why it failed.
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
-        is_lost: whether its worker was lost while it was at work.
+        is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the lease on it, 0 while there is none.
         gid: of its transaction, once that was to be prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.

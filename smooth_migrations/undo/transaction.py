@@ -32,10 +32,13 @@ _WRITES = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
 _WITH_TRANSACTION_TIMEOUT = 170000
-# What is remembered of a transaction that begins, and what is set for it.
+# What is remembered of a transaction that begins, and what is set for it: a commit that was answered, and reported to
+# others, must not be forgotten by a server that crashes, whatever the users' default is.
 _BEGIN = """
     SELECT transaction_timestamp()::text,
-           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'), {settings}
+           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'),
+           CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
+           {settings}
 """
 
 

@@ -1,5 +1,6 @@
 """Connections cut around single statements: all databases are old or all new, and the same deploy then succeeds."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.support.deploys import Fleet, Outcome
-from tests.support.fault_proxy import Fault, Harm
+from tests.support.fault_proxy import Fault, FaultProxy, Harm
+from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, releases_on
 
@@ -84,3 +86,115 @@ def test_a_connection_cut_while_a_database_commits_changes_all(
         assert decided == [["commit"]]
         assert outcome.exit_code == 0, outcome.stderr
         _assert_settled(releases, tier, fleet, before, outcome)
+
+
+@pytest.mark.parametrize("harm", [Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.HALF_CLOSED], ids=lambda harm: harm.name)
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.long
+def test_a_connection_cut_while_a_database_rolls_back_changes_none(
+    releases: Releases, tmp_path: Path, tier: str, harm: Harm
+) -> None:
+    with releases.copy(tier, tmp_path / "plan") as fleet, proxied(fleet) as (first, last):
+        before = dumps_of(fleet)
+        rollback = Fault("^ROLLBACK", harm)
+        if tier == "two_phase":
+            # Prepared already, when another one cannot be.
+            prepared = Fault(_PREPARES[tier], Harm.REPLY_DELAYED, meanwhile=lambda: first.arm(rollback))
+            last.arm(Fault(_PREPARES[tier], Harm.REQUEST_LOST, meanwhile=first.arm(prepared).wait))
+        else:
+            fleet.plan(deploy=DEPLOY, servers=TIERS[tier].servers, shards=_FAILS)
+            marker = "^INSERT INTO smooth_migrations_marker"
+            last.arm(Fault(marker, Harm.DELAYED, meanwhile=lambda: first.arm(rollback)))
+        outcome = fleet.run("deploy")
+        rollback.wait()
+        assert outcome.exit_code == 1, outcome.stderr
+        _assert_settled(releases, tier, fleet, before, outcome)
+
+
+def test_a_prepare_that_reaches_its_server_after_the_roll_back_prepares_nothing(
+    releases: Releases, tmp_path: Path
+) -> None:
+    with releases.copy("two_phase", tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
+        before = dumps_of(fleet)
+        rolled_back = first.arm(Fault("^ROLLBACK PREPARED", Harm.REPLY_DELAYED))
+        late = first.arm(Fault("^PREPARE TRANSACTION", Harm.REQUEST_LATE, meanwhile=rolled_back.wait))
+        outcome = fleet.run("deploy")
+        assert late.is_over()
+        assert outcome.exit_code == 1, outcome.stderr
+        _assert_settled(releases, "two_phase", fleet, before, outcome)
+
+
+@pytest.mark.parametrize("tier", ["held_open", pytest.param("compensated", marks=pytest.mark.long)])
+def test_a_commit_that_reaches_its_server_after_the_run_has_ended_changes_nothing_any_more(
+    releases: Releases, tmp_path: Path, tier: str
+) -> None:
+    has_ended = threading.Event()
+    with releases.copy(tier, tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
+        before = dumps_of(fleet)
+        late = Fault("^COMMIT$", Harm.REQUEST_LATE, meanwhile=has_ended.wait)
+        first.arm(Fault("^SELECT 1$", Harm.DELAYED, meanwhile=lambda: first.arm(late)))
+        outcome = fleet.run("deploy")
+        has_ended.set()
+        assert late.is_over()
+        assert outcome.exit_code == 0, outcome.stderr
+        _assert_settled(releases, tier, fleet, before, outcome)
+
+
+def _journal_in(fleet: Fleet, tier: str, database: PostgresDatabase, proxy: FaultProxy) -> None:
+    """Let the fleet's journal be in a database that is reached through a proxy."""
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{database.name}"
+    fleet.plan(deploy=f'{DEPLOY}\njournal = "{url}"', servers=TIERS[tier].servers)
+
+
+def _decisions_in(database: PostgresDatabase) -> list[str]:
+    with database.connect() as session:
+        rows = session.execute(
+            "SELECT data->>'decision' FROM smooth_journal WHERE kind = 'decision' ORDER BY seq"
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+_DECISION = "^INSERT INTO smooth_journal .*decision.*commit"
+
+
+@pytest.mark.parametrize("stays_away", [False, True], ids=["comes-back", "stays-away"])
+@pytest.mark.parametrize("harm", _LOST, ids=lambda harm: harm.name)
+@pytest.mark.parametrize("statement", ["insert", "commit"])
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_decision_whose_journal_gives_no_answer_is_made_once_or_left_to_recover(
+    releases: Releases,
+    pg_database: PostgresDatabase,
+    tmp_path: Path,
+    tier: str,
+    statement: str,
+    harm: Harm,
+    *,
+    stays_away: bool,
+) -> None:
+    with (
+        releases.copy(tier, tmp_path / "plan") as fleet,
+        FaultProxy(pg_database.server.port) as proxy,
+    ):
+        _journal_in(fleet, tier, pg_database, proxy)
+        before = dumps_of(fleet)
+        meanwhile = proxy.refuse if stays_away else lambda: None
+        if statement == "insert":
+            fault = proxy.arm(Fault(_DECISION, harm, meanwhile=meanwhile))
+        else:
+            fault = Fault("^COMMIT", harm, meanwhile=meanwhile)
+            proxy.arm(Fault(_DECISION, Harm.DELAYED, meanwhile=lambda: proxy.arm(fault)))
+        outcome = fleet.run("deploy")
+        fault.wait()
+        assert outcome.exit_code == (4 if stays_away else 0), outcome.stderr
+        if stays_away:
+            assert outcome.report["error"]["type"] == "journal_unsure"
+            assert "in_doubt" in outcome.outcomes.values()
+            proxy.accept()
+            fleet.run_printed(outcome)
+        is_new = _decisions_in(pg_database)[-1:] == ["commit"]
+        assert is_new or stays_away
+        assert _decisions_in(pg_database).count("commit") == is_new
+        assert not fleet.prepared()
+        assert dumps_of(fleet) == (releases.after(tier) if is_new else before)
+        assert fleet.run("deploy").exit_code == 0
+        assert dumps_of(fleet) == releases.after(tier)

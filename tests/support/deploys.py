@@ -262,7 +262,7 @@ databases = ["shards:*"]
         subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
 
     def run_printed(self, outcome: Outcome) -> Outcome:
-        """Run the command that a report gives an operator, as it stands there, and assert that it settles everything."""
+        """Run the command that a report gives an operator, as it stands there, and assert that it settles the run."""
         (command,) = outcome.report["settle_with"]
         program, *arguments = shlex.split(command)
         assert program == "smooth-orchestrate"

@@ -1,15 +1,15 @@
 """Stand between clients and a PostgreSQL server, see each statement and its answer, and do harm at a chosen one.
 
-It speaks as much of the wire protocol (PostgreSQL manual, "Message Formats") as it takes to know which statement is about
-to be executed, by a simple query or by Execute, and when it has been answered, by ReadyForQuery.
+It speaks as much of the wire protocol (PostgreSQL manual, "Message Formats") as it takes to know which statement is
+about to be executed, by a simple query or by Execute, and when it has been answered, by ReadyForQuery.
 """
 
 import re
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Self
@@ -18,16 +18,16 @@ __all__ = ["Fault", "FaultProxy", "Harm"]
 
 _SSL, _GSS = 80877103, 80877104
 _SYNC = b"S\x00\x00\x00\x04"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 30.0
 
 
 class Harm(Enum):
     """What befalls a statement.
 
-    `REQUEST_LOST`: the connection is cut before the server hears of it. `REPLY_LOST`: when the server has done it, before
-    the client hears so. `HALF_CLOSED`: the same, but what the client goes on sending reaches the server. `REQUEST_LATE`:
-    the connection to the client is cut, and the statement reaches the server all the same, later. `DELAYED`: it takes
-    longer to reach the server. `REPLY_DELAYED`: its answer takes longer.
+    `REQUEST_LOST`: the connection is cut before the server hears of it. `REPLY_LOST`: when the server has done it,
+    before the client hears so. `HALF_CLOSED`: the same, but what the client goes on sending reaches the server.
+    `REQUEST_LATE`: the connection to the client is cut, and the statement reaches the server all the same, later.
+    `DELAYED`: it takes longer to reach the server. `REPLY_DELAYED`: its answer takes longer.
     """
 
     REQUEST_LOST = auto()
@@ -64,14 +64,18 @@ class Fault:
 
     def strikes(self, sql: bytes) -> bool:
         """Return whether a statement is the one."""
-        if self._seen >= self.nth or not re.search(self.statement.encode(), sql, re.I | re.S):
+        if self._seen >= self.nth or not re.search(self.statement.encode(), sql, re.IGNORECASE | re.DOTALL):
             return False
         self._seen += 1
         return self._seen == self.nth
 
     def wait(self) -> None:
         """Wait until it has happened."""
-        assert self.done.wait(_PATIENCE_S), f"no statement was struck by {self}"
+        assert self.is_over(), f"no statement was struck by {self}"
+
+    def is_over(self) -> bool:
+        """Wait until it has happened, or for too long, and return whether it has."""
+        return self.done.wait(_PATIENCE_S)
 
 
 class FaultProxy:
@@ -88,6 +92,7 @@ class FaultProxy:
         self.port = 0
         self._server_port = server_port
         self._faults: list[Fault] = []
+        self._is_refusing = False
         self._lock = threading.Lock()
         self._connections: list[_Connection] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -111,6 +116,16 @@ class FaultProxy:
         self._faults.append(fault)
         return fault
 
+    def refuse(self) -> None:
+        """Accept no connection, and end those that there are."""
+        self._is_refusing = True
+        for connection in [*self._connections]:
+            connection.cut()
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        self._is_refusing = False
+
     def struck(self, sql: bytes) -> Fault | None:
         """Return the harm that is to befall a statement which is about to be executed."""
         with self._lock:
@@ -122,6 +137,9 @@ class FaultProxy:
                 client, _address = self._listener.accept()
             except OSError:
                 return  # closed
+            if self._is_refusing:
+                client.close()
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._server_port))
             except OSError:
@@ -143,6 +161,7 @@ class _Connection:
         self._prepared: dict[bytes, bytes] = {}
         self._portals: dict[bytes, bytes] = {}
         self._awaited: Fault | None = None
+        self._is_deaf = False
         self._threads = [
             threading.Thread(target=self._run, args=[way], name="fault-proxy", daemon=True)
             for way in (self._requests, self._answers)
@@ -162,7 +181,7 @@ class _Connection:
         """End the connection, once what befalls its statements has happened."""
         self.cut()
         for thread in self._threads:
-            thread.join()
+            thread.join(_PATIENCE_S)
         self._client.close()
         self._server.close()
 
@@ -183,20 +202,24 @@ class _Connection:
             elif fault.harm in _AT_THE_REPLY:
                 self._awaited = fault
                 self._server.sendall(message)
-            elif fault.harm is Harm.REQUEST_LOST:
-                fault.meanwhile()
-                self.cut()
-                fault.done.set()
-            elif fault.harm is Harm.DELAYED:
-                fault.meanwhile()
-                self._server.sendall(message)
-                fault.done.set()
             else:
-                self._awaited = fault
-                _shut(self._client, socket.SHUT_RDWR)
-                fault.meanwhile()
-                self._server.sendall(message if kind == b"Q" else message + _SYNC)
-                fault.done.wait(_PATIENCE_S)
+                with _ended(fault):
+                    self._strike(fault, kind, message)
+
+    def _strike(self, fault: Fault, kind: bytes, message: bytes) -> None:
+        if fault.harm is Harm.REQUEST_LATE:
+            self._is_deaf = True
+            _shut(self._client, socket.SHUT_RDWR)
+        fault.meanwhile()
+        if fault.harm is Harm.REQUEST_LOST:
+            self.cut()
+            return
+        self._server.sendall(message)
+        if fault.harm is Harm.REQUEST_LATE:
+            if kind == b"E":
+                self._server.sendall(_SYNC)
+            # Until there is an answer, or the session has ended.
+            self._threads[1].join(_PATIENCE_S)
 
     def _greet(self) -> None:
         while True:
@@ -226,29 +249,37 @@ class _Connection:
     def _answers(self) -> None:
         while True:
             kind, message = _message(self._server)
-            fault = self._awaited
-            if fault is None:
+            if self._awaited is not None:
+                fault, self._awaited = self._awaited, None
+                with _ended(fault):
+                    self._withhold(fault, kind, message)
+            elif not self._is_deaf:
                 self._client.sendall(message)
-                continue
-            held_back = [message]
-            # Until the server is ready for the next one, this one is not done with.
-            while kind != b"Z":
-                kind, message = _message(self._server)
-                held_back.append(message)
-            self._awaited = None
-            if fault.harm is not Harm.REQUEST_LATE:
-                fault.meanwhile()
-            if fault.harm is Harm.REPLY_DELAYED:
-                self._client.sendall(b"".join(held_back))
-                fault.done.set()
-                continue
-            if fault.harm is Harm.HALF_CLOSED:
-                _shut(self._client, socket.SHUT_WR)
-                fault.done.set()
-                while True:
-                    _message(self._server)
+            elif kind == b"Z":
+                return
+
+    def _withhold(self, fault: Fault, kind: bytes, message: bytes) -> None:
+        answer = message
+        # Until the server is ready for the next one, this one is not done with.
+        while kind != b"Z":
+            kind, message = _message(self._server)
+            answer += message
+        fault.meanwhile()
+        if fault.harm is Harm.REPLY_DELAYED:
+            self._client.sendall(answer)
+        elif fault.harm is Harm.HALF_CLOSED:
+            self._is_deaf = True
+            _shut(self._client, socket.SHUT_WR)
+        else:
             self.cut()
-            fault.done.set()
+
+
+@contextmanager
+def _ended(fault: Fault) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        fault.done.set()
 
 
 def _message(end: socket.socket) -> tuple[bytes, bytes]:
