@@ -18,7 +18,7 @@ __all__ = ["Fault", "FaultProxy", "Harm"]
 
 _SSL, _GSS = 80877103, 80877104
 _SYNC = b"S\x00\x00\x00\x04"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 20.0
 
 
 class Harm(Enum):
@@ -115,6 +115,10 @@ class FaultProxy:
         """Do this harm when its time has come, and return it."""
         self._faults.append(fault)
         return fault
+
+    def disarm(self) -> None:
+        """Do no harm any more."""
+        self._faults.clear()
 
     def refuse(self) -> None:
         """Accept no connection, and end those that there are."""
