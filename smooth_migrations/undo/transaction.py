@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
@@ -207,7 +208,9 @@ class HeldTransaction:
         try:
             prepare(self._connection, gid)
         except BaseException as error:
-            block.__exit__(type(error), error, error.__traceback__)
+            # It opens a lost connection again, and a server that is away is not the news here.
+            with suppress(Error):
+                block.__exit__(type(error), error, error.__traceback__)
             raise
 
     def rollback(self, error: BaseException | None = None) -> None:

@@ -212,8 +212,7 @@ class Moves:
                 with passing("prepare"), connections[command.alias].cursor() as cursor:
                     cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            is_known = not isinstance(error, PrepareUnsure)
-            return protocol.Failed(id=command.id, error=describe(error), restored=is_known)
+            return protocol.Failed(id=command.id, error=describe(error), restored=not _is_unsure(error))
         held.awaits_decision = True
         return protocol.Done(id=command.id)
 
@@ -269,6 +268,14 @@ class Moves:
         info = replace(describe(error), migration=at_work)
         restored = not call.committed and not info.causes
         return protocol.Failed(id=command.id, error=info, restored=restored, remaining=call.committed)
+
+
+def _is_unsure(error: BaseException) -> bool:
+    """Return whether it is unknown what was prepared, also where something else failed because of that."""
+    earlier: BaseException | None = error
+    while earlier is not None and not isinstance(earlier, PrepareUnsure):
+        earlier = earlier.__context__
+    return earlier is not None
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

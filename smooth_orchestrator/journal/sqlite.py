@@ -113,6 +113,7 @@ class SqliteJournal:
         self._clock = clock
         self._claim: Claim | None = None
         self._lock = anyio.Lock()
+        self._identity = _identity(path)
 
     @classmethod
     async def open(cls, path: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Self:
@@ -198,6 +199,8 @@ class SqliteJournal:
             return await anyio.to_thread.run_sync(translated)
 
     def _insert(self, *values: str | None) -> tuple[int, datetime]:
+        if _identity(self._path) != self._identity:
+            raise JournalError(f"{self._path}: another file stands in its place", hint=_HINTS[sqlite3.SQLITE_CANTOPEN])
         at, claim = self._clock(), self._claim
         named = dict(zip(("run_id", "kind", "deploy", "database", "data"), values, strict=True))
         fence = {"claimed": claim.deploy if claim else None, "epoch": claim.epoch if claim else None}
@@ -221,6 +224,16 @@ class SqliteJournal:
             until = now + timedelta(seconds=LEASE_S)
             self._connection.execute(_TAKE_LEASE, (deploy, epoch + 1, *process, _text(now), _text(until)))
         return Claim(deploy, epoch + 1)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one of its name: what is written to a deleted one is read by nobody.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _text(at: datetime) -> str:

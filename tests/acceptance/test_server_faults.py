@@ -1,5 +1,6 @@
-"""A server that crashes, and comes back or does not, or cuts its connections: at each stage of a deploy, in each tier."""
+"""A server that crashes, and comes back or not, or cuts its connections: at each stage of a deploy, in each tier."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,12 +59,14 @@ def _arm(proxy: FaultProxy, tier: str, stage: str, mishap: Callable[[], None]) -
     return fault
 
 
-def _exit_code(tier: str, stage: str, mishap: str) -> int:
+def _exit_codes(tier: str, stage: str, mishap: str) -> set[int]:
     if stage in {"decided", "committing"}:
-        return 4 if mishap == "stays-away" else 0
-    # What is open ends with its server; of what is committed or prepared there, nobody can tell before it is back.
-    is_open = tier == "held_open" or (tier, stage) == ("two_phase", "expanding")
-    return 4 if mishap == "stays-away" and not is_open else 1
+        return {4} if mishap == "stays-away" else {0}
+    if tier == "compensated" or stage == "expanding":
+        # Whether a migration has committed something is asked at once: a server that is still starting cannot tell.
+        return {"stays-away": {4}, "restarts": {1, 4}, "cuts": {1}}[mishap]
+    # What is open ends with its server; of what is prepared nobody can tell before that is back.
+    return {4} if (tier, mishap) == ("two_phase", "stays-away") else {1}
 
 
 _SHORT = {("two_phase", "decided", "stays-away"), ("held_open", "committing", "restarts")}
@@ -73,10 +76,7 @@ _SHORT = {("two_phase", "decided", "stays-away"), ("held_open", "committing", "r
     ("tier", "stage", "mishap"),
     [
         pytest.param(*case, id="-".join(case), marks=() if case in _SHORT else pytest.mark.long)
-        for tier in TIERS
-        for stage in ("expanding", "preparing", "decided", "committing")
-        for mishap in _MISHAPS
-        if (case := (tier, stage, mishap))
+        for case in itertools.product(TIERS, ("expanding", "preparing", "decided", "committing"), _MISHAPS)
     ],
 )
 def test_a_mishap_of_a_server_leaves_all_databases_old_or_all_new(
@@ -97,9 +97,9 @@ def test_a_mishap_of_a_server_leaves_all_databases_old_or_all_new(
         fault.wait()
         is_decided = stage in {"decided", "committing"}
         assert decisions == [["commit"] if is_decided else []]
-        assert outcome.exit_code == _exit_code(tier, stage, mishap), outcome.stderr
         if mishap == "stays-away":
             server.start()
+        assert outcome.exit_code in _exit_codes(tier, stage, mishap), outcome.stderr
         if outcome.exit_code == 4:
             assert outcome.outcomes["primary"] == "in_doubt"
             fleet.run_printed(outcome)

@@ -232,16 +232,17 @@ databases = ["shards:*"]
         with self.running(*options) as run:
             return run.finish()
 
-    def run(self, command: str, *options: str, failpoint: str | None = None) -> Outcome:
+    def run(self, command: str, *options: str, failpoint: str | None = None, under: Sequence[str] = ()) -> Outcome:
         """Run any command of the program over the plan to its end.
 
         Args:
             command: of the program, such as `recover`.
             *options: further ones.
             failpoint: the crash point at which the process that reaches it kills itself.
+            under: a command line that runs the program, such as `prlimit --fsize=9999`.
         """
         done = subprocess.run(
-            [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
+            [*under, SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
             cwd=self.directory,
             env=os.environ
             | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"}
