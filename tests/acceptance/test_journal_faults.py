@@ -209,7 +209,7 @@ def test_a_journal_on_a_server_that_is_no_use_any_more_decides_nothing(
         outcome = fleet.run("deploy")
 
         assert outcome.exit_code == 1, outcome.stderr
-        assert outcome.report["error"]["type"] == "journal_error"
+        assert outcome.report["error"]["type"] == "journal_unsure"
         assert not fleet.prepared()
         assert dumps_of(fleet) == before
         with pg_database.server.connect() as session:
