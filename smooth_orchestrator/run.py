@@ -12,7 +12,7 @@ from smooth_migrations.protocol import Back, Before, ErrorInfo, Measured, Receiv
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.journal import Journal, RecordKind
+from smooth_orchestrator.journal import Fenced, Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
@@ -161,6 +161,7 @@ class Run:
         self.cause_database: str | None = None
         self.further: list[RunError] = []
         self.decided = False
+        self.is_fenced = False
         self.takes_back: str | None = None
         self.interrupted: ErrorInfo | None = None
         self.started_s = time.monotonic()
@@ -175,6 +176,7 @@ class Run:
 
     def fail(self, error: ErrorInfo, database: str | None = None) -> None:
         """Note a failure, and let nothing else begin. The first is the cause."""
+        self.is_fenced = self.is_fenced or error.type == Fenced.code
         if self.cause is None:
             self.cause, self.cause_database = error, database
         elif error.type != "Interrupted":

@@ -267,6 +267,9 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
     halt = run.plan.on_failure is OnFailure.HALT
     await take_back(run, fleet, committed=not halt)
+    if run.is_fenced:
+        # Whoever has the lease settles this run before anything else, and takes no more of it for ours.
+        return RunOutcome.LOCKED
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
         return RunOutcome.NEEDS_OPERATOR

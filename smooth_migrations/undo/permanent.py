@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
+from django.db.transaction import atomic
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
@@ -40,6 +41,7 @@ class Permanent:
         receivers: what receivers of pre_migrate write.
         moved: what is permanent, in order.
         fingerprint: of the schema before the call, to which its undo is compared.
+        fence: raises, in a transaction, where what is permanent is not this call's to take back any more.
 
     Args:
         connection: the target's.
@@ -83,6 +85,7 @@ class Permanent:
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
         self.fingerprint: Fingerprint | None = None
+        self.fence: Callable[[], None] | None = None
 
     @property
     def before(self) -> Before:
@@ -288,6 +291,7 @@ class Permanent:
         broken = self._broken
         if broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
+                self._check_turn()
                 try:
                     self._manner.persist(broken.take_back, unless=lambda: broken.is_parted)
                 finally:
@@ -317,6 +321,7 @@ class Permanent:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
             with self._answering(aliases.commit if self._is_finished else aliases.drop):
+                self._check_turn()
                 self._journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
@@ -338,6 +343,17 @@ class Permanent:
             self._on_undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
+
+    def _check_turn(self) -> None:
+        # Whoever has the lease after us has taken back what we left, and may have gone on from there.
+        if self.fence is not None:
+            with atomic(self._connection.alias):
+                self.fence()
+
+    def _forget(self, step: Step) -> None:
+        if self.fence is not None and self._connection.in_atomic_block:
+            self.fence()
+        self._journal.forget_step(step)
 
     def _left_of(self, item: Moved) -> Sequence[str]:
         if item.step.fake or self.before.is_empty:
@@ -363,7 +379,7 @@ class Permanent:
                 moved,
                 manner=self._manner,
                 log_of=lambda item: self._log(item.migration, item.step),
-                on_reversed=self._journal.forget_step,
+                on_reversed=self._forget,
             )
         self._give_back_received()
         self._manner.persist(partial(self._restore_rest, moved))

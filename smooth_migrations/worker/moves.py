@@ -14,7 +14,7 @@ from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import remove_marker, write_marker
+from smooth_migrations.marker import read_markers, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring, RehearsalEnds, RehearsedCall
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
@@ -227,6 +227,9 @@ class Moves:
             unfinished = unfinished_call(connection)
             if unfinished is not None and unfinished.call_id == command.run_id:
                 call.recall(unfinished)
+            elif not read_markers(connection, [command.run_id]):
+                # Whoever had the lease meanwhile has taken it back, and may have gone on from there.
+                return protocol.Done(id=command.id)
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]

@@ -16,7 +16,7 @@ from tests.support.deploys import Fleet, Outcome
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
-from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, releases_on
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -86,6 +86,8 @@ def test_a_journal_that_lost_its_last_records_decides_no_worse_than_none(
     releases: Releases, tmp_path: Path, tier: str, point: str, kept: int
 ) -> None:
     with releases.copy(tier, tmp_path / "plan") as fleet:
+        if tier == "two_phase":
+            decided_by_journal(fleet)
         before = dumps_of(fleet)
         _crash(fleet, point)
         kept_kinds = _keep(fleet, kept)
@@ -123,6 +125,8 @@ def test_a_journal_cut_at_any_byte_is_read_up_to_there_or_refused_with_a_way_out
 ) -> None:
     chance = random.Random(seed)
     with releases.copy("two_phase", tmp_path / "plan") as fleet:
+        if seed % 2:
+            decided_by_journal(fleet)
         before = dumps_of(fleet)
         _crash(fleet, ("journal.decision.before", "journal.decision.after", "journal.committed.after")[seed % 3])
         has_moved = _markers(fleet) > 0
@@ -222,6 +226,7 @@ def test_a_decision_without_an_answer_is_in_doubt_also_where_the_journal_then_re
     with releases.copy("two_phase", tmp_path / "plan") as fleet, FaultProxy(pg_database.server.port) as proxy:
         url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{pg_database.name}"
         fleet.plan(deploy=f'{DEPLOY}\njournal = "{url}"', servers=TIERS["two_phase"].servers)
+        decided_by_journal(fleet)
 
         def allow(value: str) -> None:
             with pg_database.server.connect() as session:

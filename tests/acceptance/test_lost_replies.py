@@ -12,7 +12,7 @@ from tests.support.deploys import Fleet, Outcome
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
-from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, proxied, releases_on
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -144,6 +144,7 @@ def _journal_in(fleet: Fleet, tier: str, database: PostgresDatabase, proxy: Faul
     """Let the fleet's journal be in a database that is reached through a proxy."""
     url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{database.name}"
     fleet.plan(deploy=f'{DEPLOY}\njournal = "{url}"', servers=TIERS[tier].servers)
+    decided_by_journal(fleet)
 
 
 def _decisions_in(database: PostgresDatabase) -> list[str]:

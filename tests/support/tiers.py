@@ -10,7 +10,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
 
-__all__ = ["DEPLOY", "TIERS", "Releases", "dumps_of", "proxied", "releases_on"]
+__all__ = ["DEPLOY", "TIERS", "Releases", "decided_by_journal", "dumps_of", "proxied", "releases_on"]
 
 DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 """Lines for `[deploy]`: what cannot be settled is soon given up."""
@@ -89,6 +89,14 @@ def releases_on(directory: Path, first: PostgresServer, last: PostgresServer) ->
 def dumps_of(fleet: Fleet) -> dict[str, str]:
     """Write the databases down, without what differs between two deploys."""
     return fleet.dumps(sequences=False, applied=False)
+
+
+def decided_by_journal(fleet: Fleet) -> None:
+    """Let no database be the last resource, whose commit would be the decision: SQLite's is compensated."""
+    plan = fleet.directory / "deploy.toml"
+    alias = 'alias = "kiosk"\n'
+    assert plan.read_text().count(alias) == 1
+    plan.write_text(plan.read_text().replace(alias, f'{alias}atomicity = "compensated"\n'))
 
 
 @contextmanager
