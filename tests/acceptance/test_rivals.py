@@ -83,7 +83,7 @@ def _on_servers(dumps: dict[str, str]) -> dict[str, str]:
     ("tier", "statement", "harm"),
     [
         pytest.param("held_open", "^ALTER TABLE", Harm.DELAYED, id="held_open-expanding", marks=pytest.mark.long),
-        pytest.param("held_open", "^SELECT 1$", Harm.DELAYED, id="held_open-barrier"),
+        pytest.param("held_open", "^SELECT 1$", Harm.DELAYED, id="held_open-barrier", marks=pytest.mark.long),
         pytest.param("held_open", "^COMMIT$", Harm.DELAYED, id="held_open-decided", marks=pytest.mark.long),
         pytest.param("two_phase", "^PREPARE", Harm.DELAYED, id="two_phase-preparing", marks=pytest.mark.long),
         pytest.param("two_phase", "^PREPARE", Harm.REPLY_DELAYED, id="two_phase-prepared"),
@@ -184,8 +184,16 @@ def _expiry(fleet: Fleet) -> str:
 
 
 @_needs_faketime
-@pytest.mark.parametrize("jump", ["+1d", "-1d"])
-@pytest.mark.parametrize("whose", ["second", pytest.param("first", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("whose", "jump"),
+    [
+        ("second", "+1d"),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (("second", "-1d"), ("first", "+1d"), ("first", "-1d"))
+        ),
+    ],
+)
 def test_a_clock_that_jumps_by_a_day_takes_no_lease_from_anybody(
     releases: Releases, tmp_path: Path, clock: Path, jump: str, whose: str
 ) -> None:
