@@ -41,7 +41,7 @@ class Permanent:
         receivers: what receivers of pre_migrate write.
         moved: what is permanent, in order.
         fingerprint: of the schema before the call, to which its undo is compared.
-        fence: raises, in a transaction, where what is permanent is not this call's to take back any more.
+        fence: raises, in a transaction, where whoever has the lease by now has taken it back, and may have gone on.
 
     Args:
         connection: the target's.
@@ -345,7 +345,6 @@ class Permanent:
         return undone
 
     def _check_turn(self) -> None:
-        # Whoever has the lease after us has taken back what we left, and may have gone on from there.
         if self.fence is not None:
             with atomic(self._connection.alias):
                 self.fence()
