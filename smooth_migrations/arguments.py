@@ -71,13 +71,13 @@ def refuse_contradictions(options: dict[str, Any]) -> None:
 
 def options_of(options: dict[str, Any]) -> Options:
     """Return how a call behaves that was asked for by these parsed options."""
-    call_id = uuid4().hex
+    number = uuid4().hex
     return Options(
         limits=Limits(_ms(options["lock_timeout"]), _ms(options["statement_timeout"])),
         lock_retries=options["lock_retries"],
         other_aliases=OtherAliases(options["other_aliases"]),
-        application_name=f"smooth:{call_id}:{options['database']}",
-        call_id=call_id,
+        application_name=f"smooth:{number}:{options['database']}",
+        call_id=f"call:{number}",
     )
 
 

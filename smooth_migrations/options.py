@@ -23,7 +23,7 @@ class Options:
         bind_default: make the alias `default` the target's connection meanwhile.
         other_aliases: what happens to a query that reaches another alias.
         application_name: of our session, in `pg_stat_activity`.
-        call_id: what the call is called in the database's journal.
+        call_id: what the call is called in the database's journal; with a colon where it belongs to no deploy's run.
         pause: waits between attempts; injected for tests.
     """
 
@@ -34,5 +34,5 @@ class Options:
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.ALLOW
     application_name: str | None = None
-    call_id: str = field(default_factory=lambda: uuid4().hex)
+    call_id: str = field(default_factory=lambda: f"call:{uuid4().hex}")
     pause: Callable[[float], None] = time.sleep

@@ -76,7 +76,7 @@ class Turn:
         except BaseException:
             turn.end()
             raise
-        call.fence = lease.check
+        call.fence = call.permanent.journal.fence = lease.check
         return turn
 
     def rest(self) -> None:

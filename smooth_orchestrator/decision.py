@@ -14,6 +14,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
+from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
 
 __all__ = ["commit_everywhere", "decide", "write_decision_down"]
@@ -54,7 +55,7 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     failure = await _try(run, fleet, item)
     while failure is not None and time.monotonic() < deadline_s:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
-        failure = await _run_forward(run, fleet, item)
+        failure = await _run_forward(run, fleet, item, failure)
         if failure is not None:
             await anyio.sleep(_PAUSE_S)
     if failure is not None:
@@ -83,8 +84,11 @@ async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo
     return failure if fate is Fate.GONE else None
 
 
-async def _run_forward(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    """Apply and commit again; what a lost answer already committed is found to be there, and nothing is pending."""
+async def _run_forward(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo) -> ErrorInfo | None:
+    """Apply and commit again; of what was committed with a lost answer nothing is found to be pending."""
+    if failure.sqlstate is None:
+        # A COMMIT without an answer may still be on its way: it comes before what is done now, or never.
+        await end_session(item)
     try:
         await fleet.living(run.plan, item.target)
     except WorkerError as error:

@@ -63,11 +63,14 @@ async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     try:
         answer = await call_unless_silent(worker, command, silence_s(run.plan))
     except WorkerError as error:
+        item.is_lost = True
         return ErrorInfo(error.code, error.message, hint=error.hint)
     if not isinstance(answer, Failed):
         return None
     if answer.restored:
         item.gid = None
+    else:
+        item.is_lost = True
     return answer.error
 
 

@@ -18,7 +18,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.report import UNDECIDED, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
@@ -50,8 +50,8 @@ async def settle_earlier(
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
-    The deploy's lease must be held: then none of them is at work any more. So are runs of which only prepared
-    transactions tell, the journal being lost.
+    The deploy's lease must be held: then none of them is at work any more. So are runs of which only their databases
+    tell, the journal being lost.
 
     Args:
         plan: of the deploy, as it is now.
@@ -67,7 +67,7 @@ async def settle_earlier(
     left = await unsettled(plan, journal)
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {summary.run_id for summary in left}
-    for run_id in sorted(await _prepared_runs(plan, journal, fleet) - known):
+    for run_id in sorted(await _runs_left(plan, journal, fleet, known)):
         stranger = RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(await _settle(plan, journal, fleet, stranger, is_known=False, forced=forced))
     return tuple(settled)
@@ -86,20 +86,30 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     return tuple(takewhile(is_open, await journal.runs(plan.name)))
 
 
-async def _prepared_runs(plan: Plan, journal: Journal, fleet: Fleet) -> set[str]:
-    """Return the runs of which prepared transactions stand in a database that can be reached."""
+async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> set[str]:
+    """Return the other runs that have left something undecided in a database that can be reached.
+
+    Raises:
+        Locked: one of them is at work, by another plan or another journal.
+    """
     run = Run(plan, "", journal)
     found: set[str] = set()
 
     async def look(item: TargetRun) -> None:
         answer = await ask_standing(run, fleet, item)
-        if isinstance(answer, Standing):
-            found.update(gid.split(":")[1] for gid in answer.gids)
+        if not isinstance(answer, Standing):
+            return
+        left = {gid.split(":")[1] for gid in answer.gids}
+        # A run's id holds no colon, and that of a call which belongs to no run does.
+        if answer.unfinished and ":" not in answer.unfinished:
+            left.add(answer.unfinished)
+        found.update(left.difference(known))
+        if left.difference(known) and answer.holder:
+            raise _locked(item, answer.holder)
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
-            if item.target.vendor == "postgresql":
-                group.start_soon(look, item)
+            group.start_soon(look, item)
     return found
 
 
@@ -116,7 +126,7 @@ async def _settle(
     run = Run(plan, summary.run_id, journal)
     told = Told.of(await journal.records(run.run_id) if is_known else ())
     run.takes_back = told.takes_back
-    items = [item for item in run.targets if item.name in told.tiers or not is_known]
+    items = [item for item in run.targets if told.may_concern(item.name) or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
@@ -145,10 +155,15 @@ async def _settle(
 
 
 def _undecided(run: Run, shown: Mapping[str, Shown]) -> ErrorInfo:
-    prepared = ", ".join(sorted(name for name, each in shown.items() if each is Shown.PREPARED))
+    prepared, stepped = (
+        ", ".join(sorted(name for name, each in shown.items() if each is wanted))
+        for wanted in (Shown.PREPARED, Shown.STEPS)
+    )
+    left = [f"transactions stand prepared on {prepared}"] if prepared else []
+    left += [f"committed steps await a decision on {stepped}"] if stepped else []
     return ErrorInfo(
-        "journal_lost",
-        f"the journal does not know the run {run.run_id}, whose transactions stand prepared on {prepared}",
+        UNDECIDED,
+        f"the journal does not know the run {run.run_id}, whose {', and whose '.join(left)}",
         hint="smooth-orchestrate recover PLAN --commit makes these databases new, --abort leaves them as they were",
     )
 
@@ -186,9 +201,7 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: C
             item.stage, item.error = Stage.IN_DOUBT, answer
             run.fail(answer, item.name)
         elif answer.holder:
-            raise Locked(
-                f"another run is at work on {item.name}: {answer.holder}", hint="wait for it, or end that process"
-            )
+            raise _locked(item, answer.holder)
         else:
             shown[item.name] = _shown(run, item, answer)
 
@@ -196,6 +209,10 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: C
         for item in items:
             group.start_soon(look, item)
     return shown
+
+
+def _locked(item: TargetRun, holder: str) -> Locked:
+    return Locked(f"another run is at work on {item.name}: {holder}", hint="wait for it, or end that process")
 
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:

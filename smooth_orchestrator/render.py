@@ -61,6 +61,10 @@ def print_report(report: Report, stream: TextIO) -> None:
     if errors:
         console.print()
     console.print(_state(report), style=_STYLES.get(report.outcome, _BAD))
+    if report.settle_with:
+        console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
+    for command in report.settle_with:
+        console.print(f"  {printable(command)}")
     console.print(_headline(report), style="dim")
     if report.databases:
         console.print()

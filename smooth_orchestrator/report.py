@@ -11,9 +11,12 @@ from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
-__all__ = ["DatabaseOutcome", "DatabaseReport", "Report", "RunError", "RunOutcome", "runs_to_dict"]
+__all__ = ["UNDECIDED", "DatabaseOutcome", "DatabaseReport", "Report", "RunError", "RunOutcome", "runs_to_dict"]
 
 _VERSION: Final = 1
+
+UNDECIDED: Final = "journal_lost"
+"""The type of an error that only an operator's decision mends."""
 
 
 class RunOutcome(StrEnum):
@@ -178,6 +181,7 @@ class Report:
         databases: one each, in the plan's order.
         error: the first cause.
         errors: every further one: what failed later, and each mistake of a plan or finding of the preflight.
+        settle_with: where an operator is needed, the command to run, or those to choose from.
     """
 
     command: str
@@ -189,6 +193,7 @@ class Report:
     databases: tuple[DatabaseReport, ...] = ()
     error: RunError | None = None
     errors: tuple[RunError | Mistake, ...] = ()
+    settle_with: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -210,6 +215,7 @@ class Report:
             "databases": [database.to_dict() for database in self.databases],
             "error": self.error.to_dict() if self.error else None,
             "errors": [_error_to_dict(error) for error in self.errors],
+            **({"settle_with": list(self.settle_with)} if self.settle_with else {}),
         }
 
     @classmethod
@@ -222,6 +228,7 @@ class Report:
             databases=tuple(DatabaseReport.from_dict(database) for database in body["databases"]),
             error=RunError(**body["error"]) if body["error"] else None,
             errors=tuple(Mistake(**error) if "place" in error else RunError(**error) for error in body["errors"]),
+            settle_with=tuple(body.get("settle_with", ())),
         )
 
     def masked(self, masker: Masker) -> Self:

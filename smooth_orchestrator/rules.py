@@ -9,7 +9,7 @@
 | commit | the run's marker | done already |
 | commit | committed steps, or nothing | run forward again |
 | lost | the marker in any database | as decided to commit: no tier shows it before |
-| lost | transactions prepared, and no marker | for an operator to decide |
+| lost | transactions prepared or committed steps, and no marker | for an operator to decide |
 """
 
 from collections.abc import Collection
@@ -67,7 +67,7 @@ def verdict(decided: Decision | None, shown: Collection[Shown], *, is_known: boo
         return decided
     if Shown.DONE in shown:
         return Decision.COMMIT
-    if is_known or Shown.PREPARED not in shown:
+    if is_known or not {Shown.PREPARED, Shown.STEPS} & {*shown}:
         return Decision.ABORT
     return None
 

@@ -12,7 +12,7 @@ from smooth_migrations.protocol import Back, Before, ErrorInfo, Measured, Receiv
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.journal import Journal, RecordKind
+from smooth_orchestrator.journal import Fenced, Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
@@ -59,7 +59,7 @@ class TargetRun:
         error: why it failed.
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
-        is_lost: whether its worker was lost while it was at work.
+        is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the lease on it, 0 while there is none.
         gid: of its transaction, once that was to be prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
@@ -161,6 +161,7 @@ class Run:
         self.cause_database: str | None = None
         self.further: list[RunError] = []
         self.decided = False
+        self.is_fenced = False
         self.takes_back: str | None = None
         self.interrupted: ErrorInfo | None = None
         self.started_s = time.monotonic()
@@ -175,6 +176,7 @@ class Run:
 
     def fail(self, error: ErrorInfo, database: str | None = None) -> None:
         """Note a failure, and let nothing else begin. The first is the cause."""
+        self.is_fenced = self.is_fenced or error.type == Fenced.code
         if self.cause is None:
             self.cause, self.cause_database = error, database
         elif error.type != "Interrupted":

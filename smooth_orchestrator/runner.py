@@ -239,16 +239,18 @@ async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
         try:
             await decide(run, Decision.COMMIT, scope=scope)
         except JournalError as error:
+            failure = ErrorInfo(error.code, error.message, hint=error.hint)
             if isinstance(error, JournalUnsureError):
-                raise
+                for item in run.in_stage(Stage.HELD):
+                    item.stage, item.error = Stage.IN_DOUBT, failure
             run.decided = False
-            run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
+            run.fail(failure)
             return
-    elif (failure := await commit_last_resource(run, fleet, last)) is None:
+    elif (refusal := await commit_last_resource(run, fleet, last)) is None:
         await write_decision_down(run, Decision.COMMIT, scope=scope)
     else:
         run.decided = False
-        run.fail(failure, last.name)
+        run.fail(refusal, last.name)
         return
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
 
@@ -265,6 +267,9 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
     halt = run.plan.on_failure is OnFailure.HALT
     await take_back(run, fleet, committed=not halt)
+    if run.is_fenced:
+        # Whoever has the lease settles this run before anything else, and takes no more of it for ours.
+        return RunOutcome.LOCKED
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
         return RunOutcome.NEEDS_OPERATOR

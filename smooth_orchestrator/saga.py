@@ -74,7 +74,6 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
 async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     failure = await _roll_back_held(run, fleet, item)
     if item.gid is not None:
-        # After its session has ended, or else a lost worker's PREPARE might come later than this.
         failure = await _roll_back_prepared(run, fleet, item) or failure
     return failure
 
@@ -96,12 +95,14 @@ async def _roll_back_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo 
 
 
 async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    with anyio.move_on_after(_ROLLBACK_S):
+    with anyio.move_on_after(run.plan.settle_timeout_ms / 1000):
         while True:
-            fate = await settle_prepared(run, fleet, item, commits=False)
-            if not isinstance(fate, ErrorInfo):
-                item.gid = None
-                return None
+            # A PREPARE without an answer may still be on its way: its session must have ended before.
+            if not item.is_lost or await end_session(item) is None:
+                fate = await settle_prepared(run, fleet, item, commits=False)
+                if not isinstance(fate, ErrorInfo):
+                    item.gid = None
+                    return None
             await anyio.sleep(_PAUSE_S)
     return ErrorInfo(
         "in_doubt",

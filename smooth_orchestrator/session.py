@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from smooth_orchestrator import plan as planning
 from smooth_orchestrator.config import PlanFile
@@ -15,6 +16,9 @@ from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport
 
 __all__ = ["Ready", "Session", "finish", "journal_of", "ready", "report_of"]
+
+# How long one call waits for a journal's server at the most.
+_PATIENCE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Ready:
 
 def journal_of(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncContextManager[Journal]:
     """Open the journal that a plan names."""
-    return open_journal(file.deploy.journal.get_secret_value(), directory=file.directory, makes_file=makes_file)
+    url, patience_s = file.deploy.journal.get_secret_value(), min(_PATIENCE_S, file.deploy.settle_timeout / 1000)
+    return open_journal(url, directory=file.directory, makes_file=makes_file, patience_s=patience_s)
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ class Told:
     """What a run's records say.
 
     Args:
+        targets: of the plan as it was.
         tiers: of the targets that were begun.
         held: of those that have reached the barrier.
         back: what was to be taken back on them, in a rollback.
@@ -55,6 +56,7 @@ class Told:
         takes_back: the run that a rollback takes back.
     """
 
+    targets: frozenset[str] = frozenset()
     tiers: dict[str, Tier] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     back: dict[str, Back] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class Told:
         for record in records:
             match record.kind:
                 case RecordKind.RUN_STARTED:
-                    told = cls(takes_back=record.data.get("takes_back"))
+                    told = cls(frozenset(record.data["targets"]), takes_back=record.data.get("takes_back"))
                 case RecordKind.INTENT if record.database:
                     told.tiers[record.database] = Tier(record.data["tier"])
                     if "back" in record.data:
@@ -78,6 +80,15 @@ class Told:
                 case RecordKind.DECISION:
                     told.decisions.append((record.data["scope"], Decision(record.data["decision"])))
         return told
+
+    def may_concern(self, name: str) -> bool:
+        """Return whether the run may have begun with a database.
+
+        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records. Of
+        a rollback only those records tell what was to be taken back.
+        """
+        is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
+        return name in self.tiers or (name in self.targets and not is_whole)
 
     def decided(self, phase: Phase) -> Decision | None:
         """Return the last decision about a phase."""

@@ -7,12 +7,13 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import atomic
 
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.records import Record
@@ -115,6 +116,7 @@ class CallJournal:
     def __init__(self, connection: BaseDatabaseWrapper, call_id: str) -> None:
         self._connection = connection
         self._call_id = call_id
+        self.fence: Callable[[], None] | None = None
         self._is_begun = False
         self._has_steps = False
         self._begun_with: Frame | None = None
@@ -233,14 +235,27 @@ class CallJournal:
             [self._call_id, step.app, step.name, operation],
         )
 
+    def check_turn(self) -> None:
+        """Make sure, before anything is taken back, that nobody else has done so, and gone on from there.
+
+        Raises:
+            LeaseLost: somebody has the lease since; see `Lease.check`.
+        """
+        if self.fence is not None:
+            with atomic(self._connection.alias):
+                self.fence()
+
     def forget_step(self, step: Step) -> None:
         """Strike out a migration that was taken back."""
+        if self.fence is not None and self._connection.in_atomic_block:
+            self.fence()
         self._execute(
             "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s", [self._call_id, step.app, step.name]
         )
 
     def note_undo(self) -> None:
         """Write down that the call is being taken back: from here on nobody can go on with it."""
+        self.check_turn()
         self._execute(
             "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s",
             [EntryState.UNDOING, self._call_id, _CALL],

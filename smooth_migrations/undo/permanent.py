@@ -40,6 +40,7 @@ class Permanent:
         receivers: what receivers of pre_migrate write.
         moved: what is permanent, in order.
         fingerprint: of the schema before the call, to which its undo is compared.
+        journal: says what is permanent, in the database itself.
 
     Args:
         connection: the target's.
@@ -71,8 +72,8 @@ class Permanent:
         self._on_undone = on_undone
         self._on_undo_failed = on_undo_failed
         self._on_left = on_left
-        self._journal = CallJournal(connection, call_id)
-        self.receivers = ReceiversRows(connection, self._journal, interruption)
+        self.journal = CallJournal(connection, call_id)
+        self.receivers = ReceiversRows(connection, self.journal, interruption)
         self._broken: OperationLog | None = None
         self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
@@ -97,7 +98,7 @@ class Permanent:
     @property
     def is_early(self) -> bool:
         """Whether anything has become permanent before the call's end."""
-        return self._journal.is_begun
+        return self.journal.is_begun
 
     @property
     def frame(self) -> Frame:
@@ -132,7 +133,7 @@ class Permanent:
         self.receivers.stop(is_early=bool(self._early))
         self._frame = replace(self._frame, synced=self._frame.synced | tables)
         if not self._connection.features.can_rollback_ddl:
-            self._journal.begin(self._frame)
+            self.journal.begin(self._frame)
 
     def seal(self, held: Sequence[Moved], commit: Callable[[], None]) -> None:
         """Make what is held permanent; from here on it is reversed rather than rolled back.
@@ -145,19 +146,19 @@ class Permanent:
         import smooth_migrations.undo.proof  # noqa: PLC0415
         import smooth_migrations.undo.steps  # noqa: F401, PLC0415
 
-        was_written = self._journal.is_begun
+        was_written = self.journal.is_begun
         self._is_begun = True
         self.receivers.stop(is_early=True)
-        self._journal.begin(self._frame)
+        self.journal.begin(self._frame)
         self.receivers.write()
         for item in held:
-            self._journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
+            self.journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
         try:
             with passing("seal"):
                 commit()
         except BaseException:
             if not was_written and self._connection.features.can_rollback_ddl:
-                self._journal.lose()
+                self.journal.lose()
             raise
         self.moved += held
         # Not before the steps are noted: what fails here is to be taken back with them.
@@ -186,13 +187,13 @@ class Permanent:
     def begin_outside(self, migration: Migration, step: Step) -> "OperationLog":
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
-        self._journal.note_step(step, EntryState.BEGUN, OUTSIDE | _tables_detail(self._tables))
+        self.journal.note_step(step, EntryState.BEGUN, OUTSIDE | _tables_detail(self._tables))
         self._broken = self._log(migration, step)
         return self._broken
 
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
-        self._journal.finish_step(step)
+        self.journal.finish_step(step)
         naming, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
         self.moved.append(Moved(migration, step, self._tables, naming, None if step.fake else entries))
         self._broken = None
@@ -204,7 +205,7 @@ class Permanent:
             self._connection,
             migration,
             step,
-            journal=self._journal,
+            journal=self.journal,
             interruption=self._interruption,
             records=self._frame.records or (),
             is_watchful=not self.before.is_empty,
@@ -214,7 +215,7 @@ class Permanent:
 
     def end(self) -> None:
         """Strike the call out of the journal: all of it is wanted. Takes part in the open transaction."""
-        self._journal.end()
+        self.journal.end()
 
     # --- and back ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class Permanent:
             [recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
         )
-        self._journal.adopt(unfinished)
+        self.journal.adopt(unfinished)
         if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
             self._broken = self._log(migration, broken)
@@ -288,6 +289,7 @@ class Permanent:
         broken = self._broken
         if broken is not None and not self.before.is_empty:
             with self._answering(self._aliases.rollback):
+                self.journal.check_turn()
                 try:
                     self._manner.persist(broken.take_back, unless=lambda: broken.is_parted)
                 finally:
@@ -317,7 +319,7 @@ class Permanent:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
             with self._answering(aliases.commit if self._is_finished else aliases.drop):
-                self._journal.note_undo()
+                self.journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._is_finished else aliases.commit_own)()
@@ -330,7 +332,7 @@ class Permanent:
                     self._manner.persist(
                         partial(compare, self._connection, self.fingerprint, had_records=self.before.has_records)
                     )
-                self._journal.end()
+                self.journal.end()
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
@@ -363,7 +365,7 @@ class Permanent:
                 moved,
                 manner=self._manner,
                 log_of=lambda item: self._log(item.migration, item.step),
-                on_reversed=self._journal.forget_step,
+                on_reversed=self.journal.forget_step,
             )
         self._give_back_received()
         self._manner.persist(partial(self._restore_rest, moved))

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
@@ -32,10 +33,13 @@ _WRITES = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
 _WITH_TRANSACTION_TIMEOUT = 170000
-# What is remembered of a transaction that begins, and what is set for it.
+# What is remembered of a transaction that begins, and what is set for it: a commit that was answered, and reported to
+# others, must not be forgotten by a server that crashes, whatever the users' default is.
 _BEGIN = """
     SELECT transaction_timestamp()::text,
-           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'), {settings}
+           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'),
+           CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
+           {settings}
 """
 
 
@@ -204,7 +208,9 @@ class HeldTransaction:
         try:
             prepare(self._connection, gid)
         except BaseException as error:
-            block.__exit__(type(error), error, error.__traceback__)
+            # It opens a lost connection again, and a server that is away is not the news here.
+            with suppress(Error):
+                block.__exit__(type(error), error, error.__traceback__)
             raise
 
     def rollback(self, error: BaseException | None = None) -> None:

@@ -14,7 +14,7 @@ from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import remove_marker, write_marker
+from smooth_migrations.marker import read_markers, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring, RehearsalEnds, RehearsedCall
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
@@ -212,8 +212,7 @@ class Moves:
                 with passing("prepare"), connections[command.alias].cursor() as cursor:
                     cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            is_known = not isinstance(error, PrepareUnsure)
-            return protocol.Failed(id=command.id, error=describe(error), restored=is_known)
+            return protocol.Failed(id=command.id, error=describe(error), restored=not _is_unsure(error))
         held.awaits_decision = True
         return protocol.Done(id=command.id)
 
@@ -228,6 +227,9 @@ class Moves:
             unfinished = unfinished_call(connection)
             if unfinished is not None and unfinished.call_id == command.run_id:
                 call.recall(unfinished)
+            elif not read_markers(connection, [command.run_id]):
+                # Whoever had the lease meanwhile has taken it back, and may have gone on from there.
+                return protocol.Done(id=command.id)
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
@@ -269,6 +271,14 @@ class Moves:
         info = replace(describe(error), migration=at_work)
         restored = not call.committed and not info.causes
         return protocol.Failed(id=command.id, error=info, restored=restored, remaining=call.committed)
+
+
+def _is_unsure(error: BaseException) -> bool:
+    """Return whether it is unknown what was prepared, also where something else failed because of that."""
+    earlier: BaseException | None = error
+    while earlier is not None and not isinstance(earlier, PrepareUnsure):
+        earlier = earlier.__context__
+    return earlier is not None
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

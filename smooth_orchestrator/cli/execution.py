@@ -3,10 +3,11 @@
 import io
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -17,7 +18,7 @@ from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
-from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.report import UNDECIDED, Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, parts, passwords_of_url
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def report(invocation: Invocation, work: Callable[["PlanFile", Masker], Awaitabl
     """
 
     def show(result: Report, masker: Masker) -> int:
-        return write_report(result.masked(masker), as_json=invocation.as_json)
+        told = _told_how_to_settle(result, invocation)
+        return write_report(told.masked(masker), as_json=invocation.as_json)
 
     return execute(invocation, work, show)
 
@@ -72,7 +74,18 @@ def execute(
             signals.hold_signals_back()
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
-        return write_report(attempt.failure(error).masked(attempt.masker), as_json=invocation.as_json)
+        failure = _told_how_to_settle(attempt.failure(error), invocation)
+        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+
+
+def _told_how_to_settle(report: Report, invocation: Invocation) -> Report:
+    """Return a report that names the command, for this very plan, with which an operator settles what is in doubt."""
+    if report.outcome is not RunOutcome.NEEDS_OPERATOR:
+        return report
+    command = f"smooth-orchestrate recover {shlex.quote(str(invocation.plan))}"
+    is_undecided = report.error is not None and report.error.type == UNDECIDED
+    choices = (" --commit", " --abort") if is_undecided else ("",)
+    return replace(report, settle_with=tuple(command + choice for choice in choices))
 
 
 def write_report(report: Report, *, as_json: bool) -> int:

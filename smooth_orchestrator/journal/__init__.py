@@ -23,25 +23,28 @@ __all__ = [
 
 
 @asynccontextmanager
-async def open_journal(url: str, *, directory: Path, makes_file: bool = True) -> AsyncIterator[Journal]:
+async def open_journal(
+    url: str, *, directory: Path, makes_file: bool = True, patience_s: float = 30.0
+) -> AsyncIterator[Journal]:
     """Open the journal that a plan names, and close it at the end.
 
     Args:
         url: `sqlite:///relative/file`, `sqlite:////absolute/file` or `postgresql://user@host/database`.
         directory: what a relative file is relative to: the plan's directory.
         makes_file: whether a journal whose file is not there yet is begun; without that it is one without records.
+        patience_s: for how long a call waits for a server that was lost.
 
     Raises:
         JournalError: it cannot be opened, or is of no known kind.
     """
-    journal = await _open(url, directory, makes_file=makes_file)
+    journal = await _open(url, directory, makes_file=makes_file, patience_s=patience_s)
     try:
         yield journal
     finally:
         await journal.aclose()
 
 
-async def _open(url: str, directory: Path, *, makes_file: bool) -> Journal:
+async def _open(url: str, directory: Path, *, makes_file: bool, patience_s: float) -> Journal:
     # Each kind is imported when asked for: a plan with a journal in a file does not wait for asyncpg.
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
@@ -52,7 +55,7 @@ async def _open(url: str, directory: Path, *, makes_file: bool) -> Journal:
     if scheme in {"postgresql", "postgres"}:
         from smooth_orchestrator.journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
 
-        return await PostgresJournal.open(url)
+        return await PostgresJournal.open(url, patience_s=patience_s)
     raise JournalError(
         "the journal's address is of no known kind",
         hint="write sqlite:///relative/file, sqlite:////absolute/file or postgresql://user@host/database",

@@ -86,6 +86,7 @@ _INSERT: Final = """
 INSERT INTO smooth_journal (id, run_id, kind, deploy, database, data) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (id) DO NOTHING
 """
+_WRITTEN: Final = "SELECT seq, at FROM smooth_journal WHERE id = $1"
 
 # The next owner waits for a transaction that has seen the lease to be ours, and a heartbeat does not.
 _CHECK_LEASE: Final = "SELECT 1 FROM smooth_journal_lease WHERE deploy = $1 AND epoch = $2 FOR KEY SHARE"
@@ -118,6 +119,13 @@ ORDER BY s.seq DESC
 """
 
 _AWAY: Final = "see that the server is up and that `deploy.journal` names it, its database and its user"
+
+_HINTS: Final = {
+    "25006": "name a server in `deploy.journal` that takes writes: this one only reads",
+    "42501": "grant this user SELECT, INSERT and UPDATE on the tables smooth_journal…",
+    "42P01": "its tables are gone: restore them from a backup; `smooth-orchestrate recover` settles what it can see",
+    "53100": "make room on the disk of its server",
+}
 
 # Errors after which nobody knows whether the server did what it was asked.
 _LOST: Final = (
@@ -245,7 +253,7 @@ class PostgresJournal:
         """Do work on the connection, one at a time, trying again while the server is away and patience lasts."""
         deadline = anyio.current_time() + self._patience_s
         pause_s = 0.1
-        sent = False
+        sent = lost = False
         async with self._lock:
             if self._closed:
                 raise JournalError(f"{self._place}: the journal is closed")
@@ -256,7 +264,9 @@ class PostgresJournal:
                     return await work(connection)
                 except (asyncpg.PostgresError, ValueError, *_LOST) as error:
                     if not isinstance(error, _LOST):
-                        raise self._named(error) from error
+                        # An earlier attempt may have been answered where nobody heard it.
+                        raise self._named(error, unsure=lost) from error
+                    lost = sent
                     self._drop()
                     if anyio.current_time() + pause_s > deadline:
                         raise self._named(error, unsure=sent) from error
@@ -286,7 +296,8 @@ class PostgresJournal:
             return JournalUnsureError(
                 f"{self._place}: it cannot be told whether a record was written: {words}", hint=_AWAY
             )
-        return JournalError(f"{self._place}: {words}", hint=_AWAY if isinstance(error, _LOST) else None)
+        hint = _AWAY if isinstance(error, _LOST) else _HINTS.get(getattr(error, "sqlstate", ""))
+        return JournalError(f"{self._place}: {words}", hint=hint)
 
 
 async def _make_tables(connection: "_Connection", place: str) -> None:
@@ -330,11 +341,14 @@ async def _take_lease(connection: "_Connection", deploy: str, owner: Owner) -> C
 async def _insert(connection: "_Connection", values: tuple[object, ...], claim: Claim | None) -> tuple[int, datetime]:
     async with connection.transaction():
         if claim and not await connection.fetchval(_CHECK_LEASE, claim.deploy, claim.epoch):
+            # It may have been written while the lease was ours, with an answer that was lost.
+            if written := await connection.fetch(_WRITTEN, values[0]):
+                return written[0]["seq"], written[0]["at"]
             raise Fenced(claim.deploy)
         # Whatever the server's or the user's default is: a commit is answered when it is on disk.
         await connection.execute("SET LOCAL synchronous_commit TO on")
         await connection.execute(_INSERT, *values)
-        written = await connection.fetch("SELECT seq, at FROM smooth_journal WHERE id = $1", values[0])
+        written = await connection.fetch(_WRITTEN, values[0])
     return written[0]["seq"], written[0]["at"]
 
 

@@ -23,7 +23,7 @@ __all__ = ["SqliteJournal"]
 
 # Marks the file as ours (PRAGMA application_id), so that a mistyped path never grows tables in somebody's database.
 _APPLICATION_ID: Final = 0x736D6F6F
-_VERSION: Final = 2
+_VERSION: Final = 3
 _BUSY_TIMEOUT_S: Final = 10.0
 
 # What makes each format of the one before it.
@@ -61,6 +61,10 @@ CREATE TABLE lease (
 );
 PRAGMA user_version = 2;
 """,
+    """
+ALTER TABLE lease ADD COLUMN expires_s REAL NOT NULL DEFAULT 0;
+PRAGMA user_version = 3;
+""",
 )
 
 # Written only while the lease is ours, where one was acquired: one statement is one transaction.
@@ -70,11 +74,11 @@ SELECT :at, :run_id, :kind, :deploy, :database, :data
 WHERE :claimed IS NULL OR EXISTS (SELECT 1 FROM lease WHERE deploy = :claimed AND epoch = :epoch)
 """
 _READ_LEASE: Final = """
-SELECT epoch, owner, host, pid, machine, started, acquired_at, expires_at FROM lease WHERE deploy = ?
+SELECT epoch, owner, host, pid, machine, started, acquired_at, expires_at, expires_s FROM lease WHERE deploy = ?
 """
 _TAKE_LEASE: Final = """
-INSERT OR REPLACE INTO lease (deploy, epoch, owner, host, pid, machine, started, acquired_at, expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO lease (deploy, epoch, owner, host, pid, machine, started, acquired_at, expires_at, expires_s)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _RUNS: Final = """
@@ -113,6 +117,7 @@ class SqliteJournal:
         self._clock = clock
         self._claim: Claim | None = None
         self._lock = anyio.Lock()
+        self._identity = _identity(path)
 
     @classmethod
     async def open(cls, path: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Self:
@@ -128,7 +133,11 @@ class SqliteJournal:
         return cls(path, await anyio.to_thread.run_sync(_open, path), clock)
 
     async def acquire(self, deploy: str, owner: Owner) -> Claim:
-        """Acquire the lease of a deploy; see `Journal.acquire`. Its clock is this machine's."""
+        """Acquire the lease of a deploy; see `Journal.acquire`.
+
+        Its clock is this machine's time since its start, which nobody sets; the time of day counts for an owner on
+        another machine, or before the last start.
+        """
         with anyio.CancelScope(shield=True):
             claim = self._claim = await self._run(lambda: self._take_lease(deploy, owner))
         return claim
@@ -138,8 +147,8 @@ class SqliteJournal:
         claim = self._claim
         if claim is None:
             return
-        sql = "UPDATE lease SET expires_at = ? WHERE deploy = ? AND epoch = ?"
-        values = (_text(self._clock() + timedelta(seconds=LEASE_S)), claim.deploy, claim.epoch)
+        sql = "UPDATE lease SET expires_at = ?, expires_s = ? WHERE deploy = ? AND epoch = ?"
+        values = (_text(self._clock() + timedelta(seconds=LEASE_S)), _up_s() + LEASE_S, claim.deploy, claim.epoch)
         if await self._run(lambda: self._connection.execute(sql, values).rowcount) != 1:
             raise Fenced(claim.deploy)
 
@@ -198,6 +207,8 @@ class SqliteJournal:
             return await anyio.to_thread.run_sync(translated)
 
     def _insert(self, *values: str | None) -> tuple[int, datetime]:
+        if _identity(self._path) != self._identity:
+            raise JournalError(f"{self._path}: another file stands in its place", hint=_HINTS[sqlite3.SQLITE_CANTOPEN])
         at, claim = self._clock(), self._claim
         named = dict(zip(("run_id", "kind", "deploy", "database", "data"), values, strict=True))
         fence = {"claimed": claim.deploy if claim else None, "epoch": claim.epoch if claim else None}
@@ -215,12 +226,37 @@ class SqliteJournal:
             epoch = row[0] if row else 0
             if row and row[1]:
                 last = Owner(*row[1:6])
-                if datetime.fromisoformat(row[7]) > now and life_of(last) is not Life.GONE:
+                is_alive = row[8] > _up_s() if _is_of_this_start(last) else datetime.fromisoformat(row[7]) > now
+                if is_alive and life_of(last) is not Life.GONE:
                     raise held(deploy, Holder(last, datetime.fromisoformat(row[6])))
             process = (owner.name, owner.host, owner.pid, owner.machine, owner.started)
             until = now + timedelta(seconds=LEASE_S)
-            self._connection.execute(_TAKE_LEASE, (deploy, epoch + 1, *process, _text(now), _text(until)))
+            expiry = (_text(now), _text(until), _up_s() + LEASE_S)
+            self._connection.execute(_TAKE_LEASE, (deploy, epoch + 1, *process, *expiry))
         return Claim(deploy, epoch + 1)
+
+
+def _up_s() -> float:
+    """Return the time since the machine was started, in seconds, also while it slept, where that can be told."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _is_of_this_start(owner: Owner) -> bool:
+    """Return whether an owner has the same count of time as this process: containers of one machine have."""
+    try:
+        return owner.machine.startswith(f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} ")
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one of its name: what is written to a deleted one is read by nobody.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _text(at: datetime) -> str:

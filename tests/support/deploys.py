@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -231,16 +232,17 @@ databases = ["shards:*"]
         with self.running(*options) as run:
             return run.finish()
 
-    def run(self, command: str, *options: str, failpoint: str | None = None) -> Outcome:
+    def run(self, command: str, *options: str, failpoint: str | None = None, under: Sequence[str] = ()) -> Outcome:
         """Run any command of the program over the plan to its end.
 
         Args:
             command: of the program, such as `recover`.
             *options: further ones.
             failpoint: the crash point at which the process that reaches it kills itself.
+            under: a command line that runs the program, such as `prlimit --fsize=9999`.
         """
         done = subprocess.run(
-            [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
+            [*under, SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
             cwd=self.directory,
             env=os.environ
             | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -259,6 +261,25 @@ databases = ["shards:*"]
         command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0"]
         path = str(self.directory / "project")
         subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
+
+    def run_printed(self, outcome: Outcome) -> Outcome:
+        """Run the command that a report gives an operator, as it stands there, and assert that it settles the run."""
+        (command,) = outcome.report["settle_with"]
+        program, *arguments = shlex.split(command)
+        assert program == "smooth-orchestrate"
+        done = subprocess.run(
+            [SCRIPT, *arguments, "--json", "--log-format", "json"],
+            cwd=self.directory,
+            env=os.environ | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        settled = Outcome(done.returncode, done.stdout, done.stderr)
+        assert settled.exit_code == 0, settled.stderr
+        return settled
 
     def prepared(self) -> list[str]:
         """Return the gids of the transactions that stand prepared in the fleet's databases."""
