@@ -15,9 +15,9 @@ import pytest
 from smooth_migrations.protocol import DatabaseFacts
 from smooth_orchestrator import plan as planning
 from smooth_orchestrator.config import load
-from tests.support.deploys import SCRIPT, Outcome
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.runs import SCRIPT, Outcome
 from tests.support.shop import check_out
 from tests.unit.bad_plans import BadPlan, make
 

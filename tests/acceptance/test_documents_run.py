@@ -16,7 +16,7 @@ from demo.deploys import plan
 from demo.fleet import Fleet
 from smooth_orchestrator.cli import main
 from smooth_orchestrator.schema import json_schema
-from tests.support.deploys import SCRIPT
+from tests.support.runs import SCRIPT
 from tests.support.shop import check_out
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject

@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, small_fleet
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.runs import SCRIPT, Outcome
 from tests.support.small_migrations import DEFINING, NOTE, failing, run_python
 from tests.support.small_project import migration
 

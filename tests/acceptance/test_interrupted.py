@@ -6,8 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, Fleet, Running, small_fleet, still_running
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Running, still_running
 from tests.support.small_migrations import NOTE, failing
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import LAST, SCRIPT, Fleet, Outcome, small_fleet
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import SCRIPT, Outcome
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)

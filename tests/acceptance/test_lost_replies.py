@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.support.deploys import Fleet, Outcome
+from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
 from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, proxied, releases_on
 
 pytestmark = pytest.mark.timeout(120)

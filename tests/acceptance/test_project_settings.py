@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploys import Outcome, Running, running_in
 from tests.support.dump import diff, dump
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.runs import Outcome, Running, running_in
 from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE
 from tests.support.small_project import SmallProject
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import Running, still_running
 from tests.support.many_databases import many_databases
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Running, still_running
 from tests.support.small_migrations import ITEM, NOTE, run_python
 from tests.support.small_project import migration
 

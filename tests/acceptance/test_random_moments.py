@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.deploys import Fleet, Outcome, Running, copy_of, small_fleet, still_running
+from tests.support.deploys import Fleet, copy_of, small_fleet
 from tests.support.dump import diff
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome, Running, still_running
 from tests.support.small_migrations import NOTE, run_python
 from tests.support.small_project import migration
 

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.deploys import LAST, Fleet, Outcome, small_fleet
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.runs import Outcome
 from tests.support.small_migrations import NOTE
 
 # Every secret of these tests but the server's own holds this, whatever quotation makes of the rest.

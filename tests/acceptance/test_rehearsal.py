@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploys import LAST, Fleet, Outcome, small_fleet
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
 from tests.support.small_migrations import BROKEN, KIND, NOTE
 from tests.support.small_project import migration
 

@@ -6,14 +6,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.support.deploys import LAST, Fleet, Outcome, Running
+from tests.support.deploys import LAST, Fleet
 from tests.support.fault_proxy import Fault, Harm
 from tests.support.postgres_server import PostgresServer
 from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, releases_on
+
+if TYPE_CHECKING:
+    from tests.support.runs import Outcome, Running
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import LAST, Fleet, Outcome, small_fleet
+from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
 from tests.support.small_migrations import KIND, NOTE, run_python
 from tests.support.small_project import migration
 

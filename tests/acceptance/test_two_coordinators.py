@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import Fleet, Running, small_fleet
+from tests.support.deploys import Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Running
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)

@@ -9,11 +9,11 @@ from pathlib import Path
 import django
 import pytest
 
-from tests.support.deploys import SCRIPT
 from tests.support.dump import dump
 from tests.support.interpreters import interpreter
 from tests.support.log_lines import log_lines
 from tests.support.postgres_database import PostgresDatabase
+from tests.support.runs import SCRIPT
 from tests.support.small_migrations import BROKEN_LATE, ITEM, KIND, NOTE
 from tests.support.small_project import SmallProject
 

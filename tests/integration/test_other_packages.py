@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.integration.test_configurations import Configuration, assert_undone_and_like_stock
-from tests.support.deploys import running_in
 from tests.support.dump import diff, dump
 from tests.support.histories import Vendor
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
+from tests.support.runs import running_in
 from tests.support.small_migrations import BROKEN_LATE, ITEM, KIND, NOTE
 from tests.support.small_project import SmallProject
 

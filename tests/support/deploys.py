@@ -4,16 +4,13 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,140 +18,17 @@ import psutil
 import psycopg
 
 from tests.support.dump import dump
-from tests.support.log_lines import log_lines
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import kill_family
+from tests.support.runs import Outcome, Running, decisions_in, run_in, run_words, running_in
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
-__all__ = [
-    "LAST",
-    "SCRIPT",
-    "Fleet",
-    "Outcome",
-    "Running",
-    "assert_rolled_back_at_a_gate",
-    "copy_of",
-    "fleet_on",
-    "running_in",
-    "small_fleet",
-    "still_running",
-]
+__all__ = ["LAST", "Fleet", "copy_of", "fleet_on", "small_fleet"]
 
-SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
 LAST = "shards:shard_1"
 _PATIENCE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run of the program left behind; its whole log is checked against the published schema."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-    log: list[dict[str, Any]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # A program that was killed may have been writing its last line.
-        whole = self.stderr if self.exit_code != -signal.SIGKILL else _whole_lines(self.stderr)
-        object.__setattr__(self, "log", log_lines(whole))
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The machine report."""
-        report: dict[str, Any] = json.loads(self.stdout)
-        return report
-
-    def named(self, event: str) -> list[dict[str, Any]]:
-        """Return the log's lines of one event."""
-        return [line for line in self.log if line["event"] == event]
-
-    @property
-    def outcomes(self) -> dict[str, str]:
-        """What became of each database."""
-        return {entry["database"]: entry["outcome"] for entry in self.report["databases"]}
-
-
-class Running:
-    """A run of the program that is still going on."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.started_s = time.monotonic()
-        self.seen: list[dict[str, Any]] = []
-        self._lines: list[str] = []
-
-    def wait_for(self, event: str, **keys: object) -> dict[str, Any]:
-        """Read the log until a line of this event with these keys comes, and return it."""
-        assert self.process.stderr is not None
-        for text in self.process.stderr:
-            self._lines.append(text)
-            (line,) = log_lines(text)
-            self.seen.append(line)
-            if line["event"] == event and all(line.get(key) == value for key, value in keys.items()):
-                return dict(line)
-        raise AssertionError(f"the run ended without {event} {keys}:\n{''.join(self._lines)}")
-
-    def wait_for_lines(self, count: int) -> None:
-        """Read this many further lines of the log, or as many as there are."""
-        assert self.process.stderr is not None
-        for text in islice(self.process.stderr, count):
-            self._lines.append(text)
-
-    def wait_until(self, moment_s: float) -> None:
-        """Wait until so much time has passed since the program was started, or until it ends."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=max(0.0, self.started_s + moment_s - time.monotonic()))
-
-    def workers(self) -> list[psutil.Process]:
-        """Return the worker processes there are now; none when the program has ended."""
-        with suppress(psutil.NoSuchProcess):
-            return [process for process in self.family() if _is_worker(process)]
-        return []
-
-    def worker_pid(self) -> int:
-        """Return the process id of the worker that started last."""
-        return int([line["pid"] for line in self.seen if line["event"] == "worker.started"][-1])
-
-    def family(self) -> list[psutil.Process]:
-        """Return the processes that the program has started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def finish(self) -> Outcome:
-        """Read everything to its end."""
-        assert self.process.stderr is not None
-        stdout: list[str] = []
-        # Beside each other, lest one pipe fill up; and through the same reader that has read the beginning.
-        reading = threading.Thread(
-            target=lambda: stdout.append(self.process.stdout.read() if self.process.stdout else "")
-        )
-        reading.start()
-        self._lines.append(self.process.stderr.read())
-        reading.join()
-        return Outcome(self.process.wait(), stdout[0], "".join(self._lines))
-
-
-@contextmanager
-def running_in(
-    directory: Path, environment: Mapping[str, str], *options: str, command: str = "deploy"
-) -> Iterator[Running]:
-    """Start a command over the plan in a directory; what is left of it ends with the block."""
-    process = subprocess.Popen(
-        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
-        cwd=directory,
-        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield Running(process)
-        finally:
-            kill_family(process.pid)
 
 
 @dataclass
@@ -179,6 +53,10 @@ class Fleet:
     def __post_init__(self) -> None:
         kiosk = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.kiosk)}
         self.databases = {"default": self.first.django, "kiosk": kiosk, "shard_1": self.last.django}
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {self.variable: json.dumps(self.databases)}
 
     @property
     def kiosk(self) -> Path:
@@ -223,8 +101,7 @@ databases = ["shards:*"]
     @contextmanager
     def running(self, *options: str, command: str = "deploy") -> Iterator[Running]:
         """Start a command; what is left of it ends with the block."""
-        environment = {self.variable: json.dumps(self.databases)}
-        with running_in(self.directory, environment, *options, command=command) as run:
+        with running_in(self.directory, self._environment, *options, command=command) as run:
             yield run
 
     def deploy(self, *options: str) -> Outcome:
@@ -241,19 +118,7 @@ databases = ["shards:*"]
             failpoint: the crash point at which the process that reaches it kills itself.
             under: a command line that runs the program, such as `prlimit --fsize=9999`.
         """
-        done = subprocess.run(
-            [*under, SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
-            cwd=self.directory,
-            env=os.environ
-            | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"}
-            | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return run_in(self.directory, self._environment, command, *options, failpoint=failpoint, under=under)
 
     def migrate(self, alias: str) -> None:
         """Bring one alias up to date with Django's own command."""
@@ -267,17 +132,7 @@ databases = ["shards:*"]
         (command,) = outcome.report["settle_with"]
         program, *arguments = shlex.split(command)
         assert program == "smooth-orchestrate"
-        done = subprocess.run(
-            [SCRIPT, *arguments, "--json", "--log-format", "json"],
-            cwd=self.directory,
-            env=os.environ | {self.variable: json.dumps(self.databases), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
-        )
-        settled = Outcome(done.returncode, done.stdout, done.stderr)
+        settled = run_words(self.directory, self._environment, *arguments)
         assert settled.exit_code == 0, settled.stderr
         return settled
 
@@ -308,14 +163,7 @@ databases = ["shards:*"]
 
     def decisions(self) -> list[str]:
         """Return the decisions that stand in the journal, in order, of every run."""
-        journal = self.directory / ".smooth/journal.db"
-        if not journal.exists():
-            return []
-        with closing(sqlite3.connect(journal)) as connection:
-            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'journal'").fetchone():
-                return []
-            rows = connection.execute("SELECT data FROM journal WHERE kind = 'decision' ORDER BY seq").fetchall()
-        return [json.loads(data)["decision"] for (data,) in rows]
+        return decisions_in(self.directory)
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes that work in the plan's directory, whoever their parent is."""
@@ -425,22 +273,6 @@ def copy_of(fleet: Fleet, directory: Path, *, journal: bool = False) -> Iterator
         finally:
             for process in copied.processes():
                 kill_family(process.pid)
-
-
-def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Wait until processes have ended and return those that have not; one that nobody has buried has ended."""
-    _gone, alive = psutil.wait_procs(family, timeout=_PATIENCE_S)
-    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-
-
-def _whole_lines(text: str) -> str:
-    return text[: text.rfind("\n") + 1]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return "smooth_migrations.worker" in process.cmdline()
-    return False
 
 
 def _is_within(directory: Path, path: str | None) -> bool:

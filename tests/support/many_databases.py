@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.deploys import Outcome, Running, decisions_in, run_in, running_in
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome, Running, decisions_in, run_in, running_in
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
@@ -98,7 +98,9 @@ def many_databases(
     try:
         for number, server in enumerate(servers):
             with temporary_database(server) as first:
-                before = SmallProject(directory / f"before_{number}", {"default": first.django}, {"demo.0001_item": ITEM})
+                before = SmallProject(
+                    directory / f"before_{number}", {"default": first.django}, {"demo.0001_item": ITEM}
+                )
                 before.succeed("migrate")
                 for index in range(number, count, len(servers)):
                     database = PostgresDatabase(server, f"{first.name}_{index}")

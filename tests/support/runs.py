@@ -1,0 +1,217 @@
+"""The installed program as a process, and what one run of it leaves behind."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.log_lines import log_lines
+from tests.support.processes import kill_family
+
+__all__ = ["SCRIPT", "Outcome", "Running", "decisions_in", "run_in", "run_words", "running_in", "still_running"]
+
+SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
+_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run of the program left behind; its whole log is checked against the published schema."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    log: list[dict[str, Any]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A program that was killed may have been writing its last line.
+        whole = self.stderr if self.exit_code != -signal.SIGKILL else _whole_lines(self.stderr)
+        object.__setattr__(self, "log", log_lines(whole))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The machine report."""
+        report: dict[str, Any] = json.loads(self.stdout)
+        return report
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        """Return the log's lines of one event."""
+        return [line for line in self.log if line["event"] == event]
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """What became of each database."""
+        return {entry["database"]: entry["outcome"] for entry in self.report["databases"]}
+
+
+class Running:
+    """A run of the program that is still going on."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.started_s = time.monotonic()
+        self.seen: list[dict[str, Any]] = []
+        self._lines: list[str] = []
+
+    def wait_for(self, event: str, **keys: object) -> dict[str, Any]:
+        """Read the log until a line of this event with these keys comes, and return it."""
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            self._lines.append(text)
+            (line,) = log_lines(text)
+            self.seen.append(line)
+            if line["event"] == event and all(line.get(key) == value for key, value in keys.items()):
+                return dict(line)
+        raise AssertionError(f"the run ended without {event} {keys}:\n{''.join(self._lines)}")
+
+    def wait_for_lines(self, count: int) -> None:
+        """Read this many further lines of the log, or as many as there are."""
+        assert self.process.stderr is not None
+        for text in islice(self.process.stderr, count):
+            self._lines.append(text)
+
+    def wait_until(self, moment_s: float) -> None:
+        """Wait until so much time has passed since the program was started, or until it ends."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=max(0.0, self.started_s + moment_s - time.monotonic()))
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes there are now; none when the program has ended."""
+        with suppress(psutil.NoSuchProcess):
+            return [process for process in self.family() if _is_worker(process)]
+        return []
+
+    def worker_pid(self) -> int:
+        """Return the process id of the worker that started last."""
+        return int([line["pid"] for line in self.seen if line["event"] == "worker.started"][-1])
+
+    def family(self) -> list[psutil.Process]:
+        """Return the processes that the program has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def drain(self) -> None:
+        """Read to the end what a program that was killed has written."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stderr.read()
+        self.process.stdout.read()
+
+    def finish(self) -> Outcome:
+        """Read everything to its end."""
+        assert self.process.stderr is not None
+        stdout: list[str] = []
+        # Beside each other, lest one pipe fill up; and through the same reader that has read the beginning.
+        reading = threading.Thread(
+            target=lambda: stdout.append(self.process.stdout.read() if self.process.stdout else "")
+        )
+        reading.start()
+        self._lines.append(self.process.stderr.read())
+        reading.join()
+        return Outcome(self.process.wait(), stdout[0], "".join(self._lines))
+
+
+@contextmanager
+def running_in(
+    directory: Path, environment: Mapping[str, str], *options: str, command: str = "deploy", own_group: bool = False
+) -> Iterator[Running]:
+    """Start a command over the plan in a directory; what is left of it ends with the block."""
+    process = subprocess.Popen(
+        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
+        cwd=directory,
+        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0 if own_group else None,
+    )
+    with process:
+        try:
+            yield Running(process)
+        finally:
+            kill_family(process.pid)
+
+
+def run_in(
+    directory: Path,
+    environment: Mapping[str, str],
+    command: str,
+    *options: str,
+    failpoint: str | None = None,
+    under: Sequence[str] = (),
+) -> Outcome:
+    """Run any command over the plan in a directory to its end.
+
+    Args:
+        directory: where the plan is.
+        environment: beside this process's.
+        command: of the program, such as `recover`.
+        *options: further ones.
+        failpoint: the crash point at which the process that reaches it kills itself.
+        under: a command line that runs the program, such as `prlimit --fsize=9999`.
+    """
+    return run_words(directory, environment, command, "deploy.toml", *options, failpoint=failpoint, under=under)
+
+
+def run_words(
+    directory: Path,
+    environment: Mapping[str, str],
+    *words: str,
+    failpoint: str | None = None,
+    under: Sequence[str] = (),
+) -> Outcome:
+    """Run the program with a whole command line to its end; see `run_in`."""
+    done = subprocess.run(
+        [*under, SCRIPT, *words, "--json", "--log-format", "json"],
+        cwd=directory,
+        env=os.environ
+        | environment
+        | {"PYTHONDONTWRITEBYTECODE": "1"}
+        | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def decisions_in(directory: Path) -> list[str]:
+    """Return the decisions that stand in the journal beside a plan, in order, of every run."""
+    journal = directory / ".smooth/journal.db"
+    if not journal.exists():
+        return []
+    with closing(sqlite3.connect(journal)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'journal'").fetchone():
+            return []
+        rows = connection.execute("SELECT data FROM journal WHERE kind = 'decision' ORDER BY seq").fetchall()
+    return [json.loads(data)["decision"] for (data,) in rows]
+
+
+def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait until processes have ended and return those that have not; one that nobody has buried has ended."""
+    _gone, alive = psutil.wait_procs(family, timeout=_PATIENCE_S)
+    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "smooth_migrations.worker" in process.cmdline()
+    return False
