@@ -121,7 +121,8 @@ def test_an_option_that_is_spoken_of_exists(
     command: Command, capsys: pytest.CaptureFixture[str], management_help: str
 ) -> None:
     [option] = command.options
-    assert _has(_help(capsys, "deploy") + management_help, option)
+    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report")]
+    assert _has("".join(helps) + management_help, option)
 
 
 @pytest.mark.parametrize("command", _of("make"), ids=str)

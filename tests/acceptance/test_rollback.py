@@ -35,7 +35,7 @@ def _assert_refused(outcome: Outcome, *messages: str) -> None:
     assert [error["message"] for error in said] == [*messages]
 
 
-@pytest.mark.parametrize("atomicity", ["two_phase", "held_open", "compensated"])
+@pytest.mark.parametrize("atomicity", ["two_phase", pytest.param("held_open", marks=pytest.mark.long), "compensated"])
 def test_a_run_is_taken_back_whole(atomicity: str, fleet: Fleet) -> None:
     if atomicity != "held_open":
         fleet.plan(servers=f'atomicity = "{atomicity}"')
