@@ -95,7 +95,10 @@ def expected(case: BadPlan, path: Path) -> list[str]:
     return [line.replace("{plan}", str(path)) for line in case.expected]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.id, marks=() if number % 2 else pytest.mark.long) for number, case in enumerate(CASES)],
+)
 def test_the_command_names_every_mistake_of_a_bad_plan_and_connects_to_nothing(
     case: BadPlan, tmp_path: Path, listener: Listener
 ) -> None:

@@ -26,7 +26,7 @@ Servers = tuple[PostgresServer, PostgresServer]
 _MARKS = {name: [] if name == "helpdesk" else [pytest.mark.long] for name in HISTORIES}
 EACH = [pytest.param(history, id=name, marks=_MARKS[name]) for name, history in HISTORIES.items()]
 EACH_AND_LAST = [
-    pytest.param(history, last, id=f"{name}-{last}", marks=_MARKS[name])
+    pytest.param(history, last, id=f"{name}-{last}", marks=_MARKS[name] if last == "third" else [pytest.mark.long])
     for name, history in HISTORIES.items()
     for last in ("third", "local")
 ]
@@ -86,6 +86,7 @@ def test_a_failure_in_the_last_phase_leaves_every_database_at_the_older_release(
         _assert_failure_changes_nothing(older, last, plant)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("history", EACH)
 def test_a_failure_at_the_end_of_a_whole_history_leaves_every_database_empty(
     history: History, servers: Servers, tmp_path: Path

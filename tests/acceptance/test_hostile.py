@@ -136,6 +136,7 @@ def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) 
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_what_a_gate_said_before_it_hung_is_logged(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         speech = "echo looking; head -c 9000000 /dev/zero | tr '\\\\0' x; printf '\\\\nstill looking'; sleep 300"
@@ -203,6 +204,7 @@ def test_a_value_added_to_a_type_may_be_used_by_the_next_migration(servers: Serv
         assert tiers == {"primary": "compensated", "kiosk": "held_open", LAST: "compensated"}
 
 
+@pytest.mark.long
 def test_a_look_leaves_no_file_behind(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {}) as fleet:
         fresh = tmp_path / "fresh"
@@ -232,7 +234,9 @@ def test_options_may_stand_before_the_plan(servers: Servers, tmp_path: Path) -> 
             assert connection.execute("SELECT note FROM demo_item").fetchall() == [("none",)]
 
 
-@pytest.mark.parametrize("gate", ["sleep 1", "false"], ids=["decision", "way back"])
+@pytest.mark.parametrize(
+    "gate", ["sleep 1", pytest.param("false", marks=pytest.mark.long)], ids=["decision", "way back"]
+)
 def test_a_server_that_goes_away_with_a_held_transaction_has_rolled_it_back(
     gate: str, pg_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -287,6 +291,7 @@ def test_a_worker_whose_files_a_migration_closes_is_not_waited_for(servers: Serv
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worker_that_hangs(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.support.small_project import migration
 pytestmark = pytest.mark.timeout(120)
 
 _FIRST_SEED = 0
-_SHORT = 2
+_SHORT = 1
 _SEEDS = [
     pytest.param(seed, id=str(seed), marks=() if number < _SHORT else pytest.mark.long)
     for number, seed in enumerate(range(_FIRST_SEED, _FIRST_SEED + 10))

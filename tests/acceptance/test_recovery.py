@@ -64,11 +64,10 @@ _SAMPLE = {
     ("prepared", "decide.before"),
     ("prepared", "commit.after"),
     ("prepared", "journal.decision.after"),
-    ("all prepared", "journal.decision.before"),
     ("steps", "seal.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before"), ("steps", "unapply.after")}
-_ROLLBACK_SAMPLE = {("prepared", "journal.decision.after"), ("steps", "journal.decision.before")}
+_ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
 _UNDECIDED = "decide.before"

@@ -98,7 +98,7 @@ def test_a_resumed_call_ends_where_an_uninterrupted_one_does(
     assert "  No migrations to apply.\n" in project.succeed("apply_migrations", "--resume")
 
 
-@pytest.mark.parametrize("word", _WORDS)
+@pytest.mark.parametrize("word", [_WORDS[0], *(pytest.param(word, marks=pytest.mark.long) for word in _WORDS[1:])])
 def test_a_resumed_call_that_fails_undoes_what_the_killed_one_did_too(
     stepping_databases: NewDatabases, tmp_path: Path, word: str
 ) -> None:

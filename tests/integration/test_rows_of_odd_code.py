@@ -13,7 +13,8 @@ from tests.support.postgres_database import PostgresDatabase
 from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran
 from tests.support.small_project import Result, SmallProject
 
-pytestmark = pytest.mark.timeout(240)
+# What is ordinary is tested at each commit.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 _QUOTED = {
     Vendor.MYSQL: ('`o``d.d "x%s%`', "`se``lect%d`"),
