@@ -70,7 +70,13 @@ def test_a_release_that_fails_in_the_last_database_changes_none(shop: Fleet, tmp
 @pytest.mark.parametrize(
     "deploy", ["expand_contract = false", 'expand_contract = false\ncommit = "phase"'], ids=["deploy", "phase"]
 )
-@pytest.mark.parametrize("note", [NOTE, _TWO_COLUMNS_OUTSIDE], ids=["in transactions", "outside transactions"])
+@pytest.mark.parametrize(
+    "note",
+    [
+        pytest.param(NOTE, id="in transactions"),
+        pytest.param(_TWO_COLUMNS_OUTSIDE, id="outside transactions", marks=pytest.mark.long),
+    ],
+)
 def test_a_failure_in_the_second_phase_takes_the_first_one_back(
     deploy: str, note: str, tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:

@@ -98,7 +98,8 @@ def test_a_failure_at_the_end_of_a_whole_history_leaves_every_database_empty(
 
 
 @pytest.mark.parametrize("history", EACH)
-@pytest.mark.parametrize("begins", [pytest.param("from nothing", marks=pytest.mark.long), "from the older release"])
+@pytest.mark.long
+@pytest.mark.parametrize("begins", ["from nothing", "from the older release"])
 def test_a_rehearsal_leaves_every_database_as_it_was(
     history: History, begins: str, stock: Stock, servers: Servers, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Serve
         assert "kite" in after[LAST]
 
 
+@pytest.mark.long
 def test_a_database_that_the_run_did_not_change_is_not_said_to_be_changed(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         _bring_up_to_date_meanwhile(fleet, deploy="expand_contract = false")
@@ -87,6 +88,7 @@ def test_a_value_of_the_environment_that_is_a_word_of_the_report_leaves_it_whole
         assert {line["deploy"] for line in outcome.log if line["event"] != "worker.started"} == {"small"}
 
 
+@pytest.mark.long
 def test_a_run_id_that_another_deploy_has_used_is_free_for_this_one(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         plan = tmp_path / "deploy.toml"
@@ -177,6 +179,7 @@ def test_one_database_under_two_spellings_is_refused(spelling: str, servers: Ser
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_value_added_to_a_type_may_be_used_by_the_next_migration(servers: Servers, tmp_path: Path) -> None:
     sql = (
         "[] if editor.connection.vendor == 'sqlite' else "

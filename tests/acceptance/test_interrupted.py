@@ -151,6 +151,7 @@ _HANGS = "import time\nprint('hanging', flush=True)\ntime.sleep(300)\n"
 
 
 @pytest.mark.parametrize("file", ["demo/migrations/0004_hangs.py", "small_settings.py"])
+@pytest.mark.long
 def test_a_second_signal_does_not_leave_behind_a_worker_that_hangs_when_it_imports(file: str, fleet: Fleet) -> None:
     with (fleet.directory / "project" / file).open("a") as module:
         module.write(_HANGS)

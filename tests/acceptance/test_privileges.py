@@ -135,6 +135,7 @@ def test_a_role_that_recovers_settles_what_another_login_has_left(
     assert (fleet.dumps(sequences=False) == before) is (point != "journal.decision.after")
 
 
+@pytest.mark.long
 def test_check_names_the_role_that_may_end_what_was_prepared(fleet: Fleet, roles: _Roles) -> None:
     for database in (fleet.first, fleet.last):
         roles.make("A role that looks", database)

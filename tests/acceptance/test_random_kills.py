@@ -17,7 +17,8 @@ from tests.support.runs import Running, still_running
 from tests.support.small_migrations import ITEM, NOTE, run_python
 from tests.support.small_project import migration
 
-pytestmark = pytest.mark.timeout(180)
+# The short run has those of test_random_moments.py.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 _FIRST_SEED = 0
 _SEEDS = 75
@@ -79,11 +80,7 @@ _VICTIMS = {"coordinator": _kill_coordinator, "worker": _kill_worker, "both": _k
 
 @pytest.mark.parametrize(
     ("seed", "victim"),
-    [
-        pytest.param(seed, victim, marks=() if (seed, victim) == (_FIRST_SEED, "group") else pytest.mark.long)
-        for seed in range(_FIRST_SEED, _FIRST_SEED + _SEEDS)
-        for victim in _VICTIMS
-    ],
+    [(seed, victim) for seed in range(_FIRST_SEED, _FIRST_SEED + _SEEDS) for victim in _VICTIMS],
 )
 def test_six_databases_are_all_new_or_all_old(seed: int, victim: str, deploys: _Deploys, tmp_path: Path) -> None:
     chance = random.Random(f"{victim} {seed}")

@@ -83,7 +83,7 @@ _RECOVERY = {
     ),
     ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
 }
-_RECOVERY_SAMPLE = {"rollback_prepared.before", "commit_prepared.after", "unapply.after"}
+_RECOVERY_SAMPLE = {"rollback_prepared.before", "commit_prepared.after"}
 _RECOVERIES = [
     pytest.param(
         kind, point, then, marks=[] if then in _RECOVERY_SAMPLE else [pytest.mark.long], id=f"{kind}-{point}-{then}"
@@ -245,7 +245,7 @@ def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_p
         assert _of(fleet) == deploys("prepared").new
 
 
-@pytest.mark.parametrize("choice", ["commit", "abort"])
+@pytest.mark.parametrize("choice", ["commit", pytest.param("abort", marks=pytest.mark.long)])
 def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
     deploys: _Deploys, tmp_path: Path, choice: str
 ) -> None:
@@ -270,6 +270,7 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         assert _of(fleet) == (deploys("prepared").new if choice == "commit" else before)
 
 
+@pytest.mark.long
 def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("prepared").old, tmp_path / "plan") as fleet:
         _crash(fleet, "journal.decision.after")

@@ -35,7 +35,14 @@ def _assert_refused(outcome: Outcome, *messages: str) -> None:
     assert [error["message"] for error in said] == [*messages]
 
 
-@pytest.mark.parametrize("atomicity", ["two_phase", pytest.param("held_open", marks=pytest.mark.long), "compensated"])
+@pytest.mark.parametrize(
+    "atomicity",
+    [
+        "two_phase",
+        pytest.param("held_open", marks=pytest.mark.long),
+        pytest.param("compensated", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_is_taken_back_whole(atomicity: str, fleet: Fleet) -> None:
     if atomicity != "held_open":
         fleet.plan(servers=f'atomicity = "{atomicity}"')
@@ -137,6 +144,7 @@ def test_a_rollback_that_fails_changes_nothing(
         assert not fleet.prepared()
 
 
+@pytest.mark.long
 def test_files_that_are_not_those_of_the_run_are_refused_by_name(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     after = fleet.dumps()
@@ -158,6 +166,7 @@ def test_files_that_are_not_those_of_the_run_are_refused_by_name(fleet: Fleet) -
     assert fleet.run("rollback").exit_code == 0
 
 
+@pytest.mark.long
 def test_what_stands_on_a_run_is_taken_back_first(fleet: Fleet) -> None:
     before = fleet.dumps(sequences=False)
     (fleet.directory / "project/demo/migrations/0003_tag.py").rename(fleet.directory / "later.py")

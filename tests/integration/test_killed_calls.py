@@ -130,7 +130,7 @@ def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
 def test_the_next_call_takes_back_what_was_killed_while_it_was_taken_back(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    _kill_at_statements(stepping_databases, tmp_path, every=41)
+    _kill_at_statements(stepping_databases, tmp_path, every=97)
 
 
 @pytest.mark.long

@@ -31,7 +31,7 @@ def _kill_at_statements(databases: NewDatabases, directory: Path, *, every: int)
 def test_rows_come_back_after_a_kill_in_or_after_a_data_migration(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    _kill_at_statements(stepping_databases, tmp_path, every=23)
+    _kill_at_statements(stepping_databases, tmp_path, every=61)
 
 
 @pytest.mark.long
