@@ -1,9 +1,6 @@
 """Looks at databases that do not answer: named, bounded in time, and never called up to date."""
 
-import json
-import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +8,6 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.runs import SCRIPT, Outcome
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,23 +20,10 @@ def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path:
         yield fleet
 
 
-def _look(fleet: Fleet, command: str) -> Outcome:
-    done = subprocess.run(
-        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json"],
-        cwd=fleet.directory,
-        env=os.environ | {fleet.variable: json.dumps(fleet.databases)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.mark.parametrize(("command", "key"), [("plan", "migrations"), ("status", "pending")])
 def test_a_database_that_is_away_is_not_called_up_to_date(fleet: Fleet, command: str, key: str) -> None:
     fleet.databases["shard_1"]["PORT"] = "1"
-    outcome = _look(fleet, command)
+    outcome = fleet.run(command)
     assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
     assert [error["place"] for error in outcome.report["errors"]] == [LAST]
     primary, kiosk, last = outcome.report["databases"]
@@ -53,7 +36,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fl
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         fleet.databases["shard_1"]["PORT"] = str(silent.getsockname()[1])
-        outcome = _look(fleet, "check")
+        outcome = fleet.run("check")
     assert outcome.exit_code == 3, outcome.stderr
     assert [error["place"] for error in outcome.report["errors"]] == [LAST]
 
@@ -62,7 +45,7 @@ def test_a_lock_on_the_record_of_migrations_is_not_waited_for_without_end(fleet:
     before = fleet.dumps()
     with fleet.last.connect() as session, session.transaction():
         session.execute("LOCK TABLE django_migrations IN ACCESS EXCLUSIVE MODE")
-        outcome = _look(fleet, "check")
+        outcome = fleet.run("check")
     assert outcome.exit_code == 3, outcome.stderr
     ((place, message),) = [(error["place"], error["message"]) for error in outcome.report["errors"]]
     assert place == LAST
