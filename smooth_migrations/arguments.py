@@ -53,6 +53,11 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="Run also what could not be rolled back, and would stay after a failure.",
     )
+    parser.add_argument(
+        "--no-fingerprint",
+        action="store_true",
+        help="Do not compare the schema after an undo with what it was before.",
+    )
     _add_limits(parser)
     _add_outcomes(parser)
 

@@ -27,7 +27,7 @@ class Guard:
     Args:
         call: begun.
         connection: its target's.
-        options: `fake`, `rehearse` and `allow_irreversible`.
+        options: `fake`, `rehearse`, `allow_irreversible` and `no_fingerprint`.
         tell: told the undo of each migration, after the last receiver.
     """
 
@@ -76,7 +76,6 @@ class Guard:
         early = committed_early(plan, self._connection, compensated=self._call.is_compensated)
         if not early:
             return
-        from smooth_migrations.fingerprint import take  # noqa: PLC0415 - what is held is not compared
         from smooth_migrations.losses import irreversible_steps  # noqa: PLC0415 - and loses nothing
 
         if self._options.get("rehearse"):
@@ -88,7 +87,14 @@ class Guard:
                 message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
                 hint = "--allow-irreversible runs them all the same"
                 raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
-        self._call.permanent.expect_back(take(self._connection), early)
+        self._call.permanent.expect_back(self._fingerprint(), early)
+
+    def _fingerprint(self) -> str:
+        if self._options.get("no_fingerprint"):
+            return ""
+        from smooth_migrations.fingerprint import take  # noqa: PLC0415 - what is held is not compared
+
+        return take(self._connection).packed()
 
 
 def _last() -> AppConfig | None:

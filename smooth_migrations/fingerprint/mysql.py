@@ -8,6 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.fingerprint.vendor import PREFIX, Descriptions, description_of_migration
+from smooth_migrations.quoting import backticked
 
 __all__ = ["MySQL"]
 
@@ -58,7 +59,7 @@ class MySQL:
             cursor.execute(_THINGS)
             things = [(str(kind), str(name)) for kind, name in cursor.fetchall() if not name.startswith(PREFIX)]
             for kind, name in things:
-                statement = _shown(cursor, kind, "`{}`".format(name.replace("`", "``")))
+                statement = _shown(cursor, kind, backticked(name))
                 subject = f"{kind.lower()} {_quoted(name)}"
                 if kind == "TABLE":
                     yield from _table(subject, statement or "")

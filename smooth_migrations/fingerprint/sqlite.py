@@ -7,6 +7,7 @@ from typing import Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.fingerprint.vendor import PREFIX, Descriptions, description_of_migration
+from smooth_migrations.quoting import double_quoted
 
 __all__ = ["SQLite"]
 
@@ -125,7 +126,7 @@ def _canonical(match: re.Match[str]) -> str:
 def _quoted(name: str) -> str:
     if _SIMPLE.fullmatch(name) and name.upper() not in _KEYWORDS:
         return name
-    return '"{}"'.format(name.replace('"', '""'))
+    return double_quoted(name)
 
 
 def _joined(tokens: list[str]) -> str:

@@ -1,10 +1,15 @@
 """A schema written down as lines of text, and what two of them differ in."""
 
+import base64
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 __all__ = ["Fingerprint", "fingerprint", "is_invalid_index_gone"]
+
+# Raised whenever another version would describe the same schema by other lines.
+_FORMAT = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,18 @@ class Fingerprint:
         # Both descriptions of one thing stand together, the old one first.
         changes.sort(key=lambda change: (change[1].partition(": ")[0], change[0] == "+ ", change[1]))
         return tuple(sign + line for sign, line in changes)
+
+    def packed(self) -> str:
+        """Return it as short ASCII text, for `unpacked`."""
+        text = "\n".join([_FORMAT, str(int(self.is_known)), *self.lines])
+        return base64.b85encode(zlib.compress(text.encode(errors="surrogatepass"))).decode("ascii")
+
+    @classmethod
+    def unpacked(cls, text: str) -> "Fingerprint | None":
+        """Return what was packed; None for what another version has packed."""
+        packed = zlib.decompress(base64.b85decode(text)).decode(errors="surrogatepass")
+        written, is_known, *lines = packed.split("\n")
+        return cls(tuple(lines), is_known=is_known == "1") if written == _FORMAT else None
 
 
 def is_invalid_index_gone(difference: str) -> bool:

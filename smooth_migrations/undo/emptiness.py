@@ -14,6 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.protocol.values import Before
+from smooth_migrations.quoting import backticked, double_quoted
 
 __all__ = ["drop_empty_records", "drop_tables", "look_before", "make_empty_again"]
 
@@ -141,7 +142,7 @@ def _with_rows(connection: BaseDatabaseWrapper, ours: Collection[str]) -> Iterat
             schema, _, quoted_table = name.rpartition(".") if is_qualified else ("", "", name)
             table = quoted_table.strip('"') if is_qualified else name
             if kind == "TABLE" and not (schema in own and (table in known or _is_shadow(table, known))):
-                quoted = name if is_qualified else connection.ops.quote_name(name)
+                quoted = name if is_qualified else _quoted(connection, name)
                 cursor.execute(f"SELECT 1 FROM {quoted} LIMIT 1")  # noqa: S608 - quoted
                 if cursor.fetchone() is not None:
                     yield table
@@ -181,7 +182,11 @@ def _drops(connection: BaseDatabaseWrapper, things: Sequence[tuple[str, str]]) -
         if connection.vendor == "postgresql":
             yield f"DROP {kind} IF EXISTS {name} CASCADE"
         else:
-            yield f"DROP {kind} IF EXISTS {connection.ops.quote_name(name)}"
+            yield f"DROP {kind} IF EXISTS {_quoted(connection, name)}"
+
+
+def _quoted(connection: BaseDatabaseWrapper, name: str) -> str:
+    return backticked(name) if connection.vendor == "mysql" else double_quoted(name)
 
 
 @contextmanager

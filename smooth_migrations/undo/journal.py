@@ -51,11 +51,13 @@ class Frame:
         before: what the database was like.
         records: the rows of `django_migrations`; None where they were not taken.
         synced: tables of apps without migrations that were to be made.
+        fingerprint: of the schema, packed, to which an undo is compared; empty where nobody took it.
     """
 
     before: Before
     records: tuple[Record, ...] | None = None
     synced: frozenset[str] = frozenset()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +346,12 @@ def _step(row: Sequence[Any]) -> Step:
 
 def _detail(frame: Frame) -> dict[str, Any]:
     records = None if frame.records is None else [asdict(record) for record in frame.records]
-    return {"before": asdict(frame.before), "records": records, "synced": sorted(frame.synced)}
+    return {
+        "before": asdict(frame.before),
+        "records": records,
+        "synced": sorted(frame.synced),
+        "fingerprint": frame.fingerprint,
+    }
 
 
 def _frame(detail: dict[str, Any]) -> Frame:
@@ -358,6 +365,7 @@ def _frame(detail: dict[str, Any]) -> Frame:
         ),
         None if records is None else tuple(Record(**record) for record in records),
         frozenset(detail["synced"]),
+        detail.get("fingerprint", ""),
     )
 
 

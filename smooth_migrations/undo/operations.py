@@ -13,7 +13,7 @@ from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseA
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.errors import is_lock_failure
+from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
@@ -26,7 +26,7 @@ from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["REVERSED", "OperationLog", "has_code"]
+__all__ = ["REVERSED", "OperationLog", "has_code", "refuse_changed"]
 
 REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
 """Told of code that has run, where it is not known which rows it has changed."""
@@ -212,7 +212,8 @@ class OperationLog:
         """Return what is to be known of the database to settle an operation that may be broken off."""
         if not self._is_watchful:
             return {}
-        detail: dict[str, Any] = {"indexes": existing_indexes(self._connection, operation)}
+        indexes = existing_indexes(self._connection, operation)
+        detail: dict[str, Any] = {"is": _name(operation), "indexes": indexes}
         if _is_code(operation) and not _defines(operation, backwards=backwards) and is_recordable(self._connection):
             detail["recorded"] = True
         tables = take_tables(self._connection)
@@ -303,6 +304,27 @@ class OperationLog:
         result = execute(sql, params, many, context)
         self._finished += not _READS.match(str(sql))
         return result
+
+
+def refuse_changed(migration: Migration, step: Step, entries: Sequence[Entry]) -> None:
+    """Make sure that a migration which ran in another process is the one that is in the files now.
+
+    Raises:
+        UndoFailed: an operation that ran is another one now; nothing was taken back.
+    """
+    now = [_name(operation) for operation in migration.operations]
+    for entry in entries:
+        ran = entry.detail.get("is")
+        if now[entry.operation : entry.operation + 1] != [ran] and ran is not None:
+            raise UndoFailed(
+                f"a call was killed here after it had run {step}, of which the file has changed since: "
+                f"operation {entry.operation + 1} was {ran}",
+                hint="run this with the release that has it as it was",
+            )
+
+
+def _name(operation: Operation) -> str:
+    return f"{type(operation).__name__} ({operation.describe()})"
 
 
 def _is_code(operation: Operation) -> bool:

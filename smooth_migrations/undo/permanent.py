@@ -27,7 +27,6 @@ from smooth_migrations.undo.states import executor_as_before, state_before, tabl
 from smooth_migrations.undo.tables import Definitions, take_tables
 
 if TYPE_CHECKING:
-    from smooth_migrations.fingerprint import Fingerprint
     from smooth_migrations.undo.operations import OperationLog
 
 __all__ = ["Permanent"]
@@ -39,7 +38,6 @@ class Permanent:
     Attributes:
         receivers: what receivers of pre_migrate write.
         moved: what is permanent, in order.
-        fingerprint: of the schema before the call, to which its undo is compared.
         journal: says what is permanent, in the database itself.
 
     Args:
@@ -78,12 +76,11 @@ class Permanent:
         self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
         self._is_begun = False
-        self._is_resumed = False
+        self._is_resumed = self._is_recalled = False
         self._is_finished = False
         self._early: frozenset[Migration] = frozenset()
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
-        self.fingerprint: Fingerprint | None = None
 
     @property
     def before(self) -> Before:
@@ -122,11 +119,11 @@ class Permanent:
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: "Fingerprint", early: Collection[Migration]) -> None:
-        """Compare the database with this, once what is permanent has been taken back: these, before the call's end."""
+    def expect_back(self, fingerprint: str, early: Collection[Migration]) -> None:
+        """Note what is permanent before the call's end, and what the schema must be when that was taken back."""
         self._early = frozenset(early)
         if not self._is_resumed:
-            self.fingerprint = self.fingerprint or fingerprint
+            self._frame = replace(self._frame, fingerprint=self._frame.fingerprint or fingerprint)
 
     def expect_synced(self, tables: frozenset[str]) -> None:
         """Note the tables that Django is about to make for apps without migrations."""
@@ -239,7 +236,7 @@ class Permanent:
             unfinished: as its journal tells.
 
         Raises:
-            UndoFailed: the file of a migration that it ran is missing.
+            UndoFailed: the file of a migration that it ran is missing, or is not the same any more.
         """
         nodes = MigrationLoader(self._connection).disk_migrations
         broken = unfinished.broken
@@ -251,6 +248,11 @@ class Permanent:
                 f"a call was killed here after it had run {', '.join(missing)}, of which the files are missing",
                 hint="run this with the release that has them",
             )
+        if not frame.before.is_empty:
+            from smooth_migrations.undo.operations import refuse_changed  # noqa: PLC0415 - as for the log
+
+            for step in steps:
+                refuse_changed(nodes[step.app, step.name], step, unfinished.entries[step])
         executor = executor_as_before(
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
@@ -260,6 +262,7 @@ class Permanent:
             [recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
         )
+        self._is_recalled = True
         self.journal.adopt(unfinished)
         if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
@@ -326,13 +329,11 @@ class Permanent:
                     undone.append(self.moved.pop())
                     self._on_undone(undone[-1].step, duration_ms)
                     self._tell(undone[-1].step, self._left_of(undone[-1]))
-                if self.fingerprint is not None:
-                    from smooth_migrations.undo.proof import compare  # noqa: PLC0415 - loaded when it was taken
+                from smooth_migrations.undo.proof import proved  # noqa: PLC0415 - loaded by `seal`
 
-                    self._manner.persist(
-                        partial(compare, self._connection, self.fingerprint, had_records=self.before.has_records)
-                    )
-                self.journal.end()
+                on_left = partial(self._on_left, None) if self._is_recalled else None
+                with proved(self._connection, self._frame, self._manner, on_left):
+                    self.journal.end()
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure

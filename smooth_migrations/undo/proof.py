@@ -1,5 +1,7 @@
 """The proof of an undo: the schema is what it was, or every difference is told."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -7,32 +9,49 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
+from smooth_migrations.undo.journal import Frame
+from smooth_migrations.undo.moved import Manner
 
-__all__ = ["compare"]
+__all__ = ["proved"]
 
 # What a difference of fingerprints says of a migration that was not recorded before.
 _APPLIED: Final = "+ migration "
 
 
-def compare(connection: BaseDatabaseWrapper, before: Fingerprint, *, had_records: bool) -> None:
-    """Make sure that the schema is what it was. Only reads.
+@contextmanager
+def proved(
+    connection: BaseDatabaseWrapper, frame: Frame, manner: Manner, on_left: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Compare the schema with what a call began with, and tell a difference once what runs within has ended the call.
+
+    Nobody could take back more of it, so the next call is to begin anew rather than to find this one again. Only reads.
 
     Args:
         connection: the target's.
-        before: as it was before the call.
-        had_records: whether Django's table of records was there when the call began; it makes one before it is asked.
+        frame: what the call began with; without a fingerprint nothing is compared.
+        manner: how often a lock in the way is waited for.
+        on_left: told that nothing can be compared where another process has applied migrations meanwhile, as it may
+            while nobody holds the lease; without it that is a difference, too.
 
     Raises:
-        UndoFailed: it is not, with every difference.
+        UndoFailed: the schema is not what it was, with every difference.
     """
+    before = Fingerprint.unpacked(frame.fingerprint) if frame.fingerprint else None
+    found = manner.persist(lambda: _differences(connection, before, frame)) if before is not None else ()
+    yield
+    applied = [line.removeprefix(_APPLIED) for line in found if line.startswith(_APPLIED)]
+    cause = f"another process has applied {', '.join(applied)} meanwhile; " if applied else ""
+    if applied and on_left is not None:
+        on_left(f"{cause}the schema cannot be compared with what it was")
+    elif found:
+        raise UndoFailed("\n".join([f"{cause}the schema is not as it was before:", *found]))
+
+
+def _differences(connection: BaseDatabaseWrapper, before: Fingerprint, frame: Frame) -> Sequence[str]:
+    # Django makes its table of records before anybody is asked.
     records = MigrationRecorder.Migration._meta.db_table  # noqa: SLF001 - documented, whatever its name
-    differences = [
+    return [
         line
         for line in before.differences(take(connection))
-        if (had_records or records not in line) and not is_invalid_index_gone(line)
+        if (frame.before.has_records or records not in line) and not is_invalid_index_gone(line)
     ]
-    if not differences:
-        return
-    applied = [line.removeprefix(_APPLIED) for line in differences if line.startswith(_APPLIED)]
-    cause = f"another process has applied {', '.join(applied)} meanwhile; " if applied else ""
-    raise UndoFailed("\n".join([f"{cause}the schema is not as it was before:", *differences]))

@@ -15,14 +15,14 @@ _AGGREGATE = """
     END
 """
 _EVERYTHING = [
-    "CREATE TABLE `A table` (id bigint AUTO_INCREMENT PRIMARY KEY, name varchar(20))",
-    "CREATE TABLE child (id integer PRIMARY KEY, parent bigint, FOREIGN KEY (parent) REFERENCES `A table` (id))",
-    "ALTER TABLE `A table` ADD COLUMN newest integer, ADD FOREIGN KEY (newest) REFERENCES child (id)",
-    "INSERT INTO `A table` (name) VALUES ('one')",
+    "CREATE TABLE `A ``table` (id bigint AUTO_INCREMENT PRIMARY KEY, name varchar(20))",
+    "CREATE TABLE child (id integer PRIMARY KEY, parent bigint, FOREIGN KEY (parent) REFERENCES `A ``table` (id))",
+    "ALTER TABLE `A ``table` ADD COLUMN newest integer, ADD FOREIGN KEY (newest) REFERENCES child (id)",
+    "INSERT INTO `A ``table` (name) VALUES ('one')",
     "INSERT INTO child VALUES (1, 1)",
     "CREATE TABLE remembered (id integer) WITH SYSTEM VERSIONING",
     "CREATE TABLE parted (id integer) PARTITION BY HASH (id) PARTITIONS 3",
-    "CREATE VIEW seen AS SELECT * FROM `A table`",
+    "CREATE VIEW seen AS SELECT * FROM `A ``table`",
     "CREATE VIEW seen_again AS SELECT * FROM seen",
     "CREATE SEQUENCE counted",
     "CREATE TRIGGER touched BEFORE UPDATE ON child FOR EACH ROW SET NEW.parent = OLD.parent",
@@ -35,7 +35,7 @@ _EVERYTHING = [
 def test_everything_that_mariadb_can_hold_is_dropped(mariadb_database: MariadbDatabase) -> None:
     before = dump(mariadb_database.dsn)
 
-    assert run(mariadb_database.django, _EVERYTHING, ["A table", "child"])
+    assert run(mariadb_database.django, _EVERYTHING, ["A `table", "child"])
 
     assert not diff(before, dump(mariadb_database.dsn))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dump import diff, dump
-from tests.support.histories import Database
+from tests.support.histories import Database, execute
 from tests.support.killing import assert_undone_after_each_kill
 from tests.support.new_databases import NewDatabases
 from tests.support.next_release import project_of
@@ -86,6 +86,62 @@ def test_the_next_call_takes_back_what_a_killed_one_left(
     assert head.startswith("An earlier call (")
     assert rest.splitlines()[: len(told) + 1] == [*told, "  Unapplying demo.0002_note... OK"]
     assert not diff(before, dump(database.dsn, sequences=False))
+
+
+_MAKES = "editor.connection.cursor().execute('CREATE VIEW left_behind AS SELECT 1 AS one')"
+_LEAVES = {
+    "demo.0002_note": _RELEASE["demo.0002_note"],
+    "demo.0003_kind": failing(f"{_MAKES}; {_WAITING}", atomic=False),
+}
+
+
+def test_what_a_killed_call_has_left_behind_for_good_is_told_once(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    project = project_of(tmp_path, database, _LEAVES)
+    killed_while_waiting(project)
+    project.write_migration("demo.0003_kind", failing("pass", atomic=False))
+
+    told = project.run("apply_migrations")
+
+    assert told.returncode == 4
+    _, _, differences = told.stderr.partition("the schema is not as it was before:\n")
+    assert differences
+    assert all(line.startswith("+ view ") and "left_behind" in line for line in differences.splitlines())
+    project.succeed("apply_migrations")
+    assert "left_behind" in dump(database.dsn)
+    assert "kind" in dump(database.dsn)
+
+
+def test_without_a_fingerprint_nothing_is_compared(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    database = stepping_databases.new()
+    project = project_of(tmp_path, database, _LEAVES)
+    project.write_migration("demo.0003_kind", failing(f"{_MAKES}; raise ValueError('no')", atomic=False))
+
+    assert project.run("apply_migrations", "--no-fingerprint").returncode == 1
+    assert "left_behind" in dump(database.dsn)
+    execute(database, "DROP VIEW left_behind")
+    assert project.run("apply_migrations").returncode == 4
+
+
+def test_a_call_whose_migration_files_have_changed_is_not_taken_back_by_guess(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
+    killed_while_waiting(project)
+    left = dump(database.dsn, sequences=False)
+    project.write_migration("demo.0003_kind", NOTE.replace("note", "kind").replace("0001_item", "0002_note"))
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    changed = "demo.0003_kind, of which the file has changed since: operation 2 was RunPython (Raw Python operation)"
+    assert changed in result.stderr
+    assert not diff(left, dump(database.dsn, sequences=False))
+    project.write_migration("demo.0003_kind", _WAITS.replace(_WAITING, "pass"))
+    project.succeed("apply_migrations")
 
 
 def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.quoting import backticked
 from smooth_migrations.undo.rows.statements import named_in, qualifying_in
 from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, UnknownError, Written
 
@@ -129,7 +130,7 @@ class MySQL:
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return those that the role may know of: only of such is there a word in the information schema."""
-        return {_quoted(str(name)) for (name,) in _rows(connection, _OUTSIDE)}
+        return {backticked(str(name)) for (name,) in _rows(connection, _OUTSIDE)}
 
     def room(self, connection: BaseDatabaseWrapper) -> int:
         """Return the longest packet that the server takes."""
@@ -191,11 +192,11 @@ def _table(name: str, columns: dict[str, Column], key: Sequence[str]) -> Table:
     places = [*columns]
     if not set(key) <= columns.keys():
         raise UnknownError(f"the key of {name} is computed")
-    return Table(_quoted(name), tuple(columns.values()), tuple(places.index(column) for column in key))
+    return Table(backticked(name), tuple(columns.values()), tuple(places.index(column) for column in key))
 
 
 def _column(name: str, kind: str, charset: str | None) -> Column:
-    quoted = _quoted(name)
+    quoted = backticked(name)
     if charset:
         # As bytes: whatever the session's collation holds for equal is not the same here.
         read, write = _HEX, f"CONVERT(UNHEX(%s) USING {charset})"
@@ -218,11 +219,11 @@ def _check(connection: BaseDatabaseWrapper, names: Sequence[str]) -> None:
     """Look for rows of these tables, or that refer to them, of which all parts of a foreign key lead nowhere."""
     keys: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for table, key, column, parent, referenced in _rows(connection, _REFERENCES, names, names):
-        keys.setdefault((table, key, parent), []).append((_quoted(column), _quoted(referenced)))
+        keys.setdefault((table, key, parent), []).append((backticked(column), backticked(referenced)))
     for (table, key, parent), parts in keys.items():
         joined = " AND ".join(f"child.{column} = parent.{referenced}" for column, referenced in parts)
         whole = " AND ".join(f"child.{column} IS NOT NULL" for column, _referenced in parts)
-        tables = f"{_quoted(table)} child LEFT JOIN {_quoted(parent)} parent ON {joined}"
+        tables = f"{backticked(table)} child LEFT JOIN {backticked(parent)} parent ON {joined}"
         if _rows(connection, f"SELECT 1 FROM {tables} WHERE {whole} AND parent.{parts[0][1]} IS NULL LIMIT 1"):  # noqa: S608 - quoted names
             raise IntegrityError(f"rows of {table} refer to others of {parent} that are not there ({key})")
 
@@ -253,7 +254,3 @@ def _rows(connection: BaseDatabaseWrapper, statement: str, *params: Sequence[str
     with connection.cursor() as cursor:
         cursor.execute(statement, given or None)
         return list(cursor.fetchall())
-
-
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))

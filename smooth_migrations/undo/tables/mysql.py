@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
+from smooth_migrations.quoting import backticked
 from smooth_migrations.undo.renames import Renames
 
 __all__ = ["MySQL"]
@@ -58,14 +59,14 @@ def _names(cursor: CursorWrapper) -> list[str]:
 
 
 def _definition(cursor: CursorWrapper, name: str) -> str:
-    cursor.execute(f"SHOW CREATE TABLE {_quoted(name)}")
+    cursor.execute(f"SHOW CREATE TABLE {backticked(name)}")
     return _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
 
 
 def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
     for new, old in renames.tables.items():
         if new in now and new not in before and old in before and old not in now:
-            yield f"RENAME TABLE {_quoted(new)} TO {_quoted(old)}"
+            yield f"RENAME TABLE {backticked(new)} TO {backticked(old)}"
 
 
 def _drop_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
@@ -76,12 +77,12 @@ def _drop_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renam
         keyless = {key for key in wanted.foreign if key in wanted.keys and key not in current.keys}
         for key in current.foreign:
             if key in keyless or wanted.foreign.get(key) != current.foreign[key]:
-                yield f"ALTER TABLE {_quoted(name)} DROP FOREIGN KEY {_quoted(key)}"
+                yield f"ALTER TABLE {backticked(name)} DROP FOREIGN KEY {backticked(key)}"
 
 
 def _drop_and_create(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name in sorted(now.keys() - before.keys()):
-        yield f"DROP TABLE {_quoted(name)}"
+        yield f"DROP TABLE {backticked(name)}"
     for name in sorted(before.keys() - now.keys()):
         yield _without_made_keys(before[name])
 
@@ -91,21 +92,21 @@ def _rename_columns(now: Mapping[str, str], before: Mapping[str, str], renames: 
         for (table, new), old in renames.columns.items():
             is_renamed = new in current.columns and old in wanted.columns and old not in current.columns
             if table == name and is_renamed:
-                yield f"ALTER TABLE {_quoted(name)} CHANGE COLUMN {_quoted(new)} {wanted.columns[old]}"
+                yield f"ALTER TABLE {backticked(name)} CHANGE COLUMN {backticked(new)} {wanted.columns[old]}"
 
 
 def _alter(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name, current, wanted in _both(now, before):
         changes = [*_drops(current, wanted), *_columns(current, wanted), *_adds(current, wanted)]
         if changes:
-            yield f"ALTER TABLE {_quoted(name)} {', '.join(changes)}"
+            yield f"ALTER TABLE {backticked(name)} {', '.join(changes)}"
 
 
 def _add_foreign_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name, current, wanted in _both(now, before):
         for key, line in wanted.foreign.items():
             if key not in current.foreign:
-                yield f"ALTER TABLE {_quoted(name)} ADD {line}"
+                yield f"ALTER TABLE {backticked(name)} ADD {line}"
 
 
 def _add_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
@@ -113,7 +114,7 @@ def _add_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renam
     for name, current, wanted in _both(now, before):
         for key, line in wanted.keys.items():
             if key not in current.keys:
-                yield f"ALTER TABLE {_quoted(name)} ADD {line}"
+                yield f"ALTER TABLE {backticked(name)} ADD {line}"
 
 
 _STAGES = (
@@ -133,18 +134,18 @@ def _changed(current: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[
 
 
 def _drops(current: _Shape, wanted: _Shape) -> Iterator[str]:
-    yield from (f"DROP CONSTRAINT {_quoted(key)}" for key in _changed(current.checks, wanted.checks))
-    yield from (f"DROP KEY {_quoted(key)}" for key in _changed(current.keys, wanted.keys))
+    yield from (f"DROP CONSTRAINT {backticked(key)}" for key in _changed(current.checks, wanted.checks))
+    yield from (f"DROP KEY {backticked(key)}" for key in _changed(current.keys, wanted.keys))
     if current.primary is not None and current.primary != wanted.primary:
         yield "DROP PRIMARY KEY"
-    yield from (f"DROP COLUMN {_quoted(name)}" for name in current.columns if name not in wanted.columns)
+    yield from (f"DROP COLUMN {backticked(name)}" for name in current.columns if name not in wanted.columns)
 
 
 def _columns(current: _Shape, wanted: _Shape) -> Iterator[str]:
     order = [name for name in current.columns if name in wanted.columns]
     previous: str | None = None
     for position, (name, line) in enumerate(wanted.columns.items()):
-        place = f" AFTER {_quoted(previous)}" if previous else " FIRST"
+        place = f" AFTER {backticked(previous)}" if previous else " FIRST"
         previous = name
         if name not in current.columns:
             yield f"ADD COLUMN {line}{place}"
@@ -193,7 +194,3 @@ def _shape(text: str) -> _Shape:
 
 def _plain(name: str) -> str:
     return name.replace("``", "`")
-
-
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))

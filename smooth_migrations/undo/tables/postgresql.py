@@ -15,6 +15,7 @@ from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.fingerprint.postgresql import undone
+from smooth_migrations.quoting import double_quoted
 from smooth_migrations.undo.renames import Renames
 from smooth_migrations.undo.tables.postgresql_columns import reorder_columns
 
@@ -187,7 +188,7 @@ def _rename(now: _Tables, before: Mapping[str, Any]) -> Iterator[str]:
                 if same is not None and name not in current:
                     del spare[same]
                     form = statement.format(table=table, schema=_schema(table))
-                    pairs.append((form, _quoted(same), _quoted(name)))
+                    pairs.append((form, double_quoted(same), double_quoted(name)))
     yield from _renamed(pairs)
 
 
@@ -207,11 +208,11 @@ def _drop_conflicting(now: _Tables, before: Mapping[str, Any]) -> Iterator[str]:
     for table, current in now["constraints"].items():
         for name, text in current.items():
             if before["constraints"].get(table, {}).get(name, text) != text:
-                yield f"ALTER TABLE {table} DROP CONSTRAINT {_quoted(name)}"
+                yield f"ALTER TABLE {table} DROP CONSTRAINT {double_quoted(name)}"
     for table, current in now["indexes"].items():
         for name, text in current.items():
             if before["indexes"].get(table, {}).get(name, text) != text:
-                yield f"DROP INDEX {_schema(table)}.{_quoted(name)}"
+                yield f"DROP INDEX {_schema(table)}.{double_quoted(name)}"
 
 
 def _create(now: _Tables, before: Mapping[str, Any]) -> Iterator[str]:
@@ -224,7 +225,7 @@ def _create(now: _Tables, before: Mapping[str, Any]) -> Iterator[str]:
     ]
     constraints.sort(key=lambda each: _ORDER.index(each[2].partition(" ")[0]))
     for table, name, text in constraints:
-        yield f"ALTER TABLE {table} ADD CONSTRAINT {_quoted(name)} {text}"
+        yield f"ALTER TABLE {table} ADD CONSTRAINT {double_quoted(name)} {text}"
     for kind in ("indexes", "triggers"):
         for table, wanted in before[kind].items():
             yield from (text for name, text in wanted.items() if _is_missing(now, kind, table, name))
@@ -273,7 +274,3 @@ def _last(name: str) -> str:
 
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
-
-
-def _quoted(name: str) -> str:
-    return '"{}"'.format(name.replace('"', '""'))

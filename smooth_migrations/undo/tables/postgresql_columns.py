@@ -5,6 +5,8 @@ from typing import Final
 
 from django.db.backends.utils import CursorWrapper
 
+from smooth_migrations.quoting import double_quoted
+
 __all__ = ["reorder_columns"]
 
 # More would take long under an exclusive lock.
@@ -73,7 +75,7 @@ def _moved(now: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _move(cursor: CursorWrapper, table: str, column: str, definition: str, sequence: str | None) -> None:
-    name = '"{}"'.format(column.replace('"', '""'))
+    name = double_quoted(column)
     cursor.execute(_COMMENT, [table, column])
     (comment,) = cursor.fetchone()
     is_identity, is_generated = _IDENTITY in definition, definition.removesuffix(_NOT_NULL).endswith(_GENERATED)

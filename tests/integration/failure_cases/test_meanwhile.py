@@ -118,6 +118,8 @@ def test_what_another_process_applied_after_a_killed_call_stays(every_database: 
 
     assert result.returncode == 1, result.stderr
     assert "Taking back what it left:" in result.stdout
+    told = "another process has applied shelf.0001_initial meanwhile; the schema cannot be compared with what it was"
+    assert told in result.stdout
     assert diff(_but_for_numbers(reference), _but_for_numbers(database)) == ""
 
 
