@@ -15,7 +15,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RunSummary
+from smooth_orchestrator.journal import Journal, RecordKind, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import UNDECIDED, RunOutcome
@@ -50,8 +50,8 @@ async def settle_earlier(
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
-    The deploy's lease must be held: then none of them is at work any more. So are runs of which only their databases
-    tell, the journal being lost.
+    The deploy's lease must be held: then none of them is at work any more. So are runs of which their databases tell:
+    those that the journal does not know, and those that have ended, where a server has done late what it was asked for.
 
     Args:
         plan: of the deploy, as it is now.
@@ -68,9 +68,15 @@ async def settle_earlier(
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {summary.run_id for summary in left}
     for run_id in sorted(await _runs_left(plan, journal, fleet, known)):
-        stranger = RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, stranger, is_known=False, forced=forced))
+        found = await _summary(journal, run_id)
+        summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
+        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, forced=forced))
     return tuple(settled)
+
+
+async def _summary(journal: Journal, run_id: str) -> RunSummary | None:
+    opening = [record for record in await journal.records(run_id) if record.kind is RecordKind.RUN_STARTED]
+    return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
 
 
 async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
