@@ -85,7 +85,7 @@ class Call:
             on_undo_failed=observer.undo_failed,
             on_left=observer.left,
         )
-        self._open: list[Moved] = []
+        self._open, self._prepared = list[Moved](), list[Moved]()
         self._at_work: Moved | None = None
         self._started_s, self.is_compensated = 0.0, options.compensated
         self._outside = ExitStack()
@@ -105,11 +105,6 @@ class Call:
         """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
         holds = self._connection.features.can_rollback_ddl and not self.is_compensated and not self.permanent.is_early
         return "held_open" if holds else "compensated"
-
-    @property
-    def adopted(self) -> tuple[Moved, ...]:
-        """What is permanent, with the migrations themselves: before the call runs, what an earlier one has left."""
-        return tuple(self.permanent.moved)
 
     @property
     def before(self) -> Before:
@@ -235,14 +230,16 @@ class Call:
             self._transaction.rollback()
             self.aliases.drop()
             raise
-        self.permanent.moved += held
+        self._prepared = held
         if gid is None:
-            self._hooks.forget()
+            self.settle()
         return callbacks
 
     def settle(self) -> None:
         """Note that what was prepared has been committed."""
         self.aliases.commit()
+        self.permanent.moved += self._prepared
+        self._prepared = []
         self._hooks.forget()
 
     def _commit(self, before: Callable[[], None] | None = None, gid: str | None = None) -> list[Callable[[], None]]:
@@ -256,6 +253,8 @@ class Call:
 
     def rollback(self) -> tuple[Step, ...]:
         """Take back all that the call did, held or committed, and return the steps, newest first.
+
+        What was prepared has been rolled back already.
 
         Raises:
             UndoFailed: a committed step could not be taken back, and `committed` names what remains; or something
@@ -275,7 +274,8 @@ class Call:
         return tuple(item.step for item in undone)
 
     def abandon(self) -> None:
-        """Let go of what is held without taking back what is permanent: somebody else settles that."""
+        """Let go of what is held without taking back what is permanent or prepared: somebody else settles that."""
+        self._prepared.clear()
         self._roll_back_transaction()
 
     # --- a migration begins and ends --------------------------------------------------------------------------------
@@ -334,8 +334,8 @@ class Call:
     def _roll_back_transaction(self) -> list[Moved]:
         self._transaction.rollback()
         self.aliases.rollback()
-        undone = list(reversed(self._open))
-        self._open.clear()
+        undone = [*reversed(self._prepared), *reversed(self._open)]
+        self._open, self._prepared = [], []
         for item in undone:
             self._observer.undone(item.step, 0.0, by_rollback=True)
         return undone

@@ -7,14 +7,10 @@ from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations import Migration
 
-from smooth_migrations.call import Call
-from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.protocol.findings import HeldLock, Measured, Rewritten
-from smooth_migrations.reversibility import can_hold
 
-__all__ = ["Measuring", "RehearsalEnds", "RehearsedCall"]
+__all__ = ["Measuring"]
 
 # Weakest first (PostgreSQL manual, 13.3.1). What a mere reader takes, ACCESS SHARE, is left out.
 _MODES = (
@@ -32,24 +28,6 @@ _FILES = "SELECT oid, pg_relation_filenode(oid) FROM pg_class WHERE relkind IN (
 _LOCKS = "SELECT relation, mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted"
 # A role that may not read a sequence is shown no position.
 _SEQUENCES = "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences WHERE schemaname <> 'pg_temp'"
-
-
-class RehearsalEnds(SmoothMigrationsError):  # noqa: N818 - named by what happened
-    """The next migration cannot be taken back by a ROLLBACK, so nothing of it is run."""
-
-
-class RehearsedCall(Call):
-    """A call that goes as far as one transaction holds it."""
-
-    def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
-        """Take note of what Django's executor does, and end before what no transaction holds.
-
-        Raises:
-            RehearsalEnds: such a migration would begin.
-        """
-        if migration is not None and action == "apply_start" and not can_hold(migration, self._connection):
-            raise RehearsalEnds(f"{migration.app_label}.{migration.name} cannot run in a transaction")
-        super().progress(action, migration, fake=fake)
 
 
 class Measuring:

@@ -1,4 +1,4 @@
-"""Which migrations one transaction can hold, and which become permanent before a call is over."""
+"""Which migrations one transaction can hold, which are permanent before a call is over, and which harm nobody then."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,11 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["can_hold", "committed_early", "database_parts"]
+__all__ = ["can_hold", "committed_early", "database_parts", "is_online"]
 
+_ONLINE = frozenset({"AddIndexConcurrently", "ValidateConstraint"})
+# A unique index would be one more constraint.
+_BUILDS_INDEX = re.compile(r"\s*CREATE\s+INDEX\s+CONCURRENTLY\b[^;]*;?\s*", re.IGNORECASE)
 # Statements that SQLite runs in no transaction, or that end one.
 _OUTSIDE = re.compile(r"\b(VACUUM|ATTACH|DETACH|COMMIT|ROLLBACK)\b", re.IGNORECASE)
 
@@ -23,6 +26,25 @@ def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:
     if not connection.features.can_rollback_ddl:
         return False
     return bool(migration.atomic) or (connection.vendor == "sqlite" and not _leaves_transaction(migration))
+
+
+def is_online(migration: Migration) -> bool:
+    """Return whether all that a migration does outside a transaction is to build indexes and to validate constraints.
+
+    While that runs nobody waits for it, it is as good left as taken back, and it can be tried again.
+    """
+    parts = [part for operation in migration.operations for part in database_parts(operation)]
+    return not migration.atomic and all(_is_online(part) for part in parts)
+
+
+def _is_online(part: Operation) -> bool:
+    if isinstance(part, RunSQL):
+        texts = [part.sql] if isinstance(part.sql, str) else [*part.sql]
+        return part.reversible and all(isinstance(text, str) and _BUILDS_INDEX.fullmatch(text) for text in texts)
+    return any(
+        base.__module__ == "django.contrib.postgres.operations" and base.__name__ in _ONLINE
+        for base in type(part).__mro__
+    )
 
 
 def _leaves_transaction(migration: Migration) -> bool:

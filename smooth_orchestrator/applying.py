@@ -22,7 +22,9 @@ __all__ = ["Listener", "apply_target"]
 _CANCEL_GRACE_S = 30.0
 
 
-async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: bool = False) -> None:
+async def apply_target(
+    run: Run, fleet: Fleet, item: TargetRun, *, measures: bool = False, is_ahead: bool = False
+) -> None:
     """Run a target's pending migrations and hold them. Its stage is HELD or FAILED afterwards, and its error noted.
 
     Args:
@@ -30,6 +32,7 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: boo
         fleet: its workers.
         item: the target.
         measures: whether locks and rewritten tables are noted; then nothing is committed before the decision.
+        is_ahead: whether only that is run which comes before the transaction.
     """
     worker = fleet.serving(item.target)
     plan, target = run.plan, item.target
@@ -49,7 +52,8 @@ async def apply_target(run: Run, fleet: Fleet, item: TargetRun, *, measures: boo
         statement_timeout_ms=plan.statement_timeout_ms,
         bind_default=target.bind_default,
         other_aliases=target.other_aliases,
-        goes_on=run.decided,
+        goes_on=run.decided or bool(item.permanent),
+        is_ahead=is_ahead,
     )
     listener = Listener(run, item)
     answer: Event

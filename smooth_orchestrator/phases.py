@@ -1,6 +1,7 @@
 """The forward half of a run: phase by phase, target by target, up to the barrier."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import anyio
@@ -18,7 +19,37 @@ from smooth_orchestrator.preparation import prepare_target
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.told import Held
 
-__all__ = ["run_phase"]
+__all__ = ["run_ahead", "run_phase"]
+
+
+async def run_ahead(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
+    """Run what needs no transaction, phase by phase; only when all of it is done is the first lock taken.
+
+    It keeps nobody waiting, and may take long. A failure is noted in the run; nothing is raised for it.
+    """
+    async with watching_held(run, fleet):
+        for phase in run.plan.phases:
+            limiter = anyio.Semaphore(phase.parallel)
+            async with anyio.create_task_group() as group:
+                for item in items:
+                    if item.phase is phase and item.ahead:
+                        group.start_soon(_ahead_within, limiter, run, fleet, item)
+
+
+async def _ahead_within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
+    async with limiter:
+        if not run.stopping.is_set() and await _intend(run, item):
+            await apply_target(run, fleet, item, is_ahead=True)
+
+
+async def _intend(run: Run, item: TargetRun) -> bool:
+    """Write down that a target begins, unless it has begun; return whether it may."""
+    if item.stage is Stage.UNTOUCHED:
+        intent = {"tier": str(item.tier), **({"back": asdict(item.back)} if item.back else {})}
+        if not await run.announce(RecordKind.INTENT, database=item.name, data=intent):
+            return False
+    item.stage, item.steps = Stage.WORKING, []
+    return True
 
 
 async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
@@ -53,13 +84,9 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
 
 async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
     async with limiter:
-        if run.stopping.is_set():
-            return
-        intent = {"tier": str(item.tier), **({"back": asdict(item.back)} if item.back else {})}
-        if not await run.announce(RecordKind.INTENT, database=item.name, data=intent):
+        if run.stopping.is_set() or not await _intend(run, item):
             return
         started_s = time.monotonic()
-        item.stage = Stage.WORKING
         await apply_target(run, fleet, item)
         if item.stage is Stage.HELD:
             data = Held(tuple(item.steps), item.before, item.received).to_dict()

@@ -45,6 +45,8 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             return
         if isinstance(answer, TargetReport):
             item.found = answer
+            item.ahead = _ahead(item)
+            item.leaves_steps = bool(item.ahead)
             item.tier = None if unread(item) else _tier(item)
         elif isinstance(answer, Failed):
             item.error = answer.error
@@ -112,10 +114,15 @@ def _of_targets(run: Run, last: Phase) -> tuple[Mistake, ...]:
 
 
 def tier_reason(item: TargetRun) -> str:
-    """Say why a target has its tier."""
+    """Say why a target has its tier, and what runs ahead of it."""
+    ahead = f"; ahead of it, outside a transaction: {', '.join(item.ahead)}" if item.ahead else ""
+    return f"{_tier_reason(item)}{ahead}"
+
+
+def _tier_reason(item: TargetRun) -> str:
     if item.target.atomicity is not Atomicity.AUTO:
         return "the plan says so"
-    if step := not_atomic(item):
+    if step := _in_the_way(item):
         return f"{step} cannot run in a transaction"
     if item.tier is Tier.TWO_PHASE:
         return "its server can keep a transaction prepared"
@@ -139,7 +146,7 @@ def warnings(run: Run, item: TargetRun) -> Iterator[str]:
 def _tier(item: TargetRun) -> Tier:
     if item.target.atomicity is not Atomicity.AUTO:
         return Tier(str(item.target.atomicity))
-    if not_atomic(item):
+    if _in_the_way(item):
         return Tier.COMPENSATED
     return Tier.TWO_PHASE if item.found and item.found.prepared_slots else Tier.HELD_OPEN
 
@@ -150,6 +157,19 @@ def not_atomic(item: TargetRun) -> str | None:
     return next((entry.migration for entry in pending if not entry.atomic), None)
 
 
+def _ahead(item: TargetRun) -> tuple[str, ...]:
+    """Return what can run outside a transaction before everything else, where nothing else is outside one."""
+    pending = item.found.pending if item.found else ()
+    last = max((index for index, entry in enumerate(pending) if not entry.atomic), default=-1)
+    ahead = pending[: last + 1]
+    may_be = item.target.atomicity is not Atomicity.COMPENSATED and all(entry.online for entry in ahead)
+    return tuple(entry.migration for entry in ahead) if may_be else ()
+
+
+def _in_the_way(item: TargetRun) -> str | None:
+    return None if item.ahead else not_atomic(item)
+
+
 def _found(item: TargetRun) -> Iterator[Mistake]:
     if item.error is not None:
         yield Mistake(item.name, item.error.message, item.error.hint)
@@ -158,7 +178,7 @@ def _found(item: TargetRun) -> Iterator[Mistake]:
 
 
 def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
-    step = not_atomic(item)
+    step = _in_the_way(item)
     if item.tier in {Tier.HELD_OPEN, Tier.TWO_PHASE} and step:
         yield Mistake(
             item.name,

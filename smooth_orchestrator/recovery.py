@@ -222,12 +222,13 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
+    item.leaves_steps = standing.unfinished == run.run_id
     item.gid = next((gid for gid in standing.gids if gid.startswith(f"smooth:{run.run_id}:")), None)
     if item.gid is not None:
         return Shown.PREPARED
     if run.run_id in standing.markers:
         return Shown.DONE
-    return Shown.STEPS if standing.unfinished == run.run_id else Shown.NOTHING
+    return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
 
 def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:

@@ -63,6 +63,8 @@ class TargetRun:
         epoch: of the lease on it, 0 while there is none.
         gid: of its transaction, once that was to be prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
+        ahead: the migrations that run before the transaction, on every target first.
+        leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
         is_prepared: whether its transaction is known to stand prepared, and needs no worker any more.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
@@ -86,6 +88,8 @@ class TargetRun:
     epoch: int = 0
     gid: str | None = None
     prepares_early: bool = False
+    ahead: tuple[str, ...] = ()
+    leaves_steps: bool = False
     is_prepared: bool = False
     undo_error: ErrorInfo | None = None
     before: Before = field(default_factory=Before)

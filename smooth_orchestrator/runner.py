@@ -14,7 +14,7 @@ from smooth_orchestrator.last_resource import commit_last_resource, last_resourc
 from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
-from smooth_orchestrator.phases import run_phase
+from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier, unsettled
@@ -215,9 +215,13 @@ async def _recover(session: Session, masker: Masker, forced: Decision | None = N
 
 async def _forward(run: Run, fleet: Fleet) -> None:
     by_phase = run.plan.commit is CommitUnit.PHASE
+    if not by_phase:
+        await run_ahead(run, fleet, run.targets)
     for phase in run.plan.phases:
         if run.stopping.is_set():
             return
+        if by_phase:
+            await run_ahead(run, fleet, run.of(phase))
         await run_phase(run, fleet, phase)
         if by_phase and not run.stopping.is_set():
             await _decide_and_commit(run, fleet, scope=phase.name)

@@ -53,7 +53,7 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         if not was_committed:
             failure = await _roll_back(run, fleet, item)
         # A lost worker may have committed more than it could tell; the database's own journal knows.
-        is_unsure = item.is_lost and item.tier is Tier.COMPENSATED
+        is_unsure = item.is_lost and (item.tier is Tier.COMPENSATED or item.leaves_steps)
         if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
             failure = await _reverse(run, fleet, item)
         elif failure is None:
@@ -65,17 +65,17 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         item.error = item.error or failure
         run.fail(failure, item.name)
         return
-    item.unapplied = item.unapplied or list(reversed(item.steps))
+    item.unapplied = list(reversed(item.steps)) or item.unapplied
     item.stage = Stage.FAILED if failed_itself else Stage.ROLLED_BACK
     await run.note(RecordKind.ROLLED_BACK, database=item.name)
     get_logger().info(EventName.DATABASE_ROLLED_BACK, database=item.name, tier=str(item.tier))
 
 
 async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    failure = await _roll_back_held(run, fleet, item)
-    if item.gid is not None:
-        failure = await _roll_back_prepared(run, fleet, item) or failure
-    return failure
+    # What was committed ahead of a prepared transaction can be taken back when that is gone, as can the lease.
+    if item.gid is not None and (failure := await _roll_back_prepared(run, fleet, item)) is not None:
+        return failure
+    return await _roll_back_held(run, fleet, item)
 
 
 async def _roll_back_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:

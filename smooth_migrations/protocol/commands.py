@@ -87,7 +87,8 @@ class Apply(Command):
         bind_default: make the alias `default` this target while it is migrated.
         other_aliases: whether a migration may reach other aliases.
         measures: say in the answer which locks were taken and what was rewritten.
-        goes_on: keep what a killed call of the same run has completed, and go on from there: the run was decided.
+        goes_on: keep what an earlier call of the same run has completed, and go on from there.
+        is_ahead: only run the migrations that come before the first one which a transaction can hold.
     """
 
     type: ClassVar[str] = "apply"
@@ -104,6 +105,7 @@ class Apply(Command):
     measures: bool = False
     back: Back | None = None
     goes_on: bool = False
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ class PendingMigration:
         unsafe: descriptions of operations that the running release may trip over, without losing data.
         irreversible: descriptions of the operations that have no way back.
         locks: the strongest lock by operation that matters, in words.
+        online: whether it needs no transaction because it keeps nobody waiting and changes nothing for anybody.
     """
 
     migration: str
@@ -46,6 +47,7 @@ class PendingMigration:
     unsafe: tuple[str, ...] = ()
     irreversible: tuple[str, ...] = ()
     locks: tuple[str, ...] = ()
+    online: bool = False
 
 
 @dataclass(frozen=True, slots=True)

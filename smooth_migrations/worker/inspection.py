@@ -18,7 +18,7 @@ from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
-from smooth_migrations.reversibility import can_hold
+from smooth_migrations.reversibility import can_hold, is_online
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_in_words
@@ -240,6 +240,7 @@ def _pending(
             unsafe=effect.unsafe,
             irreversible=tuple(irreversible_operations(migration, before, tables)),
             locks=effect.locks,
+            online=connection.vendor == "postgresql" and is_online(migration),
         )
 
 

@@ -15,10 +15,11 @@ from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import read_markers, remove_marker, write_marker
-from smooth_migrations.measuring import Measuring, RehearsalEnds, RehearsedCall
+from smooth_migrations.measuring import Measuring
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.received import made_since, take_received, take_received_back
+from smooth_migrations.segments import AheadCall, RehearsedCall, SegmentEnds
 from smooth_migrations.turn import Turn
 from smooth_migrations.unapplying import unapply
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
@@ -62,8 +63,7 @@ class Moves:
         """Run every pending migration and hold the result."""
         connection = connections[command.alias]
         reporter = Reporter(self._say, command)
-        kind = RehearsedCall if command.measures else Call
-        call = kind(connection, _options(command, compensated=command.compensated), reporter)
+        call = self._call(command, connection, reporter)
         measuring = Measuring(connection) if command.measures else None
         measured: protocol.Measured | None = None
         made = protocol.Received()
@@ -76,9 +76,9 @@ class Moves:
             if command.back is not None:
                 unapply(call, connection, command.back)
             else:
-                with suppress(RehearsalEnds):
+                with suppress(SegmentEnds):
                     ApplyMigrations().move(call, database=command.alias, **_QUIET)
-            if call.steps:
+            if call.steps and not command.is_ahead:
                 write_marker(connection, command.run_id, command.database, turn.epoch if turn else 0, command.digest)
                 made = made_since(connection, received)
             if measuring is not None:
@@ -112,6 +112,13 @@ class Moves:
             before=call.before,
             measured=measured,
         )
+
+    def _call(self, command: protocol.Apply, connection: BaseDatabaseWrapper, reporter: Reporter) -> Call:
+        if (earlier := self._held.pop(command.database, None)) is not None:
+            # What it has committed is in the database's journal, from which this call goes on.
+            earlier.turn.end()
+        kind = RehearsedCall if command.measures else AheadCall if command.is_ahead else Call
+        return kind(connection, _options(command, compensated=command.compensated), reporter)
 
     def _turn(self, connection: BaseDatabaseWrapper, command: protocol.Apply, call: Call) -> Turn:
         def on_unfinished(unfinished: UnfinishedCall) -> Call:

@@ -14,16 +14,22 @@ from _pytest.mark import ParameterSet
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
 from tests.support.deploys import LAST, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import KIND, NOTE
+from tests.support.small_migrations import BUILD, KIND, NOTE
 
 pytestmark = pytest.mark.timeout(180)
 
 # Outside a transaction, so that the databases of PostgreSQL are compensated.
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
 _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
-_RELEASES = {"held": _PLAIN, "steps": _STEPPING, "prepared": _PLAIN, "all prepared": _PLAIN}
+_RELEASES = {
+    "held": _PLAIN,
+    "steps": _STEPPING,
+    "prepared": _PLAIN,
+    "all prepared": _PLAIN,
+    "ahead": {"demo.0002_note": BUILD, "demo.0003_kind": KIND},
+}
 _SERVERS = {"held": 'atomicity = "held_open"', "steps": "", "prepared": 'atomicity = "two_phase"'}
-_SERVERS["all prepared"] = _SERVERS["prepared"]
+_SERVERS["all prepared"] = _SERVERS["ahead"] = _SERVERS["prepared"]
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _FAILS = 'gate = ["false"]'
 
@@ -45,6 +51,11 @@ _FORWARD = {
     ),
     # Their SQLite file has nothing to do.
     "all prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
+    # The same, with an index that is built outside their transactions.
+    "ahead": _sides(
+        *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing", "prepare"),
+        *("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
+    ),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
@@ -54,6 +65,7 @@ _FORWARD = {
 _BACK = {
     "held": _sides("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
     "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
+    "ahead": _sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
     "steps": _sides(
         "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
@@ -71,12 +83,19 @@ _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
 _UNDECIDED = "decide.before"
+# The same where no database is the last resource.
+_UNWRITTEN = "journal.decision.before"
 # Where the coordinator is killed, and then what its recovery does.
 _RECOVERY = {
     ("prepared", _UNDECIDED): _sides(
         "journal.decision", "rollback_prepared", "journal.rolled_back", "journal.run_finished"
     ),
     ("prepared", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("ahead", _UNWRITTEN): _sides(
+        *("journal.decision", "rollback_prepared", "unapply", "journal.unstep", "journal.rolled_back"),
+        "journal.run_finished",
+    ),
+    ("ahead", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
     ("held", "journal.decision.after"): _sides("begin", "apply", "commit", "journal.committed", "journal.run_finished"),
     ("steps", _UNDECIDED): _sides(
         "journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
@@ -125,8 +144,8 @@ def deploys(
             directory = tmp_path_factory.mktemp(kind)
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, _RELEASES[kind]))
             old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
-            if kind == "all prepared":
-                old.migrate("kiosk")
+            if kind in {"all prepared", "ahead"}:
+                old.migrate("kiosk", *(["--fake"] if kind == "ahead" else []))
             deployed = stack.enter_context(copy_of(old, directory / "new"))
             assert deployed.run("deploy").exit_code == 0
             deployed.wait_until_alone()
@@ -188,7 +207,11 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         _assert_deploys(fleet, deploys(kind))
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD, _ROLLBACK_SAMPLE))
+# An index that was built outside a transaction is dropped outside one: its database is compensated then.
+_ROLLBACKS = {kind: points for kind, points in _FORWARD.items() if kind != "ahead"}
+
+
+@pytest.mark.parametrize(("kind", "point"), _cases(_ROLLBACKS, _ROLLBACK_SAMPLE))
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
         _crash(fleet, point, "rollback")
@@ -217,7 +240,7 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
 
         assert recovered.exit_code == 0, recovered.stderr
         assert not fleet.prepared()
-        assert _of(fleet) == (before if point == _UNDECIDED else deploys(kind).new)
+        assert _of(fleet) == (before if point in {_UNDECIDED, _UNWRITTEN} else deploys(kind).new)
         assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys(kind).new
 

@@ -120,10 +120,10 @@ databases = ["shards:*"]
         """
         return run_in(self.directory, self._environment, command, *options, failpoint=failpoint, under=under)
 
-    def migrate(self, alias: str) -> None:
-        """Bring one alias up to date with Django's own command."""
+    def migrate(self, alias: str, *options: str) -> None:
+        """Bring one alias up to date with Django's own command, and further options of its."""
         environment = os.environ | {self.variable: json.dumps(self.databases), "DJANGO_SETTINGS_MODULE": self.settings}
-        command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0"]
+        command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0", *options]
         path = str(self.directory / "project")
         subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
 

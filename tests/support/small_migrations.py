@@ -5,6 +5,7 @@ from tests.support.small_project import migration
 __all__ = [
     "BROKEN",
     "BROKEN_LATE",
+    "BUILD",
     "DEFINES",
     "DEFINING",
     "ITEM",
@@ -28,6 +29,13 @@ NOTE = migration(
 """demo.0002_note"""
 
 _KIND = "migrations.AddField('item', 'kind', models.CharField(max_length=40, default='any'))"
+
+BUILD = migration(
+    "AddIndexConcurrently('item', models.Index(fields=['name'], name='demo_item_name'))",
+    after=[("demo", "0001_item")],
+    atomic=False,
+)
+"""demo.0002_note: an index that is built outside a transaction; PostgreSQL alone has such ones."""
 
 KIND = migration(_KIND, after=[("demo", "0002_note")])
 """demo.0003_kind as it should be."""

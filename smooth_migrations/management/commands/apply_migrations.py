@@ -183,7 +183,7 @@ class Command(migrate.Command):
         except Error as error:
             console.locked(connection, error)
             raise
-        for item in call.adopted:
+        for item in call.permanent.moved:
             console.started(item.step, item.migration)
         try:
             yield

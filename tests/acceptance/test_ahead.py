@@ -1,0 +1,116 @@
+"""Indexes that are built concurrently run ahead of the transaction, on every database first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import BUILD, KIND, NOTE, failing
+
+pytestmark = pytest.mark.timeout(120)
+
+_AHEAD = "demo.0002_note"
+_SERVERS = ["primary", LAST]
+_STRICT = 'expand_contract = false\nminimum_atomicity = "two_phase"'
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer) -> Iterator[Fleet]:
+    """Two servers with an index to be built and a column to be added; SQLite's file has nothing to do."""
+    release = {_AHEAD: BUILD, "demo.0003_kind": KIND}
+    with small_fleet(tmp_path, pg_server, second_pg_server, release) as found:
+        found.migrate("kiosk", "--fake")
+        found.plan(deploy=_STRICT)
+        yield found
+
+
+def _write(fleet: Fleet, migration: str, source: str) -> None:
+    app, _, name = migration.partition(".")
+    (fleet.directory / "project" / app / "migrations" / f"{name}.py").write_text(source)
+
+
+def _events(log: list[dict[str, object]]) -> list[tuple[object, object, object]]:
+    wanted = {"migration.applied", "migration.started"}
+    return [(line["event"], line["migration"], line["database"]) for line in log if line["event"] in wanted]
+
+
+def test_what_runs_ahead_is_done_on_every_database_before_anything_is_locked(fleet: Fleet) -> None:
+    planned = fleet.run("plan")
+    outcome = fleet.deploy()
+
+    reasons = {entry["database"]: entry["tier_reason"] for entry in planned.report["databases"]}
+    assert all(reasons[name].endswith(f"; ahead of it, outside a transaction: {_AHEAD}") for name in _SERVERS)
+    assert outcome.exit_code == 0, outcome.stderr
+    tiers = {entry["database"]: entry["tier"] for entry in outcome.report["databases"]}
+    applied = {entry["database"]: entry["applied"] for entry in outcome.report["databases"]}
+    assert [tiers[name] for name in _SERVERS] == ["two_phase"] * 2
+    assert [applied[name] for name in _SERVERS] == [[_AHEAD, "demo.0003_kind"]] * 2
+    names = [migration for _event, migration, _database in _events(outcome.log)]
+    assert names == ["0002_note"] * 4 + ["0003_kind"] * 4
+    dumps = fleet.dumps()
+    assert all("demo_item_name" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
+
+
+def test_what_ran_ahead_is_taken_back_where_the_last_phase_fails(fleet: Fleet) -> None:
+    _write(fleet, "demo.0003_kind", failing("if editor.connection.alias == 'shard_1': raise ValueError('no')"))
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.report["error"]["message"] == "no"
+    unapplied = {entry["database"]: entry["unapplied"] for entry in outcome.report["databases"]}
+    assert unapplied["primary"] == ["demo.0003_kind", _AHEAD]
+    assert fleet.dumps(sequences=False) == before
+
+
+def test_what_ran_ahead_is_taken_back_behind_a_prepared_transaction(fleet: Fleet) -> None:
+    # Of a transaction with a cursor that outlives it the last server keeps nothing prepared.
+    cursor = "editor.connection.cursor().execute('DECLARE kept CURSOR WITH HOLD FOR SELECT 1')"
+    _write(fleet, "demo.0003_kind", failing(f"if editor.connection.alias == 'shard_1': {cursor}"))
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["error"]["sqlstate"]) == (1, "0A000"), outcome.stderr
+    assert outcome.outcomes["primary"] == "rolled_back"
+    unapplied = {entry["database"]: entry["unapplied"] for entry in outcome.report["databases"]}
+    assert unapplied["primary"] == ["demo.0003_kind", _AHEAD]
+    assert fleet.prepared() == []
+    assert fleet.dumps(sequences=False) == before
+
+
+def test_what_cannot_be_prepared_is_held_open_and_keeps_what_ran_ahead(fleet: Fleet) -> None:
+    fleet.plan(deploy="expand_contract = false")
+    cursor = "editor.connection.cursor().execute('DECLARE kept CURSOR WITH HOLD FOR SELECT 1')"
+    _write(fleet, "demo.0003_kind", failing(cursor))
+
+    outcome = fleet.deploy()
+
+    assert outcome.exit_code == 0, outcome.stderr
+    assert {line["tier"] for line in outcome.named("tier.changed")} == {"held_open"}
+    built = [line for line in outcome.named("migration.started") if line["migration"] == "0002_note"]
+    assert len(built) == 2
+    dumps = fleet.dumps()
+    assert all("demo_item_name" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
+
+
+def test_what_comes_after_the_transaction_cannot_run_ahead(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    after = "demo.0003_build"
+    release = {"demo.0002_note": NOTE, after: BUILD.replace("0001_item", "0002_note")}
+    with small_fleet(tmp_path, pg_server, second_pg_server, release) as fleet:
+        fleet.migrate("kiosk", "--fake")
+        fleet.plan(deploy=_STRICT)
+        before = fleet.dumps()
+
+        outcome = fleet.deploy()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+        told = [error["message"] for error in outcome.report["errors"]]
+        assert all(f"{after} cannot run in a transaction" in message for message in told)
+        assert len(told) == 2
+        assert fleet.dumps() == before
