@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.fingerprint.vendor import PREFIX, Descriptions, description_of_migration
 from smooth_migrations.quoting import double_quoted
 
-__all__ = ["SQLite"]
+__all__ = ["SQLite", "description"]
 
 # Indexes without a statement come with a constraint, which is part of the table's.
 _SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
@@ -59,6 +59,11 @@ class SQLite:
                 yield from _table(subject, _tokens(statement))
             else:
                 yield subject, _joined(_tokens(statement))
+
+
+def description(statement: str) -> str:
+    """Return a statement in a form that two ways to write the same have in common."""
+    return _joined(_tokens(statement))
 
 
 def _table(subject: str, tokens: list[str]) -> Iterator[tuple[str, str | None]]:

@@ -10,11 +10,17 @@ from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.reversibility import database_parts
 
-__all__ = ["Named", "named_by", "naming", "tables_of"]
+__all__ = ["Named", "made_by_sql", "named_by", "naming", "tables_of"]
 
 _DOUBLED = '`"%'
 # None of these changes a table's definition, and there may be as many as there are rows.
 _ROWS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|SHOW)\b", re.IGNORECASE)
+
+_NAME = r'(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`|([\w$]+))'
+_MAKES = re.compile(
+    rf"\bCREATE\s+(?:(?:UNLOGGED|OR\s+REPLACE)\s+)*TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:[\w$\"`]+\s*\.\s*)?{_NAME}",
+    re.IGNORECASE,
+)
 
 
 class Named:
@@ -74,6 +80,14 @@ def named_by(operations: Iterable[Operation], app_label: str, states: Iterable[P
             if key in own or own & set(_related(model)):
                 texts += tables_of(key, model)
     return Named(texts)
+
+
+def made_by_sql(operation: RunSQL) -> set[str]:
+    """Return the names of the tables that the statements of an operation make, without their schemas."""
+    return {
+        next(filter(None, match.groups())).replace('""', '"').replace("``", "`")
+        for match in _MAKES.finditer(str(operation.sql))
+    }
 
 
 def tables_of(key: tuple[str, str], model: ModelState) -> Iterator[str]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration, RunPython
+from django.db.migrations import Migration, RunPython, RunSQL
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
@@ -13,7 +13,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.undo.named import tables_of
+from smooth_migrations.undo.named import made_by_sql, tables_of
 from smooth_migrations.undo.records import keys_of
 from smooth_migrations.undo.synced import tables_of_apps
 
@@ -63,7 +63,10 @@ def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectSt
 
 
 def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
-    """Return the name of every table that any migration of the project makes, also of those that a later one drops."""
+    """Return the name of every table that any migration of the project makes, also of those that a later one drops.
+
+    What Python code makes by itself is not known.
+    """
     executor = MigrationExecutor(connection)
     tables: set[str] = {*tables_of_apps(connection, executor.loader.unmigrated_apps)}
     state = ProjectState(real_apps=executor.loader.unmigrated_apps)
@@ -71,6 +74,8 @@ def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
         state = migration.mutate_state(state, preserve=False)
         for operation in migration.operations:
             for part in database_parts(operation):
+                if isinstance(part, RunSQL):
+                    tables |= made_by_sql(part)
                 for name in (getattr(part, "name", None), getattr(part, "model_name", None)):
                     key = (migration.app_label, str(name).lower())
                     if key in state.models:

@@ -25,7 +25,7 @@ class _Vendor(Protocol):
 
 
 def take_tables(connection: BaseDatabaseWrapper) -> Definitions | None:
-    """Return the definitions of all tables; None on a server where nothing is committed early. Only reads."""
+    """Return the definitions of all tables; None on a server of which nobody knows how. Only reads."""
     vendor = _vendor(connection.vendor)
     return None if vendor is None else vendor.take(connection)
 
@@ -59,4 +59,8 @@ def _vendor(name: str) -> _Vendor | None:
         from smooth_migrations.undo.tables.postgresql import PostgreSQL  # noqa: PLC0415 - as above
 
         return PostgreSQL()
+    if name == "sqlite":
+        from smooth_migrations.undo.tables.sqlite import SQLite  # noqa: PLC0415 - as above
+
+        return SQLite()
     return None

@@ -21,6 +21,11 @@ _UNIQUE = "migrations.AddConstraint('thing', models.UniqueConstraint(fields=['fi
 _ROW = "migrations.RunSQL('INSERT INTO north_thing (first, second) VALUES (NULL, 7)', 'DELETE FROM north_thing')"
 _RAW = "migrations.RunSQL('CREATE INDEX raw ON north_thing (id)', 'DROP INDEX raw')"
 _RENAME = "migrations.RenameField('thing', 'first', 'third')"
+# What no transaction of the call can be around.
+_DURABLE = (
+    "migrations.RunPython(lambda apps, editor: __import__('django.db.transaction', fromlist=['atomic'])"
+    ".atomic(editor.connection.alias, durable=True)(int)(), migrations.RunPython.noop)"
+)
 
 
 def _renamed_before(vendor: Vendor) -> GeneratedHistory:
@@ -85,6 +90,25 @@ def _field_with_raw_index_removed(vendor: Vendor) -> GeneratedHistory:
     return _cut(vendor, [(_THING, raw)], [(*removals, "migrations.RemoveField('thing', 'second')")])
 
 
+def _made_anew_step_by_step(vendor: Vendor) -> GeneratedHistory:
+    first = "migrations.AlterField('thing', 'first', models.SlugField(null=True, max_length=60))"
+    return _cut(vendor, [(_THING, _RAW, _ROW)], [(first,), (_DURABLE,)])
+
+
+def _removed_step_by_step(vendor: Vendor) -> GeneratedHistory:
+    made = "CREATE TRIGGER watched AFTER INSERT ON north_thing BEGIN SELECT 1; END"
+    trigger = {Vendor.SQLITE: (f"migrations.RunSQL('{made}', 'DROP TRIGGER watched')",)}.get(vendor, ())
+    check = "migrations.RunSQL('CREATE TABLE of_thing (a integer REFERENCES north_thing (id))', 'DROP TABLE of_thing')"
+    remove = "migrations.RemoveField('thing', 'first')"
+    return _cut(vendor, [(_THING, _RAW, *trigger, check)], [(remove, _NUMBER), (_DURABLE,)])
+
+
+def _nothing_before_a_table_of_sql(vendor: Vendor) -> GeneratedHistory:
+    made = "migrations.RunSQL('CREATE TABLE raw_rows (a integer)', 'DROP TABLE raw_rows')"
+    filled = "migrations.RunSQL('INSERT INTO raw_rows VALUES (1)', 'DELETE FROM raw_rows')"
+    return _cut(vendor, [], [(_THING, made, filled), (_DURABLE,)])
+
+
 KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a table made anew after a field was renamed": _renamed_before,
     "a model renamed after its table was made anew": _model_renamed_meanwhile,
@@ -96,6 +120,9 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a model renamed, then a field with values removed from it": _renamed_and_emptied,
     "a table without rows dropped that had another name": _renamed_before_and_dropped,
     "a field removed with an index no model knows of": _field_with_raw_index_removed,
+    "a table made anew where each migration is committed by itself": _made_anew_step_by_step,
+    "a field removed where each migration is committed by itself": _removed_step_by_step,
+    "a table of SQL with rows in a database that held nothing": _nothing_before_a_table_of_sql,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 
