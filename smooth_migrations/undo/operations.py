@@ -1,7 +1,7 @@
 """What has run of one migration outside a transaction, so that a broken one can be taken back."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["REVERSED", "OperationLog", "has_code", "refuse_changed"]
+__all__ = ["REVERSED", "OperationLog", "has_code", "refuse_other_files"]
 
 REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
 """Told of code that has run, where it is not known which rows it has changed."""
@@ -306,21 +306,34 @@ class OperationLog:
         return result
 
 
-def refuse_changed(migration: Migration, step: Step, entries: Sequence[Entry]) -> None:
-    """Make sure that a migration which ran in another process is the one that is in the files now.
+def refuse_other_files(
+    nodes: Mapping[tuple[str, str], Migration], steps: Sequence[Step], entries: Mapping[Step, Sequence[Entry]]
+) -> None:
+    """Make sure that the migrations which ran in another process are those that are in the files now.
+
+    Args:
+        nodes: those in the files.
+        steps: what ran.
+        entries: of each, the operations that ran outside a transaction.
 
     Raises:
-        UndoFailed: an operation that ran is another one now; nothing was taken back.
+        UndoFailed: one is missing, or an operation that ran is another one now; nothing was taken back.
     """
-    now = [_name(operation) for operation in migration.operations]
-    for entry in entries:
-        ran = entry.detail.get("is")
-        if now[entry.operation : entry.operation + 1] != [ran] and ran is not None:
-            raise UndoFailed(
-                f"a call was killed here after it had run {step}, of which the file has changed since: "
-                f"operation {entry.operation + 1} was {ran}",
-                hint="run this with the release that has it as it was",
-            )
+    ran = "a call was killed here after it had run"
+    if missing := [str(step) for step in steps if (step.app, step.name) not in nodes]:
+        raise UndoFailed(
+            f"{ran} {', '.join(missing)}, of which the files are missing",
+            hint="run this with the release that has them",
+        )
+    for step in steps:
+        now = [_name(operation) for operation in nodes[step.app, step.name].operations]
+        for entry in entries[step]:
+            was = entry.detail.get("is")
+            if now[entry.operation : entry.operation + 1] != [was] and was is not None:
+                raise UndoFailed(
+                    f"{ran} {step}, of which the file has changed since: operation {entry.operation + 1} was {was}",
+                    hint="run this with the release that has it as it was",
+                )
 
 
 def _name(operation: Operation) -> str:

@@ -222,12 +222,15 @@ class Permanent:
         Args:
             moved: in the order in which they happened.
             before: what the database was like before them.
-            is_finished: whether that call has ended, with its writes to other aliases.
+            is_finished: whether that call has ended, with its writes to other aliases: then it is written down again,
+                so that whoever is killed while it takes this back leaves the rest to the next.
         """
         self._is_finished = is_finished
         self.moved = [*moved]
         self._frame = replace(self._frame, before=before)
         self._is_begun = True
+        if is_finished:
+            self.journal.write_again(self._frame, self.steps)
 
     def recall(self, unfinished: UnfinishedCall) -> None:
         """Take responsibility for what a killed call has left in the database.
@@ -241,18 +244,11 @@ class Permanent:
         nodes = MigrationLoader(self._connection).disk_migrations
         broken = unfinished.broken
         steps = [*unfinished.steps, *([broken] if broken else [])]
-        missing = [str(step) for step in steps if (step.app, step.name) not in nodes]
         frame = self._frame = unfinished.frame
-        if missing and not frame.before.is_empty:
-            raise UndoFailed(
-                f"a call was killed here after it had run {', '.join(missing)}, of which the files are missing",
-                hint="run this with the release that has them",
-            )
         if not frame.before.is_empty:
-            from smooth_migrations.undo.operations import refuse_changed  # noqa: PLC0415 - as for the log
+            from smooth_migrations.undo.operations import refuse_other_files  # noqa: PLC0415 - as for the log
 
-            for step in steps:
-                refuse_changed(nodes[step.app, step.name], step, unfinished.entries[step])
+            refuse_other_files(nodes, steps, unfinished.entries)
         executor = executor_as_before(
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],

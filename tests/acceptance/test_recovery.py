@@ -26,11 +26,14 @@ _RELEASES = {
     "steps": _STEPPING,
     "prepared": _PLAIN,
     "all prepared": _PLAIN,
+    "phases": _PLAIN,
     "ahead": {"demo.0002_note": BUILD, "demo.0003_kind": KIND},
 }
 _SERVERS = {"held": 'atomicity = "held_open"', "steps": "", "prepared": 'atomicity = "two_phase"'}
-_SERVERS["all prepared"] = _SERVERS["ahead"] = _SERVERS["prepared"]
+_SERVERS["all prepared"] = _SERVERS["ahead"] = _SERVERS["phases"] = _SERVERS["prepared"]
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
+# Each phase is committed by itself, and taken back when a later one fails.
+_BY_PHASE = {"phases": 'commit = "phase"'}
 _FAILS = 'gate = ["false"]'
 
 
@@ -56,6 +59,7 @@ _FORWARD = {
         *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing", "prepare"),
         *("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
     ),
+    "phases": _sides("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
@@ -66,6 +70,10 @@ _BACK = {
     "held": _sides("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
     "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
     "ahead": _sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
+    "phases": [
+        *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
+        *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
+    ],
     "steps": _sides(
         "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
@@ -143,7 +151,7 @@ def deploys(
         def of_kind(kind: str) -> _Kind:
             directory = tmp_path_factory.mktemp(kind)
             old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, _RELEASES[kind]))
-            old.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
+            old.plan(deploy=_deploy(kind), servers=_SERVERS[kind])
             if kind in {"all prepared", "ahead"}:
                 old.migrate("kiosk", *(["--fake"] if kind == "ahead" else []))
             deployed = stack.enter_context(copy_of(old, directory / "new"))
@@ -152,6 +160,10 @@ def deploys(
             return _Kind(old, deployed, _of(deployed))
 
         yield of_kind
+
+
+def _deploy(kind: str) -> str:
+    return "\n".join([_DEPLOY, _BY_PHASE.get(kind, "")])
 
 
 def _of(fleet: Fleet) -> dict[str, str]:
@@ -195,7 +207,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
 @pytest.mark.parametrize(("kind", "point"), _cases(_BACK, _BACK_SAMPLE))
 def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with copy_of(deploys(kind).old, tmp_path / "plan") as fleet:
-        fleet.plan(deploy=_DEPLOY, shards=_FAILS, servers=_SERVERS[kind])
+        fleet.plan(deploy=_deploy(kind), shards=_FAILS, servers=_SERVERS[kind])
         before = _of(fleet)
         _crash(fleet, point)
 
@@ -203,12 +215,12 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
 
         assert recovered.exit_code == 0, recovered.stderr
         assert _of(fleet) == before
-        fleet.plan(deploy=_DEPLOY, servers=_SERVERS[kind])
+        fleet.plan(deploy=_deploy(kind), servers=_SERVERS[kind])
         _assert_deploys(fleet, deploys(kind))
 
 
-# An index that was built outside a transaction is dropped outside one: its database is compensated then.
-_ROLLBACKS = {kind: points for kind, points in _FORWARD.items() if kind != "ahead"}
+# An index that was built outside a transaction is dropped outside one; and a rollback knows no phases of its own.
+_ROLLBACKS = {kind: points for kind, points in _FORWARD.items() if kind not in {"ahead", "phases"}}
 
 
 @pytest.mark.parametrize(("kind", "point"), _cases(_ROLLBACKS, _ROLLBACK_SAMPLE))
@@ -307,5 +319,6 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    visited = {point for points in (_FORWARD, _BACK, _RECOVERY) for each in points.values() for point in each}
+    reached = [point for points in (_FORWARD, _BACK, _RECOVERY) for each in points.values() for point in each]
+    visited = {point.partition(":")[0] for point in reached}
     assert visited == {*COORDINATOR, *WORKER}
