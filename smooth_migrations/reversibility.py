@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.operations import RunSQL, SeparateDatabaseAndState
+from django.db.migrations.operations import RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
 __all__ = ["can_hold", "committed_early", "database_parts", "is_online"]
 
+# In the `hints` of RunPython and RunSQL, which routers are given too.
+_DECLARED = "smooth_online"
 _ONLINE = frozenset({"AddIndexConcurrently", "ValidateConstraint"})
 # A unique index would be one more constraint.
 _BUILDS_INDEX = re.compile(r"\s*CREATE\s+INDEX\s+CONCURRENTLY\b[^;]*;?\s*", re.IGNORECASE)
@@ -31,13 +33,16 @@ def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:
 def is_online(migration: Migration) -> bool:
     """Return whether all that a migration does outside a transaction is to build indexes and to validate constraints.
 
-    While that runs nobody waits for it, it is as good left as taken back, and it can be tried again.
+    Or it is code of which its project says so, such as one that fills a column batch by batch. While that runs nobody
+    waits for it, it is as good left as taken back, and it can be tried again.
     """
     parts = [part for operation in migration.operations for part in database_parts(operation)]
     return not migration.atomic and all(_is_online(part) for part in parts)
 
 
 def _is_online(part: Operation) -> bool:
+    if isinstance(part, RunPython | RunSQL) and part.hints.get(_DECLARED):
+        return bool(part.reversible)
     if isinstance(part, RunSQL):
         texts = [part.sql] if isinstance(part.sql, str) else [*part.sql]
         return part.reversible and all(isinstance(text, str) and _BUILDS_INDEX.fullmatch(text) for text in texts)

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import BUILD, KIND, NOTE, failing
+from tests.support.small_migrations import BUILD, KIND, NOTE, failing, run_python
+from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -53,6 +54,7 @@ def test_what_runs_ahead_is_done_on_every_database_before_anything_is_locked(fle
     assert all("demo_item_name" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
 
 
+@pytest.mark.long
 def test_what_ran_ahead_is_taken_back_where_the_last_phase_fails(fleet: Fleet) -> None:
     _write(fleet, "demo.0003_kind", failing("if editor.connection.alias == 'shard_1': raise ValueError('no')"))
     before = fleet.dumps(sequences=False)
@@ -82,6 +84,7 @@ def test_what_ran_ahead_is_taken_back_behind_a_prepared_transaction(fleet: Fleet
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_what_cannot_be_prepared_is_held_open_and_keeps_what_ran_ahead(fleet: Fleet) -> None:
     fleet.plan(deploy="expand_contract = false")
     cursor = "editor.connection.cursor().execute('DECLARE kept CURSOR WITH HOLD FOR SELECT 1')"
@@ -95,6 +98,27 @@ def test_what_cannot_be_prepared_is_held_open_and_keeps_what_ran_ahead(fleet: Fl
     assert len(built) == 2
     dumps = fleet.dumps()
     assert all("demo_item_name" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
+
+
+@pytest.mark.long
+def test_code_that_says_so_runs_ahead_and_is_taken_back(fleet: Fleet) -> None:
+    fill = "RunPython(forwards, nothing, hints={'smooth_online': True})"
+    code = run_python('editor.connection.cursor().execute("UPDATE demo_item SET name = upper(name)")')
+    filled = migration(f"migrations.{fill}", after=[("demo", "0001_item")], atomic=False, functions=code)
+    _write(fleet, _AHEAD, filled)
+    before = fleet.dumps(sequences=False)
+
+    fleet.plan(deploy=_STRICT, shards='gate = ["false"]')
+    failed = fleet.deploy()
+    assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+    applied = [line for line in failed.named("migration.applied") if line["direction"] == "forwards"]
+    assert [line["migration"] for line in applied] == ["0002_note"] * 2 + ["0003_kind"] * 2
+    assert fleet.dumps(sequences=False) == before
+
+    fleet.plan(deploy=_STRICT)
+    assert fleet.deploy().exit_code == 0
+    dumps = fleet.dumps()
+    assert all("KITE" in dumps[name] for name in _SERVERS)
 
 
 def test_what_comes_after_the_transaction_cannot_run_ahead(
