@@ -117,8 +117,11 @@ class Moves:
         if (earlier := self._held.pop(command.database, None)) is not None:
             # What it has committed is in the database's journal, from which this call goes on.
             earlier.turn.end()
-        kind = RehearsedCall if command.measures else AheadCall if command.is_ahead else Call
-        return kind(connection, _options(command, compensated=command.compensated), reporter)
+        options = _options(command, compensated=command.compensated)
+        if command.is_ahead:
+            # What it would write elsewhere could not wait there for the decision.
+            return AheadCall(connection, replace(options, other_aliases=protocol.OtherAliases.REFUSE), reporter)
+        return (RehearsedCall if command.measures else Call)(connection, options, reporter)
 
     def _turn(self, connection: BaseDatabaseWrapper, command: protocol.Apply, call: Call) -> Turn:
         def on_unfinished(unfinished: UnfinishedCall) -> Call:

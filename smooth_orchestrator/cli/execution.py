@@ -131,13 +131,15 @@ class _Attempt:
     def run(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         import anyio  # noqa: PLC0415 - not for `--help`
 
-        from smooth_orchestrator.config import load  # noqa: PLC0415 - the same
+        from smooth_orchestrator.config import doubts, load  # noqa: PLC0415 - the same
 
         asked = self.invocation
         logs.configure(
             logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
         )
         logs.bind_run(asked.run_id, None)
+        for doubt in doubts(asked.plan):
+            logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)
         file = load(asked.plan, os.environ)
         for secret in _secrets(file):
             self.masker.add(secret)

@@ -18,6 +18,7 @@ from smooth_orchestrator.config.tables import (
     Tier,
     Transport,
 )
+from smooth_orchestrator.config.trust import doubts
 
 __all__ = [
     "Atomicity",
@@ -32,5 +33,6 @@ __all__ = [
     "ProjectTable",
     "Tier",
     "Transport",
+    "doubts",
     "load",
 ]
