@@ -1,6 +1,7 @@
 """Calls that run a part of what is pending: what comes before the first migration of the other kind."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from django.db.migrations import Migration
 
@@ -15,32 +16,31 @@ class SegmentEnds(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """The next migration is not this call's: nothing of it is run."""
 
 
-class RehearsedCall(Call):
+class _PartialCall(Call):
+    _is_held: ClassVar[bool]
+
+    def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
+        """Take note of what Django's executor does, and end before what is not this call's.
+
+        Raises:
+            SegmentEnds: such a migration would begin.
+        """
+        begins = migration if action == "apply_start" else None
+        if begins is not None and can_hold(begins, self._connection) is not self._is_held:
+            raise SegmentEnds(f"{begins.app_label}.{begins.name} is not a part of this call")
+        super().progress(action, migration, fake=fake)
+
+
+class RehearsedCall(_PartialCall):
     """A call that goes as far as one transaction holds it."""
 
-    def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
-        """Take note of what Django's executor does, and end before what no transaction holds.
-
-        Raises:
-            SegmentEnds: such a migration would begin.
-        """
-        if migration is not None and action == "apply_start" and not can_hold(migration, self._connection):
-            raise SegmentEnds(f"{migration.app_label}.{migration.name} cannot run in a transaction")
-        super().progress(action, migration, fake=fake)
+    _is_held = True
 
 
-class AheadCall(Call):
+class AheadCall(_PartialCall):
     """A call that goes as far as no transaction holds it; what it has done stays committed, and in its journal."""
 
-    def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
-        """Take note of what Django's executor does, and end before what a transaction holds.
-
-        Raises:
-            SegmentEnds: such a migration would begin.
-        """
-        if migration is not None and action == "apply_start" and can_hold(migration, self._connection):
-            raise SegmentEnds(f"{migration.app_label}.{migration.name} is not to be run ahead")
-        super().progress(action, migration, fake=fake)
+    _is_held = False
 
     def run(self, move: Callable[[], None]) -> None:
         """Run `move`, and leave no transaction open behind it.
