@@ -53,7 +53,7 @@ def settle_prepared(connection: BaseDatabaseWrapper, gid: str, *, commits: bool)
     Raises:
         DatabaseError: it is not there (42704), or the role may not (42501).
     """
-    with connection.cursor() as cursor:
+    with passing("settle_prepared"), connection.cursor() as cursor:
         cursor.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {_literal(gid)}")
 
 
