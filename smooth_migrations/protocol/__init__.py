@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Measured,
         MigrationFinding,
         PendingMigration,
+        PreparedTransaction,
         Rewritten,
     )
     from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
@@ -88,6 +89,7 @@ __all__ = [
     "OtherAliases",
     "PendingMigration",
     "Prepare",
+    "PreparedTransaction",
     "Progress",
     "ProtocolError",
     "Received",

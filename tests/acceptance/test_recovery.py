@@ -366,7 +366,9 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         shutil.rmtree(fleet.directory / ".smooth")
         doubts = [entry["in_doubt"] for entry in fleet.run("status").report["databases"]]
         assert [len(each) for each in doubts] == [1, 0, 1]
-        assert re.fullmatch(r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres", doubts[0][0])
+        assert re.fullmatch(
+            r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres, by a run that .* does not know", doubts[0][0]
+        )
 
         for command in ("deploy", "recover"):
             undecided = fleet.run(command)
