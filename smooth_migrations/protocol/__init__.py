@@ -49,10 +49,9 @@ if TYPE_CHECKING:
         Measured,
         MigrationFinding,
         PendingMigration,
-        PreparedTransaction,
         Rewritten,
     )
-    from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
+    from smooth_migrations.protocol.values import Back, Before, OtherAliases, PreparedTransaction, Received, Step
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
         ProtocolError,

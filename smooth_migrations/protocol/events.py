@@ -4,14 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
-from smooth_migrations.protocol.findings import (
-    DatabaseFacts,
-    Measured,
-    MigrationFinding,
-    PendingMigration,
-    PreparedTransaction,
-)
-from smooth_migrations.protocol.values import Before, Received, Step
+from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
+from smooth_migrations.protocol.values import Before, PreparedTransaction, Received, Step
 
 __all__ = [
     "Done",

@@ -7,7 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
-from smooth_migrations.protocol.findings import PreparedTransaction
+from smooth_migrations.protocol.values import PreparedTransaction
 
 __all__ = ["PrepareUnsure", "not_endable", "prepare", "prepared_gids", "prepared_on_server", "settle_prepared"]
 
