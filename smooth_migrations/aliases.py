@@ -19,6 +19,7 @@ from django.db.backends.signals import connection_created
 
 from smooth_migrations.errors import OtherAliasRefused
 from smooth_migrations.identity import identity
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import OtherAliases
 
 __all__ = ["Aliases"]
@@ -170,12 +171,14 @@ class Aliases:
         if connection.connection is None:
             return
         if commit:
-            connection.commit()
-            connection.set_autocommit(True)
+            with passing("commit_alias"):
+                connection.commit()
+                connection.set_autocommit(True)
             return
         try:
-            connection.rollback()
-            connection.set_autocommit(True)
+            with passing("rollback_alias"):
+                connection.rollback()
+                connection.set_autocommit(True)
         except Error:
             connection.close()
 

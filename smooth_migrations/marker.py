@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.protocol.failpoints import passing
+
 __all__ = ["read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
@@ -22,7 +24,7 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
         epoch: the run's fencing token.
         digest: the plan's digest.
     """
-    with connection.cursor() as cursor:
+    with passing("mark"), connection.cursor() as cursor:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
             "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
@@ -51,5 +53,5 @@ def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tupl
 def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:
     """Take back that a run has moved this database, since that was taken back. Repeating it does nothing."""
     if read_markers(connection, [run_id]):
-        with connection.cursor() as cursor:
+        with passing("unmark"), connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608

@@ -7,6 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
 
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Received
 
 __all__ = ["dependents", "made_since", "remove_received", "take_received", "take_received_back"]
@@ -70,10 +71,11 @@ def remove_received(connection: BaseDatabaseWrapper, apps: Apps, received: Recei
         apps: of the moment.
         received: the rows.
     """
-    for name, keys in _rows(received):
-        model = _model(apps, name)
-        if model is not None:
-            model._base_manager.using(connection.alias).filter(pk__in=keys).delete()  # noqa: SLF001
+    with passing("remove_received"):
+        for name, keys in _rows(received):
+            model = _model(apps, name)
+            if model is not None:
+                model._base_manager.using(connection.alias).filter(pk__in=keys).delete()  # noqa: SLF001
 
 
 def take_received_back(connection: BaseDatabaseWrapper, received: Received) -> None:

@@ -8,13 +8,19 @@ from smooth_orchestrator.journal import Record, RecordKind, RunSummary
 from smooth_orchestrator.report import Report
 from smooth_orchestrator.session import journal_of
 
-__all__ = ["records_of", "report", "runs"]
+__all__ = ["known_runs", "records_of", "report", "runs"]
 
 
 async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
     """Return the deploy's runs, newest first."""
     async with journal_of(file, makes_file=False) as journal:
         return await journal.runs(file.deploy.name)
+
+
+async def known_runs(file: PlanFile, run_ids: Iterable[str]) -> frozenset[str]:
+    """Return which of these the deploy's journal tells of, however long ago they were."""
+    async with journal_of(file, makes_file=False) as journal:
+        return frozenset([run_id for run_id in run_ids if records_of(file.deploy.name, await journal.records(run_id))])
 
 
 async def report(file: PlanFile, *, run_id: str | None) -> Report:

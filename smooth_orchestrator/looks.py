@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from smooth_orchestrator.config import PlanFile
-from smooth_orchestrator.history import runs
+from smooth_orchestrator.doubts import doubts_of
+from smooth_orchestrator.history import known_runs, runs
 from smooth_orchestrator.journal import NoJournal
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
 from smooth_orchestrator.report import Report, RunOutcome
@@ -48,18 +49,31 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
             else tuple(finding for item in run.targets for finding in unread(item))
         )
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
-        summaries = await runs(file) if command == "status" else ()
-        last_run = summaries[0].run_id if summaries else None
-        databases = tuple(replace(item.report(), extra=_details(run, item, command, last_run)) for item in run.targets)
+        details = await _standing(file, run) if command == "status" else [_plans(run, item) for item in run.targets]
+        databases = tuple(replace(item.report(), extra=extra) for item, extra in zip(run.targets, details, strict=True))
         return replace(report_of(session, command, outcome), databases=databases, errors=findings)
 
 
-def _details(run: Run, item: TargetRun, command: str, last_run: str | None) -> dict[str, object]:
+async def _standing(file: PlanFile, run: Run) -> list[dict[str, object]]:
+    summaries = await runs(file)
+    last_run = summaries[0].run_id if summaries else None
+    doubts = doubts_of(run.targets)
+    known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
+    return [
+        {"pending": _pending(item), "last_run": last_run, **each.to_dict(known)}
+        for item, each in zip(run.targets, doubts, strict=True)
+    ]
+
+
+def _pending(item: TargetRun) -> list[str] | None:
+    if unread(item):
+        return None
+    return [entry.migration for entry in item.found.pending] if item.found else []
+
+
+def _plans(run: Run, item: TargetRun) -> dict[str, object]:
     pending = item.found.pending if item.found else ()
     is_unread = bool(unread(item))
-    if command == "status":
-        names = None if is_unread else [entry.migration for entry in pending]
-        return {"pending": names, "last_run": last_run, "in_doubt": [*(item.found.in_doubt if item.found else ())]}
     migrations = [
         {
             "migration": entry.migration,

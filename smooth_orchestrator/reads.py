@@ -8,6 +8,7 @@ import anyio
 import asyncpg
 
 from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
+from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -116,7 +117,8 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
         with anyio.fail_after(_CONNECT_TIMEOUT_S):
             connection = await asyncpg.connect(**item.target.asyncpg)
             try:
-                await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", *session)
+                with passing("end_session"):
+                    await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", *session)
                 while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", *session):  # noqa: ASYNC110 - a server's state, not a task's
                     await anyio.sleep(_POLL_S / 10)
             finally:

@@ -41,6 +41,7 @@ PLAIN_KEYS: Final = frozenset(
             "logger",
             "stream",
             "signal",
+            "whose",
         ),
     }
 )

@@ -5,6 +5,7 @@ import time
 import anyio
 
 from smooth_migrations.protocol import Command, Event
+from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.transport import Worker, WorkerLost
 from smooth_orchestrator.transport.base import OnEvent
@@ -50,7 +51,8 @@ async def call_unless_silent(
 
         group.start_soon(watch)
         try:
-            answer = await worker.call(command, on_event)
+            with passing(f"ask.{command.type}"):
+                answer = await worker.call(command, on_event)
         except WorkerLost as error:
             answer = WorkerLost(f"{error.message}: it had said nothing for {limit_s:g} s") if silent else error
         group.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.owner import Holder, Owner
 
 __all__ = ["LeaseRow", "LeaseTable", "can_beat", "locks_keys"]
@@ -200,7 +201,8 @@ class LeaseTable:
             is_gone: take it even if it has neither expired nor been released.
         """
         values = [owner.name, owner.host, owner.pid, owner.machine, owner.started, ttl_s]
-        return self._change(_TAKE, [*values, seen.epoch, int(is_gone)]) == 1
+        with passing("lease.acquire"):
+            return self._change(_TAKE, [*values, seen.epoch, int(is_gone)]) == 1
 
     def renew(self, epoch: int, owner: Owner, ttl_s: float) -> bool:
         """Put the expiry off; return whether this owner still has it."""
@@ -208,7 +210,8 @@ class LeaseTable:
 
     def release(self, epoch: int, owner: Owner) -> bool:
         """Give the lease back; return whether this owner still had it."""
-        return self._change(_RELEASE, [epoch, owner.name]) == 1
+        with passing("lease.release"):
+            return self._change(_RELEASE, [epoch, owner.name]) == 1
 
     def lock_key(self, epoch: int, owner: Owner) -> bool:
         """Keep the next owner out until the transaction ends; return whether this owner still has it."""

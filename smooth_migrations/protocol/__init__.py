@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         PendingMigration,
         Rewritten,
     )
-    from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
+    from smooth_migrations.protocol.values import Back, Before, OtherAliases, PreparedTransaction, Received, Step
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
         ProtocolError,
@@ -88,6 +88,7 @@ __all__ = [
     "OtherAliases",
     "PendingMigration",
     "Prepare",
+    "PreparedTransaction",
     "Progress",
     "ProtocolError",
     "Received",

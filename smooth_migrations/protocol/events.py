@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
-from smooth_migrations.protocol.values import Before, Received, Step
+from smooth_migrations.protocol.values import Before, PreparedTransaction, Received, Step
 
 __all__ = [
     "Done",
@@ -179,7 +179,7 @@ class TargetReport(Event):
         lock_entries: of PostgreSQL's lock table, about how many one transaction of all that is pending takes.
         lock_entries_each: how many the one pending migration takes that takes most.
         prepared_slots: how many transactions the server can keep prepared; 0 where it cannot.
-        in_doubt: prepared transactions of this program's in this database, with age and owner, in words.
+        prepared: the transactions that stand so on its server, whoever's, the oldest first.
     """
 
     type: ClassVar[str] = "target_report"
@@ -195,7 +195,7 @@ class TargetReport(Event):
     lock_entries: int = 0
     lock_entries_each: int = 0
     prepared_slots: int = 0
-    in_doubt: tuple[str, ...] = ()
+    prepared: tuple[PreparedTransaction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Named points at which a process can be made to kill itself, so that a test can visit every moment of a crash.
 
 `SMOOTH_FAILPOINT=commit.after` kills the process that reaches that point, `commit.after:3` the one that reaches it for
-the third time. One stands before and one after every journal write and every statement that changes a database's fate.
+the third time. One stands before and one after every journal write and every statement that changes a database's fate;
+`tests/unit/test_failpoints.py` finds those that have none.
 """
 
 import os
@@ -14,22 +15,35 @@ from typing import Final
 __all__ = ["COORDINATOR", "WORKER", "passing", "reach"]
 
 _VARIABLE: Final = "SMOOTH_FAILPOINT"
-_KINDS: Final = ("run_started", "phase_started", "intent", "step", "unstep", "held", "preparing", "decision")
+_RECORDS: Final = ("run_started", "phase_started", "intent", "step", "unstep", "held", "preparing", "decision")
 _ENDS: Final = ("committed", "rolled_back", "run_finished")
+# What a worker is asked to do.
+_ASKED: Final = ("inspect", "look", "apply", "prepare", "commit", "rollback", "undo", "settle_prepared")
 
 COORDINATOR: Final = tuple(
     f"{name}.{side}"
-    for name in (*(f"journal.{kind}" for kind in (*_KINDS, *_ENDS)), "decide", "commit_prepared", "rollback_prepared")
+    for name in (
+        *(f"journal.{what}" for what in ("acquire", *_RECORDS, *_ENDS, "release")),
+        *(f"ask.{command}" for command in _ASKED),
+        *("decide", "commit_prepared", "rollback_prepared", "end_session"),
+    )
     for side in ("before", "after")
 )
-"""Those of the coordinator, in the order in which a run may reach them."""
+"""Those of the coordinator: `journal.…` at a record or at the deploy's lease, `ask.…` at a command to a worker."""
 
 WORKER: Final = tuple(
     f"{name}.{side}"
-    for name in ("begin", "apply", "seal", "prepare", "commit", "rollback", "unapply")
+    for name in (
+        # Forwards; `note` is a write to the call's own journal.
+        *("lease.acquire", "begin", "apply", "operation", "note", "seal", "mark", "prepare", "commit", "commit_alias"),
+        *("commit_transaction", "settle_prepared", "lease.release"),
+        # And back.
+        *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
+        *("make_empty", "write_again", "undo", "remove_received", "unmark", "end_sessions"),
+    )
     for side in ("before", "after")
 )
-"""Those of the workers."""
+"""Those of the workers, and of `manage.py apply_migrations`."""
 
 _reached: Counter[str] = Counter()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Back", "Before", "OtherAliases", "Received", "Step"]
+__all__ = ["Back", "Before", "OtherAliases", "PreparedTransaction", "Received", "Step"]
 
 
 class OtherAliases(StrEnum):
@@ -80,3 +80,29 @@ class Back:
     steps: tuple[Step, ...]
     received: Received = field(default_factory=Received)
     discards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTransaction:
+    """A transaction that stands prepared on a server, with its locks.
+
+    Args:
+        gid: its name.
+        database: the one in which it was prepared, as the server names it.
+        owner: the role that prepared it.
+        age_s: for how long it has stood so, in seconds, by the server's clock.
+        is_here: whether that is the database that was asked.
+        is_ours: whether it is this program's, of whichever deploy.
+    """
+
+    gid: str
+    database: str
+    owner: str
+    age_s: int
+    is_here: bool
+    is_ours: bool
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that prepared it, of one that is ours."""
+        return self.gid.split(":")[1] if self.is_ours else None

@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import CallJournal, Frame
 
@@ -190,7 +191,7 @@ def _given_back(
     if details is None or not is_complete(details):
         return None
     try:
-        with transaction.atomic(connection.alias):
+        with passing("give_back"), transaction.atomic(connection.alias):
             kept = restore_rows(connection, details)
             forget()
     except NotRestorableError:

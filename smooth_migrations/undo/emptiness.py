@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.errors import UndoFailed
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Before
 from smooth_migrations.quoting import backticked, double_quoted
 
@@ -123,7 +124,7 @@ def make_empty_again(connection: BaseDatabaseWrapper, before: Before, ours: Coll
             f"the database was empty, and now holds rows in tables that no migration makes: {', '.join(foreign)}",
             hint="nothing was dropped: see whose they are, drop what the migrations made, and begin anew",
         )
-    with _without_foreign_keys(connection), transaction.atomic(connection.alias):
+    with passing("make_empty"), _without_foreign_keys(connection), transaction.atomic(connection.alias):
         while things := _things(connection, before):
             with connection.cursor() as cursor:
                 for statement in _drops(connection, things):

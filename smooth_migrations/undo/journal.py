@@ -15,6 +15,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import atomic
 
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.undo.records import Record
 
@@ -161,7 +162,7 @@ class CallJournal:
             frame: what it began with.
             steps: what it has made permanent, in order.
         """
-        with atomic(self._connection.alias):
+        with passing("write_again"), atomic(self._connection.alias):
             self.begin(frame)
             for step in steps:
                 self.note_step(step, EntryState.DONE)
@@ -306,7 +307,7 @@ class CallJournal:
         if self._is_begun:
             # A session of MariaDB that code has set `sql_safe_updates` in wants a key to be named.
             statement = sql.replace("{table}", _TABLE).replace(" WHERE ", " WHERE seq > 0 AND ")
-            with self._connection.cursor() as cursor:
+            with passing("note"), self._connection.cursor() as cursor:
                 cursor.execute(statement, params)
 
 

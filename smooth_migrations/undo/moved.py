@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
@@ -15,7 +15,7 @@ from smooth_migrations.undo.states import state_before, states_of
 from smooth_migrations.undo.tables import Definitions
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["OUTSIDE", "Manner", "Moved", "recalled"]
+__all__ = ["OUTSIDE", "Manner", "Moved", "recalled", "tables_detail"]
 
 _T = TypeVar("_T")
 
@@ -99,3 +99,8 @@ def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfi
     states = states_of(migration, state_before(executor, migration))
     named = named_by(migration.operations, migration.app_label, states)
     return Moved(migration, step, detail["tables"], named, entries)
+
+
+def tables_detail(tables: Definitions | None) -> dict[str, Any]:
+    """Return what the journal keeps of the definitions that an undo goes back to."""
+    return {} if tables is None else {"tables": tables}

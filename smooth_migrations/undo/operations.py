@@ -15,6 +15,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
@@ -155,16 +156,19 @@ class OperationLog:
         """Settle the broken operation, and reverse the completed ones, newest first. Safe to repeat, if not parted."""
         if self._writes.seen:
             # First, since how many operations are left no longer tells whether the migration was recorded.
-            restore_records(self._connection, self._records, keys_of(self.migration))
+            with passing("restore"):
+                restore_records(self._connection, self._records, keys_of(self.migration))
         if self._at_work is not None:
-            self._settle(self._at_work)
+            with passing("settle"):
+                self._settle(self._at_work)
             if not self._give_back(self._at_work):
                 if self._is_broken(self._at_work):
                     self._leave(_BROKEN)
                 self._journal.forget_operation(self.step, self._at_work.number)
             self._at_work = None
         while self._ran:
-            self._reverse(self._ran[-1])
+            with passing("reverse"):
+                self._reverse(self._ran[-1])
         self._journal.forget_step(self.step)
 
     def _watch(self, number: int, operation: Operation, method: str, *, backwards: bool) -> None:
@@ -177,27 +181,28 @@ class OperationLog:
                 # Some operations go backwards by calling their own forwards with the states exchanged.
                 run(app_label, editor, from_state, to_state)
                 return
-            drop_invalid_indexes(self._connection, operation)
-            # Django goes on changing the state it handed over, so the log keeps its own.
-            states = from_state.clone(), to_state.clone()
-            detail = self._detail(operation, backwards=backwards)
-            ran = _Ran(number, operation, backwards, *states, detail, Named())
-            self._at_work = ran
-            if self._is_transactional(operation):
-                with transaction.atomic(self._connection.alias):
-                    with self._connection.execute_wrapper(ran.named):
+            with passing("operation"):
+                drop_invalid_indexes(self._connection, operation)
+                # Django goes on changing the state it handed over, so the log keeps its own.
+                states = from_state.clone(), to_state.clone()
+                detail = self._detail(operation, backwards=backwards)
+                ran = _Ran(number, operation, backwards, *states, detail, Named())
+                self._at_work = ran
+                if self._is_transactional(operation):
+                    with transaction.atomic(self._connection.alias):
+                        with self._connection.execute_wrapper(ran.named):
+                            run(app_label, editor, from_state, to_state)
+                        self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
+                else:
+                    self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
+                    rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
+                    window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
+                    with rows, self._connection.execute_wrapper(ran.named), window:
                         run(app_label, editor, from_state, to_state)
-                    self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
-            else:
-                self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
-                rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
-                window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
-                with rows, self._connection.execute_wrapper(ran.named), window:
-                    run(app_label, editor, from_state, to_state)
-                with self._interruption.held_back():
-                    self._journal.note_state(self.step, number, EntryState.DONE)
-            self._ran.append(ran)
-            self._at_work = None
+                    with self._interruption.held_back():
+                        self._journal.note_state(self.step, number, EntryState.DONE)
+                self._ran.append(ran)
+                self._at_work = None
 
         # Operations run their database half by calling this method on the instance; a name on the instance comes
         # before the class's, and is gone again when the migration has ended.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -20,7 +20,7 @@ from smooth_migrations.session import named
 from smooth_migrations.undo.code import ReceiversRows
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
-from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled
+from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled, tables_detail
 from smooth_migrations.undo.named import Named
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
@@ -149,7 +149,7 @@ class Permanent:
         self.journal.begin(self._frame)
         self.receivers.write()
         for item in held:
-            self.journal.note_step(item.step, EntryState.DONE, _tables_detail(item.tables))
+            self.journal.note_step(item.step, EntryState.DONE, tables_detail(item.tables))
         try:
             with passing("seal"):
                 commit()
@@ -184,7 +184,7 @@ class Permanent:
     def begin_outside(self, migration: Migration, step: Step) -> "OperationLog":
         """Note that a migration begins outside a transaction, and return the log of its operations."""
         self._tables = self._tables_before(migration)
-        self.journal.note_step(step, EntryState.BEGUN, OUTSIDE | _tables_detail(self._tables))
+        self.journal.note_step(step, EntryState.BEGUN, OUTSIDE | tables_detail(self._tables))
         self._broken = self._log(migration, step)
         return self._broken
 
@@ -368,12 +368,13 @@ class Permanent:
         self._manner.persist(partial(self._restore_rest, moved))
 
     def _restore_rest(self, moved: Sequence[Moved]) -> None:
-        drop_tables(self._connection, self._frame.synced)
-        if self._frame.records is not None:
-            keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
-            restore_records(self._connection, self._frame.records, keys)
-        if not self.before.has_records:
-            drop_empty_records(self._connection)
+        with passing("restore"):
+            drop_tables(self._connection, self._frame.synced)
+            if self._frame.records is not None:
+                keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
+                restore_records(self._connection, self._frame.records, keys)
+            if not self.before.has_records:
+                drop_empty_records(self._connection)
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:
@@ -390,7 +391,3 @@ class Permanent:
             self._aliases.drop()
             raise
         end()
-
-
-def _tables_detail(tables: Definitions | None) -> dict[str, Any]:
-    return {} if tables is None else {"tables": tables}

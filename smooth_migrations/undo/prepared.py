@@ -7,8 +7,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.values import PreparedTransaction
 
-__all__ = ["PrepareUnsure", "not_endable", "prepare", "prepared_gids", "prepared_in_words", "settle_prepared"]
+__all__ = ["PrepareUnsure", "not_endable", "prepare", "prepared_gids", "prepared_on_server", "settle_prepared"]
 
 
 class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
@@ -16,9 +17,10 @@ class PrepareUnsure(DatabaseError):  # noqa: N818 - named by what is known
 
 
 # Only in the database in which it was prepared can a transaction be ended (PostgreSQL manual, COMMIT PREPARED).
-_OURS = r"""
-    SELECT gid, (extract(epoch FROM clock_timestamp() - prepared))::int, owner::text FROM pg_prepared_xacts
-    WHERE database = current_database() AND gid LIKE 'smooth:%' ORDER BY gid
+_ALL = """
+    SELECT gid, database::text, owner::text, (extract(epoch FROM clock_timestamp() - prepared))::int,
+           database = current_database(), gid LIKE 'smooth:%'
+    FROM pg_prepared_xacts ORDER BY prepared, gid
 """
 
 
@@ -53,18 +55,28 @@ def settle_prepared(connection: BaseDatabaseWrapper, gid: str, *, commits: bool)
     Raises:
         DatabaseError: it is not there (42704), or the role may not (42501).
     """
-    with connection.cursor() as cursor:
+    with passing("settle_prepared"), connection.cursor() as cursor:
         cursor.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {_literal(gid)}")
 
 
 def prepared_gids(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     """Return the prepared transactions of this program's in this database. Only reads."""
-    return tuple(gid for gid, _age_s, _owner in _found(connection))
+    return tuple(sorted(each.gid for each in _ours_here(connection)))
 
 
-def prepared_in_words(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
-    """Return the same with their age and their owner, for people. Only reads."""
-    return tuple(f"{gid}, prepared {age_s} s ago by {owner}" for gid, age_s, owner in _found(connection))
+def prepared_on_server(connection: BaseDatabaseWrapper) -> tuple[PreparedTransaction, ...]:
+    """Return every transaction that stands prepared on a database's server, whoever's, the oldest first. Only reads.
+
+    A server shows all of them to every role.
+    """
+    if connection.vendor != "postgresql":
+        return ()
+    with connection.cursor() as cursor:
+        cursor.execute(_ALL)
+        return tuple(
+            PreparedTransaction(str(gid), str(database), str(owner), int(age_s), is_here=is_here, is_ours=is_ours)
+            for gid, database, owner, age_s, is_here, is_ours in cursor.fetchall()
+        )
 
 
 def not_endable(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str]]:
@@ -75,15 +87,11 @@ def not_endable(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str
         cursor.execute("SELECT current_user, rolsuper FROM pg_roles WHERE rolname = current_user")
         role, is_superuser = cursor.fetchone() or ("", False)
     if not is_superuser:
-        yield from ((gid, owner, str(role)) for gid, _age_s, owner in _found(connection) if owner != role)
+        yield from ((each.gid, each.owner, str(role)) for each in _ours_here(connection) if each.owner != role)
 
 
-def _found(connection: BaseDatabaseWrapper) -> list[tuple[str, int, str]]:
-    if connection.vendor != "postgresql":
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(_OURS)
-        return [(str(gid), int(age_s), str(owner)) for gid, age_s, owner in cursor.fetchall()]
+def _ours_here(connection: BaseDatabaseWrapper) -> list[PreparedTransaction]:
+    return [each for each in prepared_on_server(connection) if each.is_ours and each.is_here]
 
 
 def _literal(text: str) -> str:

@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.protocol.failpoints import reach
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.operations import OperationLog
@@ -57,15 +57,14 @@ def take_back(
     for item, before, reverse in reversing(executor, tuple(reversed(moved))):
         started_s = time.monotonic()
         callbacks: Sequence[Callable[[], None]] = []
-        reach("unapply.before")
-        if item.entries is None:
-            callbacks = _in_transaction(connection, item, reverse, manner, on_reversed)
-        else:
-            log = log_of(item)
-            log.recall(item.entries, before)
-            manner.persist(log.take_back, unless=partial(getattr, log, "is_parted"))
-            on_reversed(item.step)
-        reach("unapply.after")
+        with passing("unapply"):
+            if item.entries is None:
+                callbacks = _in_transaction(connection, item, reverse, manner, on_reversed)
+            else:
+                log = log_of(item)
+                log.recall(item.entries, before)
+                manner.persist(log.take_back, unless=partial(getattr, log, "is_parted"))
+                on_reversed(item.step)
         yield (time.monotonic() - started_s) * 1000
         for callback in callbacks:
             callback()
@@ -78,21 +77,21 @@ def _in_transaction(
     manner: Manner,
     on_reversed: Callable[[Step], None],
 ) -> Sequence[Callable[[], None]]:
-    transaction = HeldTransaction(connection, limits=manner.limits, application_name=manner.application_name)
+    held = HeldTransaction(connection, limits=manner.limits, application_name=manner.application_name)
     attempt = 0
     while True:
         try:
             if connection.features.can_rollback_ddl:
-                transaction.begin()
+                held.begin()
             with connection.execute_wrapper(item.named):
                 reverse()
             if item.tables is not None:
                 restore_tables(connection, item.tables, item.named)
             on_reversed(item.step)
-            return transaction.commit() if transaction.is_open else []
+            return held.commit() if held.is_open else []
         except BaseException as error:
-            is_held = transaction.is_open
-            transaction.rollback()
+            is_held = held.is_open
+            held.rollback()
             attempt += 1
             if not is_held or not manner.may_try_again(attempt, error):
                 raise

@@ -110,8 +110,8 @@ class HeldTransaction:
             # refuses to remake a table while it is on. Its checks still run: check_constraints() after each migration.
             self._had_foreign_keys = connection.disable_constraint_checking()
             self._set_busy_timeout(self._limits.lock_timeout_ms)
-        block = transaction.Atomic(connection.alias, savepoint=True, durable=False)
         with passing("begin"):
+            block = transaction.Atomic(connection.alias, savepoint=True, durable=False)
             block.__enter__()
         self._block = block
         self._strong_since_s = self._ended_s = None
@@ -196,7 +196,8 @@ class HeldTransaction:
             if gid is not None and not lost:
                 self._prepare(block, gid)
             # What was prepared has left nothing to commit.
-            block.__exit__(None, None, None)
+            with passing("commit_transaction"):
+                block.__exit__(None, None, None)
         finally:
             self._restore()
         if lost:
@@ -209,7 +210,7 @@ class HeldTransaction:
             prepare(self._connection, gid)
         except BaseException as error:
             # It opens a lost connection again, and a server that is away is not the news here.
-            with suppress(Error):
+            with suppress(Error), passing("rollback_transaction"):
                 block.__exit__(type(error), error, error.__traceback__)
             raise
 
@@ -229,9 +230,10 @@ class HeldTransaction:
         try:
             # A schema editor whose deferred SQL fails leaves its block open (BaseDatabaseSchemaEditor.__exit__), and
             # our end would then be that of a savepoint.
-            while connection.atomic_blocks and connection.atomic_blocks[-1] is not block:
-                connection.atomic_blocks[-1].__exit__(DatabaseError, cause, None)
-            block.__exit__(DatabaseError, cause, None)
+            with passing("rollback_transaction"):
+                while connection.atomic_blocks and connection.atomic_blocks[-1] is not block:
+                    connection.atomic_blocks[-1].__exit__(DatabaseError, cause, None)
+                block.__exit__(DatabaseError, cause, None)
         finally:
             self._restore()
 

@@ -21,7 +21,7 @@ from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingM
 from smooth_migrations.reversibility import can_hold, is_online
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
-from smooth_migrations.undo.prepared import not_endable, prepared_in_words
+from smooth_migrations.undo.prepared import not_endable, prepared_on_server
 
 __all__ = ["inspect"]
 
@@ -120,7 +120,7 @@ def _look(
         lock_entries=entries[0],
         lock_entries_each=entries[1],
         prepared_slots=_prepared_slots(connection),
-        in_doubt=prepared_in_words(connection),
+        prepared=prepared_on_server(connection),
     )
 
 

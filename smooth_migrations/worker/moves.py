@@ -246,7 +246,7 @@ class Moves:
                 call.permanent.adopt(moved, before=command.before, is_finished=True)
             with self._pulse(command):
                 undone = call.rollback()
-            with transaction.atomic(command.alias):
+            with passing("undo"), transaction.atomic(command.alias):
                 take_received_back(connection, command.received)
                 remove_marker(connection, command.run_id)
         except Exception as error:  # noqa: BLE001 - every failure is an answer

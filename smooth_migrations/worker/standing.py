@@ -8,6 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations import protocol
 from smooth_migrations.lease import Lease, LeaseHeld, Owner, holder_at_work
 from smooth_migrations.marker import read_markers
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
 
@@ -63,7 +64,7 @@ def _end_sessions(connection: BaseDatabaseWrapper, run: str) -> None:
     while True:
         # In a transaction of its own each time, which sees the sessions of one moment. As the role that has logged in
         # (OPTIONS["assume_role"] is another): that is the one whose sessions they are.
-        with transaction.atomic(connection.alias), connection.cursor() as cursor:
+        with passing("end_sessions"), transaction.atomic(connection.alias), connection.cursor() as cursor:
             cursor.execute("SET LOCAL ROLE NONE")
             cursor.execute(_SESSIONS, [f"smooth:{run}:"])
             if not cursor.fetchall():

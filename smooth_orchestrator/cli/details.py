@@ -37,7 +37,21 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
     if extra.get("last_run"):
         yield f"last run: {_value(extra['last_run'])}"
     if extra.get("in_doubt"):
-        yield f"in doubt: {_value(extra['in_doubt'])}"
+        yield f"in doubt: {_on_one_line(_value(extra['in_doubt']))}"
+    for prepared in extra.get("prepared", ()):
+        if prepared["whose"] == "another_program":
+            yield f"prepared by another program, and left alone: {_prepared(prepared)}"
+    for prepared in extra.get("prepared_elsewhere", ()):
+        yield f"prepared in another database of its server: {_prepared(prepared)}"
+
+
+def _prepared(prepared: Mapping[str, Any]) -> str:
+    return _on_one_line("{gid} in {database}, {age_s} s ago by {owner}".format_map(prepared))
+
+
+def _on_one_line(text: str) -> str:
+    # Whoever may prepare a transaction chooses its name.
+    return text.replace("\n", "\\n")
 
 
 def _rehearsed(extra: Mapping[str, Any]) -> Iterator[str]:

@@ -184,7 +184,7 @@ class PostgresJournal:
 
     async def acquire(self, deploy: str, owner: Owner) -> Claim:
         """Acquire the lease of a deploy; see `Journal.acquire`. Its clock is the server's."""
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), failpoints.passing("journal.acquire"):
             claim = self._claim = await self._run(lambda connection: _take_lease(connection, deploy, owner))
         return claim
 
@@ -201,7 +201,7 @@ class PostgresJournal:
         """Give the lease back."""
         claim, self._claim = self._claim, None
         if claim is not None:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), failpoints.passing("journal.release"):
                 await self._run(lambda connection: connection.execute(_RELEASE_LEASE, claim.deploy, claim.epoch))
 
     async def append(

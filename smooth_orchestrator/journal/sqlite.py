@@ -138,7 +138,7 @@ class SqliteJournal:
         Its clock is this machine's time since its start, which nobody sets; the time of day counts for an owner on
         another machine, or before the last start.
         """
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), failpoints.passing("journal.acquire"):
             claim = self._claim = await self._run(lambda: self._take_lease(deploy, owner))
         return claim
 
@@ -157,7 +157,7 @@ class SqliteJournal:
         claim, self._claim = self._claim, None
         if claim is not None:
             sql = "UPDATE lease SET owner = '' WHERE deploy = ? AND epoch = ?"
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), failpoints.passing("journal.release"):
                 await self._run(lambda: self._connection.execute(sql, (claim.deploy, claim.epoch)))
 
     async def append(

@@ -1,12 +1,16 @@
 """Looks at databases that do not answer: named, bounded in time, and never called up to date."""
 
+import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE
 
@@ -51,3 +55,91 @@ def test_a_lock_on_the_record_of_migrations_is_not_waited_for_without_end(fleet:
     assert place == LAST
     assert "lock timeout" in message
     assert fleet.dumps() == before
+
+
+_OTHER, _FOREIGN, _BESIDE = "smooth:friday:till:7", "payroll's \n42", "smooth:monday:desk:1"
+
+_TOLD = """\
+primary  two_phase
+  pending: demo.0002_note
+  last run: sunday
+  in doubt: {mine}, prepared N s ago by postgres; {other}, prepared N s ago by postgres{unknown}
+  prepared by another program, and left alone: payroll's \\n42 in {name}, N s ago by postgres
+  prepared in another database of its server: {beside}, N s ago by postgres
+
+kiosk  held_open
+  pending: demo.0002_note
+  last run: sunday
+
+{last}  two_phase
+  pending: demo.0002_note
+  last run: sunday
+  in doubt: {ours}, prepared N s ago by postgres
+"""
+
+
+def _prepare(database: PostgresDatabase, gid: str, table: str) -> None:
+    with database.connect() as session:
+        session.execute("BEGIN")
+        session.execute(sql.SQL("CREATE TABLE {} (x int)").format(sql.Identifier(table)))
+        session.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
+
+
+def test_status_shows_whatever_stands_prepared_whoever_prepared_it(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\nsettle_timeout = "2s"', servers='atomicity = "two_phase"')
+    assert fleet.run("deploy", "--run-id", "sunday", failpoint="decide.before").exit_code == -signal.SIGKILL
+    _prepare(fleet.first, _OTHER, "till")
+    _prepare(fleet.first, _FOREIGN, "payroll")
+    with temporary_database(fleet.first.server) as beside:
+        _prepare(beside, _BESIDE, "desk")
+        (ours,) = fleet.last.server.prepared(fleet.last.name)
+        (mine,) = {*fleet.first.server.prepared(fleet.first.name)} - {_OTHER, _FOREIGN}
+
+        outcome = fleet.run("status")
+        text = fleet.told("status")
+
+        assert outcome.exit_code == 0, outcome.stderr
+        primary, kiosk, last = outcome.report["databases"]
+        assert re.fullmatch(r"smooth:sunday:primary:\d+", mine)
+        unknown = ", by a run that this deploy's journal does not know"
+        assert [_ageless(line) for line in primary["in_doubt"]] == [
+            f"{mine}, prepared N s ago by postgres",
+            f"{_OTHER}, prepared N s ago by postgres{unknown}",
+        ]
+        assert [_ageless(line) for line in last["in_doubt"]] == [f"{ours}, prepared N s ago by postgres"]
+        name, shard = fleet.first.name, fleet.last.name
+        assert _parts(primary["prepared"]) == [
+            (mine, name, "postgres", "this_deploy"),
+            (_OTHER, name, "postgres", "another_deploy"),
+            (_FOREIGN, name, "postgres", "another_program"),
+        ]
+        assert _parts(primary["prepared_elsewhere"]) == [(_BESIDE, beside.name, "postgres", "another_deploy")]
+        assert _parts(last["prepared"]) == [(ours, shard, "postgres", "this_deploy")]
+        nothing: dict[str, list[object]] = {"in_doubt": [], "prepared": [], "prepared_elsewhere": []}
+        assert {key: kiosk[key] for key in nothing} == nothing
+        assert last["prepared_elsewhere"] == []
+        told = _ageless(text.partition("\n\n")[2].partition("\n\n")[2])
+        assert told == _TOLD.format(
+            mine=mine,
+            ours=ours,
+            other=_OTHER,
+            unknown=unknown,
+            name=name,
+            beside=f"{_BESIDE} in {beside.name}",
+            last=LAST,
+        )
+        with fleet.first.connect() as session:
+            session.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(_OTHER)))
+        assert fleet.run("recover").exit_code == 0
+        assert fleet.run("deploy").exit_code == 0
+        assert fleet.prepared() == [_FOREIGN]
+        assert beside.server.prepared(beside.name) == [_BESIDE]
+
+
+def _ageless(text: str) -> str:
+    return re.sub(r"\b\d+ s ago", "N s ago", text)
+
+
+def _parts(prepared: list[dict[str, object]]) -> list[tuple[object, ...]]:
+    assert all(type(each["age_s"]) is int and each["age_s"] >= 0 for each in prepared)
+    return [(each["gid"], each["database"], each["owner"], each["whose"]) for each in prepared]

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,15 +12,36 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
-from tests.support.deploys import LAST, Fleet, copy_of, small_fleet
+from tests.support.deploys import LAST, Fleet, copy_of, fleet_on, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import BUILD, KIND, NOTE
+from tests.support.small_migrations import BUILD, ITEM, KIND, NOTE, run_python
+from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(180)
 
 # Outside a transaction, so that the databases of PostgreSQL are compensated.
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
 _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
+_ADDS = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
+
+
+def _running(body: str, *, atomic: bool = True) -> dict[str, str]:
+    """Return a release that runs code on the server of the last phase, and is done with everything else before."""
+    forwards = run_python(f"if editor.connection.alias == 'shard_1':\n        {body}")
+    operations = (_ADDS, "migrations.RunPython(forwards, nothing)")
+    return {"demo.0002_note": migration(*operations, after=[("demo", "0001_item")], atomic=atomic, functions=forwards)}
+
+
+# The file stands in the project's directory, in which its worker runs, for as long as the release is to fail.
+_STRIKE = "strike"
+_IF_STRUCK = f"if os.path.exists({_STRIKE!r}):"
+_RENAMES = "apps.get_model('demo', 'item').objects.using(editor.connection.alias).update(name='kites')"
+_BROKEN_CODE = f"{_RENAMES}\n        {_IF_STRUCK} raise ValueError('no')"
+_LOST_WORKER = f"{_IF_STRUCK}\n            os.unlink({_STRIKE!r})\n            os.kill(os.getpid(), signal.SIGKILL)"
+_ELSEWHERE = (
+    "from django.db import connections; connections['side'].cursor().execute('CREATE TABLE IF NOT EXISTS x (y)')"
+)
+
 _RELEASES = {
     "held": _PLAIN,
     "steps": _STEPPING,
@@ -28,9 +49,30 @@ _RELEASES = {
     "all prepared": _PLAIN,
     "phases": _PLAIN,
     "ahead": {"demo.0002_note": BUILD, "demo.0003_kind": KIND},
+    # By code that fails outside a transaction.
+    "code": _running(_BROKEN_CODE, atomic=False),
+    "lost": _running(_LOST_WORKER),
+    # Another alias joins the call.
+    "joined": _running(_ELSEWHERE),
+    # With options that the coordinator's own driver does not know.
+    "through workers": _PLAIN,
+    # Nothing was there before.
+    "empty": _PLAIN,
 }
-_SERVERS = {"held": 'atomicity = "held_open"', "steps": "", "prepared": 'atomicity = "two_phase"'}
-_SERVERS["all prepared"] = _SERVERS["ahead"] = _SERVERS["phases"] = _SERVERS["prepared"]
+_HELD_OPEN, _TWO_PHASE = 'atomicity = "held_open"', 'atomicity = "two_phase"'
+_SERVERS = {
+    "held": _HELD_OPEN,
+    "steps": "",
+    "prepared": _TWO_PHASE,
+    "all prepared": _TWO_PHASE,
+    "phases": _TWO_PHASE,
+    "ahead": _TWO_PHASE,
+    "code": "",
+    "lost": _HELD_OPEN,
+    "joined": f'{_HELD_OPEN}\nother_aliases = "allow"',
+    "through workers": _TWO_PHASE,
+    "empty": 'atomicity = "compensated"',
+}
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 # Each phase is committed by itself, and taken back when a later one fails.
 _BY_PHASE = {"phases": 'commit = "phase"'}
@@ -46,6 +88,8 @@ _FORWARD = {
     "held": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
         *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
+        *("journal.acquire", "ask.inspect", "ask.apply", "lease.acquire", "mark", "ask.prepare", "ask.commit"),
+        *("commit_transaction", "lease.release", "journal.release"),
     ),
     # Their SQLite file is the last resource: its commit is the decision.
     "prepared": _sides(
@@ -63,21 +107,34 @@ _FORWARD = {
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
-        "journal.run_finished",
+        *("journal.run_finished", "operation", "note"),
     ),
+    "joined": _sides("commit_alias"),
+    "through workers": _sides("ask.settle_prepared", "settle_prepared"),
 }
 _BACK = {
-    "held": _sides("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
+    "held": _sides(
+        *("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
+        *("ask.rollback", "rollback_transaction"),
+    ),
     "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
     "ahead": _sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
     "phases": [
         *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
         *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
+        *_sides("write_again"),
     ],
     "steps": _sides(
-        "journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
+        *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
+        *("ask.undo", "reverse", "restore", "note", "undo"),
     ),
+    "joined": _sides("rollback_alias"),
+    "empty": _sides("make_empty"),
 }
+# On the way back from what fails by itself, or kills its worker.
+_STRUCK = {"code": _sides("settle", "give_back", "reverse", "restore", "note"), "lost": _sides("end_session")}
+# On the way of a rollback alone.
+_UNAPPLYING = {"held": _sides("remove_received", "unmark")}
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
     ("held", "journal.decision.after"),
@@ -87,6 +144,7 @@ _SAMPLE = {
     ("steps", "seal.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before"), ("steps", "unapply.after")}
+_STRUCK_SAMPLE = {("code", "give_back.before")}
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
@@ -104,7 +162,9 @@ _RECOVERY = {
         "journal.run_finished",
     ),
     ("ahead", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
-    ("held", "journal.decision.after"): _sides("begin", "apply", "commit", "journal.committed", "journal.run_finished"),
+    ("held", "journal.decision.after"): _sides(
+        *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
+    ),
     ("steps", _UNDECIDED): _sides(
         "journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
     ),
@@ -149,13 +209,14 @@ def deploys(
 
         @cache
         def of_kind(kind: str) -> _Kind:
-            directory = tmp_path_factory.mktemp(kind)
-            old = stack.enter_context(small_fleet(directory / "old", pg_server, second_pg_server, _RELEASES[kind]))
+            directory = tmp_path_factory.mktemp(kind.replace(" ", "-"))
+            old = stack.enter_context(_old(kind, directory / "old", pg_server, second_pg_server))
             old.plan(deploy=_deploy(kind), servers=_SERVERS[kind])
             if kind in {"all prepared", "ahead"}:
                 old.migrate("kiosk", *(["--fake"] if kind == "ahead" else []))
-            deployed = stack.enter_context(copy_of(old, directory / "new"))
-            assert deployed.run("deploy").exit_code == 0
+            deployed = stack.enter_context(_copy(kind, old, directory / "new"))
+            outcome = deployed.run("deploy")
+            assert outcome.exit_code == 0, outcome.stderr
             deployed.wait_until_alone()
             return _Kind(old, deployed, _of(deployed))
 
@@ -164,6 +225,30 @@ def deploys(
 
 def _deploy(kind: str) -> str:
     return "\n".join([_DEPLOY, _BY_PHASE.get(kind, "")])
+
+
+@contextmanager
+def _old(kind: str, directory: Path, first: PostgresServer, last: PostgresServer) -> Iterator[Fleet]:
+    if kind != "empty":
+        with small_fleet(directory, first, last, _RELEASES[kind]) as fleet:
+            yield fleet
+        return
+    with fleet_on(directory, first, last, settings="small_settings", variable="SMALL_DATABASES") as fleet:
+        SmallProject(directory / "project", fleet.databases, {"demo.0001_item": ITEM, **_RELEASES[kind]})
+        yield fleet
+
+
+@contextmanager
+def _copy(kind: str, fleet: Fleet, directory: Path, *, journal: bool = False) -> Iterator[Fleet]:
+    """Copy a fleet, with what is particular to its kind in its settings."""
+    with copy_of(fleet, directory, journal=journal) as copied:
+        if kind == "joined":
+            side = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / "side.sqlite3")}
+            copied.databases["side"] = side
+        if kind == "through workers":
+            for alias in ("default", "shard_1"):
+                copied.databases[alias] |= {"OPTIONS": {"keepalives": 1}}
+        yield copied
 
 
 def _of(fleet: Fleet) -> dict[str, str]:
@@ -191,7 +276,7 @@ def _crash(fleet: Fleet, point: str, command: str = "deploy") -> None:
 
 @pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD, _SAMPLE))
 def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
-    with copy_of(deploys(kind).old, tmp_path / "plan") as fleet:
+    with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         before = _of(fleet)
         _crash(fleet, point)
 
@@ -206,7 +291,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
 
 @pytest.mark.parametrize(("kind", "point"), _cases(_BACK, _BACK_SAMPLE))
 def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
-    with copy_of(deploys(kind).old, tmp_path / "plan") as fleet:
+    with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         fleet.plan(deploy=_deploy(kind), shards=_FAILS, servers=_SERVERS[kind])
         before = _of(fleet)
         _crash(fleet, point)
@@ -219,13 +304,34 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         _assert_deploys(fleet, deploys(kind))
 
 
-# An index that was built outside a transaction is dropped outside one; and a rollback knows no phases of its own.
-_ROLLBACKS = {kind: points for kind, points in _FORWARD.items() if kind not in {"ahead", "phases"}}
+@pytest.mark.parametrize(("kind", "point"), _cases(_STRUCK, _STRUCK_SAMPLE))
+def test_a_crash_on_the_way_back_from_what_failed_is_settled(
+    deploys: _Deploys, tmp_path: Path, kind: str, point: str
+) -> None:
+    with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
+        before = _of(fleet)
+        strike = fleet.directory / "project" / _STRIKE
+        strike.touch()
+        _crash(fleet, point)
+        strike.unlink(missing_ok=True)
+
+        recovered = fleet.run("recover")
+
+        assert recovered.exit_code == 0, recovered.stderr
+        assert _of(fleet) == before
+        _assert_deploys(fleet, deploys(kind))
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_ROLLBACKS, _ROLLBACK_SAMPLE))
+# What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
+# dropped outside one; and a rollback knows no phases of its own.
+_TAKEN_BACK = {kind: points for kind, points in _FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "point"), [*_cases(_TAKEN_BACK, _ROLLBACK_SAMPLE), *_cases(_UNAPPLYING, _ROLLBACK_SAMPLE)]
+)
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
-    with copy_of(deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
+    with _copy(kind, deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
         _crash(fleet, point, "rollback")
 
         recovered = fleet.run("recover")
@@ -243,7 +349,7 @@ def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kin
 def test_a_crash_of_the_recovery_is_settled_by_the_next(
     deploys: _Deploys, tmp_path: Path, kind: str, point: str, then: str
 ) -> None:
-    with copy_of(deploys(kind).old, tmp_path / "plan") as fleet:
+    with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         before = _of(fleet)
         _crash(fleet, point)
         _crash(fleet, then, "recover")
@@ -290,7 +396,9 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         shutil.rmtree(fleet.directory / ".smooth")
         doubts = [entry["in_doubt"] for entry in fleet.run("status").report["databases"]]
         assert [len(each) for each in doubts] == [1, 0, 1]
-        assert re.fullmatch(r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres", doubts[0][0])
+        assert re.fullmatch(
+            r"smooth:[^:]+:primary:\d+, prepared \d+ s ago by postgres, by a run that .* does not know", doubts[0][0]
+        )
 
         for command in ("deploy", "recover"):
             undecided = fleet.run(command)
@@ -319,6 +427,6 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    reached = [point for points in (_FORWARD, _BACK, _RECOVERY) for each in points.values() for point in each]
-    visited = {point.partition(":")[0] for point in reached}
+    kinds = (_FORWARD, _BACK, _STRUCK, _UNAPPLYING, _RECOVERY)
+    visited = {point.partition(":")[0] for points in kinds for each in points.values() for point in each}
     assert visited == {*COORDINATOR, *WORKER}

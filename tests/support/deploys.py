@@ -21,7 +21,7 @@ from tests.support.dump import dump
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import kill_family
-from tests.support.runs import Outcome, Running, decisions_in, run_in, run_words, running_in
+from tests.support.runs import SCRIPT, Outcome, Running, decisions_in, run_in, run_words, running_in
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
@@ -119,6 +119,14 @@ databases = ["shards:*"]
             under: a command line that runs the program, such as `prlimit --fsize=9999`.
         """
         return run_in(self.directory, self._environment, command, *options, failpoint=failpoint, under=under)
+
+    def told(self, command: str) -> str:
+        """Run a command for a person to its end, and return what it prints."""
+        environment = os.environ | self._environment
+        words = [SCRIPT, command, "deploy.toml"]
+        return subprocess.run(
+            words, cwd=self.directory, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
 
     def migrate(self, alias: str, *options: str) -> None:
         """Bring one alias up to date with Django's own command, and further options of its."""

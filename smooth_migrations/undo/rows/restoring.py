@@ -125,7 +125,7 @@ def _restore(
                 kept.add(table.name)
                 continue
             for before, after in changes:
-                if before is None and after is not None and not restoring.delete(table, after):
+                if before is None and after is not None and not restoring.delete_row(table, after):
                     # What is gone already needs not go; what is there is another's.
                     kept |= {table.name} if restoring.is_there(table, after) else set()
                 elif before is not None and after is None:
@@ -139,7 +139,7 @@ def _restore(
             if table.key and restoring.is_there(table, before):
                 kept.add(table.name)
             else:
-                restoring.insert(table, before)
+                restoring.insert_row(table, before)
     return sorted(kept)
 
 
@@ -153,9 +153,9 @@ def _update(
     """Update rows, and return those that were deleted instead, to be inserted: they have exchanged unique values."""
     try:
         with transaction.atomic(connection.alias):
-            missed = [after for before, after in rows if not restoring.update(table, before, after)]
+            missed = [after for before, after in rows if not restoring.update_row(table, before, after)]
     except IntegrityError:
-        deleted = [(before, after) for before, after in rows if restoring.delete(table, after)]
+        deleted = [(before, after) for before, after in rows if restoring.delete_row(table, after)]
         kept |= {table.name} if len(deleted) < len(rows) else set()
         return [before for before, _after in deleted]
     kept |= {table.name} if missed else set()
@@ -173,13 +173,13 @@ class _Restoring:
         self.cursor.execute(f"SELECT 1 FROM {table.name} WHERE {where} LIMIT 1", params)  # noqa: S608 - quoted names
         return self.cursor.fetchone() is not None
 
-    def delete(self, table: Table, row: Row) -> bool:
+    def delete_row(self, table: Table, row: Row) -> bool:
         """Delete a row that has exactly these values; return whether there was one."""
         where, params = _where(table, row, range(len(row)))
         self.cursor.execute(self.vendor.delete_one(table, where), params)
         return bool(self.cursor.rowcount > 0)
 
-    def update(self, table: Table, before: Row, after: Row) -> bool:
+    def update_row(self, table: Table, before: Row, after: Row) -> bool:
         """Give a row back the values that were changed, where it has still those that they were changed into."""
         changed = [place for place, value in enumerate(before) if value != after[place]]
         where, params = _where(table, after, [*table.key, *changed])
@@ -190,7 +190,7 @@ class _Restoring:
         )
         return bool(self.cursor.rowcount > 0)
 
-    def insert(self, table: Table, row: Row) -> None:
+    def insert_row(self, table: Table, row: Row) -> None:
         """Insert a row with exactly these values."""
         names = ", ".join(column.name for column in table.columns)
         values = ", ".join(column.write for column in table.columns)
