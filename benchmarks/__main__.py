@@ -57,8 +57,9 @@ def _main(only: tuple[str, ...], repeat: int, file: Path | None, project: str, d
         for benchmark in _benchmarks(Site(project, directory), servers, directory, databases):
             if any(fnmatchcase(benchmark.name, pattern) for pattern in only):
                 console.print(f"[dim]{benchmark.name} …[/]", end=" ", highlight=False)
-                measurements.append(measure(benchmark, repeat))
-                console.print(f"[dim]{measurements[-1].ratio:.2f}[/]", highlight=False)
+                measured = measure(benchmark, repeat)
+                measurements += [measured, *([measured.locks] if measured.locks else [])]
+                console.print(f"[dim]{measured.ratio:.2f}[/]", highlight=False)
     if not measurements:
         raise click.UsageError(f"no benchmark is named {' or '.join(only)}")
     console.print(table(measurements))

@@ -18,12 +18,25 @@ __all__ = ["CommitWindow"]
 _COMMITTED_AT = (
     "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM django_migrations ORDER BY id DESC LIMIT 1"
 )
+# Strong locks on tables that existed before count from the beginning of the migration that took the first, as ours do.
+_EXISTING = "SELECT array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm')) AS existing \\gset"
+_BEGINS = "SELECT extract(epoch FROM clock_timestamp()) AS began \\gset"
+_LOCKED = """
+SELECT :began WHERE EXISTS (
+    SELECT 1 FROM pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted AND relation = ANY(:'existing'::oid[])
+      AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+);
+"""
 _COMMIT = """printf '%s %s\\n' "$@" | xargs -P 8 -L1 sh -c "$ONE" """
 _COMMIT_ONE = """echo "COMMIT PREPARED :'gid'" | "$PSQL" -qX -v ON_ERROR_STOP=1 -v gid="$1" -d "$0" """
 
 
 class CommitWindow:
     """Five pending migrations; the time is that of the commits alone, by the servers' own commit timestamps.
+
+    Beside it, for how long strong locks were held, from the first to the commit: ours by the deploy's own report, the
+    peer's by its server's clock.
 
     The peer is what one would type: the SQL of `sqlmigrate` in a transaction that `psql` prepares on each database, and
     then a `psql` for each COMMIT PREPARED, eight at a time.
@@ -51,16 +64,16 @@ class CommitWindow:
 
     def run_ours(self) -> Run:
         """Run the installed program."""
-        return self._window(self._deploy.run_ours())
+        return self._window(self._deploy.run_ours(), self._deploy.longest_lock_s())
 
     def run_peer(self) -> Run:
         """Prepare with `psql`, and commit with as many of them."""
         script = self._script = self._script or self._by_hand()
-        words = []
-        for database in self._databases.values():
+        words, locked_at_s = [], {}
+        for alias, database in self._databases.items():
             argv = [
                 str(program("psql")),
-                "-qX",
+                "-qtAX",
                 "-v",
                 "ON_ERROR_STOP=1",
                 "-v",
@@ -68,27 +81,35 @@ class CommitWindow:
                 "-d",
                 database.dsn,
             ]
-            subprocess.run(argv, input=script, text=True, check=True)
+            done = subprocess.run(argv, input=script, text=True, check=True, stdout=subprocess.PIPE)
+            if moments := [*filter(None, done.stdout.splitlines())]:
+                locked_at_s[alias] = float(moments[0])
             words += [database.dsn, database.name]
         environment = {"PSQL": str(program("psql")), "ONE": _COMMIT_ONE}
         duration_s = timed(["sh", "-c", _COMMIT, "sh", *words], cwd=Path.cwd(), env=environment)
-        return self._window(Run(duration_s, recorded(self._databases)))
+        ended_s = self._committed_at_s()
+        locked_s = max((ended_s[alias] - began_s for alias, began_s in locked_at_s.items()), default=0.0)
+        return self._window(Run(duration_s, recorded(self._databases)), locked_s)
 
-    def _window(self, run: Run) -> Run:
-        moments = []
-        for database in self._databases.values():
+    def _window(self, run: Run, locked_s: float) -> Run:
+        moments = self._committed_at_s().values()
+        return Run(max(moments) - min(moments), run.left, locked_s)
+
+    def _committed_at_s(self) -> dict[str, float]:
+        moments = {}
+        for alias, database in self._databases.items():
             with database.connect() as session:
                 (moment_s,) = session.execute(_COMMITTED_AT).fetchone() or (0,)
-                moments.append(float(moment_s))
-        return Run(max(moments) - min(moments), run.left)
+                moments[alias] = float(moment_s)
+        return moments
 
     def _by_hand(self) -> str:
         """Return what `psql` runs on each database: the SQL of the pending migrations, recorded and prepared."""
         database = next(iter(self._databases.values()))
-        lines = ["BEGIN;"]
+        lines = [_EXISTING, "BEGIN;"]
         for app, name in self._pending(database):
             sql = self._manage(database, "sqlmigrate", app, name)
-            lines += [line for line in sql.splitlines() if line not in {"BEGIN;", "COMMIT;"}]
+            lines += [_BEGINS, *(line for line in sql.splitlines() if line not in {"BEGIN;", "COMMIT;"}), _LOCKED]
             record = f"INSERT INTO django_migrations (app, name, applied) VALUES ('{app}', '{name}', now());"  # noqa: S608
             lines.append(record)
         return "\n".join([*lines, "PREPARE TRANSACTION :'gid';", ""])

@@ -1,7 +1,9 @@
 """`smooth-orchestrate deploy` over several databases, beside a shell loop of `manage.py migrate`."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +69,18 @@ class ManyDatabases:
     def run_ours(self) -> Run:
         """Run the installed program."""
         return self._run([str(_PROGRAM), "deploy", "deploy.toml"], self._directory)
+
+    def longest_lock_s(self) -> float:
+        """Return for how long the last run held strong locks, from the first to the commit, as its report says."""
+        done = subprocess.run(
+            [str(_PROGRAM), "report", "deploy.toml", "--json"],
+            cwd=self._directory,
+            env=os.environ | self._site.environment(self._databases),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return max(float(entry["lock_hold_ms"]) for entry in json.loads(done.stdout)["databases"]) / 1000
 
     def run_peer(self) -> Run:
         """Run `migrate` for one alias after the other."""

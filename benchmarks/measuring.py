@@ -19,10 +19,13 @@ class Run:
     Args:
         duration_s: wall clock of its processes.
         left: the migrations recorded afterwards, by database; both sides must leave the same.
+        locked_s: for how long strong locks on tables that existed before were held in the database where that was
+            longest, from the first to the commit; None where nobody looked.
     """
 
     duration_s: float
     left: Mapping[str, frozenset[str]]
+    locked_s: float | None = None
 
 
 class Benchmark(Protocol):
@@ -50,11 +53,13 @@ class Measurement:
         name: of the benchmark.
         ours_s: the product's times, in the order of the runs.
         peer_s: the peer's; each run stood beside the product's run of the same index.
+        locks: the same of the locks that were held, where the runs tell.
     """
 
     name: str
     ours_s: tuple[float, ...]
     peer_s: tuple[float, ...]
+    locks: "Measurement | None" = None
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -77,7 +82,7 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
     Raises:
         RuntimeError: a run failed, or left other migrations than the runs before it.
     """
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    runs: dict[str, list[Run]] = {"ours": [], "peer": []}
     sides: list[tuple[str, Callable[[], Run]]] = [("ours", benchmark.run_ours), ("peer", benchmark.run_peer)]
     expected = None
     for _ in range(1 + repeat):
@@ -87,10 +92,18 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
             expected = result.left if expected is None else expected
             if result.left != expected:
                 raise RuntimeError(f"{benchmark.name}: {side} left other migrations than the runs before it")
-            times[side].append(result.duration_s)
+            runs[side].append(result)
         # Neither side is always the one that follows the other.
         sides.reverse()
-    return Measurement(benchmark.name, tuple(times["ours"][1:]), tuple(times["peer"][1:]))
+    ours, peer = ([run.duration_s for run in runs[side][1:]] for side in ("ours", "peer"))
+    return Measurement(
+        benchmark.name, tuple(ours), tuple(peer), _locks(benchmark.name, runs["ours"][1:], runs["peer"][1:])
+    )
+
+
+def _locks(name: str, ours: Sequence[Run], peer: Sequence[Run]) -> Measurement | None:
+    ours_s, peer_s = (tuple(run.locked_s for run in runs if run.locked_s is not None) for runs in (ours, peer))
+    return Measurement(f"{name}/locks-held", ours_s, peer_s) if ours_s and len(ours_s) == len(peer_s) else None
 
 
 def timed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> float:

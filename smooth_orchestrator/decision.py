@@ -79,7 +79,10 @@ async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo
             return fate
         await anyio.sleep(_PAUSE_S)
     item.gid = None
+    # Its worker knows of its locks only up to the PREPARE.
+    locked_ms = item.lock_hold_ms
     failure = await commit_held(run, fleet, item)
+    item.locked_ms = locked_ms
     # Its worker has nothing left to do but to give the lease back, and dies without harm.
     return failure if fate is Fate.GONE else None
 

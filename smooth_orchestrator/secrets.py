@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
-__all__ = ["MASK", "PLAIN_KEYS", "Masker", "parts", "passwords_of_url"]
+__all__ = ["MASK", "PLAIN_KEYS", "Masker", "of_environment", "parts", "passwords_of_url"]
 
 MASK: Final = "***"
 
@@ -72,6 +72,8 @@ _KEYED_PASSWORD: Final = re.compile(
 _OWN_KEY: Final = re.compile(r"[a-z_]{1,32}")
 
 _ENDS_IN_KEY: Final = re.compile(f"{_KEY}$", re.IGNORECASE)
+
+_NAMES_SECRET: Final = re.compile(f"(?:{_KEY}|token|api_?key)$", re.IGNORECASE)
 
 
 class Masker:
@@ -140,6 +142,18 @@ def parts(secret: str) -> Iterator[str]:
         except ValueError:
             return
         yield from _passwords(document)
+
+
+def of_environment(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a process's environment holds that nobody may be shown, by the names of its variables and in URLs.
+
+    Gates and workers inherit it, and may print any of it.
+    """
+    for name, value in environment.items():
+        if _NAMES_SECRET.search(name):
+            yield value
+        if "://" in value:
+            yield from passwords_of_url(value)
 
 
 def passwords_of_url(url: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, Smooth
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import UNDECIDED, Report, RunError, RunOutcome
-from smooth_orchestrator.secrets import Masker, parts, passwords_of_url
+from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords_of_url
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -197,7 +197,7 @@ def _secrets(file: "PlanFile") -> Iterator[str]:
     for project in file.projects.values():
         for value in project.env.values():
             yield from parts(value.get_secret_value())
-    yield os.environ.get("PGPASSWORD", "")
+    yield from of_environment(os.environ)
     for url in (file.deploy.journal, file.fleet.queue_url):
         if url is not None:
             yield from passwords_of_url(url.get_secret_value())

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,22 @@ def test_a_lock_time_out_in_sql_that_django_defers_is_tried_again_as_a_whole(
             outcome = run.finish()
         assert (outcome.exit_code, set(outcome.outcomes.values())) == (0, {"committed"}), outcome.stderr
         assert all("demo_tag" in text for text in fleet.dumps().values())
+
+
+def test_locks_are_said_to_be_held_until_the_commit_and_not_only_until_they_were_prepared(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(servers='atomicity = "two_phase"')
+
+        outcome = fleet.deploy()
+
+    assert outcome.exit_code == 0, outcome.stderr
+    (decided,) = outcome.named("deploy.decided")
+    for database in ("primary", LAST):
+        (held,) = (line for line in outcome.named("database.prepared") if line["database"] == database)
+        (committed,) = (line for line in outcome.named("database.committed") if line["database"] == database)
+        waited = datetime.fromisoformat(decided["timestamp"]) - datetime.fromisoformat(held["timestamp"])
+        assert committed["lock_hold_ms"] > held["lock_hold_ms"] + waited.total_seconds() * 1000 - 0.1
+        reported = [entry["lock_hold_ms"] for entry in outcome.report["databases"] if entry["database"] == database]
+        assert reported == [committed["lock_hold_ms"]]

@@ -323,3 +323,29 @@ def test_megabytes_in_an_error_are_not_logged(servers: Servers, tmp_path: Path) 
         assert message.startswith("no such kind: xxx")
         assert "characters left out" in message
         assert max(map(len, outcome.stderr.splitlines())) < 100_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("atomicity", ["two_phase", "held_open", "compensated"])
+def test_a_name_is_never_read_as_sql(servers: Servers, tmp_path: Path, atomicity: str) -> None:
+    alias = "shard_'); DROP TABLE demo_item; --\"\\' %s {0}\n\t\u2603\U0001f642"
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(deploy='expand_contract = false\nsettle_timeout = "2s"', servers=f'atomicity = "{atomicity}"')
+        fleet.databases[alias] = fleet.databases.pop("shard_1")
+        before = fleet.dumps(sequences=False, applied=False)
+        for command in ("plan", "check", "status", "rehearse"):
+            outcome = fleet.run(command)
+            assert outcome.exit_code == 0, outcome.stdout + outcome.stderr
+            assert [entry["alias"] for entry in outcome.report["databases"]] == ["default", "kiosk", alias]
+        assert fleet.run("deploy", failpoint="decide.before").exit_code == -9
+        doubts = fleet.run("status").report["databases"][2]["in_doubt"]
+        assert len(doubts) == (atomicity == "two_phase")
+        assert fleet.run("recover").exit_code == 0
+        assert fleet.dumps(sequences=False, applied=False) == before
+
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.outcomes[f"shards:{alias}"]) == (0, "committed"), outcome.stderr
+        after = fleet.dumps(sequences=False, applied=False)
+        assert all("kite" in text and "0002_note" in text for text in after.values())
+        assert fleet.run("rollback").exit_code == 0
+        assert fleet.dumps(sequences=False, applied=False) == before

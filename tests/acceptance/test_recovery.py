@@ -126,7 +126,7 @@ _BACK = {
     ],
     "steps": _sides(
         *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
-        *("ask.undo", "reverse", "restore", "note", "undo"),
+        *("reverse", "restore", "note"),
     ),
     "joined": _sides("rollback_alias"),
     "empty": _sides("make_empty"),
@@ -166,7 +166,8 @@ _RECOVERY = {
         *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
     ),
     ("steps", _UNDECIDED): _sides(
-        "journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"
+        *("journal.decision", "ask.undo", "unapply", "journal.unstep", "undo", "journal.rolled_back"),
+        "journal.run_finished",
     ),
     ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
 }

@@ -55,7 +55,8 @@ class Fleet:
         self.databases = {"default": self.first.django, "kiosk": kiosk, "shard_1": self.last.django}
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What the program needs in its environment to know the databases."""
         return {self.variable: json.dumps(self.databases)}
 
     @property
@@ -101,7 +102,7 @@ databases = ["shards:*"]
     @contextmanager
     def running(self, *options: str, command: str = "deploy") -> Iterator[Running]:
         """Start a command; what is left of it ends with the block."""
-        with running_in(self.directory, self._environment, *options, command=command) as run:
+        with running_in(self.directory, self.environment, *options, command=command) as run:
             yield run
 
     def deploy(self, *options: str) -> Outcome:
@@ -118,11 +119,11 @@ databases = ["shards:*"]
             failpoint: the crash point at which the process that reaches it kills itself.
             under: a command line that runs the program, such as `prlimit --fsize=9999`.
         """
-        return run_in(self.directory, self._environment, command, *options, failpoint=failpoint, under=under)
+        return run_in(self.directory, self.environment, command, *options, failpoint=failpoint, under=under)
 
     def told(self, command: str) -> str:
         """Run a command for a person to its end, and return what it prints."""
-        environment = os.environ | self._environment
+        environment = os.environ | self.environment
         words = [SCRIPT, command, "deploy.toml"]
         return subprocess.run(
             words, cwd=self.directory, env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -140,7 +141,7 @@ databases = ["shards:*"]
         (command,) = outcome.report["settle_with"]
         program, *arguments = shlex.split(command)
         assert program == "smooth-orchestrate"
-        settled = run_words(self.directory, self._environment, *arguments)
+        settled = run_words(self.directory, self.environment, *arguments)
         assert settled.exit_code == 0, settled.stderr
         return settled
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from smooth_orchestrator.secrets import MASK, Masker, parts
+from smooth_orchestrator.secrets import MASK, Masker, of_environment, parts
 
 # The checkout stays as clean as it was: what hypothesis remembers between runs is of no use here.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "smooth-hypothesis")
@@ -156,3 +156,16 @@ def test_a_secret_that_is_no_text_is_masked_too() -> None:
     # What an environment variable holds that is not UTF-8 (PEP 383).
     secret = b"Zq\xff\xfeqZ".decode(errors="surrogateescape")
     assert _masker(secret).text(f"a {secret} b {json.dumps(secret)}") == f'a {MASK} b "{MASK}"'
+
+
+def test_the_secrets_of_an_environment_are_known_by_their_names_or_stand_in_urls() -> None:
+    environment = {
+        "PGPASSWORD": "one",
+        "DEPLOY_TOKEN": "two",
+        "django_secret_key": "three",
+        "REGISTRY_API_KEY": "four",
+        "CACHE_URL": "redis://:fi%76e@cache/0",
+        "TOKEN_FILE": "/run/token",
+        "EDITOR": "vi",
+    }
+    assert {*of_environment(environment)} - {""} == {"one", "two", "three", "four", "five"}
