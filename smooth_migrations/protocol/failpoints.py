@@ -39,7 +39,7 @@ WORKER: Final = tuple(
         *("commit_transaction", "settle_prepared", "lease.release"),
         # And back.
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
-        *("make_empty", "write_again", "undo", "remove_received", "unmark", "end_sessions"),
+        *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),
     )
     for side in ("before", "after")
 )

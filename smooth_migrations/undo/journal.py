@@ -155,18 +155,6 @@ class CallJournal:
         finally:
             self._connection = own
 
-    def write_again(self, frame: Frame, steps: Sequence[Step]) -> None:
-        """Write down, in one transaction, a call that had ended and is to be taken back all the same.
-
-        Args:
-            frame: what it began with.
-            steps: what it has made permanent, in order.
-        """
-        with passing("write_again"), atomic(self._connection.alias):
-            self.begin(frame)
-            for step in steps:
-                self.note_step(step, EntryState.DONE)
-
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
         self._is_begun = True

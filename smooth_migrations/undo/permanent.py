@@ -222,15 +222,12 @@ class Permanent:
         Args:
             moved: in the order in which they happened.
             before: what the database was like before them.
-            is_finished: whether that call has ended, with its writes to other aliases: then it is written down again,
-                so that whoever is killed while it takes this back leaves the rest to the next.
+            is_finished: whether that call has ended, with its writes to other aliases.
         """
         self._is_finished = is_finished
         self.moved = [*moved]
         self._frame = replace(self._frame, before=before)
         self._is_begun = True
-        if is_finished:
-            self.journal.write_again(self._frame, self.steps)
 
     def recall(self, unfinished: UnfinishedCall) -> None:
         """Take responsibility for what a killed call has left in the database.

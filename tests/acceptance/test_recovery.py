@@ -122,7 +122,6 @@ _BACK = {
     "phases": [
         *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
         *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
-        *_sides("write_again"),
     ],
     "steps": _sides(
         *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
