@@ -103,7 +103,7 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
 
 def _locks(name: str, ours: Sequence[Run], peer: Sequence[Run]) -> Measurement | None:
     ours_s, peer_s = (tuple(run.locked_s for run in runs if run.locked_s is not None) for runs in (ours, peer))
-    return Measurement(f"{name}/locks-held", ours_s, peer_s) if ours_s and len(ours_s) == len(peer_s) else None
+    return Measurement(f"{name}/locks", ours_s, peer_s) if ours_s and len(ours_s) == len(peer_s) else None
 
 
 def timed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> float:

@@ -53,7 +53,7 @@ def test_the_locks_that_runs_tell_of_are_a_measurement_of_their_own() -> None:
 
     measured = measure(Scripted(ours, peer), repeat=2)
 
-    assert measured.locks == Measurement("scripted/locks-held", (1, 2), (4, 8))
+    assert measured.locks == Measurement("scripted/locks", (1, 2), (4, 8))
 
 
 def test_the_sides_take_turns_in_going_first_and_each_begins_from_prepared_databases() -> None:
