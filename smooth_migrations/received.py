@@ -6,6 +6,7 @@ from django.apps.registry import Apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
+from django.db.transaction import atomic
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Received
@@ -79,17 +80,18 @@ def remove_received(connection: BaseDatabaseWrapper, apps: Apps, received: Recei
 
 
 def take_received_back(connection: BaseDatabaseWrapper, received: Received) -> None:
-    """Take such rows away where the migrations have been taken back. Safe to repeat.
+    """Take such rows away where the migrations have been taken back, in one transaction. Safe to repeat.
 
     Args:
-        connection: the target's, in a transaction.
+        connection: the target's.
         received: the rows.
     """
     if received.content_types or received.permissions:
         # The one way to this state that Django's own migrate takes.
         executor = MigrationExecutor(connection)
         state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
-        remove_received(connection, state.apps, received)
+        with atomic(connection.alias):
+            remove_received(connection, state.apps, received)
 
 
 def _rows(received: Received) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import atomic
 
 from smooth_migrations.protocol.failpoints import passing
-from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.protocol.values import Before, Received, Step
 from smooth_migrations.undo.records import Record
 
 __all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
@@ -53,12 +53,19 @@ class Frame:
         records: the rows of `django_migrations`; None where they were not taken.
         synced: tables of apps without migrations that were to be made.
         fingerprint: of the schema, packed, to which an undo is compared; empty where nobody took it.
+        received: what receivers of post_migrate made, of a call that had ended and is taken back; None of any other.
     """
 
     before: Before
     records: tuple[Record, ...] | None = None
     synced: frozenset[str] = frozenset()
     fingerprint: str = ""
+    received: Received | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the call had ended before it was taken back, with its writes to other aliases."""
+        return self.received is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,13 @@ class CallJournal:
         self._begun_with = unfinished.frame
         self._has_steps = not unfinished.frame.before.is_empty
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
+
+    def reopen(self, frame: Frame, steps: Sequence[Step]) -> None:
+        """Write down again what a call has done that had ended. Does nothing where it is written down."""
+        if not self._is_begun:
+            self.begin(frame)
+            for step in steps:
+                self.note_step(step, EntryState.DONE)
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
@@ -352,11 +366,12 @@ def _detail(frame: Frame) -> dict[str, Any]:
         "records": records,
         "synced": sorted(frame.synced),
         "fingerprint": frame.fingerprint,
+        "received": None if frame.received is None else asdict(frame.received),
     }
 
 
 def _frame(detail: dict[str, Any]) -> Frame:
-    before, records = detail["before"], detail["records"]
+    before, records, received = detail["before"], detail["records"], detail.get("received")
     return Frame(
         Before(
             is_empty=before["is_empty"],
@@ -367,6 +382,7 @@ def _frame(detail: dict[str, Any]) -> Frame:
         None if records is None else tuple(Record(**record) for record in records),
         frozenset(detail["synced"]),
         detail.get("fingerprint", ""),
+        None if received is None else Received(**{name: tuple(keys) for name, keys in received.items()}),
     )
 
 

@@ -14,7 +14,8 @@ from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
-from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.protocol.values import Before, Received, Step
+from smooth_migrations.received import take_received_back
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import named
 from smooth_migrations.undo.code import ReceiversRows
@@ -77,7 +78,6 @@ class Permanent:
         self._tables: Definitions | None = None
         self._is_begun = False
         self._is_resumed = self._is_recalled = False
-        self._is_finished = False
         self._early: frozenset[Migration] = frozenset()
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
@@ -216,18 +216,20 @@ class Permanent:
 
     # --- and back ---------------------------------------------------------------------------------------------------
 
-    def adopt(self, moved: Sequence[Moved], *, before: Before, is_finished: bool = False) -> None:
+    def adopt(self, moved: Sequence[Moved], *, before: Before, received: Received | None = None) -> None:
         """Take responsibility for committed steps of an earlier call.
 
         Args:
             moved: in the order in which they happened.
             before: what the database was like before them.
-            is_finished: whether that call has ended, with its writes to other aliases.
+            received: what receivers made beside, of a call that has ended; it is written down again, for the next one
+                where this is killed.
         """
-        self._is_finished = is_finished
         self.moved = [*moved]
-        self._frame = replace(self._frame, before=before)
+        self._frame = replace(self._frame, before=before, received=received)
         self._is_begun = True
+        if self._frame.is_finished:
+            self.journal.reopen(self._frame, [item.step for item in moved])
 
     def recall(self, unfinished: UnfinishedCall) -> None:
         """Take responsibility for what a killed call has left in the database.
@@ -250,13 +252,14 @@ class Permanent:
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
         )
+        self.journal.adopt(unfinished)
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
         self.adopt(
             [recalled(executor, nodes[step.app, step.name], step, unfinished) for step in known],
             before=frame.before,
+            received=frame.received,
         )
         self._is_recalled = True
-        self.journal.adopt(unfinished)
         if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
             self._broken = self._log(migration, broken)
@@ -314,11 +317,11 @@ class Permanent:
         try:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
-            with self._answering(aliases.commit if self._is_finished else aliases.drop):
+            with self._answering(aliases.commit if self._frame.is_finished else aliases.drop):
                 self.journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
-                    (aliases.commit if self._is_finished else aliases.commit_own)()
+                    (aliases.commit if self._frame.is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
                     self._on_undone(undone[-1].step, duration_ms)
                     self._tell(undone[-1].step, self._left_of(undone[-1]))
@@ -372,6 +375,7 @@ class Permanent:
                 restore_records(self._connection, self._frame.records, keys)
             if not self.before.has_records:
                 drop_empty_records(self._connection)
+            take_received_back(self._connection, self._frame.received or Received())
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:

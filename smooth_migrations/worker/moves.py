@@ -18,7 +18,7 @@ from smooth_migrations.marker import read_markers, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
-from smooth_migrations.received import made_since, take_received, take_received_back
+from smooth_migrations.received import made_since, take_received
 from smooth_migrations.segments import AheadCall, RehearsedCall, SegmentEnds
 from smooth_migrations.turn import Turn
 from smooth_migrations.unapplying import unapply
@@ -243,12 +243,12 @@ class Moves:
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
-                call.permanent.adopt(moved, before=command.before, is_finished=True)
+                # From here on it shows as steps to be taken back, however far that comes.
+                with passing("undo"), transaction.atomic(command.alias):
+                    call.permanent.adopt(moved, before=command.before, received=command.received)
+                    remove_marker(connection, command.run_id)
             with self._pulse(command):
                 undone = call.rollback()
-            with passing("undo"), transaction.atomic(command.alias):
-                take_received_back(connection, command.received)
-                remove_marker(connection, command.run_id)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)

@@ -122,6 +122,7 @@ _BACK = {
     "phases": [
         *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
         *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
+        *_sides("undo", "unmark", "restore"),
     ],
     "steps": _sides(
         *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
