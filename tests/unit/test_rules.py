@@ -33,6 +33,11 @@ def test_a_decided_commit_is_never_compensated(*, shown: list[Shown], is_known: 
     assert not {action(made, each) for each in shown} & _OLD_AFTER
 
 
+@given(decided=st.sampled_from(Decision), shown=_SHOWN, is_known=st.booleans())
+def test_what_was_decided_stays_so(*, decided: Decision, shown: list[Shown], is_known: bool) -> None:
+    assert verdict(decided, shown, is_known=is_known) is decided
+
+
 @given(_SHOWN)
 def test_without_a_decision_nothing_new_is_made_unless_a_marker_proves_one(shown: list[Shown]) -> None:
     made = verdict(None, shown, is_known=True)
