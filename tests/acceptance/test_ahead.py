@@ -121,6 +121,7 @@ def test_code_that_says_so_runs_ahead_and_is_taken_back(fleet: Fleet) -> None:
     assert all("KITE" in dumps[name] for name in _SERVERS)
 
 
+@pytest.mark.long
 def test_what_comes_after_the_transaction_cannot_run_ahead(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:
