@@ -11,11 +11,13 @@ _ROOT = 0
 
 
 def doubts(path: Path) -> Iterator[str]:
-    """Yield, in words, why a plan might be somebody else's; nothing for one that is gone. Only reads."""
+    """Yield, in words, why a plan might be somebody else's; nothing for what is no file. Only reads."""
     try:
         file, directory = path.stat(), path.resolve().parent.stat()
     except OSError:
         return
+    if not stat.S_ISREG(file.st_mode):
+        return  # and no plan
     if file.st_uid not in {_ROOT, os.geteuid()}:
         yield f"the plan {path} belongs to another user ({_name(file.st_uid)}), who says by it what is run"
     if file.st_mode & stat.S_IWOTH:

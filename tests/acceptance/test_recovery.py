@@ -171,10 +171,14 @@ _RECOVERY = {
     ),
     ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
 }
-_RECOVERY_SAMPLE = {"rollback_prepared.before", "commit_prepared.after"}
+_RECOVERY_SAMPLE = {("prepared", "rollback_prepared.before"), ("prepared", "commit_prepared.after")}
 _RECOVERIES = [
     pytest.param(
-        kind, point, then, marks=[] if then in _RECOVERY_SAMPLE else [pytest.mark.long], id=f"{kind}-{point}-{then}"
+        kind,
+        point,
+        then,
+        marks=[] if (kind, then) in _RECOVERY_SAMPLE else [pytest.mark.long],
+        id=f"{kind}-{point}-{then}",
     )
     for (kind, point), each in _RECOVERY.items()
     for then in each

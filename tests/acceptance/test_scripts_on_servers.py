@@ -24,8 +24,6 @@ from tests.support.tiers import DEPLOY, dumps_of, proxied
 pytestmark = pytest.mark.timeout(240)
 
 _SEEDS = range(210)
-# Nobody can tell, a lost reply, and a committed phase that is reversed.
-_SHORT = {104}
 _ORDERS = 12
 _ALIASES = ("default", "kiosk", "shard_*")
 _STATEMENTS = {
@@ -174,9 +172,8 @@ def _either(expected: list[Played]) -> set[bool]:
     return {True, False} if any(played.is_new is None for played in expected) else set()
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=[] if seed in _SHORT else [pytest.mark.long]) for seed in _SEEDS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("seed", _SEEDS)
 def test_servers_end_as_the_model_does(fleets: _Fleets, tmp_path: Path, seed: int) -> None:
     script = _script(seed)
     try:

@@ -114,8 +114,8 @@ def test_what_a_killed_call_has_left_behind_for_good_is_told_once(
     assert "kind" in dump(database.dsn)
 
 
-def test_without_a_fingerprint_nothing_is_compared(stepping_databases: NewDatabases, tmp_path: Path) -> None:
-    database = stepping_databases.new()
+def test_without_a_fingerprint_nothing_is_compared(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    database = pg_databases.new()
     project = project_of(tmp_path, database, _LEAVES)
     project.write_migration("demo.0003_kind", failing(f"{_MAKES}; raise ValueError('no')", atomic=False))
 
@@ -126,9 +126,9 @@ def test_without_a_fingerprint_nothing_is_compared(stepping_databases: NewDataba
 
 
 def test_a_call_whose_migration_files_have_changed_is_not_taken_back_by_guess(
-    stepping_databases: NewDatabases, tmp_path: Path
+    pg_databases: NewDatabases, tmp_path: Path
 ) -> None:
-    database = stepping_databases.new()
+    database = pg_databases.new()
     project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
     killed_while_waiting(project)
     left = dump(database.dsn, sequences=False)

@@ -21,6 +21,7 @@ def plan(tmp_path: Path) -> Path:
 def test_a_plan_of_ones_own_is_not_doubted(plan: Path) -> None:
     assert list(doubts(plan)) == []
     assert list(doubts(plan.with_name("gone"))) == []
+    assert list(doubts(Path("/dev/null"))) == []
 
 
 def test_a_plan_that_all_may_write_is_told_of(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
