@@ -46,6 +46,7 @@ def stock(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Stock:
     return lambda history: made[history.name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("history", EACH)
 def test_a_whole_history_from_nothing_ends_as_stock_migrate_ends(
     history: History, stock: Stock, servers: Servers, tmp_path: Path
@@ -64,6 +65,7 @@ def test_a_whole_history_from_nothing_ends_as_stock_migrate_ends(
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("history", EACH)
 def test_an_older_release_is_brought_to_where_stock_migrate_brings_it(
     history: History, stock: Stock, servers: Servers, tmp_path: Path

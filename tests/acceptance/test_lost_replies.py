@@ -112,6 +112,7 @@ def test_a_connection_cut_while_a_database_rolls_back_changes_none(
         _assert_settled(releases, tier, fleet, before, outcome)
 
 
+@pytest.mark.long
 def test_a_prepare_that_reaches_its_server_after_the_roll_back_prepares_nothing(
     releases: Releases, tmp_path: Path
 ) -> None:

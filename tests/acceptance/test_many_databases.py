@@ -8,12 +8,12 @@ from tests.support.many_databases import many_databases
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import ITEM, NOTE
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(
     ("count", "connections"),
-    [pytest.param(300, 100, marks=pytest.mark.long, id="300, default max_connections"), pytest.param(24, 22, id="24")],
+    [pytest.param(300, 100, id="300, default max_connections"), pytest.param(24, 22, id="24")],
 )
 def test_all_are_new_or_all_are_as_they_were(count: int, connections: int, tmp_path: Path) -> None:
     server = PostgresServer(max_connections=connections, max_prepared_transactions=count, settings=THROW_AWAY)

@@ -138,13 +138,11 @@ _UNAPPLYING = {"held": _sides("remove_received", "unmark")}
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
     ("held", "journal.decision.after"),
-    ("prepared", "decide.before"),
-    ("prepared", "commit.after"),
     ("prepared", "journal.decision.after"),
     ("steps", "seal.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before"), ("steps", "unapply.after")}
-_STRUCK_SAMPLE = {("code", "give_back.before")}
+_STRUCK_SAMPLE: set[tuple[str, str]] = set()
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 

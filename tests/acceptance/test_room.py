@@ -41,6 +41,7 @@ def narrow_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.mark.long
 def test_a_release_too_big_for_the_lock_table_is_refused_and_passes_with_the_setting_that_was_named(
     tmp_path: Path, narrow_server: PostgresServer, pg_server: PostgresServer
 ) -> None:

@@ -6,7 +6,7 @@ wrote, what came of each case in that run.
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
@@ -97,6 +97,7 @@ def case(
     *numbers: int,
     about: str,
     on: Iterable[Vendor] = tuple(Vendor),
+    seldom: Container[Vendor] = (),
     not_yet: Mapping[Vendor, str] = MappingProxyType({}),
 ) -> pytest.MarkDecorator:
     """Make a test with the fixture `every_database` a proof of these cases.
@@ -105,12 +106,17 @@ def case(
         numbers: of the cases.
         about: which side of them.
         on: the kinds of database.
+        seldom: of these, those that the short run has no time for.
         not_yet: why it does not hold, by the kinds on which it does not.
     """
     return pytest.mark.parametrize(
         "every_database",
         [
-            pytest.param(vendor, id=proof_id(numbers, about, vendor), marks=awaited(not_yet.get(vendor)))
+            pytest.param(
+                vendor,
+                id=proof_id(numbers, about, vendor),
+                marks=[*awaited(not_yet.get(vendor)), *([pytest.mark.long] if vendor in seldom else [])],
+            )
             for vendor in on
         ],
         indirect=True,

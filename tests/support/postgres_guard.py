@@ -18,6 +18,8 @@ _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 def _main(directory: str, uid: str, gid: str, argv: list[str]) -> int:
     # An empty uid means the caller's own. The server starts in a directory that its account may enter.
     user, group, extra = (int(uid), int(gid), ()) if uid else (None, None, None)
+    # What a shell starts in the background is told to ignore it, and so would the server.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=directory, user=user, group=group, extra_groups=extra)
     orphaned = threading.Event()
 

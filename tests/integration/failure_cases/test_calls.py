@@ -100,7 +100,7 @@ def test_an_index_that_cannot_be_built_concurrently_is_not_left_behind(
 
 
 @pytest.mark.timeout(600)
-@case(18, about="every option")
+@case(18, about="every option", seldom={Vendor.MYSQL, Vendor.POSTGRESQL})
 def test_options_of_migrate_say_and_do_what_they_do_there(every_database: NewDatabases, tmp_path: Path) -> None:
     sessions = [
         list(_session(every_database, tmp_path / command, command)) for command in ("migrate", "apply_migrations")
