@@ -22,6 +22,7 @@ from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
+from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
@@ -285,6 +286,7 @@ class OperationLog:
         self._finished = 0
         with (
             rendered_afresh([ran.operation]),
+            needless_left_out(self.migration),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):

@@ -15,6 +15,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.moved import Manner, Moved
+from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.operations import OperationLog
 from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
 from smooth_migrations.undo.tables import restore_tables
@@ -106,7 +107,7 @@ def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> I
     for item in newest_first:
 
         def reverse(item: Moved = item) -> None:
-            with rendered_afresh(item.migration.operations):
+            with rendered_afresh(item.migration.operations), needless_left_out(item.migration):
                 executor.unapply_migration(states[item.migration], item.migration, fake=item.step.fake)
 
         yield item, states[item.migration], reverse

@@ -103,6 +103,18 @@ def _removed_step_by_step(vendor: Vendor) -> GeneratedHistory:
     return _cut(vendor, [(_THING, _RAW, *trigger, check)], [(remove, _NUMBER), (_DURABLE,)])
 
 
+def _index_unmade_before_it_is_made(vendor: Vendor) -> GeneratedHistory:
+    made = (
+        "migrations.CreateModel('Other', [('id', models.BigAutoField(primary_key=True)), "
+        "('to', models.ForeignKey('north.thing', models.CASCADE))])"
+    )
+    unmade = "migrations.AlterField('other', 'to', models.ForeignKey('north.thing', models.CASCADE, db_index=False))"
+    added = "migrations.AddField('thing', 'own', models.ForeignKey('north.thing', models.CASCADE, null=True))"
+    again = "models.ForeignKey('north.thing', models.CASCADE, null=True, db_index=False)"
+    altered = f"migrations.AlterField('thing', 'own', {again})"
+    return _cut(vendor, [(_THING,)], [(made, unmade), (added, altered), (_DURABLE,)])
+
+
 def _nothing_before_a_table_of_sql(vendor: Vendor) -> GeneratedHistory:
     made = "migrations.RunSQL('CREATE TABLE raw_rows (a integer)', 'DROP TABLE raw_rows')"
     filled = "migrations.RunSQL('INSERT INTO raw_rows VALUES (1)', 'DELETE FROM raw_rows')"
@@ -122,6 +134,7 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a field removed with an index no model knows of": _field_with_raw_index_removed,
     "a table made anew where each migration is committed by itself": _made_anew_step_by_step,
     "a field removed where each migration is committed by itself": _removed_step_by_step,
+    "an index unmade within the migration that makes it": _index_unmade_before_it_is_made,
     "a table of SQL with rows in a database that held nothing": _nothing_before_a_table_of_sql,
     "a squash of which the first half was applied before": _squash_half_applied,
 }

@@ -1,0 +1,64 @@
+"""Reverse operations that are left out, since what they would change goes anyway."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db.migrations import Migration
+from django.db.migrations.operations import AddField, AlterField, CreateModel, RemoveField, RenameField, RenameModel
+
+__all__ = ["needless_left_out"]
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+    _Field = Field[Any, Any]
+
+
+@contextmanager
+def needless_left_out(migration: Migration) -> Iterator[None]:
+    """Let AlterField do nothing backwards on a field that the same migration has made.
+
+    It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
+    where an AlterField has said meanwhile that there is to be none; the way back would make it once more
+    (`deferred_sql`).
+    """
+    needless = [*_needless(migration)]
+    for operation in needless:
+        operation.__dict__["database_backwards"] = _do_nothing
+    try:
+        yield
+    finally:
+        for operation in needless:
+            operation.__dict__.pop("database_backwards", None)
+
+
+def _do_nothing(*_args: object) -> None:
+    """Stand in for a reverse operation."""
+
+
+def _needless(migration: Migration) -> Iterator[AlterField]:
+    made: dict[tuple[str, str], _Field] = {}
+    for operation in migration.operations:
+        if isinstance(operation, CreateModel):
+            made |= {(operation.name_lower, name.lower()): field for name, field in operation.fields}
+        elif isinstance(operation, AddField):
+            made[operation.model_name_lower, operation.name_lower] = operation.field
+        elif isinstance(operation, RenameField | RenameModel):
+            made.clear()
+        elif isinstance(operation, RemoveField):
+            made.pop((operation.model_name_lower, operation.name_lower), None)
+        elif isinstance(operation, AlterField):
+            key = (operation.model_name_lower, operation.name_lower)
+            before = made.get(key)
+            if before is not None and _column(key[1], before) == _column(key[1], operation.field) is not None:
+                made[key] = operation.field
+                yield operation
+            else:
+                made.pop(key, None)
+
+
+def _column(name: str, field: "_Field") -> str | None:
+    if field.many_to_many:
+        return None
+    return field.db_column or (f"{name}_id" if field.remote_field is not None else name)
