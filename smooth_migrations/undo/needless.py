@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from django.db.migrations import Migration
 from django.db.migrations.operations import AddField, AlterField, CreateModel, RemoveField, RenameField, RenameModel
 
+from smooth_migrations.reversibility import database_parts
+
 __all__ = ["needless_left_out"]
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def _do_nothing(*_args: object) -> None:
 
 def _needless(migration: Migration) -> Iterator[AlterField]:
     made: dict[tuple[str, str], _Field] = {}
-    for operation in migration.operations:
+    for operation in (part for each in migration.operations for part in database_parts(each)):
         if isinstance(operation, CreateModel):
             made |= {(operation.name_lower, name.lower()): field for name, field in operation.fields}
         elif isinstance(operation, AddField):

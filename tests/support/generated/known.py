@@ -111,7 +111,7 @@ def _index_unmade_before_it_is_made(vendor: Vendor) -> GeneratedHistory:
     unmade = "migrations.AlterField('other', 'to', models.ForeignKey('north.thing', models.CASCADE, db_index=False))"
     added = "migrations.AddField('thing', 'own', models.ForeignKey('north.thing', models.CASCADE, null=True))"
     again = "models.ForeignKey('north.thing', models.CASCADE, null=True, db_index=False)"
-    altered = f"migrations.AlterField('thing', 'own', {again})"
+    altered = f"migrations.SeparateDatabaseAndState([migrations.AlterField('thing', 'own', {again})])"
     return _cut(vendor, [(_THING,)], [(made, unmade), (added, altered), (_DURABLE,)])
 
 
