@@ -12,6 +12,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
+from tests.support.crash_points import BACK, FORWARD, STRUCK, UNAPPLYING, sides
 from tests.support.deploys import LAST, Fleet, copy_of, fleet_on, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import BUILD, ITEM, KIND, NOTE, run_python
@@ -79,62 +80,6 @@ _BY_PHASE = {"phases": 'commit = "phase"'}
 _FAILS = 'gate = ["false"]'
 
 
-def _sides(*names: str) -> list[str]:
-    return [f"{name}.{side}" for name in names for side in ("before", "after")]
-
-
-# Which points a run reaches, in the one and in the other fleet.
-_FORWARD = {
-    "held": _sides(
-        *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
-        *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
-        *("journal.acquire", "ask.inspect", "ask.apply", "lease.acquire", "mark", "ask.prepare", "ask.commit"),
-        *("commit_transaction", "lease.release", "journal.release"),
-    ),
-    # Their SQLite file is the last resource: its commit is the decision.
-    "prepared": _sides(
-        *("journal.preparing", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
-        "commit_prepared",
-    ),
-    # Their SQLite file has nothing to do.
-    "all prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
-    # The same, with an index that is built outside their transactions.
-    "ahead": _sides(
-        *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing", "prepare"),
-        *("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
-    ),
-    "phases": _sides("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
-    "steps": _sides(
-        *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
-        *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
-        *("journal.run_finished", "operation", "note"),
-    ),
-    "joined": _sides("commit_alias"),
-    "through workers": _sides("ask.settle_prepared", "settle_prepared"),
-}
-_BACK = {
-    "held": _sides(
-        *("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
-        *("ask.rollback", "rollback_transaction"),
-    ),
-    "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
-    "ahead": _sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
-    "phases": [
-        *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
-        *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
-        *_sides("undo", "unmark", "restore"),
-    ],
-    "steps": _sides(
-        *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
-        *("reverse", "restore", "note"),
-    ),
-    "joined": _sides("rollback_alias"),
-    "empty": _sides("make_empty"),
-}
-# On the way back from what fails by itself, or kills its worker.
-_STRUCK = {"code": _sides("settle", "give_back", "reverse", "restore", "note"), "lost": _sides("end_session")}
-# On the way of a rollback alone.
-_UNAPPLYING = {"held": _sides("remove_received", "unmark")}
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
     ("held", "journal.decision.after"),
@@ -142,7 +87,6 @@ _SAMPLE = {
     ("steps", "seal.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before"), ("steps", "unapply.after")}
-_STRUCK_SAMPLE: set[tuple[str, str]] = set()
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
@@ -151,23 +95,23 @@ _UNDECIDED = "decide.before"
 _UNWRITTEN = "journal.decision.before"
 # Where the coordinator is killed, and then what its recovery does.
 _RECOVERY = {
-    ("prepared", _UNDECIDED): _sides(
+    ("prepared", _UNDECIDED): sides(
         "journal.decision", "rollback_prepared", "journal.rolled_back", "journal.run_finished"
     ),
-    ("prepared", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
-    ("ahead", _UNWRITTEN): _sides(
+    ("prepared", "journal.decision.after"): sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("ahead", _UNWRITTEN): sides(
         *("journal.decision", "rollback_prepared", "unapply", "journal.unstep", "journal.rolled_back"),
         "journal.run_finished",
     ),
-    ("ahead", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
-    ("held", "journal.decision.after"): _sides(
+    ("ahead", "journal.decision.after"): sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("held", "journal.decision.after"): sides(
         *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
     ),
-    ("steps", _UNDECIDED): _sides(
+    ("steps", _UNDECIDED): sides(
         *("journal.decision", "ask.undo", "unapply", "journal.unstep", "undo", "journal.rolled_back"),
         "journal.run_finished",
     ),
-    ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
+    ("steps", "decide.after"): sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
 }
 _RECOVERY_SAMPLE = {("prepared", "rollback_prepared.before"), ("prepared", "commit_prepared.after")}
 _RECOVERIES = [
@@ -277,7 +221,7 @@ def _crash(fleet: Fleet, point: str, command: str = "deploy") -> None:
     _wait_until_gone(fleet)
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_FORWARD, _SAMPLE))
+@pytest.mark.parametrize(("kind", "point"), _cases(FORWARD, _SAMPLE))
 def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         before = _of(fleet)
@@ -292,7 +236,7 @@ def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: 
         _assert_deploys(fleet, deploys(kind))
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_BACK, _BACK_SAMPLE))
+@pytest.mark.parametrize(("kind", "point"), _cases(BACK, _BACK_SAMPLE))
 def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         fleet.plan(deploy=_deploy(kind), shards=_FAILS, servers=_SERVERS[kind])
@@ -307,7 +251,7 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
         _assert_deploys(fleet, deploys(kind))
 
 
-@pytest.mark.parametrize(("kind", "point"), _cases(_STRUCK, _STRUCK_SAMPLE))
+@pytest.mark.parametrize(("kind", "point"), _cases(STRUCK, set()))
 def test_a_crash_on_the_way_back_from_what_failed_is_settled(
     deploys: _Deploys, tmp_path: Path, kind: str, point: str
 ) -> None:
@@ -327,11 +271,11 @@ def test_a_crash_on_the_way_back_from_what_failed_is_settled(
 
 # What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
 # dropped outside one; and a rollback knows no phases of its own.
-_TAKEN_BACK = {kind: points for kind, points in _FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
+_TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
 
 
 @pytest.mark.parametrize(
-    ("kind", "point"), [*_cases(_TAKEN_BACK, _ROLLBACK_SAMPLE), *_cases(_UNAPPLYING, _ROLLBACK_SAMPLE)]
+    ("kind", "point"), [*_cases(_TAKEN_BACK, _ROLLBACK_SAMPLE), *_cases(UNAPPLYING, _ROLLBACK_SAMPLE)]
 )
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
@@ -430,6 +374,6 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    kinds = (_FORWARD, _BACK, _STRUCK, _UNAPPLYING, _RECOVERY)
+    kinds = (FORWARD, BACK, STRUCK, UNAPPLYING, _RECOVERY)
     visited = {point.partition(":")[0] for points in kinds for each in points.values() for point in each}
     assert visited == {*COORDINATOR, *WORKER}
