@@ -13,7 +13,7 @@ from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import CallJournal, Frame
 
 if TYPE_CHECKING:
-    from smooth_migrations.undo.rows import Recorder
+    from smooth_migrations.undo.rows.recorder import Recorder
 
 __all__ = ["CodeRows", "ReceiversRows", "changed_since", "is_recordable"]
 
@@ -55,7 +55,7 @@ class CodeRows:
     @contextmanager
     def recording(self, number: int) -> Iterator[None]:
         """Record what an operation does that runs within."""
-        from smooth_migrations.undo.rows import Recorder  # noqa: PLC0415 - most migrations run no code
+        from smooth_migrations.undo.rows.recorder import Recorder  # noqa: PLC0415 - most migrations run no code
 
         recorder = Recorder(
             self._connection, self._interruption, lambda detail: self._journal.note_rows(self._step, number, detail)
@@ -119,7 +119,7 @@ class ReceiversRows:
         if frame().before.is_empty or not is_recordable(self._connection):
             yield
             return
-        from smooth_migrations.undo.rows import Recorder  # noqa: PLC0415 - not for every server
+        from smooth_migrations.undo.rows.recorder import Recorder  # noqa: PLC0415 - not for every server
 
         with ExitStack() as self._until:
             if self._connection.features.can_rollback_ddl:
@@ -185,7 +185,11 @@ def _given_back(
     forget: Callable[[], None],
     number: int = 0,
 ) -> list[str] | None:
-    from smooth_migrations.undo.rows import NotRestorableError, is_complete, restore_rows  # noqa: PLC0415 - for an undo
+    from smooth_migrations.undo.rows.restoring import (  # noqa: PLC0415 - for an undo
+        NotRestorableError,
+        is_complete,
+        restore_rows,
+    )
 
     details = journal.rows_of(step, number)
     if details is None or not is_complete(details):

@@ -141,6 +141,7 @@ class Permanent:
         """
         # What the way back needs is loaded before anything is permanent; a call in one transaction does without.
         import smooth_migrations.undo.proof  # noqa: PLC0415
+        import smooth_migrations.undo.rows.restoring  # noqa: PLC0415
         import smooth_migrations.undo.steps  # noqa: F401, PLC0415
 
         was_written = self.journal.is_begun

@@ -4,8 +4,3 @@ What a transaction has changed is what differs, right before it commits, between
 another session does. What it has written is locked until then, so that the other session sees it as it was right before
 the first write; what others commit meanwhile is the same to both.
 """
-
-from smooth_migrations.undo.rows.recorder import Recorder
-from smooth_migrations.undo.rows.restoring import NotRestorableError, is_complete, restore_rows
-
-__all__ = ["NotRestorableError", "Recorder", "is_complete", "restore_rows"]

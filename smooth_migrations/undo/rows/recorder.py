@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -11,15 +11,13 @@ from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.undo.rows.images import Change, Images, chunks
-from smooth_migrations.undo.rows.mysql import MySQL
-from smooth_migrations.undo.rows.postgresql import PostgreSQL
 from smooth_migrations.undo.rows.statements import Kind, kind_of
-from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor, Written
+from smooth_migrations.undo.rows.tables import Table, UnknownError, Written
+from smooth_migrations.undo.rows.vendors import vendor_of
 
-__all__ = ["VENDORS", "Recorder"]
+__all__ = ["Recorder"]
 
 _SETS = re.compile(r"\s*SET\b", re.IGNORECASE)
-VENDORS: Final[dict[str, Vendor]] = {"mysql": MySQL(), "postgresql": PostgreSQL()}
 
 # Rows that are read, at the most, to find out what one piece of code has changed.
 _MAX_READ = 1_000_000
@@ -57,7 +55,7 @@ class Recorder:
         self._interruption = interruption
         self._write = write
         self._prepare = prepare
-        self._vendor = VENDORS[connection.vendor]
+        self._vendor = vendor_of(connection)
         self._written = Written()
         self._length = 0
         self._number: str | None = None

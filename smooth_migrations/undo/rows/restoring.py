@@ -9,8 +9,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.undo.rows.images import Change, Row
-from smooth_migrations.undo.rows.recorder import VENDORS
 from smooth_migrations.undo.rows.tables import Table, UnknownError, Vendor
+from smooth_migrations.undo.rows.vendors import vendor_of
 
 __all__ = ["NotRestorableError", "is_complete", "restore_rows"]
 
@@ -67,7 +67,7 @@ def restore_rows(connection: BaseDatabaseWrapper, details: Iterable[Mapping[str,
     changed = _net(details)
     if not changed:
         return []
-    vendor = VENDORS[connection.vendor]
+    vendor = vendor_of(connection)
     try:
         tables = {table.name: table for table in vendor.known(connection, changed)}
     except UnknownError as error:
