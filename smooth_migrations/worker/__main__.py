@@ -1,6 +1,7 @@
 """`python -m smooth_migrations.worker --fd N`: started by a coordinator, in the project's directory."""
 
 import argparse
+import gc
 import os
 import platform
 import select
@@ -21,6 +22,8 @@ _LOOK_MS = 1000
 
 def main() -> int:
     """Set Django up, say hello, and serve until the coordinator is gone."""
+    # What the start makes stays to the end, and is not looked through for garbage.
+    gc.disable()
     parser = argparse.ArgumentParser(prog="smooth_migrations.worker")
     parser.add_argument("--fd", type=int, required=True)
     connection = socket.socket(fileno=parser.parse_args().fd)
@@ -39,6 +42,8 @@ def main() -> int:
         connection.sendall(protocol.encode(_cannot_start(error)))
         return 3
     is_set_up.set()
+    gc.freeze()
+    gc.enable()
     from smooth_migrations.worker.loop import serve  # noqa: PLC0415 - needs Django, which is set up by now
 
     serve(connection, hello)

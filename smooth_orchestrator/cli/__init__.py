@@ -1,5 +1,6 @@
 """The command line. What is slow to import is imported by the command that needs it."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         replace_closed()
+        # What the imports have made stays to the end, and is not looked through for garbage.
+        gc.freeze()
         return _run(sys.argv[1:])
     # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
     handlers = {number: signal.getsignal(number) for number in _ENDING}

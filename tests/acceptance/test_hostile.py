@@ -55,6 +55,7 @@ def _bring_up_to_date_meanwhile(fleet: Fleet, deploy: str) -> None:
     script.chmod(0o755)
 
 
+@pytest.mark.long
 def test_a_database_that_the_run_did_not_change_is_not_taken_back(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}) as fleet:
         _bring_up_to_date_meanwhile(fleet, deploy='expand_contract = false\ncommit = "phase"')
@@ -76,6 +77,7 @@ def test_a_database_that_the_run_did_not_change_is_not_said_to_be_changed(server
         assert outcome.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
 
 
+@pytest.mark.long
 def test_a_value_of_the_environment_that_is_a_word_of_the_report_leaves_it_whole(
     servers: Servers, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_run_id_that_another_deploy_has_used_is_free_for_this_one(servers: Ser
         assert all("0002_note" in text for text in fleet.dumps().values())
 
 
+@pytest.mark.long
 def test_a_connection_without_autocommit_is_committed(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         for database in fleet.databases.values():
@@ -124,6 +127,7 @@ def test_a_journal_that_fails_after_a_phase_was_committed_takes_that_back(server
         assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         fleet.plan(canary='gate = ["sh", "-c", "sleep 300 & echo started; wait"]')
@@ -151,6 +155,7 @@ def test_what_a_gate_said_before_it_hung_is_logged(servers: Servers, tmp_path: P
         assert lines == ["looking", "x" * 8192, "still looking"]
 
 
+@pytest.mark.long
 def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
     body = "from django.db import transaction; transaction.on_commit(lambda: 1 / 0, using=editor.connection.alias)"
     release = migration(
@@ -163,7 +168,9 @@ def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: 
         assert any("ZeroDivisionError" in line["line"] for line in outcome.named("output.captured"))
 
 
-@pytest.mark.parametrize("spelling", ["address", "several hosts", "URI"])
+@pytest.mark.parametrize(
+    "spelling", ["address", *(pytest.param(each, marks=pytest.mark.long) for each in ("several hosts", "URI"))]
+)
 def test_one_database_under_two_spellings_is_refused(spelling: str, servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         port = fleet.databases["shard_1"]["PORT"]
@@ -222,6 +229,7 @@ def test_a_look_leaves_no_file_behind(servers: Servers, tmp_path: Path) -> None:
         assert sorted(path.name for path in fresh.iterdir()) == ["deploy.toml", "project"]
 
 
+@pytest.mark.long
 def test_options_may_stand_before_the_plan(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         done = subprocess.run(
@@ -272,6 +280,7 @@ def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers
         assert fleet.processes() == []
 
 
+@pytest.mark.long
 def test_a_copy_that_settings_fork_is_no_second_worker(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
         with (tmp_path / "project/small_settings.py").open("a") as settings:
@@ -315,6 +324,7 @@ def test_an_undo_that_takes_longer_than_a_statement_may_is_not_taken_for_a_worke
         assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_megabytes_in_an_error_are_not_logged(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LONG}) as fleet:
         outcome = fleet.deploy()

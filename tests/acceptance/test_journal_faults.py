@@ -72,13 +72,13 @@ _POINTS = {
     "held_open": ("journal.decision.after", "journal.committed.after"),
     "compensated": ("journal.decision.before", "journal.committed.after"),
 }
-_SHORT = {("two_phase", "journal.committed.after", 3)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tier", "point", "kept"),
     [
-        pytest.param(*case, id="-".join(map(str, case)), marks=() if case in _SHORT else pytest.mark.long)
+        pytest.param(*case, id="-".join(map(str, case)))
         for tier, points in _POINTS.items()
         for case in [(tier, point, kept) for point in points for kept in range(15)]
     ],

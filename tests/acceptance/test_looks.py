@@ -35,6 +35,7 @@ def test_a_database_that_is_away_is_not_called_up_to_date(fleet: Fleet, command:
     assert (primary["tier"], last["tier"]) == ("two_phase", None)
 
 
+@pytest.mark.long
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fleet) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

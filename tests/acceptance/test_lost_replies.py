@@ -161,15 +161,13 @@ def _decisions_in(database: PostgresDatabase) -> list[str]:
 _DECISION = r"INSERT INTO smooth_journal \(.*decision.*commit"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tier", "statement", "harm", "stays_away"),
     [
-        pytest.param(
-            *case, stays_away, id=f"{'-'.join(map(str, case))}-{'away' if stays_away else 'back'}", marks=marks
-        )
+        pytest.param(*case, stays_away, id=f"{'-'.join(map(str, case))}-{'away' if stays_away else 'back'}")
         for case in itertools.product(TIERS, ("insert", "commit"), _LOST)
         for stays_away in (False, True)
-        for marks in [() if (*case, stays_away) == ("two_phase", "commit", Harm.REPLY_LOST, True) else pytest.mark.long]
     ],
 )
 def test_a_decision_whose_journal_gives_no_answer_is_made_once_or_left_to_recover(

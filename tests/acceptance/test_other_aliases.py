@@ -50,6 +50,7 @@ def _names(database: PostgresDatabase) -> list[str]:
         return [name for (name,) in session.execute("SELECT name FROM demo_item ORDER BY id")]
 
 
+@pytest.mark.long
 def test_aliases_that_may_be_reached_and_are_not_are_committed_each(servers: Servers, tmp_path: Path) -> None:
     with _allowing(tmp_path, servers, **{"0002_note": NOTE}) as fleet:
         outcome = fleet.deploy()
@@ -65,6 +66,7 @@ def test_what_is_written_to_an_alias_of_an_earlier_phase_is_committed_with_it(se
         assert (_names(fleet.first), _names(fleet.last)) == (["kite", "stray"], ["kite"])
 
 
+@pytest.mark.long
 def test_what_is_written_to_an_alias_of_an_earlier_phase_is_written_once_however_often_that_is_tried(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ _SAMPLE = {
     ("prepared", "journal.decision.after"),
     ("steps", "seal.after"),
 }
-_BACK_SAMPLE = {("held", "rollback.before"), ("steps", "unapply.after")}
+_BACK_SAMPLE = {("held", "rollback.before")}
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 

@@ -1,12 +1,13 @@
 import sysconfig
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
@@ -189,7 +190,15 @@ def _refused(fleet: Fleet) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("fault", DATABASE_FAULTS, ids=lambda fault: fault.id)
+def _half(faults: Sequence[Fault]) -> list[ParameterSet]:
+    """Leave every second one to the long run."""
+    return [
+        pytest.param(fault, id=fault.id, marks=pytest.mark.long if number % 2 else ())
+        for number, fault in enumerate(faults)
+    ]
+
+
+@pytest.mark.parametrize("fault", _half(DATABASE_FAULTS))
 def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)
@@ -198,7 +207,7 @@ def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fle
     assert [line["event"] for line in outcome.log].count("preflight.failed") == 1
 
 
-@pytest.mark.parametrize("fault", PROJECT_FAULTS, ids=lambda fault: fault.id)
+@pytest.mark.parametrize("fault", _half(PROJECT_FAULTS))
 def test_a_project_that_cannot_be_set_up_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)

@@ -45,6 +45,7 @@ def test_a_rehearsal_says_what_would_happen_and_leaves_nothing(fleet: Fleet) -> 
     assert fleet.deploy().exit_code == 0
 
 
+@pytest.mark.long
 def test_a_rehearsal_is_a_run_like_others_and_says_so_in_words(fleet: Fleet) -> None:
     assert fleet.run("rehearse", "--run-id", "dress").exit_code == 0
     assert [(run["command"], run["outcome"]) for run in fleet.run("runs").report["runs"]][:1] == [
@@ -129,6 +130,7 @@ def test_traffic_comes_first(fleet: Fleet) -> None:
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_an_interrupted_run_is_settled_first_and_not_by_a_rehearsal(fleet: Fleet) -> None:
     assert fleet.run("deploy", failpoint="journal.decision.after").exit_code == -signal.SIGKILL
     for process in fleet.processes():

@@ -86,6 +86,7 @@ def test_what_was_written_since_is_counted_and_not_lost(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_who_was_given_a_permission_of_the_run_is_not_forgotten(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     fleet.execute(
@@ -182,6 +183,7 @@ def test_what_stands_on_a_run_is_taken_back_first(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_what_somebody_else_applied_on_top_is_refused_by_name(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     later = KIND.replace("0002_note", "0003_tag")

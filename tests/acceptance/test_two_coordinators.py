@@ -45,6 +45,7 @@ def test_a_second_run_of_a_deploy_is_kept_out(fleet: Fleet) -> None:
     assert third.report["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.long
 def test_another_plan_over_the_same_databases_is_kept_out(fleet: Fleet, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -11,7 +11,18 @@ from tests.support.mariadb_server import MariadbServer
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_server import PostgresServer
 
+_VENDORS_OF = ("databases", "every_database", "stepping_databases")
 _SERVERS = {Vendor.POSTGRESQL: "pg_server", Vendor.MYSQL: "mariadb_server"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the long run what is the same on each kind of database, but on one."""
+    for item in items:
+        mark = item.get_closest_marker("long_on")
+        chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if mark is not None and {chosen.get(name) for name in _VENDORS_OF} & {*mark.args}:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(params=[Vendor.POSTGRESQL, Vendor.SQLITE])

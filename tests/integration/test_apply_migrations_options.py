@@ -11,6 +11,8 @@ from tests.support.postgres_database import PostgresDatabase
 from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE, run_python
 from tests.support.small_project import SmallProject, migration
 
+pytestmark = pytest.mark.long_on("sqlite")
+
 
 def project_of(directory: Path, database: Database, **further: str) -> SmallProject:
     """Bring a database to its first migration, with a row, and write what comes next."""

@@ -9,6 +9,8 @@ from tests.support.new_databases import NewDatabases
 from tests.support.small_migrations import ITEM, KIND, NOTE
 from tests.support.small_project import SmallProject
 
+pytestmark = pytest.mark.long_on("sqlite")
+
 _HEADING = "Undo, should anything fail:"
 _MORE = KIND.replace("0002_note", "0003_kind").replace("'kind'", "'more'")
 _OUTSIDE = {

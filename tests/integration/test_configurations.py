@@ -14,6 +14,8 @@ from tests.support.postgres_database import PostgresDatabase
 from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE, failing, run_python
 from tests.support.small_project import SmallProject, migration
 
+pytestmark = pytest.mark.long_on("sqlite")
+
 _BLANK = {"django_migrations": ("id", "applied")}
 _ONE_ITEM = "INSERT INTO demo_item (name) VALUES ('tea')"
 
@@ -122,9 +124,13 @@ SWITCHED_OFF = Configuration(
     "configuration",
     [
         pytest.param(CUSTOM_USER, id="a custom user model"),
-        pytest.param(UNMIGRATED, id="an app without migrations"),
+        pytest.param(UNMIGRATED, id="an app without migrations", marks=pytest.mark.long),
         pytest.param(SWITCHED_OFF, id="MIGRATION_MODULES with None"),
-        pytest.param(Configuration(settings='USE_TZ = False\nTIME_ZONE = "Europe/Berlin"'), id="USE_TZ = False"),
+        pytest.param(
+            Configuration(settings='USE_TZ = False\nTIME_ZONE = "Europe/Berlin"'),
+            id="USE_TZ = False",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_project_is_moved_as_by_migrate_or_not_at_all(
@@ -146,8 +152,8 @@ def test_a_project_is_moved_as_by_migrate_or_not_at_all(
             },
             id="what requests are served with",
         ),
-        pytest.param({"OPTIONS": {"server_side_binding": True}}, id="server-side binding"),
-        pytest.param({"OPTIONS": {"isolation_level": 4}}, id="serializable"),
+        pytest.param({"OPTIONS": {"server_side_binding": True}}, id="server-side binding", marks=pytest.mark.long),
+        pytest.param({"OPTIONS": {"isolation_level": 4}}, id="serializable", marks=pytest.mark.long),
     ],
 )
 @pytest.mark.parametrize("databases", [Vendor.POSTGRESQL], indirect=True)

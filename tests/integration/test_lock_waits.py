@@ -167,6 +167,7 @@ def test_mariadb_has_its_own_time_outs_again_for_the_undo(mariadb_database: Mari
     assert back.split()[2] == "0.0"
 
 
+@pytest.mark.long
 def test_a_locked_file_is_named(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "own.sqlite3")
     database.path.touch()

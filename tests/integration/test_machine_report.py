@@ -12,6 +12,8 @@ from tests.support.next_release import project_of
 from tests.support.small_migrations import BROKEN, BROKEN_LATE, DEFINING, KIND, NOTE, failing, run_python
 from tests.support.small_project import Result, migration
 
+pytestmark = pytest.mark.long_on("sqlite")
+
 _KEYS = {
     *("version", "command", "deploy", "run_id", "outcome", "exit_code", "rehearsed", "started_at", "duration_ms"),
     *("databases", "error", "errors"),

@@ -13,6 +13,8 @@ from tests.support.small_migrations import BROKEN, DEFINES
 from tests.support.small_project import migration
 
 # What is undone is a line of a file; it says as well whether the database had been undone before it.
+pytestmark = pytest.mark.long_on("sqlite")
+
 _FUNCTIONS = """\
 from pathlib import Path
 from django.db import connection

@@ -51,6 +51,7 @@ DATABASE_ROUTERS = ["django_tenants.routers.TenantSyncRouter"]
 _ZERO_DOWNTIME = Configuration(database={"ENGINE": "django_zero_downtime_migrations.backends.postgres"})
 
 
+@pytest.mark.long
 def test_a_backend_that_a_project_made_of_djangos_own_is_known_by_its_vendor(
     databases: NewDatabases, tmp_path: Path
 ) -> None:
