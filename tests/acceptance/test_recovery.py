@@ -12,7 +12,16 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
-from tests.support.crash_points import BACK, FORWARD, STRUCK, UNAPPLYING, sides
+from tests.support.crash_points import (
+    BACK,
+    FORWARD,
+    RECOVERY,
+    STRUCK,
+    TAKEN_BACK,
+    UNAPPLYING,
+    UNDECIDED,
+    UNWRITTEN,
+)
 from tests.support.deploys import LAST, Fleet, copy_of, fleet_on, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import BUILD, ITEM, KIND, NOTE, run_python
@@ -90,29 +99,6 @@ _BACK_SAMPLE = {("held", "rollback.before")}
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
-_UNDECIDED = "decide.before"
-# The same where no database is the last resource.
-_UNWRITTEN = "journal.decision.before"
-# Where the coordinator is killed, and then what its recovery does.
-_RECOVERY = {
-    ("prepared", _UNDECIDED): sides(
-        "journal.decision", "rollback_prepared", "journal.rolled_back", "journal.run_finished"
-    ),
-    ("prepared", "journal.decision.after"): sides("commit_prepared", "journal.committed", "journal.run_finished"),
-    ("ahead", _UNWRITTEN): sides(
-        *("journal.decision", "rollback_prepared", "unapply", "journal.unstep", "journal.rolled_back"),
-        "journal.run_finished",
-    ),
-    ("ahead", "journal.decision.after"): sides("commit_prepared", "journal.committed", "journal.run_finished"),
-    ("held", "journal.decision.after"): sides(
-        *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
-    ),
-    ("steps", _UNDECIDED): sides(
-        *("journal.decision", "ask.undo", "unapply", "journal.unstep", "undo", "journal.rolled_back"),
-        "journal.run_finished",
-    ),
-    ("steps", "decide.after"): sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
-}
 _RECOVERY_SAMPLE = {("prepared", "rollback_prepared.before"), ("prepared", "commit_prepared.after")}
 _RECOVERIES = [
     pytest.param(
@@ -122,7 +108,7 @@ _RECOVERIES = [
         marks=[] if (kind, then) in _RECOVERY_SAMPLE else [pytest.mark.long],
         id=f"{kind}-{point}-{then}",
     )
-    for (kind, point), each in _RECOVERY.items()
+    for (kind, point), each in RECOVERY.items()
     for then in each
 ]
 
@@ -269,13 +255,8 @@ def test_a_crash_on_the_way_back_from_what_failed_is_settled(
         _assert_deploys(fleet, deploys(kind))
 
 
-# What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
-# dropped outside one; and a rollback knows no phases of its own.
-_TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
-
-
 @pytest.mark.parametrize(
-    ("kind", "point"), [*_cases(_TAKEN_BACK, _ROLLBACK_SAMPLE), *_cases(UNAPPLYING, _ROLLBACK_SAMPLE)]
+    ("kind", "point"), [*_cases(TAKEN_BACK, _ROLLBACK_SAMPLE), *_cases(UNAPPLYING, _ROLLBACK_SAMPLE)]
 )
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
@@ -305,7 +286,7 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
 
         assert recovered.exit_code == 0, recovered.stderr
         assert not fleet.prepared()
-        assert _of(fleet) == (before if point in {_UNDECIDED, _UNWRITTEN} else deploys(kind).new)
+        assert _of(fleet) == (before if point in {UNDECIDED, UNWRITTEN} else deploys(kind).new)
         assert fleet.run("deploy").exit_code == 0
         assert _of(fleet) == deploys(kind).new
 
@@ -374,6 +355,6 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    kinds = (FORWARD, BACK, STRUCK, UNAPPLYING, _RECOVERY)
+    kinds = (FORWARD, BACK, STRUCK, UNAPPLYING, RECOVERY)
     visited = {point.partition(":")[0] for points in kinds for each in points.values() for point in each}
     assert visited == {*COORDINATOR, *WORKER}

@@ -1,62 +1,104 @@
 """Which crash points a run reaches in each kind of fleet, on its way and on the way back."""
 
-__all__ = ["BACK", "FORWARD", "STRUCK", "UNAPPLYING", "sides"]
+__all__ = ["BACK", "FLEETS", "FORWARD", "RECOVERY", "STRUCK", "TAKEN_BACK", "UNAPPLYING", "UNDECIDED", "UNWRITTEN"]
+
+UNDECIDED = "decide.before"
+# The same where no database is the last resource.
+UNWRITTEN = "journal.decision.before"
+
+FLEETS = {
+    "held": "`held_open` on two servers and on SQLite",
+    "prepared": "`two_phase` on two servers, a SQLite file as the last resource",
+    "all prepared": "`two_phase` on two servers, with nothing to do in the SQLite file",
+    "ahead": "the same, with an index that is built outside the transactions",
+    "phases": '`two_phase` with `commit = "phase"`',
+    "steps": "`compensated` on two servers: migrations outside a transaction",
+    "joined": "`held_open`, with another alias that joins the call",
+    "through workers": "`two_phase`, settled by the workers: the coordinator's driver does not know the options",
+    "empty": "`compensated`, databases that were empty",
+    "code": "`compensated`, code of a migration fails outside a transaction",
+    "lost": "`held_open`, a migration kills its worker",
+}
+"""The fleets in which points are visited, in words."""
 
 
-def sides(*names: str) -> list[str]:
+def _sides(*names: str) -> list[str]:
     """Return the points before and after each of these."""
     return [f"{name}.{side}" for name in names for side in ("before", "after")]
 
 
 # Which points a run reaches, in the one and in the other fleet.
 FORWARD = {
-    "held": sides(
+    "held": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "begin", "apply", "journal.held"),
         *("prepare", "journal.decision", "commit", "journal.committed", "journal.run_finished"),
         *("journal.acquire", "ask.inspect", "ask.apply", "lease.acquire", "mark", "ask.prepare", "ask.commit"),
         *("commit_transaction", "lease.release", "journal.release"),
     ),
     # Their SQLite file is the last resource: its commit is the decision.
-    "prepared": sides(
+    "prepared": _sides(
         *("journal.preparing", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
         "commit_prepared",
     ),
     # Their SQLite file has nothing to do.
-    "all prepared": sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
+    "all prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
     # The same, with an index that is built outside their transactions.
-    "ahead": sides(
+    "ahead": _sides(
         *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing", "prepare"),
         *("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
     ),
-    "phases": sides("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
-    "steps": sides(
+    "phases": _sides("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
+    "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
         *("journal.run_finished", "operation", "note"),
     ),
-    "joined": sides("commit_alias"),
-    "through workers": sides("ask.settle_prepared", "settle_prepared"),
+    "joined": _sides("commit_alias"),
+    "through workers": _sides("ask.settle_prepared", "settle_prepared"),
 }
 BACK = {
-    "held": sides(
+    "held": _sides(
         *("journal.decision", "rollback", "journal.rolled_back", "journal.run_finished"),
         *("ask.rollback", "rollback_transaction"),
     ),
-    "prepared": sides("journal.decision", "rollback", "journal.rolled_back"),
-    "ahead": sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
+    "prepared": _sides("journal.decision", "rollback", "journal.rolled_back"),
+    "ahead": _sides("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back"),
     "phases": [
-        *sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
-        *(f"{point}:2" for point in sides("unapply", "journal.unstep")),
-        *sides("undo", "unmark", "restore"),
+        *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
+        *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
+        *_sides("undo", "unmark", "restore"),
     ],
-    "steps": sides(
+    "steps": _sides(
         *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
         *("reverse", "restore", "note"),
     ),
-    "joined": sides("rollback_alias"),
-    "empty": sides("make_empty"),
+    "joined": _sides("rollback_alias"),
+    "empty": _sides("make_empty"),
 }
 # On the way back from what fails by itself, or kills its worker.
-STRUCK = {"code": sides("settle", "give_back", "reverse", "restore", "note"), "lost": sides("end_session")}
+STRUCK = {"code": _sides("settle", "give_back", "reverse", "restore", "note"), "lost": _sides("end_session")}
 # On the way of a rollback alone.
-UNAPPLYING = {"held": sides("remove_received", "unmark")}
+UNAPPLYING = {"held": _sides("remove_received", "unmark")}
+# What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
+# dropped outside one; and a rollback knows no phases of its own.
+TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
+# Where the coordinator is killed, and then what its recovery does.
+RECOVERY = {
+    ("prepared", UNDECIDED): _sides(
+        "journal.decision", "rollback_prepared", "journal.rolled_back", "journal.run_finished"
+    ),
+    ("prepared", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("ahead", UNWRITTEN): _sides(
+        *("journal.decision", "rollback_prepared", "unapply", "journal.unstep", "journal.rolled_back"),
+        "journal.run_finished",
+    ),
+    ("ahead", "journal.decision.after"): _sides("commit_prepared", "journal.committed", "journal.run_finished"),
+    ("held", "journal.decision.after"): _sides(
+        *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
+    ),
+    ("steps", UNDECIDED): _sides(
+        *("journal.decision", "ask.undo", "unapply", "journal.unstep", "undo", "journal.rolled_back"),
+        "journal.run_finished",
+    ),
+    ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
+}
