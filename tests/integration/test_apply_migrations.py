@@ -156,3 +156,16 @@ def test_a_signal_breaks_off_a_statement_that_runs_in_c(databases: NewDatabases,
     assert process.returncode == 1
     assert stderr == "CommandError: ended by SIGTERM; what was done has been undone\n"
     assert not diff(before, databases.dump(database))
+
+
+def test_a_program_freezes_what_its_start_has_made_and_a_callers_collector_stays_as_it_is(
+    databases: NewDatabases, tmp_path: Path
+) -> None:
+    frozen = "print(__import__('gc').get_freeze_count())"
+    call = f"from django.core.management import call_command; call_command('apply_migrations', verbosity=0); {frozen}"
+    project = _project(tmp_path, databases.new(), **{"0003_kind": failing(frozen)})
+
+    [printed] = [line for line in project.succeed("apply_migrations").splitlines() if "demo.0003_kind" in line]
+
+    assert int(printed.removeprefix("  Applying demo.0003_kind...")) > 10_000
+    assert int(project.succeed("shell", "--no-imports", "--command", call)) == 0
