@@ -11,6 +11,13 @@ from smooth_migrations.reversibility import database_parts
 
 __all__ = ["needless_left_out"]
 
+# Schema alone; whatever comes from elsewhere may run any code.
+_SCHEMA = (
+    "django.db.migrations.operations.models",
+    "django.db.migrations.operations.fields",
+    "django.contrib.postgres.operations",
+)
+
 if TYPE_CHECKING:
     from django.db.models import Field
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 def needless_left_out(migration: Migration) -> Iterator[None]:
     """Let AlterField do nothing backwards on a field that the same migration has made.
 
-    It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
+    Not where code ran in between, of which the way back needs the column as it was then. It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
     where an AlterField has said meanwhile that there is to be none; the way back would make it once more
     (`deferred_sql`).
     """
@@ -41,6 +48,7 @@ def _do_nothing(*_args: object) -> None:
 
 def _needless(migration: Migration) -> Iterator[AlterField]:
     made: dict[tuple[str, str], _Field] = {}
+    seen_by_code: set[tuple[str, str]] = set()
     for operation in (part for each in migration.operations for part in database_parts(each)):
         if isinstance(operation, CreateModel):
             made |= {(operation.name_lower, name.lower()): field for name, field in operation.fields}
@@ -53,11 +61,22 @@ def _needless(migration: Migration) -> Iterator[AlterField]:
         elif isinstance(operation, AlterField):
             key = (operation.model_name_lower, operation.name_lower)
             before = made.get(key)
-            if before is not None and _column(key[1], before) == _column(key[1], operation.field) is not None:
+            if (
+                before is not None
+                and _column(key[1], before) == _column(key[1], operation.field) is not None
+                and (key not in seen_by_code or _but_for_index(before) == _but_for_index(operation.field))
+            ):
                 made[key] = operation.field
                 yield operation
             else:
                 made.pop(key, None)
+        elif not type(operation).__module__.startswith(_SCHEMA):
+            seen_by_code |= made.keys()
+
+
+def _but_for_index(field: "_Field") -> object:
+    _, path, arguments, named = field.deconstruct()
+    return path, arguments, {name: value for name, value in named.items() if name != "db_index"}
 
 
 def _column(name: str, field: "_Field") -> str | None:

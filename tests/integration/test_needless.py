@@ -1,0 +1,58 @@
+"""Fields that one migration makes, fills and alters outside a transaction: the way back sees them as the code did."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dump import diff, dump
+from tests.support.new_databases import NewDatabases
+from tests.support.next_release import project_of
+from tests.support.small_migrations import run_python
+from tests.support.small_project import migration
+
+# It changes no rows alone, so that nobody can tell which ones: then its reverse code runs.
+_DEFINES = "editor.execute('CREATE TABLE other (x integer)'); editor.execute('DROP TABLE other')"
+_FILLS = """\
+for item in apps.get_model('demo', 'Item').objects.all():
+        item.size, item.name = 7, f'{item.name}+'
+        item.save()"""
+_BACK = """
+def back(apps, editor):
+    for item in apps.get_model('demo', 'Item').objects.filter(size__gt=5):
+        item.name = item.name[:-1]
+        item.save()
+
+def fails(apps, editor):
+    raise ValueError('no')
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "defines", "back"),
+    [
+        ("CharField(max_length=9)", True, "back"),
+        ("IntegerField(default=1)", True, "back"),
+        ("IntegerField(default=1)", False, "nothing"),
+        ("IntegerField(null=True, db_index=False)", True, "back"),
+    ],
+    ids=["another type", "not null", "not null, rows recorded", "no index"],
+)
+def test_a_field_that_is_filled_and_then_altered_is_altered_back_before_its_code(
+    stepping_databases: NewDatabases, tmp_path: Path, field: str, defines: bool, back: str
+) -> None:
+    database = stepping_databases.new()
+    operations = (
+        "migrations.AddField('item', 'size', models.IntegerField(null=True, db_index=True))",
+        f"migrations.RunPython(forwards, {back})",
+        f"migrations.AlterField('item', 'size', models.{field})",
+        "migrations.RunPython(fails, nothing)",
+    )
+    code = run_python(f"{_DEFINES if defines else ''}\n    {_FILLS}") + _BACK
+    release = migration(*operations, after=[("demo", "0001_item")], atomic=False, functions=code)
+    project = project_of(tmp_path, database, {"demo.0002_size": release})
+    before = dump(database.dsn, sequences=False)
+
+    result = project.run("apply_migrations", "--allow-irreversible")
+
+    assert result.returncode == 1, result.stderr
+    assert not diff(before, dump(database.dsn, sequences=False))
