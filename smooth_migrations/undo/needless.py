@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 def needless_left_out(migration: Migration) -> Iterator[None]:
     """Let AlterField do nothing backwards on a field that the same migration has made.
 
-    Not where code ran in between, of which the way back needs the column as it was then. It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
+    It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
     where an AlterField has said meanwhile that there is to be none; the way back would make it once more
-    (`deferred_sql`).
+    (`deferred_sql`). Where code ran in between, only what concerns such an index is left out: the way back of that code
+    needs the column as it was then.
     """
     needless = [*_needless(migration)]
     for operation in needless:

@@ -344,7 +344,11 @@ def refuse_other_files(
 
 
 def _name(operation: Operation) -> str:
-    return f"{type(operation).__name__} ({operation.describe()})"
+    """Return what an operation is, and the table or column that it makes where that has a name of its own."""
+    given: list[str | None] = [getattr(operation, "options", {}).get("db_table")]
+    if (field := getattr(operation, "field", None)) is not None:
+        given += [field.db_column, getattr(field, "db_table", None)]
+    return f"{type(operation).__name__} ({', '.join([operation.describe(), *filter(None, given)])})"
 
 
 def _is_code(operation: Operation) -> bool:

@@ -13,7 +13,7 @@ from tests.support.histories import Database, execute
 from tests.support.killing import assert_undone_after_each_kill
 from tests.support.new_databases import NewDatabases
 from tests.support.next_release import project_of
-from tests.support.small_migrations import DEFINES, NOTE, SLOW_TO_FAIL, failing
+from tests.support.small_migrations import DEFINES, NOTE, SLOW_TO_FAIL, failing, run_python
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(120)
@@ -141,6 +141,35 @@ def test_a_call_whose_migration_files_have_changed_is_not_taken_back_by_guess(
     assert changed in result.stderr
     assert not diff(left, dump(database.dsn, sequences=False))
     project.write_migration("demo.0003_kind", _WAITS.replace(_WAITING, "pass"))
+    project.succeed("apply_migrations")
+
+
+def test_a_table_whose_name_was_put_into_the_file_meanwhile_is_not_dropped(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    makes = (
+        "migrations.CreateModel('New', [('id', models.BigAutoField(primary_key=True))], options={'db_table': 'new'})"
+    )
+    release = migration(
+        makes,
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python(_WAITING),
+    )
+    project = project_of(tmp_path, database, {"demo.0002_new": release})
+    execute(database, "CREATE TABLE precious AS SELECT 42 AS answer")
+    killed_while_waiting(project)
+    left = dump(database.dsn, sequences=False)
+    project.write_migration("demo.0002_new", release.replace("'db_table': 'new'", "'db_table': 'precious'"))
+
+    result = project.run("apply_migrations", "--no-fingerprint")
+
+    assert result.returncode == 4
+    assert "has changed since: operation 1 was CreateModel (Create model New, new)" in result.stderr
+    assert not diff(left, dump(database.dsn, sequences=False))
+    project.write_migration("demo.0002_new", release.replace(_WAITING, "pass"))
     project.succeed("apply_migrations")
 
 

@@ -28,17 +28,17 @@ def fails(apps, editor):
 
 
 @pytest.mark.parametrize(
-    ("field", "defines", "back"),
+    ("field", "first", "back"),
     [
-        ("CharField(max_length=9)", True, "back"),
-        ("IntegerField(default=1)", True, "back"),
-        ("IntegerField(default=1)", False, "nothing"),
-        ("IntegerField(null=True, db_index=False)", True, "back"),
+        ("CharField(max_length=9)", _DEFINES, "back"),
+        ("IntegerField(default=1)", _DEFINES, "back"),
+        ("IntegerField(default=1)", "", "nothing"),
+        ("IntegerField(null=True, db_index=False)", _DEFINES, "back"),
     ],
     ids=["another type", "not null", "not null, rows recorded", "no index"],
 )
 def test_a_field_that_is_filled_and_then_altered_is_altered_back_before_its_code(
-    stepping_databases: NewDatabases, tmp_path: Path, field: str, defines: bool, back: str
+    stepping_databases: NewDatabases, tmp_path: Path, field: str, first: str, back: str
 ) -> None:
     database = stepping_databases.new()
     operations = (
@@ -47,7 +47,7 @@ def test_a_field_that_is_filled_and_then_altered_is_altered_back_before_its_code
         f"migrations.AlterField('item', 'size', models.{field})",
         "migrations.RunPython(fails, nothing)",
     )
-    code = run_python(f"{_DEFINES if defines else ''}\n    {_FILLS}") + _BACK
+    code = run_python(f"{first}\n    {_FILLS}") + _BACK
     release = migration(*operations, after=[("demo", "0001_item")], atomic=False, functions=code)
     project = project_of(tmp_path, database, {"demo.0002_size": release})
     before = dump(database.dsn, sequences=False)
