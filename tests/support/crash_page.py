@@ -18,10 +18,10 @@ __all__ = ["Crash", "crashes", "outcomes", "page"]
 _PAGE: Final = """\
 # Crash points
 
-Where the tests kill a coordinator or a worker with SIGKILL, and that the next command settles what was left: all
+Where the tests kill a coordinator or a worker with SIGKILL, and want the next command to settle what was left: all
 databases new, or all as they were before, by dumps over connections of their own; no prepared transaction, no lease and
 no process stays; and the same deploy then succeeds. `smooth-orchestrate failpoints` lists the points. There are {total}
-cases, of which {held} hold; `python -m pytest -m "" tests/acceptance/test_recovery.py` runs them.
+cases{held}; `python -m pytest -m "" tests/acceptance/test_recovery.py` runs them.
 
 The fleets have three databases, one of them SQLite:
 
@@ -39,6 +39,8 @@ _SECTIONS: Final[Mapping[str, tuple[str, tuple[Mapping[str, list[str]], ...]]]] 
         tuple({fleet: [f"{point}-{then}" for then in each]} for (fleet, point), each in RECOVERY.items()),
     ),
 }
+
+_HOLDS: Final = {True: "holds", False: "**does not hold**"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +83,26 @@ def page(results: Mapping[str, bool] | None = None) -> str:
     """Return the page, in Markdown.
 
     Args:
-        results: which tests passed; of every one that it does without, it is said that it holds.
+        results: which tests passed; without them it says only what is tested.
     """
-    held = {crash: results is None or results.get(crash.name, False) for crash in crashes()}
+    held = {crash: "tested" if results is None else _HOLDS[results.get(crash.name, False)] for crash in crashes()}
+    count = "" if results is None else f", of which {[*held.values()].count(_HOLDS[True])} hold"
     sections = "\n\n".join(
         f"## {title}\n\n{_table([crash for crash in held if crash.test == test], held)}"
         for test, (title, _) in _SECTIONS.items()
     )
     fleets = "\n".join(f"- *{name}*: {words}" for name, words in FLEETS.items())
-    return _PAGE.format(total=len(held), held=sum(held.values()), fleets=fleets, sections=sections + "\n")
+    return _PAGE.format(total=len(held), held=count, fleets=fleets, sections=sections + "\n")
 
 
-def _table(found: list[Crash], held: Mapping[Crash, bool]) -> str:
+def _table(found: list[Crash], held: Mapping[Crash, str]) -> str:
     fleets = list(dict.fromkeys(crash.fleet for crash in found))
     lines = ["| killed at | " + " | ".join(fleets) + " |", "|---|" + "---|" * len(fleets)]
     for point in dict.fromkeys(crash.point for crash in found):
         cells = ["" for _ in fleets]
         for crash in found:
             if crash.point == point:
-                cells[fleets.index(crash.fleet)] = "holds" if held[crash] else "**does not hold**"
+                cells[fleets.index(crash.fleet)] = held[crash]
         lines.append(f"| {point.replace('-', ', then ')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
