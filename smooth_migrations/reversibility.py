@@ -8,7 +8,13 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["can_hold", "committed_early", "database_parts", "is_online"]
+__all__ = ["PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online"]
+
+PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
+"""Where operations come from that are schema alone, and do it in statements that a transaction can hold."""
+
+SCHEMA = PLAIN | {"django.contrib.postgres.operations"}
+"""Where those come from that are schema alone; whatever comes from elsewhere may run any code."""
 
 # In the `hints` of RunPython and RunSQL, which routers are given too.
 _DECLARED = "smooth_online"

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any
 from django.db.migrations import Migration
 from django.db.migrations.operations import AddField, AlterField, CreateModel, RemoveField, RenameField, RenameModel
 
-from smooth_migrations.reversibility import database_parts
+from smooth_migrations.reversibility import SCHEMA, database_parts
 
 __all__ = ["needless_left_out"]
-
-# Schema alone; whatever comes from elsewhere may run any code.
-_SCHEMA = (
-    "django.db.migrations.operations.models",
-    "django.db.migrations.operations.fields",
-    "django.contrib.postgres.operations",
-)
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -71,7 +64,7 @@ def _needless(migration: Migration) -> Iterator[AlterField]:
                 yield operation
             else:
                 made.pop(key, None)
-        elif not type(operation).__module__.startswith(_SCHEMA):
+        elif type(operation).__module__ not in SCHEMA:
             seen_by_code |= made.keys()
 
 

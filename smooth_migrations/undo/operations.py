@@ -17,7 +17,7 @@ from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.reversibility import database_parts
+from smooth_migrations.reversibility import PLAIN, SCHEMA, database_parts
 from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
@@ -35,10 +35,6 @@ REVERSED = "its code was taken back by its reverse code; what that does not give
 
 _BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
 
-# Each of these is schema alone, and does what it does in statements that a transaction can hold.
-_PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
-# Schema alone, too; whatever comes from elsewhere may run any code.
-_SCHEMA = _PLAIN | {"django.contrib.postgres.operations"}
 _READS = re.compile(r"\s*(SELECT|SHOW|SET)\b", re.IGNORECASE)
 # What a statement begins with that changes more than rows.
 _DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
@@ -211,7 +207,7 @@ class OperationLog:
 
     def _is_transactional(self, operation: Operation) -> bool:
         return self._connection.features.can_rollback_ddl and all(
-            type(part).__module__ in _PLAIN for part in database_parts(operation)
+            type(part).__module__ in PLAIN for part in database_parts(operation)
         )
 
     def _detail(self, operation: Operation, *, backwards: bool) -> dict[str, Any]:
@@ -354,13 +350,13 @@ def _name(operation: Operation) -> str:
 def _is_code(operation: Operation) -> bool:
     """Return whether it may run code of somebody's own."""
     parts = [] if type(operation) is SeparateDatabaseAndState else [operation]
-    return any(type(part).__module__ not in _SCHEMA for part in (*parts, *database_parts(operation)))
+    return any(type(part).__module__ not in SCHEMA for part in (*parts, *database_parts(operation)))
 
 
 def _defines(operation: Operation, *, backwards: bool) -> bool:
     """Return whether it is plain to see that an operation changes more than rows."""
     return any(
-        type(part).__module__ in _SCHEMA
+        type(part).__module__ in SCHEMA
         or (isinstance(part, RunSQL) and _DEFINES.search(str(part.reverse_sql if backwards else part.sql)))
         for part in database_parts(operation)
     )

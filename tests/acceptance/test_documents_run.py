@@ -171,6 +171,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedPro
         check_out(3, directory / "release3")
         # One at a time, so that none is still at work where the last one fails.
         one_at_a_time = plan("release3").replace("parallel = 2", "parallel = 1")
+        assert one_at_a_time != plan("release3")
         (directory / "deploy.toml").write_text(one_at_a_time)
         before = fleet.dumps()
         done = subprocess.run(

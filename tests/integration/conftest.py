@@ -17,7 +17,7 @@ _SERVERS = {Vendor.POSTGRESQL: "pg_server", Vendor.MYSQL: "mariadb_server"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the long run what is the same on each kind of database, but on one."""
+    """Make `long_on` mean `long` on the kinds of database that it names."""
     for item in items:
         mark = item.get_closest_marker("long_on")
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}

@@ -23,7 +23,7 @@ PSYCOPG2_ALONE: Mapping[str, str] = {
 }
 """A project's file that hides psycopg, which Django prefers, and leaves it psycopg2."""
 
-# None of these processes lives for long enough to have garbage, and to look for it takes a third of their time.
+# None of these processes lives for long enough to have garbage, and to look for it takes four tenths of their time.
 _MANAGE = """\
 import atexit
 import gc
