@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.log_lines import log_lines
 from tests.support.processes import kill_family
+from tests.support.sampling import every_second
 from tests.unit.bad_plans import CASES, BadPlan, make
 from tests.unit.bad_plans.base import HEAD, PRIMARY, PROJECT
 
@@ -95,10 +96,7 @@ def expected(case: BadPlan, path: Path) -> list[str]:
     return [line.replace("{plan}", str(path)) for line in case.expected]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=case.id, marks=() if number % 2 else pytest.mark.long) for number, case in enumerate(CASES)],
-)
+@pytest.mark.parametrize("case", every_second(CASES))
 def test_the_command_names_every_mistake_of_a_bad_plan_and_connects_to_nothing(
     case: BadPlan, tmp_path: Path, listener: Listener
 ) -> None:

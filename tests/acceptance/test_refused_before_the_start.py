@@ -1,17 +1,17 @@
 import sysconfig
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.runs import Outcome
+from tests.support.sampling import every_second
 from tests.support.small_migrations import NOTE
 
 # Every secret of these tests but the server's own holds this, whatever quotation makes of the rest.
@@ -190,15 +190,7 @@ def _refused(fleet: Fleet) -> Outcome:
     return outcome
 
 
-def _half(faults: Sequence[Fault]) -> list[ParameterSet]:
-    """Leave every second one to the long run."""
-    return [
-        pytest.param(fault, id=fault.id, marks=pytest.mark.long if number % 2 else ())
-        for number, fault in enumerate(faults)
-    ]
-
-
-@pytest.mark.parametrize("fault", _half(DATABASE_FAULTS))
+@pytest.mark.parametrize("fault", every_second(DATABASE_FAULTS))
 def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)
@@ -207,7 +199,7 @@ def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fle
     assert [line["event"] for line in outcome.log].count("preflight.failed") == 1
 
 
-@pytest.mark.parametrize("fault", _half(PROJECT_FAULTS))
+@pytest.mark.parametrize("fault", every_second(PROJECT_FAULTS))
 def test_a_project_that_cannot_be_set_up_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)
