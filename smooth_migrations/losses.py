@@ -17,6 +17,7 @@ from django.db.migrations.operations import (
     CreateModel,
     DeleteModel,
     RemoveField,
+    RenameField,
     RenameModel,
     SeparateDatabaseAndState,
 )
@@ -55,6 +56,7 @@ class Tables:
     def __init__(self, connection: BaseDatabaseWrapper, state: ProjectState) -> None:
         self._connection = connection
         self._names = {key: _table_of(connection, state, key) for key in state.models}
+        self._added: set[tuple[_Key, str]] = set()
 
     def follow(self, operation: Operation, app_label: str, state: ProjectState, *, backwards: bool = False) -> None:
         """Go past an operation.
@@ -78,6 +80,21 @@ class Tables:
                     self._names[key] = _table_of(self._connection, state, key)
                 else:
                     self._names.pop(key, None)
+        if not backwards:
+            self._note_added(operation, app_label)
+
+    def _note_added(self, operation: Operation, app_label: str) -> None:
+        for part in database_parts(operation):
+            if isinstance(part, AddField):
+                self._added.add(((app_label, part.model_name_lower), part.name_lower))
+            elif isinstance(part, RemoveField):
+                self._added.discard(((app_label, part.model_name_lower), part.name_lower))
+            elif isinstance(part, RenameField | RenameModel):
+                self._added.clear()
+
+    def have_added(self, key: _Key, name: str) -> bool:
+        """Return whether the same plan has added a field: it had no values that would have to come back."""
+        return (key, name.lower()) in self._added
 
     def have_rows(self, key: _Key) -> bool:
         """Return whether a model of the moment has rows now; one that cannot be looked at may have some."""
@@ -166,7 +183,10 @@ def _reason(operation: Operation, app_label: str, state: ProjectState, tables: T
         key, what = (app_label, operation.name_lower), "its rows would be lost"
     elif isinstance(operation, AlterField):
         key, what = (app_label, operation.model_name_lower), _converted(operation.name)
-        if not converts(_field(state, key, operation.name), operation.field):
+        old = _field(state, key, operation.name)
+        if not converts(old, operation.field):
+            return None
+        if tables.have_added(key, operation.name) and not _changes_family(old, operation.field):
             return None
     else:
         return None
@@ -202,7 +222,13 @@ def converts(old: "_Field | None", new: "_Field | None") -> bool:
     """Return whether values change with the field: NULL to a default, or from one type to another."""
     if old is None or new is None or old.many_to_many or new.many_to_many:
         return False
-    return bool(old.null and not new.null) or _family(old.get_internal_type()) != _family(new.get_internal_type())
+    return bool(old.null and not new.null) or _changes_family(old, new)
+
+
+def _changes_family(old: "_Field | None", new: "_Field | None") -> bool:
+    if old is None or new is None:
+        return False
+    return _family(old.get_internal_type()) != _family(new.get_internal_type())
 
 
 def _family(internal_type: str) -> str:

@@ -56,3 +56,39 @@ def test_a_field_that_is_filled_and_then_altered_is_altered_back_before_its_code
 
     assert result.returncode == 1, result.stderr
     assert not diff(before, dump(database.dsn, sequences=False))
+
+
+def test_a_field_that_the_same_call_adds_and_fills_may_be_made_not_null(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    fills = run_python(_FILLS) + _BACK
+    project = project_of(
+        tmp_path,
+        database,
+        {
+            "demo.0002_add": migration(
+                "migrations.AddField('item', 'size', models.IntegerField(null=True))",
+                after=[("demo", "0001_item")],
+                atomic=False,
+            ),
+            "demo.0003_fill": migration(
+                "migrations.RunPython(forwards, back)", after=[("demo", "0002_add")], atomic=False, functions=fills
+            ),
+            "demo.0004_alter": migration(
+                "migrations.AlterField('item', 'size', models.IntegerField())",
+                after=[("demo", "0003_fill")],
+                atomic=False,
+            ),
+            "demo.0005_fail": migration(
+                "migrations.RunPython(fails, nothing)", after=[("demo", "0004_alter")], atomic=False, functions=fills
+            ),
+        },
+    )
+    before = dump(database.dsn, sequences=False)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1, result.stderr
+    assert "ValueError: no" in result.stderr
+    assert not diff(before, dump(database.dsn, sequences=False))

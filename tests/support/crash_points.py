@@ -97,8 +97,8 @@ RECOVERY = {
         *("ask.look", "end_sessions", "begin", "apply", "commit", "journal.committed", "journal.run_finished")
     ),
     ("steps", UNDECIDED): _sides(
-        *("journal.decision", "ask.undo", "unapply", "journal.unstep", "undo", "journal.rolled_back"),
-        "journal.run_finished",
+        *("journal.decision", "ask.undo", "unapply", "journal.unstep", "reverse", "restore", "note"),
+        *("journal.rolled_back", "journal.run_finished"),
     ),
     ("steps", "decide.after"): _sides("journal.decision", "commit", "journal.committed", "journal.run_finished"),
 }
