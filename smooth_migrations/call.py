@@ -32,7 +32,7 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Before, Step
 from smooth_migrations.reversibility import can_hold
-from smooth_migrations.session import limited
+from smooth_migrations.session import limited, make_ready
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
@@ -129,10 +129,7 @@ class Call:
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in an UndoAlsoFailed.
         """
-        if not self._connection.get_autocommit() and not self._connection.in_atomic_block:
-            # With AUTOCOMMIT off in its settings nobody would commit what stock `migrate` does.
-            self._connection.rollback()
-            self._connection.set_autocommit(True)
+        make_ready(self._connection)
         self.permanent.expect(look_before(self._connection))
         attempt = 0
         while True:

@@ -9,7 +9,25 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["limited", "named"]
+__all__ = ["commit_each", "limited", "make_ready", "named"]
+
+
+def commit_each(connection: BaseDatabaseWrapper) -> None:
+    """Let each statement commit by itself: with AUTOCOMMIT off in its settings nobody would. Safe to repeat."""
+    if not connection.get_autocommit():
+        connection.rollback()
+        connection.set_autocommit(True)
+
+
+def make_ready(connection: BaseDatabaseWrapper) -> None:
+    """Make a connection ready for a call: it commits each statement, and has what its backend keeps in every database.
+
+    SQLite's makes it before a transaction begins, as `migrate` does: that of SpatiaLite would end one. It stays.
+    """
+    if not connection.in_atomic_block:
+        commit_each(connection)
+        if connection.vendor == "sqlite":
+            connection.prepare_database()
 
 
 @contextmanager

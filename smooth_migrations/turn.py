@@ -8,6 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.call import Call
 from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner
+from smooth_migrations.session import commit_each
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 
 __all__ = ["Turn"]
@@ -55,9 +56,7 @@ class Turn:
         """
         if connection.in_atomic_block or _is_in_memory(connection):
             return cls(None, None)
-        if not connection.get_autocommit():
-            connection.rollback()
-            connection.set_autocommit(True)
+        commit_each(connection)
         lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, on_wait=on_wait)
 
         def lost(loss: LeaseLost) -> None:
