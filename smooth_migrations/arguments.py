@@ -10,11 +10,12 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["add_arguments", "options_of", "refuse_contradictions"]
+__all__ = ["add_arguments", "add_limits", "options_of", "refuse_contradictions"]
 
 # A report needs the call's own list of what it did; what is rehearsed is rolled back, and so would be what was resumed.
 _CONTRADICTIONS = {
     "json": ("plan", "check_unapplied", "no_rollback"),
+    "expand": ("fake", "fake_initial", "no_rollback", "run_syncdb"),
     "resume": ("plan", "check_unapplied", "no_rollback", "rehearse"),
 }
 _SPELT = {"check_unapplied": "check", "no_rollback": "no-rollback"}
@@ -58,7 +59,12 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="Do not compare the schema after an undo with what it was before.",
     )
-    _add_limits(parser)
+    parser.add_argument(
+        "--expand",
+        action="store_true",
+        help="Hold back what the release still running could not live with, for finalise_migrations.",
+    )
+    add_limits(parser)
     _add_outcomes(parser)
 
 
@@ -83,6 +89,7 @@ def options_of(options: dict[str, Any]) -> Options:
         other_aliases=OtherAliases(options["other_aliases"]),
         application_name=f"smooth:{number}:{options['database']}",
         call_id=f"call:{number}",
+        expands=options["expand"],
     )
 
 
@@ -90,7 +97,8 @@ def _ms(duration: float | None) -> int | None:
     return None if duration is None else round(duration * 1000)
 
 
-def _add_limits(parser: CommandParser) -> None:
+def add_limits(parser: CommandParser) -> None:
+    """Add the time limits of statements to a command's parser."""
     parser.add_argument(
         "--lock-timeout",
         type=duration_s,

@@ -12,6 +12,7 @@ from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 
 if TYPE_CHECKING:
+    from smooth_migrations.contract_queue import Queued
     from smooth_migrations.undo.choice import Choice
     from smooth_migrations.undo.journal import UnfinishedCall
     from smooth_migrations.waits import Blocker, Progress
@@ -69,6 +70,13 @@ class ConsoleReport:
         self._write(str(error), self._style.ERROR)
         if self._connection is not None:
             self.locked(self._connection, error)
+
+    def held_back(self, queued: "Sequence[Queued]") -> None:
+        """Print which contract halves wait for `finalise_migrations`."""
+        if queued:
+            self._write("Held back for finalise_migrations:", self._style.MIGRATE_HEADING)
+        for item in queued:
+            self._write(f"  {item}")
 
     def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
         """Print one line a step."""

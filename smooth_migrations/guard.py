@@ -14,6 +14,7 @@ from smooth_migrations.exits import REFUSED
 from smooth_migrations.reversibility import committed_early
 
 if TYPE_CHECKING:
+    from smooth_migrations.contract_queue import Queued
     from smooth_migrations.undo.choice import Choice
 
 __all__ = ["Guard"]
@@ -29,6 +30,9 @@ class Guard:
         connection: its target's.
         options: `fake`, `rehearse`, `allow_irreversible` and `no_fingerprint`.
         tell: told the undo of each migration, after the last receiver.
+
+    Attributes:
+        held_back: the contract halves that are not run.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Guard:
         self._options = options
         self._tell = tell
         self._is_checked = False
+        self._goes_back = False
+        self.held_back: list[Queued] = []
 
     def check(self, sender: AppConfig, plan: Plan, using: str, **_kwargs: object) -> None:
         """Look at the plan; Django sends the signal once for each app.
@@ -55,6 +61,8 @@ class Guard:
         if not self._is_checked:
             self._is_checked = True
             self._refuse_turning_round(plan)
+            if plan and not self._options["fake"]:
+                self._place(plan)
             if not self._options["fake"] and not self._call.before.is_empty:
                 with self._call.permanent.receivers.aside():
                     self._refuse_irreversible(plan)
@@ -64,6 +72,31 @@ class Guard:
             before = self._call.before
             choices = choose(plan, self._connection, is_empty=before.is_empty, compensated=self._call.is_compensated)
             self._tell(choices)
+
+    def _place(self, plan: Plan) -> None:
+        """Let what breaks the release still running run in halves, and the rest beside what is held back."""
+        from smooth_migrations.halves import install  # noqa: PLC0415 - as below
+        from smooth_migrations.operations import CannotSplit  # noqa: PLC0415 - as below
+        from smooth_migrations.splitting import place_backwards, place_forwards  # noqa: PLC0415 - as below
+
+        call, migrations = self._call, [migration for migration, _backwards in plan]
+        try:
+            if plan[0][1]:
+                placed = place_backwards(self._connection, migrations)
+            else:
+                placed = place_forwards(self._connection, migrations, expands=call.options.expands)
+        except CannotSplit as error:
+            raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
+        install(placed, call.options.call_id)
+        self._goes_back = bool(placed) and plan[0][1]
+        self.held_back = [item.queued(call.options.call_id) for item in placed if item.split and not plan[0][1]]
+
+    def finish(self) -> None:
+        """Forget the contract halves of what was taken back, when all of it was."""
+        if self._goes_back:
+            from smooth_migrations.contract_queue import purge  # noqa: PLC0415 - as above
+
+            purge(self._connection)
 
     def _refuse_turning_round(self, plan: Plan) -> None:
         committed = self._call.committed

@@ -24,6 +24,7 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.halves import is_split
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.states import states_before, states_of
 
@@ -145,7 +146,7 @@ def irreversible_operations(migration: Migration, state: ProjectState, tables: T
     """
     app_label = migration.app_label
     for operation in migration.operations:
-        for part in database_parts(operation):
+        for part in () if is_split(operation) else database_parts(operation):
             reason = _reason(part, app_label, state, tables)
             if reason:
                 yield f"{operation.describe()} ({reason})"

@@ -24,6 +24,7 @@ class Options:
         other_aliases: what happens to a query that reaches another alias.
         application_name: of our session, in `pg_stat_activity`.
         call_id: what the call is called in the database's journal; with a colon where it belongs to no deploy's run.
+        expands: hold back what the release still running could not live with.
         pause: waits between attempts; injected for tests.
     """
 
@@ -35,4 +36,5 @@ class Options:
     other_aliases: OtherAliases = OtherAliases.ALLOW
     application_name: str | None = None
     call_id: str = field(default_factory=lambda: f"call:{uuid4().hex}")
+    expands: bool = False
     pause: Callable[[float], None] = time.sleep

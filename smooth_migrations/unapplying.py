@@ -1,10 +1,6 @@
 """Take a committed run back on one database, as `migrate` would take its migrations back one after the other."""
 
-import hashlib
-import inspect
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -14,33 +10,28 @@ from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ModelState, ProjectState
 
+from smooth_migrations.contract_queue import purge
 from smooth_migrations.discarding import losses
 from smooth_migrations.errors import SmoothMigrationsError
+from smooth_migrations.files import digest_of
+from smooth_migrations.halves import install
 from smooth_migrations.marker import remove_marker
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.received import dependents, remove_received
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.splitting import place_backwards
 
 if TYPE_CHECKING:
     from smooth_migrations.call import Call
 
-__all__ = ["WouldDiscard", "back_findings", "digest_of", "plan_back", "unapply"]
+__all__ = ["WouldDiscard", "back_findings", "plan_back", "unapply"]
 
 _DISCARD_HINT = "--discard-data takes it back all the same; what is listed is lost"
 
 
 class WouldDiscard(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """Rows or values that were written since a run would be lost with it."""
-
-
-def digest_of(migration: Migration) -> str:
-    """Return the SHA-256 of a migration's file; empty where there is no file to be read."""
-    with suppress(OSError, TypeError):
-        file = inspect.getsourcefile(type(migration))
-        if file is not None:
-            return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return ""
 
 
 def plan_back(executor: MigrationExecutor, back: Back) -> list[Migration]:
@@ -125,11 +116,13 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     if not back.discards:
         _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
         _refuse(str(loss) for loss in losses(connection, executor, migrations) if loss.rows != 0)
+    install(place_backwards(connection, migrations, executor), call.options.call_id)
     plan = [(migration, True) for migration in migrations]
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     state = executor.migrate([], plan=plan, state=state.clone())
     _render(state)
+    purge(connection)
     emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     if not back.discards:
         _refuse(

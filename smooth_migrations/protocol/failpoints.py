@@ -40,6 +40,8 @@ WORKER: Final = tuple(
         # And back.
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
         *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),
+        # What is held back, and its end.
+        *("queue", "dequeue", "contract"),
     )
     for side in ("before", "after")
 )

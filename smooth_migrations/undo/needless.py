@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.migrations import Migration
 from django.db.migrations.operations import AddField, AlterField, CreateModel, RemoveField, RenameField, RenameModel
 
+from smooth_migrations.halves import is_split
 from smooth_migrations.reversibility import SCHEMA, database_parts
 
 __all__ = ["needless_left_out"]
@@ -56,7 +57,8 @@ def _needless(migration: Migration) -> Iterator[AlterField]:
             key = (operation.model_name_lower, operation.name_lower)
             before = made.get(key)
             if (
-                before is not None
+                not is_split(operation)
+                and before is not None
                 and _column(key[1], before) == _column(key[1], operation.field) is not None
                 and (key not in seen_by_code or _but_for_index(before) == _but_for_index(operation.field))
             ):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.loader import MigrationLoader
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import UndoFailed
@@ -23,6 +22,7 @@ from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, ma
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
 from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled, tables_detail
 from smooth_migrations.undo.named import Named
+from smooth_migrations.undo.recalling import nodes_as_run
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
 from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
 from smooth_migrations.undo.tables import Definitions, take_tables
@@ -241,14 +241,10 @@ class Permanent:
         Raises:
             UndoFailed: the file of a migration that it ran is missing, or is not the same any more.
         """
-        nodes = MigrationLoader(self._connection).disk_migrations
         broken = unfinished.broken
         steps = [*unfinished.steps, *([broken] if broken else [])]
         frame = self._frame = unfinished.frame
-        if not frame.before.is_empty:
-            from smooth_migrations.undo.operations import refuse_other_files  # noqa: PLC0415 - as for the log
-
-            refuse_other_files(nodes, steps, unfinished.entries)
+        nodes = nodes_as_run(self._connection, unfinished, steps)
         executor = executor_as_before(
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],

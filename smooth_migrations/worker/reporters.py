@@ -10,8 +10,8 @@ from django.db.migrations import Migration
 
 from smooth_migrations import protocol
 from smooth_migrations.errors import describe
+from smooth_migrations.files import digest_of
 from smooth_migrations.protocol import Step
-from smooth_migrations.unapplying import digest_of
 from smooth_migrations.worker.channel import end_if_copy, mark_output
 
 __all__ = ["Printer", "Pulse", "Reporter"]

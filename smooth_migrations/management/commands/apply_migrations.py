@@ -208,9 +208,11 @@ class Command(migrate.Command):
         pre_migrate.connect(guard.check)
         try:
             super().handle(*args, **options)
+            guard.finish()
         finally:
             pre_migrate.disconnect(guard.check)
             self._call = None
+        console.held_back(guard.held_back)
 
     def sync_apps(self, connection: BaseDatabaseWrapper, app_labels: Container[str]) -> None:
         """Tell the call which tables `--run-syncdb` makes."""

@@ -1,0 +1,124 @@
+"""Operations of a plan that run in halves, or beside what is held back."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations import Migration
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.contract_queue import Queued, add, strike_out
+from smooth_migrations.files import digest_of
+from smooth_migrations.operations.base import Split
+from smooth_migrations.reversibility import PLAIN
+
+__all__ = ["Placed", "install", "is_split", "originals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An operation of a migration, between two states of the tables.
+
+    Args:
+        migration: whose.
+        number: which, from 0.
+        operation: as it is in its file.
+        split: its halves; None where it runs as a whole.
+        states: of the tables: before it, after each operation of its expand half, and after it.
+    """
+
+    migration: Migration
+    number: int
+    operation: Operation
+    split: Split | None
+    states: tuple[ProjectState, ...]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What it is called in the queue."""
+        return self.migration.app_label, self.migration.name, self.number
+
+    def forwards(self, editor: BaseDatabaseSchemaEditor) -> None:
+        """Run it, or its expand half."""
+        app_label = self.migration.app_label
+        if self.split is None:
+            self.operation.database_forwards(app_label, editor, self.states[0], self.states[-1])
+            return
+        for number, part in enumerate(self.split.expand()):
+            part.database_forwards(app_label, editor, self.states[number], self.states[number + 1])
+
+    def backwards(self, editor: BaseDatabaseSchemaEditor) -> None:
+        """Run it backwards, or its expand half."""
+        app_label = self.migration.app_label
+        if self.split is None:
+            self.operation.database_backwards(app_label, editor, self.states[-1], self.states[0])
+            return
+        for number, part in reversed([*enumerate(self.split.expand())]):
+            part.database_backwards(app_label, editor, self.states[number + 1], self.states[number])
+
+    def queued(self, run_id: str) -> Queued:
+        """Return the row for the half that is held back."""
+        if self.split is None:
+            raise TypeError(f"{self.operation.describe()} is not split")
+        return Queued(run_id, *self.key, self.split.kind, self.split.description, digest=digest_of(self.migration))
+
+
+class _InHalves:
+    """What an operation of a plan becomes: the same, run between two states of the tables."""
+
+    placed: Placed
+    run_id: str
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Run it, or its expand half, and hold the other back."""
+        del app_label, from_state, to_state
+        self.placed.forwards(schema_editor)
+        if self.placed.split is not None:
+            add(schema_editor.connection, self.placed.queued(self.run_id))
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Run it backwards, or its expand half, and hold nothing back any more."""
+        del app_label, from_state, to_state
+        self.placed.backwards(schema_editor)
+        if self.placed.split is not None:
+            strike_out(schema_editor.connection, self.placed.queued(self.run_id))
+
+
+def _class_in_halves(kind: type[Operation]) -> type[Operation]:
+    # Whoever asks an operation what it is gets the same answer as before.
+    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(kind.__name__, (_InHalves, kind), names)
+
+
+def install(placed: Sequence[Placed], run_id: str) -> None:
+    """Let migrations run as they are placed. Operations are shared by all of a process, so theirs become copies.
+
+    Args:
+        placed: operations of migrations that are about to be moved.
+        run_id: the run that holds their contract halves back.
+    """
+    for item in placed:
+        if item.split is None and type(item.operation).__module__ not in PLAIN:
+            continue
+        operation = copy(item.operation)
+        operation.__class__ = _class_in_halves(type(item.operation))
+        operation.__dict__.update(placed=item, run_id=run_id)
+        operations: Any = item.migration.operations
+        operations[item.number] = operation
+
+
+def originals(migration: Migration) -> list[Operation]:
+    """Return a migration's operations as they are in its file."""
+    return [each.placed.operation if isinstance(each, _InHalves) else each for each in migration.operations]
+
+
+def is_split(operation: Operation) -> bool:
+    """Return whether an operation of a plan runs in halves."""
+    return isinstance(operation, _InHalves) and operation.placed.split is not None

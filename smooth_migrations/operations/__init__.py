@@ -1,0 +1,44 @@
+"""Operations that break one of two releases which are live at once, and the halves into which each is split.
+
+One member a kind of operation. What is not here runs as a whole when it is deployed.
+"""
+
+from django.db.migrations import operations as django
+from django.db.migrations.operations.base import Operation
+
+from smooth_migrations.operations.add_field import SplitAddField
+from smooth_migrations.operations.alter_field import SplitAlterField
+from smooth_migrations.operations.base import CannotSplit, Explanation, Obstacle, Place, Split
+from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUniqueTogether
+from smooth_migrations.operations.delete_model import SplitDeleteModel
+from smooth_migrations.operations.remove_field import SplitRemoveField
+
+__all__ = ["CannotSplit", "Explanation", "Obstacle", "Place", "Split", "split"]
+
+_MEMBERS: dict[type[Operation], type[Split]] = {
+    django.AddField: SplitAddField,
+    django.AlterField: SplitAlterField,
+    django.RemoveField: SplitRemoveField,
+    django.DeleteModel: SplitDeleteModel,
+    django.AddConstraint: SplitAddConstraint,
+    django.AlterUniqueTogether: SplitUniqueTogether,
+}
+_RENAMES = (django.RenameField, django.RenameModel, django.AlterModelTable)
+
+
+def split(operation: Operation, place: Place) -> Split | None:
+    """Return the halves of an operation on a table that two releases use; None where both live with the whole of it.
+
+    Args:
+        operation: Django's own, or a project's subclass of one.
+        place: where it stands.
+
+    Raises:
+        CannotSplit: one of them does not, and there are no halves.
+    """
+    for kind in type(operation).__mro__:
+        if kind in _MEMBERS:
+            return _MEMBERS[kind].of(operation, place)
+    if isinstance(operation, _RENAMES):
+        raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
+    return None

@@ -1,0 +1,89 @@
+"""AddField NOT NULL: the release still running inserts rows without the column, so the database keeps a default.
+
+PostgreSQL adds a column with a constant default without writing rows anew (PostgreSQL manual, ALTER TABLE, notes).
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from django.db.migrations.operations import AddField, AlterField
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+from django.db.models import NOT_PROVIDED, DateTimeField
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Place, Split
+from smooth_migrations.operations.fields import clone, column_of, default_of, field_of
+
+__all__ = ["SplitAddField"]
+
+_CLOCKS = (timezone.now, dt.datetime.now)
+
+
+class SplitAddField(Split):
+    """The column comes with a default of the database's, or nullable where there is none; that ends later."""
+
+    kind: ClassVar[str] = "add_field"
+
+    def __init__(self, operation: AddField, place: Place, held: AnyField) -> None:
+        self._operation = operation
+        self._key = (place.app_label, operation.model_name_lower)
+        self._held = held
+        after = place.schema.clone()
+        self.expand()[0].state_forwards(place.app_label, after)
+        column = column_of(after, self._key, operation.name)
+        self._what = f"set {column} NOT NULL" if held.null else f"drop the default of {column}"
+
+    @classmethod
+    def of(cls, operation: AddField, place: Place) -> Self | None:
+        """Return the halves, of a column that is NOT NULL and that only a program would fill."""
+        model, field = place.model(operation.model_name), operation.field
+        if model is not None and operation.name in model.fields:
+            raise CannotSplit(
+                f"{operation.model_name}.{operation.name} is still the column of a field that has been removed",
+                hint="finalise first, or give the new field another name",
+            )
+        if field.many_to_many or field.null or getattr(field, "generated", False):
+            return None
+        if getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED:
+            return None
+        default = None if field.unique else _database_default(field, place)
+        return cls(operation, place, clone(field, null=True) if default is None else clone(field, db_default=default))
+
+    @property
+    def description(self) -> str:
+        """The contract half, in words."""
+        return self._what
+
+    def expand(self) -> Sequence[Operation]:
+        """Add the column so that a row may come without it."""
+        operation = self._operation
+        return (
+            AddField(operation.model_name, operation.name, self._held, preserve_default=operation.preserve_default),
+        )
+
+    def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
+        """Make the column what the project says."""
+        field = field_of(project, self._key, self._operation.name)
+        if field is None or field_of(schema, self._key, self._operation.name) is None:
+            return ()
+        return (AlterField(self._operation.model_name, self._operation.name, field),)
+
+    def explain(self) -> Explanation:
+        """Return what the expand half means for both releases."""
+        return Explanation(
+            locks=(f"ACCESS EXCLUSIVE on {self._key[0]}.{self._key[1]}, for a change of the catalogue",),
+            rewrites=False,
+            old_release="it inserts rows without the column, and the database gives its default",
+            new_release="it writes the column",
+        )
+
+
+def _database_default(field: AnyField, place: Place) -> object:
+    """Return what the database is to write where nobody does; None where that is not known."""
+    if isinstance(field, DateTimeField) and (field.auto_now or field.auto_now_add or field.default in _CLOCKS):
+        return Now()
+    # The value that Django's own AddField gives to the rows that are there.
+    return default_of(field, place.connection)

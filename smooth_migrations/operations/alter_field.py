@@ -1,0 +1,168 @@
+"""AlterField: what takes something from the release still running is held back until that is gone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.operations import AlterField
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Obstacle, Place, Split
+from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, has_column, is_alike
+from smooth_migrations.operations.obstacles import duplicates, nulls, too_long, unfit
+
+__all__ = ["SplitAlterField"]
+
+_INTEGERS = {
+    **dict.fromkeys(("SmallAutoField", "SmallIntegerField", "PositiveSmallIntegerField"), 0),
+    **dict.fromkeys(("AutoField", "IntegerField", "PositiveIntegerField"), 1),
+    **dict.fromkeys(("BigAutoField", "BigIntegerField", "PositiveBigIntegerField"), 2),
+}
+_TEXTS = frozenset({"CharField", "TextField", "SlugField", "URLField", "EmailField", "FilePathField", "FileField"})
+_HINT = "add a new field, copy the values, and remove the old field in a later release"
+
+
+class SplitAlterField(Split):
+    """What both releases can live with is changed at the deploy; NOT NULL, uniqueness and narrowing wait."""
+
+    kind: ClassVar[str] = "alter_field"
+
+    def __init__(self, operation: AlterField, place: Place, held: AnyField | None, what: Sequence[str]) -> None:
+        self._operation = operation
+        self._key = (place.app_label, operation.model_name_lower)
+        self._held = held
+        column = column_of(place.schema, self._key, operation.name)
+        self._what = f"alter {column}: {', '.join(what)}"
+
+    @classmethod
+    def of(cls, operation: AlterField, place: Place) -> Self | None:
+        """Return the halves, where the release still running may write what the new column does not take.
+
+        Raises:
+            CannotSplit: the two releases need two types of one column.
+        """
+        model = place.model(operation.model_name)
+        old = model.fields.get(operation.name) if model is not None else None
+        new = operation.field
+        if old is None or is_alike(old, new):
+            return None
+        if not (has_column(old) and has_column(new)):
+            return cls._of_other_kind(operation, old, new)
+        what = [*_types(operation, old, new)]
+        if what:
+            # Both releases work with the old type, and the new one comes as a whole.
+            return cls(operation, place, None, what)
+        held = {}
+        if old.null and not new.null:
+            held["null"], what = True, [*what, "NOT NULL"]
+        if new.unique and not old.unique:
+            held["unique"], what = False, [*what, "unique"]
+        if not held:
+            return None
+        still = clone(new, **held)
+        return cls(operation, place, None if is_alike(old, still) else still, what)
+
+    @classmethod
+    def _of_other_kind(cls, operation: AlterField, old: AnyField, new: AnyField) -> Self | None:
+        if bool(old.many_to_many) is not bool(new.many_to_many) or getattr(old, "generated", False):
+            raise CannotSplit(f"{operation.describe()}: both releases would need it in their own way", hint=_HINT)
+        return None
+
+    @property
+    def description(self) -> str:
+        """The contract half, in words."""
+        return self._what
+
+    def expand(self) -> Sequence[Operation]:
+        """Change what harms neither release."""
+        if self._held is None:
+            return ()
+        operation = self._operation
+        return (AlterField(operation.model_name, operation.name, self._held, operation.preserve_default),)
+
+    def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
+        """Make the column what the project says."""
+        now = field_of(schema, self._key, self._operation.name)
+        field = field_of(project, self._key, self._operation.name)
+        if now is None or field is None or is_alike(now, field):
+            return ()
+        return (AlterField(self._operation.model_name, self._operation.name, self._filled(field)),)
+
+    def _filled(self, field: AnyField) -> AnyField:
+        # A default that was given to the migration alone still fills what is NULL.
+        asked = self._operation.field
+        if self._operation.preserve_default or not asked.has_default() or field.has_default():
+            return field
+        return clone(field, default=asked.default)
+
+    def validate(
+        self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState
+    ) -> Iterator[Obstacle]:
+        """Yield NULLs that no default fills, duplicates, and values that are too long or too large."""
+        name = self._operation.name
+        now, field = field_of(schema, self._key, name), field_of(project, self._key, name)
+        if now is None or field is None:
+            return
+        model = schema.apps.get_model(*self._key)
+        if now.null and not field.null and default_of(self._filled(field), connection) is None:
+            yield from nulls(connection, model, name)
+        if field.unique and not now.unique:
+            yield from duplicates(connection, model, (name,))
+        if field.max_length and now.get_internal_type() in _TEXTS:
+            yield from too_long(connection, model, name, field.max_length)
+        if _size(field) is not None and _size(now) is not None:
+            yield from unfit(connection, model, name, connection.ops.integer_field_range(field.get_internal_type()))
+
+    def explain(self) -> Explanation:
+        """Return what the expand half means for both releases."""
+        table = f"{self._key[0]}.{self._key[1]}"
+        return Explanation(
+            locks=(f"ACCESS EXCLUSIVE on {table}, for a change of the catalogue",) if self._held is not None else (),
+            rewrites=False,
+            old_release="it finds the column as it knows it",
+            new_release="what it writes is taken by the column as it was",
+        )
+
+
+def _types(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]:
+    """Yield in words why the column keeps its old type, which holds what both releases write."""
+    if old.db_column != new.db_column:
+        raise CannotSplit(f"{operation.describe()} renames its column", hint=_HINT)
+    if old.primary_key is not new.primary_key:
+        raise CannotSplit(f"{operation.describe()} changes the primary key", hint=_HINT)
+    if _target(old) != _target(new):
+        raise CannotSplit(f"{operation.describe()} changes what it refers to", hint=_HINT)
+    if old.remote_field is None:
+        yield from _narrowed(operation, old, new)
+
+
+def _narrowed(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]:
+    is_now, is_to_be = old.get_internal_type(), new.get_internal_type()
+    if _size(old) is not None and _size(new) is not None:
+        if _size(old) != _size(new):
+            yield f"type {is_to_be}"
+    elif {is_now, is_to_be} <= _TEXTS:
+        if new.max_length is not None and (old.max_length is None or new.max_length < old.max_length):
+            yield f"at most {new.max_length} characters"
+    elif is_now != is_to_be:
+        raise CannotSplit(f"{operation.describe()} changes its type from {is_now} to {is_to_be}", hint=_HINT)
+    elif _digits(old) != _digits(new):
+        yield "numeric({}, {})".format(*_digits(new))
+
+
+def _size(field: AnyField) -> int | None:
+    return _INTEGERS.get(field.get_internal_type())
+
+
+def _digits(field: AnyField) -> tuple[int, int]:
+    return getattr(field, "max_digits", 0), getattr(field, "decimal_places", 0)
+
+
+def _target(field: AnyField) -> object:
+    relation: Any = field.remote_field
+    if relation is None:
+        return None
+    model = relation.model
+    target = model if isinstance(model, str) else model._meta.label  # noqa: SLF001 - public
+    return target.lower(), getattr(field, "db_constraint", True), getattr(field, "to_fields", None)

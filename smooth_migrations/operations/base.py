@@ -1,0 +1,148 @@
+"""What every operation that can be split has in common: its two halves, and what they mean for two live releases."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ModelState, ProjectState
+
+from smooth_migrations.errors import SmoothMigrationsError
+
+__all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "Obstacle", "Place", "Split"]
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    AnyField: TypeAlias = Field[Any, Any]
+else:
+    AnyField: TypeAlias = object
+
+ModelKey = tuple[str, str]
+
+_TWO_RELEASES = "set expand_contract = false for this database, or make the change in two releases"
+
+
+class CannotSplit(SmoothMigrationsError):  # noqa: N818 - named by what is so
+    """An operation would break one of two releases that are live at once, and has no halves here."""
+
+    def __init__(self, message: str, *, hint: str = _TWO_RELEASES) -> None:
+        super().__init__(message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Rows that a contract half cannot take.
+
+    Args:
+        what: in words.
+        rows: how many.
+        sample: the primary keys of some of them.
+        query: what finds all of them.
+    """
+
+    what: str
+    rows: int
+    sample: tuple[Any, ...]
+    query: str
+
+    def __str__(self) -> str:
+        keys = ", ".join(str(key) for key in self.sample)
+        rows = "row" if self.rows == 1 else "rows"
+        return f"{self.what}: {self.rows} {rows} (such as {keys}); find them by {self.query}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an operation means while two releases are live.
+
+    Args:
+        locks: those of its expand half, in words.
+        rewrites: whether that writes all rows of a table anew.
+        old_release: why the release still running goes on, or what it may trip over.
+        new_release: the same of the one that starts.
+    """
+
+    locks: tuple[str, ...]
+    rewrites: bool
+    old_release: str
+    new_release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an operation stands.
+
+    Args:
+        app_label: of its migration.
+        schema: the state of the tables right before it: the project's, with what is still held back.
+        connection: the database's. Nothing is asked of it but what it can do.
+    """
+
+    app_label: str
+    schema: ProjectState
+    connection: BaseDatabaseWrapper
+
+    def model(self, name: str) -> ModelState | None:
+        """Return a model of the migration's app."""
+        return self.schema.models.get((self.app_label, name.lower()))
+
+    def rendered(self, name: str) -> "type[Model]":
+        """Return a model as a class, by which its table and columns are known."""
+        return self.schema.apps.get_model(self.app_label, name)
+
+
+class Split(ABC):
+    """An operation that is done in two halves.
+
+    Both are Django operations on the state of the tables, so that going back over the expand half is to run it
+    backwards.
+    """
+
+    kind: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, operation: Any, place: Place) -> Self | None:  # noqa: ANN401 - each takes a kind of its own
+        """Return the halves of an operation; None where both releases can live with the whole of it.
+
+        Raises:
+            CannotSplit: one of them cannot, and there are no halves.
+        """
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """The contract half, in words."""
+
+    @abstractmethod
+    def expand(self) -> Sequence[Operation]:
+        """Return what is done at the deploy, in order."""
+
+    @abstractmethod
+    def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
+        """Return what is left to be done.
+
+        Args:
+            schema: the state of the tables now.
+            project: what they are to be.
+        """
+
+    @abstractmethod
+    def explain(self) -> Explanation:
+        """Return what the expand half means for both releases."""
+
+    def validate(
+        self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState
+    ) -> Iterator[Obstacle]:
+        """Yield the rows that the contract half could not take. Only reads.
+
+        Args:
+            connection: the database's.
+            schema: the state of the tables now.
+            project: what they are to be.
+        """
+        del connection, schema, project
+        yield from ()

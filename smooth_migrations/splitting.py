@@ -1,0 +1,287 @@
+"""Which operations of a plan run in halves, and the state of the tables between them.
+
+Django's state moves on as if each operation had run as a whole. The tables' own state, which the expand halves leave,
+is kept beside it: from there the next operation on a table goes on, so that a table of SQLite which is remade keeps the
+column that Django has removed.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.operations import (
+    AddConstraint,
+    AddField,
+    AlterModelManagers,
+    AlterModelOptions,
+    AlterModelTableComment,
+    AlterUniqueTogether,
+    CreateModel,
+    RemoveField,
+    RenameField,
+    RenameModel,
+    SeparateDatabaseAndState,
+)
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.contract_queue import Queued, read_queue
+from smooth_migrations.halves import Placed, originals
+from smooth_migrations.operations import CannotSplit, Place, Split, split
+from smooth_migrations.operations.base import ModelKey
+from smooth_migrations.reversibility import PLAIN, database_parts
+
+__all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
+
+
+class PendingConflict(CannotSplit):
+    """An operation touches what a contract half is still held back for."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """A way through migrations, with the state of the tables.
+
+    Args:
+        connection: the database's. Nothing is asked of it but what it can do.
+        schema: the state of the tables; it is moved along.
+        queue: what is held back already, by operation.
+        existing: the models whose tables the release still running uses; None where nothing more is to be split.
+        is_new: whether what comes now was not applied before.
+    """
+
+    connection: BaseDatabaseWrapper
+    schema: ProjectState
+    queue: Mapping[tuple[str, str, int], Queued]
+    existing: AbstractSet[ModelKey] | None = None
+    is_new: bool = False
+    _held: list[tuple[tuple[ModelKey | None, str | None], Queued]] = field(default_factory=list)
+    _in_halves: set[ModelKey | None] = field(default_factory=set)
+    _made: set[ModelKey] = field(default_factory=set)
+    _added: set[tuple[ModelKey, str]] = field(default_factory=set)
+
+    @classmethod
+    def to_now(
+        cls,
+        connection: BaseDatabaseWrapper,
+        executor: MigrationExecutor,
+        queue: Sequence[Queued],
+        wanted: AbstractSet[Migration] = frozenset(),
+    ) -> tuple["Walk", list[Placed]]:
+        """Walk through all that is applied, and return where that leads with the operations of some migrations.
+
+        Args:
+            connection: the database's.
+            executor: of it.
+            queue: what is held back there.
+            wanted: these are walked through also where they are not recorded.
+        """
+        loader = executor.loader
+        walk = cls(connection, ProjectState(real_apps=loader.unmigrated_apps), {item.key: item for item in queue})
+        applied = {loader.graph.nodes[key] for key in loader.applied_migrations if key in loader.graph.nodes}
+        placed: list[Placed] = []
+        for migration, _backwards in executor.migration_plan(loader.graph.leaf_nodes(), clean_start=True):
+            if migration in wanted:
+                placed += walk.through(migration, keeps=True)
+            elif migration in applied:
+                walk.through(migration)
+        return walk, placed
+
+    def splits(self, plan: Sequence[Migration]) -> bool:
+        """Return whether anything of a plan would run in halves; stays where it is."""
+        ahead = Walk(self.connection, self.schema.clone(), self.queue, self.existing, self.is_new)
+        return any(item.split for migration in plan for item in ahead.through(migration))
+
+    def through(self, migration: Migration, *, keeps: bool = False) -> list[Placed]:
+        """Go past a migration, and return its operations where they are asked for.
+
+        Raises:
+            CannotSplit: one of them would break one of two releases.
+            PendingConflict: one of them touches what is still held back.
+        """
+        if keeps:
+            # Columns of SQLite are ordered by when their fields came to be: those of the state before come first.
+            self.schema.apps  # noqa: B018 - rendered here, and carried on from operation to operation
+        return [
+            Placed(migration, number, operation, halves, states)
+            for number, operation in enumerate(originals(migration))
+            for halves, states in [self._past(migration, number, operation, keeps=keeps)]
+        ]
+
+    def _past(
+        self, migration: Migration, number: int, operation: Operation, *, keeps: bool
+    ) -> tuple[Split | None, tuple[ProjectState, ...]]:
+        app_label = migration.app_label
+        halves = self._halves(operation, Place(app_label, self.schema, self.connection), (migration, number))
+        parts = [operation] if halves is None else halves.expand()
+        states = [self.schema]
+        for part in parts:
+            if keeps:
+                self.schema = self.schema.clone()
+            part.state_forwards(app_label, self.schema)
+            states.append(self.schema)
+        self._note(operation, app_label)
+        if halves is not None:
+            self._in_halves.add(_touched(operation, app_label)[0])
+        return halves, tuple(states) if keeps else ()
+
+    def _halves(self, operation: Operation, place: Place, at: tuple[Migration, int]) -> Split | None:
+        migration, number = at
+        key = (migration.app_label, migration.name, number)
+        if key in self.queue:
+            self._held.append((_touched(operation, migration.app_label), self.queue[key]))
+            halves = split(operation, place)
+            if halves is None or halves.kind != self.queue[key].kind:
+                raise PendingConflict(
+                    f"{self.queue[key]} is held back, and the file of {key[0]}.{key[1]} is another one now",
+                    hint="run this with the release that deployed it",
+                )
+            return halves
+        self._refuse_conflict(operation, migration)
+        if isinstance(operation, SeparateDatabaseAndState):
+            self._refuse_within(operation, place)
+        if self.existing is None or type(operation).__module__ not in PLAIN or not self._is_used(operation, place):
+            return None
+        return split(operation, place)
+
+    def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:
+        model, name = _touched(operation, migration.app_label)
+        for (held_model, held_name), item in self._held if self.is_new else ():
+            if model is not None and model == held_model and (name is None or held_name is None or name == held_name):
+                raise PendingConflict(
+                    f"{migration}: {operation.describe()} touches what is still held back ({item})",
+                    hint="finalise first: smooth-orchestrate finalise PLAN, or manage.py finalise_migrations",
+                )
+
+    def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
+        """Refuse what is not Django's own way from one state to the other, where that would matter."""
+        for part in database_parts(operation):
+            model, _ = _touched(part, place.app_label)
+            if model is not None and model in self._in_halves and place.connection.vendor == "sqlite":
+                raise CannotSplit(f"{part.describe()} would make a table anew of which a column is held back")
+            if self._is_used(part, place) and split(part, place) is not None:
+                raise CannotSplit(
+                    f"{part.describe()}, within SeparateDatabaseAndState, would break the running release"
+                )
+
+    def _is_used(self, operation: Operation, place: Place) -> bool:
+        """Return whether the release still running uses what an operation changes."""
+        model = model_of(operation)
+        if model is None or self.existing is None:
+            return False
+        key = (place.app_label, model)
+        if key in self._made or key not in self.existing:
+            return False
+        state = self.schema.models.get(key)
+        if state is None or not state.options.get("managed", True) or state.options.get("proxy"):
+            return False
+        if isinstance(operation, RenameField):
+            return (key, operation.old_name) not in self._added
+        return not isinstance(operation, RemoveField) or (key, operation.name) not in self._added
+
+    def _note(self, operation: Operation, app_label: str) -> None:
+        if self.existing is None:
+            return
+        if isinstance(operation, CreateModel):
+            self._made.add((app_label, operation.name_lower))
+        elif isinstance(operation, AddField):
+            self._added.add(((app_label, operation.model_name_lower), operation.name))
+        elif isinstance(operation, RenameField):
+            self._rename_added(app_label, operation)
+        elif isinstance(operation, RenameModel) and (app_label, operation.old_name_lower) in self._made:
+            self._made.add((app_label, operation.new_name_lower))
+
+    def _rename_added(self, app_label: str, operation: RenameField) -> None:
+        key = (app_label, operation.model_name_lower)
+        if (key, operation.old_name) in self._added:
+            self._added.add((key, operation.new_name))
+
+
+def model_of(operation: Operation) -> str | None:
+    """Return the name of the model whose table an operation changes, as it is before it."""
+    if isinstance(operation, RenameModel):
+        return operation.old_name_lower
+    name = getattr(operation, "model_name", None) or getattr(operation, "name", None)
+    return name.lower() if isinstance(name, str) else None
+
+
+def _touched(operation: Operation, app_label: str) -> tuple[ModelKey | None, str | None]:
+    """Return the model that an operation changes, and the field or the constraint; None where it is all of it."""
+    model = model_of(operation)
+    if model is None or type(operation).__module__ not in PLAIN:
+        return None, None
+    name: str | None = None
+    if isinstance(operation, AddConstraint):
+        name = operation.constraint.name
+    elif hasattr(operation, "model_name"):
+        name = getattr(operation, "old_name", None) or getattr(operation, "name", None)
+    elif isinstance(operation, AlterModelOptions | AlterModelManagers | AlterUniqueTogether | AlterModelTableComment):
+        name = type(operation).__name__
+    return (app_label, model), name
+
+
+def place_forwards(
+    connection: BaseDatabaseWrapper,
+    plan: Sequence[Migration],
+    *,
+    expands: bool,
+    executor: MigrationExecutor | None = None,
+) -> list[Placed]:
+    """Return how the operations of a plan run: none where nothing is held back, and nothing is to be.
+
+    Args:
+        connection: the database's. Only reads.
+        plan: what is about to be applied, in order.
+        expands: whether what the release still running cannot live with is held back.
+        executor: of the database, where there is one already.
+
+    Raises:
+        CannotSplit: something cannot be.
+        PendingConflict: an operation touches what is held back already.
+    """
+    queue = read_queue(connection)
+    if not plan or not (queue or expands):
+        return []
+    executor = _executor(connection, plan, executor)
+    expands = expands and bool(executor.loader.applied_migrations)
+    walk, _ = Walk.to_now(connection, executor, queue)
+    walk.is_new = True
+    if expands:
+        walk.existing = frozenset(walk.schema.models)
+    if not queue and not walk.splits(plan):
+        return []
+    return [item for migration in plan for item in walk.through(migration, keeps=True)]
+
+
+def place_backwards(
+    connection: BaseDatabaseWrapper,
+    moved: Sequence[Migration],
+    executor: MigrationExecutor | None = None,
+    *,
+    is_killed: bool = False,
+) -> list[Placed]:
+    """Return how the operations of migrations run backwards that have been applied: none where nothing is held back.
+
+    Args:
+        connection: the database's. Only reads.
+        moved: the migrations.
+        executor: of the database, where there is one already.
+        is_killed: whether a call that was killed has moved them, in either direction.
+    """
+    queue = read_queue(connection, struck=is_killed)
+    if not moved or not queue:
+        return []
+    return Walk.to_now(connection, _executor(connection, moved, executor), queue, {*moved})[1]
+
+
+def _executor(
+    connection: BaseDatabaseWrapper, moved: Sequence[Migration], executor: MigrationExecutor | None
+) -> MigrationExecutor:
+    executor = executor or MigrationExecutor(connection)
+    for migration in moved:
+        # These very instances are about to run.
+        executor.loader.graph.nodes[migration.app_label, migration.name] = migration
+    return executor
