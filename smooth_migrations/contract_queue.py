@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.values import ContractHalf
 
 __all__ = ["VERSION", "Queued", "add", "purge", "read_queue", "remove", "strike_out"]
 
@@ -66,7 +67,11 @@ class Queued:
         return self.app, self.name, self.operation
 
     def __str__(self) -> str:
-        return f"{self.app}.{self.name}: {self.description}"
+        return str(self.told())
+
+    def told(self) -> ContractHalf:
+        """Return what is told of it."""
+        return ContractHalf(self.run_id, f"{self.app}.{self.name}", self.description, self.age_s)
 
 
 def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tuple[Queued, ...]:

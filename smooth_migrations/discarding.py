@@ -20,8 +20,10 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, Field, Q, QuerySet
 
+from smooth_migrations.halves import Placed
 from smooth_migrations.losses import converts
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.splitting import place_backwards
 from smooth_migrations.undo.states import states_before, states_of
 
 __all__ = ["Loss", "losses"]
@@ -66,14 +68,27 @@ def losses(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: S
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     now = _Now(connection, state)
     states = states_before(executor, {*back})
+    halves = {item.key: item for item in place_backwards(connection, back, executor) if item.split is not None}
     for migration in back:
         app_label = migration.app_label
         between = states_of(migration, states[migration])
         for number, operation in reversed([*enumerate(migration.operations)]):
+            half = halves.get((app_label, migration.name, number))
+            if half is not None and not isinstance(operation, AddField):
+                yield from _lost_with_half(connection, half)
+                now.go_back_over(operation, app_label)
+                continue
             for part in database_parts(operation):
                 for what, table, rows in _lost(part, app_label, between[number], between[number + 1], now):
                     yield Loss(f"{app_label}.{migration.name}", what, table, rows)
             now.go_back_over(operation, app_label)
+
+
+def _lost_with_half(connection: BaseDatabaseWrapper, half: Placed) -> Iterator[Loss]:
+    """Yield what going back over an expand half could not keep: what it would take away is there still."""
+    for obstacle in half.split.validate_back(connection, half.states[-1]) if half.split is not None else ():
+        migration = f"{half.migration.app_label}.{half.migration.name}"
+        yield Loss(migration, f"{obstacle.what}, and has no default", obstacle.table, obstacle.rows)
 
 
 class _Now:

@@ -1,6 +1,6 @@
 """The contract halves of one database: what is in their way, and their end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -36,9 +36,10 @@ class Pending:
     queue: tuple[Queued, ...]
 
     @classmethod
-    def of(cls, connection: BaseDatabaseWrapper) -> "Pending":
-        """Return what is held back now. Only reads."""
-        return cls(connection, read_queue(connection))
+    def of(cls, connection: BaseDatabaseWrapper, runs: Collection[str] | None = None) -> "Pending":
+        """Return what is held back now, by these runs or by any. Only reads."""
+        queue = read_queue(connection)
+        return cls(connection, tuple(item for item in queue if runs is None or item.run_id in runs))
 
     def refuse(self) -> None:
         """Make sure that every contract half can be done. Only reads.
@@ -113,7 +114,7 @@ class Pending:
             )
         wanted = {nodes[item.app, item.name] for item in self.queue}
         try:
-            walk, placed = Walk.to_now(self.connection, executor, self.queue, wanted)
+            walk, placed = Walk.to_now(self.connection, executor, read_queue(self.connection), wanted)
         except CannotSplit as error:
             raise CannotFinalise(error.message, hint=error.hint) from error
         # The one way to this state that Django's own migrate takes.

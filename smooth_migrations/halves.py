@@ -1,6 +1,6 @@
 """Operations of a plan that run in halves, or beside what is held back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.operations.base import Split
 from smooth_migrations.reversibility import PLAIN
 
-__all__ = ["Placed", "install", "is_split", "originals"]
+__all__ = ["Placed", "expanded", "install", "is_split", "originals", "split_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,21 @@ class Placed:
             self.operation.database_backwards(app_label, editor, self.states[-1], self.states[0])
             return
         for number, part in reversed([*enumerate(self.split.expand())]):
-            part.database_backwards(app_label, editor, self.states[number + 1], self.states[number])
+            part.database_backwards(app_label, editor, self.states[number + 1], _afresh(self.states[number], editor))
 
     def queued(self, run_id: str) -> Queued:
         """Return the row for the half that is held back."""
         if self.split is None:
             raise TypeError(f"{self.operation.describe()} is not split")
         return Queued(run_id, *self.key, self.split.kind, self.split.description, digest=digest_of(self.migration))
+
+
+def _afresh(state: ProjectState, editor: BaseDatabaseSchemaEditor) -> ProjectState:
+    """Return a state whose fields are younger than those that are at work: a remade table of SQLite has them last."""
+    if editor.connection.vendor != "sqlite":
+        return state
+    models = {key: model.clone() for key, model in state.models.items()}
+    return ProjectState(models=models, real_apps=state.real_apps)
 
 
 class _InHalves:
@@ -122,3 +130,19 @@ def originals(migration: Migration) -> list[Operation]:
 def is_split(operation: Operation) -> bool:
     """Return whether an operation of a plan runs in halves."""
     return isinstance(operation, _InHalves) and operation.placed.split is not None
+
+
+def split_of(migration: Migration) -> Iterator[Split]:
+    """Yield the halves of a migration that is about to run, in order."""
+    for operation in migration.operations:
+        if isinstance(operation, _InHalves) and operation.placed.split is not None:
+            yield operation.placed.split
+
+
+def expanded(migration: Migration) -> Iterator[Operation]:
+    """Yield what of a migration is done at the deploy."""
+    for operation in migration.operations:
+        if isinstance(operation, _InHalves) and operation.placed.split is not None:
+            yield from operation.placed.split.expand()
+        else:
+            yield operation

@@ -7,7 +7,7 @@ column that Django has removed.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -51,6 +51,7 @@ class Walk:
         queue: what is held back already, by operation.
         existing: the models whose tables the release still running uses; None where nothing more is to be split.
         is_new: whether what comes now was not applied before.
+        refusals: what cannot be split is added to them, and run as a whole; None raises it.
     """
 
     connection: BaseDatabaseWrapper
@@ -58,6 +59,7 @@ class Walk:
     queue: Mapping[tuple[str, str, int], Queued]
     existing: AbstractSet[ModelKey] | None = None
     is_new: bool = False
+    refusals: list[tuple[Migration, CannotSplit]] | None = None
     _held: list[tuple[tuple[ModelKey | None, str | None], Queued]] = field(default_factory=list)
     _in_halves: set[ModelKey | None] = field(default_factory=set)
     _made: set[ModelKey] = field(default_factory=set)
@@ -92,7 +94,7 @@ class Walk:
 
     def splits(self, plan: Sequence[Migration]) -> bool:
         """Return whether anything of a plan would run in halves; stays where it is."""
-        ahead = Walk(self.connection, self.schema.clone(), self.queue, self.existing, self.is_new)
+        ahead = replace(self, schema=self.schema.clone(), _held=[*self._held], _in_halves={*self._in_halves})
         return any(item.split for migration in plan for item in ahead.through(migration))
 
     def through(self, migration: Migration, *, keeps: bool = False) -> list[Placed]:
@@ -115,7 +117,13 @@ class Walk:
         self, migration: Migration, number: int, operation: Operation, *, keeps: bool
     ) -> tuple[Split | None, tuple[ProjectState, ...]]:
         app_label = migration.app_label
-        halves = self._halves(operation, Place(app_label, self.schema, self.connection), (migration, number))
+        try:
+            halves = self._halves(operation, Place(app_label, self.schema, self.connection), (migration, number))
+        except CannotSplit as error:
+            if self.refusals is None:
+                raise
+            self.refusals.append((migration, error))
+            halves = None
         parts = [operation] if halves is None else halves.expand()
         states = [self.schema]
         for part in parts:
@@ -229,6 +237,7 @@ def place_forwards(
     *,
     expands: bool,
     executor: MigrationExecutor | None = None,
+    refusals: list[tuple[Migration, CannotSplit]] | None = None,
 ) -> list[Placed]:
     """Return how the operations of a plan run: none where nothing is held back, and nothing is to be.
 
@@ -237,6 +246,7 @@ def place_forwards(
         plan: what is about to be applied, in order.
         expands: whether what the release still running cannot live with is held back.
         executor: of the database, where there is one already.
+        refusals: what cannot be split is added to them; None raises it.
 
     Raises:
         CannotSplit: something cannot be.
@@ -248,11 +258,14 @@ def place_forwards(
     executor = _executor(connection, plan, executor)
     expands = expands and bool(executor.loader.applied_migrations)
     walk, _ = Walk.to_now(connection, executor, queue)
-    walk.is_new = True
+    walk.is_new, walk.refusals = True, refusals
     if expands:
         walk.existing = frozenset(walk.schema.models)
     if not queue and not walk.splits(plan):
         return []
+    if refusals is not None:
+        # Those that the look ahead has found come once more.
+        refusals.clear()
     return [item for migration in plan for item in walk.through(migration, keeps=True)]
 
 

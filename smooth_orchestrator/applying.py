@@ -46,6 +46,8 @@ async def apply_target(
         compensated=item.tier is Tier.COMPENSATED,
         measures=measures,
         back=item.back,
+        finalises=run.finalises,
+        expands=target.expand_contract and item.back is None and run.finalises is None,
         may_step=not measures and target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
         lock_timeout_ms=target.lock_timeout_ms,
         lock_retries=plan.lock_retries,
@@ -83,6 +85,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
     match answer:
         case Done():
             item.steps = list(answer.steps)
+            item.held_back, item.contracted = answer.held_back, answer.contracted
             item.before, item.received, item.measured = answer.before, answer.received, answer.measured
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD

@@ -1,8 +1,9 @@
 """What commits a target: its worker, for what that holds; and what is written down of it."""
 
 import time
+from collections.abc import Sequence
 
-from smooth_migrations.protocol import Commit, Done, ErrorInfo, Failed
+from smooth_migrations.protocol import Commit, ContractHalf, Done, ErrorInfo, Failed
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
@@ -10,7 +11,6 @@ from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
-from smooth_orchestrator.told import Held
 
 __all__ = ["commit_held", "note_committed"]
 
@@ -41,7 +41,7 @@ async def note_committed(run: Run, item: TargetRun, started_s: float) -> None:
     """
     item.error = None
     item.stage = Stage.COMMITTED
-    held = Held(tuple(item.steps), item.before, item.received)
+    held = item.holds
     await run.note(RecordKind.COMMITTED, database=item.name, data=held.to_dict())
     get_logger().info(
         EventName.DATABASE_COMMITTED,
@@ -50,3 +50,12 @@ async def note_committed(run: Run, item: TargetRun, started_s: float) -> None:
         duration_ms=round((time.monotonic() - started_s) * 1000, 1),
         lock_hold_ms=round(item.locked_ms, 1),
     )
+    _tell_halves(item, EventName.CONTRACT_QUEUED, item.held_back)
+    _tell_halves(item, EventName.CONTRACT_APPLIED, item.contracted)
+
+
+def _tell_halves(item: TargetRun, event: EventName, halves: Sequence[ContractHalf]) -> None:
+    for migration in dict.fromkeys(half.migration for half in halves):
+        app, _, name = migration.partition(".")
+        operations = [half.description for half in halves if half.migration == migration]
+        get_logger().info(event, database=item.name, app=app, migration=name, operations=operations)

@@ -68,9 +68,14 @@ async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
     return failure
 
 
-def missing_gates(plan: Plan) -> Iterator[Mistake]:
-    """Yield the gates that nothing could start, which would otherwise be known only when all locks are held."""
-    for phase in plan.phases:
+def missing_gates(plan: Plan, phases: Sequence[Phase] | None = None) -> Iterator[Mistake]:
+    """Yield the gates that nothing could start, which would otherwise be known only when all locks are held.
+
+    Args:
+        plan: in whose directory they run.
+        phases: whose gates; the plan's own unless given.
+    """
+    for phase in plan.phases if phases is None else phases:
         if not phase.gate:
             continue
         command = phase.gate[0]

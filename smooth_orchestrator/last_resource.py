@@ -27,7 +27,7 @@ def last_resource(run: Run) -> TargetRun | None:
 
     One that has nothing to commit has no marker, and decides nothing.
     """
-    held = [item for item in run.in_stage(Stage.HELD) if item.tier is Tier.HELD_OPEN and item.steps]
+    held = [item for item in run.in_stage(Stage.HELD) if item.tier is Tier.HELD_OPEN and item.has_moved]
     return held[0] if len(held) == 1 else None
 
 

@@ -77,8 +77,8 @@ def _plans(run: Run, item: TargetRun) -> dict[str, object]:
     migrations = [
         {
             "migration": entry.migration,
-            "expand": list(entry.operations),
-            "contract": [],
+            "expand": list(entry.operations if entry.expand is None else entry.expand),
+            "contract": list(entry.contract),
             "reversible": not entry.irreversible,
             "locks": list(entry.locks),
         }

@@ -17,7 +17,6 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.preparation import prepare_target
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.told import Held
 
 __all__ = ["run_ahead", "run_phase"]
 
@@ -89,7 +88,7 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
         started_s = time.monotonic()
         await apply_target(run, fleet, item)
         if item.stage is Stage.HELD:
-            data = Held(tuple(item.steps), item.before, item.received).to_dict()
+            data = item.holds.to_dict()
             await run.announce(RecordKind.HELD, database=item.name, data=data)
             if item.prepares_early and not run.stopping.is_set():
                 await prepare_target(run, fleet, item)

@@ -35,6 +35,8 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             database=item.name,
             alias=item.target.alias,
             back=item.back,
+            finalises=run.finalises,
+            expands=item.target.expand_contract,
             lock_timeout_ms=item.target.lock_timeout_ms,
             statement_timeout_ms=run.plan.statement_timeout_ms,
         )
@@ -209,10 +211,3 @@ def _operation_refusals(item: TargetRun, *, by_phase: bool) -> Iterator[Mistake]
     for pending in item.found.pending if item.found else ():
         for operation in pending.irreversible if committed_early else ():
             yield Mistake(item.name, f"{pending.migration} could not be rolled back: {operation}")
-        split = item.target.expand_contract and item.found and not item.found.fresh
-        for operation in pending.destructive if split else ():
-            yield Mistake(
-                item.name,
-                f"{pending.migration} would break the release still running: {operation}",
-                "set expand_contract = false to run it whole; splitting it is not built yet",
-            )

@@ -131,7 +131,7 @@ async def _settle(
     started_s = time.monotonic()
     run = Run(plan, summary.run_id, journal)
     told = Told.of(await journal.records(run.run_id) if is_known else ())
-    run.takes_back = told.takes_back
+    run.takes_back, run.finalises = told.takes_back, told.finalises
     items = [item for item in run.targets if told.may_concern(item.name) or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
@@ -269,6 +269,7 @@ def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     item.back = told.back.get(item.name)
     if (held := told.held.get(item.name)) is not None:
         item.steps, item.before, item.received = [*held.steps], held.before, held.received
+        item.held_back, item.contracted = held.held_back, held.contracted
     item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, Tier.TWO_PHASE)
     match wanted:
         case Action.RUN_FORWARD | Action.COMMIT:

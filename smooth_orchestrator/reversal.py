@@ -44,12 +44,20 @@ async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[Run
         JournalError: the journal cannot be asked.
     """
     taken_back: dict[str, str] = {}
+    finalised: dict[str, str] = {}
     for summary in await journal.runs(deploy, limit=_LOOK_BACK):
         if summary.outcome != RunOutcome.COMMITTED:
             continue
         told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
         if told.takes_back is not None:
             taken_back[told.takes_back] = summary.run_id
+        elif told.finalises is not None:
+            finalised |= dict.fromkeys(told.finalises, summary.run_id)
+        elif summary.run_id in finalised and wanted in {None, summary.run_id}:
+            raise Refused(
+                f"the run {summary.run_id} was finalised by {finalised[summary.run_id]}: what it held back is done",
+                hint="deploy a release that goes forward from here",
+            )
         elif summary.run_id in taken_back:
             if wanted in {None, summary.run_id}:
                 raise Refused(

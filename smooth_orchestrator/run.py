@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from smooth_migrations.protocol import Back, Before, ErrorInfo, Measured, Received, Step, TargetReport
+from smooth_migrations.protocol import Back, Before, ContractHalf, ErrorInfo, Measured, Received, Step, TargetReport
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
@@ -16,6 +16,7 @@ from smooth_orchestrator.journal import Fenced, Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
+from smooth_orchestrator.told import Held
 
 __all__ = ["Run", "Stage", "TargetRun"]
 
@@ -73,6 +74,8 @@ class TargetRun:
         received: what Django's receivers made beside its steps.
         back: what a rollback takes back of a committed run.
         measured: what was seen of its transaction, where that was asked for.
+        held_back: the contract halves of its steps.
+        contracted: the contract halves that were done.
     """
 
     target: Target
@@ -100,6 +103,8 @@ class TargetRun:
     received: Received = field(default_factory=Received)
     back: Back | None = None
     measured: Measured | None = None
+    held_back: tuple[ContractHalf, ...] = ()
+    contracted: tuple[ContractHalf, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,6 +117,25 @@ class TargetRun:
         return bool(self.found and self.found.pending)
 
     @property
+    def has_moved(self) -> bool:
+        """Whether it holds, or has committed, anything."""
+        return bool(self.steps or self.contracted)
+
+    @property
+    def holds(self) -> Held:
+        """What it holds or has committed, to be written down."""
+        return Held(tuple(self.steps), self.before, self.received, self.held_back, self.contracted)
+
+    @property
+    def contract_pending(self) -> tuple[str, ...]:
+        """What waits for `finalise`, in words."""
+        found = self.found.contract_pending if self.found else ()
+        is_new = self.stage is Stage.COMMITTED
+        done = {(half.run_id, str(half)) for half in self.contracted} if is_new else set()
+        pending = (*found, *(self.held_back if is_new else ()))
+        return tuple(str(half) for half in pending if (half.run_id, str(half)) not in done)
+
+    @property
     def lock_hold_ms(self) -> float:
         """For how long strong locks have been held, until now or until they were released."""
         if self.stage is Stage.HELD and self.locked_ms:
@@ -121,7 +145,7 @@ class TargetRun:
     @property
     def _outcome(self) -> DatabaseOutcome:
         # Somebody else may have brought it up to date between the inspection and our turn.
-        if self.stage is Stage.COMMITTED and not self.steps:
+        if self.stage is Stage.COMMITTED and not self.has_moved:
             return DatabaseOutcome.UNCHANGED
         return _OUTCOMES[self.stage]
 
@@ -141,6 +165,7 @@ class TargetRun:
                 *(str(step) for step in self.steps if kept and step.backwards),
                 *(str(step) for step in self.unapplied if not step.backwards),
             ),
+            contract_pending=self.contract_pending,
             lock_hold_ms=round(self.lock_hold_ms, 1),
             error=RunError.of(self.error) if self.error else None,
         )
@@ -167,6 +192,7 @@ class Run:
         self.decided = False
         self.is_fenced = False
         self.takes_back: str | None = None
+        self.finalises: tuple[str, ...] | None = None
         self.interrupted: ErrorInfo | None = None
         self.started_s = time.monotonic()
 

@@ -1,12 +1,14 @@
 """The commands, from a plan's shape to a report."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
 from smooth_orchestrator.decision import commit_everywhere, decide, write_decision_down
 from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
+from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.history import records_of, report, runs
 from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
@@ -27,7 +29,7 @@ from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
 
-__all__ = ["check", "deploy", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
+__all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
@@ -97,6 +99,22 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
             return await _recover(session, masker, forced) or report_of(session, "recover", RunOutcome.NOTHING_TO_DO)
 
 
+async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+    """Do what earlier deploys have held back, on every database or on none, once it is due.
+
+    Raises:
+        SmoothError: it was refused, or could not begin; no database was touched.
+    """
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
+        if (committed := await _committed(file, run_id, journal)) is not None:
+            return committed
+        session = replace(opened, plan=contracting(opened.plan)).session(run_id, journal)
+        async with holding_lease(session.run):
+            if (undecided := await _undecided(session, "finalise", masker)) is not None:
+                return undecided
+            return await _contract(session, signals, masker)
+
+
 async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_ms: int) -> Report:
     """Run the real migrations on every database, each in a transaction that is always rolled back.
 
@@ -133,6 +151,38 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
             )
 
 
+async def _contract(session: Session, signals: Signals, masker: Masker) -> Report:
+    """Do what is due of what is held back, if nothing forbids it."""
+    run, log = session.run, get_logger()
+    names = [item.name for item in run.targets]
+    try:
+        halves = await look_for_halves(run, session.fleet)
+        due = {held: await due_at(run, held, each) for held, each in halves.items()}
+        ripe = tuple(held for held, moment in due.items() if moment <= datetime.now(UTC))
+        if ripe:
+            await pass_guards(run)
+    except Refused as refused:
+        findings = [{"code": "refused", "message": str(finding)} for finding in refused.findings]
+        error = ErrorInfo(refused.code, refused.message, hint=refused.hint)
+        log.error(EventName.FINALISE_REFUSED, error=error, findings=findings, databases=names)  # noqa: TRY400 - no bug
+        raise
+    if not ripe:
+        if due:
+            log.info(EventName.FINALISE_NOT_DUE, due_at=min(due.values()).isoformat(), databases=names)
+        return report_of(session, "finalise", RunOutcome.NOT_DUE if due else RunOutcome.NOTHING_TO_DO)
+    run.finalises = ripe
+    log.info(EventName.FINALISE_STARTED, databases=names, command="finalise", digest=run.plan.digest)
+    done = await _move(session, "finalise", signals, masker)
+    log.info(
+        EventName.FINALISE_FINISHED,
+        outcome=str(done.outcome),
+        duration_ms=run.duration_ms,
+        databases=names,
+        error=run.cause,
+    )
+    return done
+
+
 def _rehearsed(run: Run) -> RunOutcome:
     if run.in_stage(Stage.IN_DOUBT):
         return RunOutcome.NEEDS_OPERATOR
@@ -152,6 +202,8 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     data = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     if run.takes_back is not None:
         data["takes_back"] = run.takes_back
+    if run.finalises is not None:
+        data["finalises"] = [*run.finalises]
     await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     try:
         await pass_preflight(run, session.fleet)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from smooth_migrations.protocol import Back, Before, Received, Step
+from smooth_migrations.protocol import Back, Before, ContractHalf, Received, Step
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.events import Decision
 from smooth_orchestrator.journal import Record, RecordKind
@@ -21,11 +21,15 @@ class Held:
         steps: what was moved, in order.
         before: what an undo of them must know.
         received: what was made beside.
+        held_back: the contract halves of what was moved.
+        contracted: the contract halves that were done.
     """
 
     steps: tuple[Step, ...]
     before: Before
     received: Received
+    held_back: tuple[ContractHalf, ...] = ()
+    contracted: tuple[ContractHalf, ...] = ()
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
@@ -36,6 +40,7 @@ class Held:
             tuple(Step(**step) for step in data["steps"]),
             Before(**{**before, **named}),
             _received(data.get("received", {})),
+            *(tuple(ContractHalf(**half) for half in data.get(key, ())) for key in ("held_back", "contracted")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +59,7 @@ class Told:
         back: what was to be taken back on them, in a rollback.
         decisions: (scope, decision) in order.
         takes_back: the run that a rollback takes back.
+        finalises: the runs whose contract halves are done.
     """
 
     targets: frozenset[str] = frozenset()
@@ -62,6 +68,7 @@ class Told:
     back: dict[str, Back] = field(default_factory=dict)
     decisions: list[tuple[str, Decision]] = field(default_factory=list)
     takes_back: str | None = None
+    finalises: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -71,11 +78,13 @@ class Told:
             match record.kind:
                 case RecordKind.RUN_STARTED:
                     told = cls(frozenset(record.data["targets"]), takes_back=record.data.get("takes_back"))
+                    finalises = record.data.get("finalises")
+                    told.finalises = None if finalises is None else tuple(finalises)
                 case RecordKind.INTENT if record.database:
                     told.tiers[record.database] = Tier(record.data["tier"])
                     if "back" in record.data:
                         told.back[record.database] = _back(record.data["back"])
-                case RecordKind.HELD | RecordKind.COMMITTED if record.database and record.data.get("steps"):
+                case RecordKind.HELD | RecordKind.COMMITTED if record.database and _has_moved(record.data):
                     told.held[record.database] = Held.of(record.data)
                 case RecordKind.DECISION:
                     told.decisions.append((record.data["scope"], Decision(record.data["decision"])))
@@ -93,6 +102,10 @@ class Told:
     def decided(self, phase: Phase) -> Decision | None:
         """Return the last decision about a phase."""
         return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
+
+
+def _has_moved(data: Mapping[str, Any]) -> bool:
+    return bool(data.get("steps") or data.get("contracted"))
 
 
 def _received(data: Mapping[str, Any]) -> Received:

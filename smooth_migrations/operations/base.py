@@ -38,12 +38,14 @@ class Obstacle:
 
     Args:
         what: in words.
+        table: whose.
         rows: how many.
         sample: the primary keys of some of them.
         query: what finds all of them.
     """
 
     what: str
+    table: str
     rows: int
     sample: tuple[Any, ...]
     query: str
@@ -145,4 +147,14 @@ class Split(ABC):
             project: what they are to be.
         """
         del connection, schema, project
+        yield from ()
+
+    def validate_back(self, connection: BaseDatabaseWrapper, schema: ProjectState) -> Iterator[Obstacle]:
+        """Yield the rows that going back over the expand half could not take. Only reads.
+
+        Args:
+            connection: the database's.
+            schema: the state of the tables after that half.
+        """
+        del connection, schema
         yield from ()

@@ -75,7 +75,8 @@ def duplicates(
     surplus = sum(row["smooth_count"] - 1 for row in groups.values("smooth_count").iterator())
     sample = tuple("/".join(str(row[name]) for name in names) for row in groups[:_SAMPLE])
     columns = ", ".join(_column(model, name) for name in names)
-    yield Obstacle(f"{columns} is the same in several rows", surplus, sample, _query(groups))
+    table = model._meta.db_table  # noqa: SLF001 - public
+    yield Obstacle(f"{columns} is the same in several rows", table, surplus, sample, _query(groups))
 
 
 def _rows(connection: BaseDatabaseWrapper, model: "type[Model]") -> QuerySet[Any]:
@@ -86,7 +87,8 @@ def _told(rows: QuerySet[Any], what: str) -> Iterator[Obstacle]:
     count = rows.count()
     if count:
         keys = rows.order_by("pk").values_list("pk", flat=True)
-        yield Obstacle(what, count, tuple(keys[:_SAMPLE]), _query(keys))
+        table = rows.model._meta.db_table  # noqa: SLF001 - public
+        yield Obstacle(what, table, count, tuple(keys[:_SAMPLE]), _query(keys))
 
 
 def _query(rows: QuerySet[Any]) -> str:

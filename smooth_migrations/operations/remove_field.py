@@ -1,15 +1,17 @@
 """RemoveField: the column stays with its values until the release that reads it is gone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AlterField, RemoveField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED
 
-from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Place, Split
-from smooth_migrations.operations.fields import clone, column_of, field_of, has_column, is_alike
+from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Obstacle, Place, Split
+from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, has_column, is_alike
+from smooth_migrations.operations.obstacles import nulls
 
 __all__ = ["SplitRemoveField"]
 
@@ -23,7 +25,7 @@ class SplitRemoveField(Split):
         self._operation = operation
         self._key = (place.app_label, operation.model_name_lower)
         self._held = held
-        field = field_of(place.schema, self._key, operation.name)
+        self._field = field = field_of(place.schema, self._key, operation.name)
         if field is not None and field.many_to_many:
             relations = place.rendered(operation.model_name)._meta.many_to_many  # noqa: SLF001 - public
             [table] = [relation.m2m_db_table() for relation in relations if relation.name == operation.name]
@@ -64,6 +66,14 @@ class SplitRemoveField(Split):
         if field_of(schema, self._key, self._operation.name) is None:
             return ()
         return (RemoveField(self._operation.model_name, self._operation.name),)
+
+    def validate_back(self, connection: BaseDatabaseWrapper, schema: ProjectState) -> Iterator[Obstacle]:
+        """Yield the rows that the new release has written without a value, where no default fills them."""
+        name = self._operation.name
+        if self._held is None or not self._held.null or self._field is None or self._field.null:
+            return
+        if default_of(self._field, connection) is None:
+            yield from nulls(connection, schema.apps.get_model(*self._key), name)
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""

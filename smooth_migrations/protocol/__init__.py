@@ -51,7 +51,15 @@ if TYPE_CHECKING:
         PendingMigration,
         Rewritten,
     )
-    from smooth_migrations.protocol.values import Back, Before, OtherAliases, PreparedTransaction, Received, Step
+    from smooth_migrations.protocol.values import (
+        Back,
+        Before,
+        ContractHalf,
+        OtherAliases,
+        PreparedTransaction,
+        Received,
+        Step,
+    )
     from smooth_migrations.protocol.wire import (
         PROTOCOL,
         ProtocolError,
@@ -67,6 +75,7 @@ __all__ = [
     "Cancel",
     "Command",
     "Commit",
+    "ContractHalf",
     "DatabaseFacts",
     "Done",
     "ErrorInfo",

@@ -37,12 +37,16 @@ class Inspect(Command):
 
     Args:
         back: what would be taken back, instead of what is pending.
+        finalises: the runs whose contract halves would be done, instead of what is pending.
+        expands: whether what the release still running could not live with would be held back.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         statement_timeout_ms: longest single statement; None for the server's own.
     """
 
     type: ClassVar[str] = "inspect"
     back: Back | None = None
+    finalises: tuple[str, ...] | None = None
+    expands: bool = False
     bind_default: bool = False
     lock_timeout_ms: int | None = None
     statement_timeout_ms: int | None = None
@@ -76,6 +80,8 @@ class Apply(Command):
 
     Args:
         back: unapply these, instead of what is pending.
+        finalises: do the contract halves of these runs, instead of what is pending.
+        expands: hold back what the release still running could not live with.
         run_id: the deploy's run.
         epoch: the fencing token.
         digest: the plan's digest, for the marker.
@@ -104,6 +110,8 @@ class Apply(Command):
     other_aliases: OtherAliases = OtherAliases.REFUSE
     measures: bool = False
     back: Back | None = None
+    finalises: tuple[str, ...] | None = None
+    expands: bool = False
     goes_on: bool = False
     is_ahead: bool = False
 

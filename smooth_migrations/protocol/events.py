@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
-from smooth_migrations.protocol.values import Before, PreparedTransaction, Received, Step
+from smooth_migrations.protocol.values import Before, ContractHalf, PreparedTransaction, Received, Step
 
 __all__ = [
     "Done",
@@ -180,6 +180,8 @@ class TargetReport(Event):
         lock_entries_each: how many the one pending migration takes that takes most.
         prepared_slots: how many transactions the server can keep prepared; 0 where it cannot.
         prepared: the transactions that stand so on its server, whoever's, the oldest first.
+        contract_pending: what is held back here, in order.
+        sessions: the application names of whoever else is connected, where the server tells.
     """
 
     type: ClassVar[str] = "target_report"
@@ -196,6 +198,8 @@ class TargetReport(Event):
     lock_entries_each: int = 0
     prepared_slots: int = 0
     prepared: tuple[PreparedTransaction, ...] = ()
+    contract_pending: tuple[ContractHalf, ...] = ()
+    sessions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +242,8 @@ class Done(Event):
         before: what an undo of `steps` must know of the database, as it was when they began.
         received: what Django's receivers made beside, where the call was held to the end.
         measured: what was seen of it, where that was asked for.
+        held_back: the contract halves of what it moved.
+        contracted: the contract halves that it did.
     """
 
     type: ClassVar[str] = "done"
@@ -249,6 +255,8 @@ class Done(Event):
     before: Before = field(default_factory=Before)
     received: Received = field(default_factory=Received)
     measured: Measured | None = None
+    held_back: tuple[ContractHalf, ...] = ()
+    contracted: tuple[ContractHalf, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

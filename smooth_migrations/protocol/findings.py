@@ -37,6 +37,8 @@ class PendingMigration:
         unsafe: descriptions of operations that the running release may trip over, without losing data.
         irreversible: descriptions of the operations that have no way back.
         locks: the strongest lock by operation that matters, in words.
+        expand: what is done of it at the deploy; None where all of it is.
+        contract: what of it is held back.
         online: whether it needs no transaction because it keeps nobody waiting and changes nothing for anybody.
     """
 
@@ -47,6 +49,8 @@ class PendingMigration:
     unsafe: tuple[str, ...] = ()
     irreversible: tuple[str, ...] = ()
     locks: tuple[str, ...] = ()
+    expand: tuple[str, ...] | None = None
+    contract: tuple[str, ...] = ()
     online: bool = False
 
 

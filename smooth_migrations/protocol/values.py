@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Back", "Before", "OtherAliases", "PreparedTransaction", "Received", "Step"]
+__all__ = ["Back", "Before", "ContractHalf", "OtherAliases", "PreparedTransaction", "Received", "Step"]
 
 
 class OtherAliases(StrEnum):
@@ -80,6 +80,26 @@ class Back:
     steps: tuple[Step, ...]
     received: Received = field(default_factory=Received)
     discards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContractHalf:
+    """What is held back of an operation until the release before is gone.
+
+    Args:
+        run_id: the run that deployed the other half.
+        migration: `app.name`.
+        description: what is left to be done, in words.
+        age_s: for how long it has been held back, in seconds, by the database's clock.
+    """
+
+    run_id: str
+    migration: str
+    description: str
+    age_s: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.migration}: {self.description}"
 
 
 @dataclass(frozen=True, slots=True)

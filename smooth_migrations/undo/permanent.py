@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 
 from smooth_migrations.aliases import Aliases
+from smooth_migrations.contract_queue import purge
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
@@ -326,6 +327,7 @@ class Permanent:
 
                 on_left = partial(self._on_left, None) if self._is_recalled else None
                 with proved(self._connection, self._frame, self._manner, on_left):
+                    purge(self._connection)
                     self.journal.end()
         except Exception as failure:
             if not self.moved:

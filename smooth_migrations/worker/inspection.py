@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +14,16 @@ from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
+from smooth_migrations.contract_queue import read_queue
 from smooth_migrations.errors import sqlstate_of
+from smooth_migrations.finalising import CannotFinalise, Pending
+from smooth_migrations.halves import expanded, install, is_split, split_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
+from smooth_migrations.operations import CannotSplit
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reversibility import can_hold, is_online
+from smooth_migrations.splitting import place_forwards
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
@@ -102,8 +107,18 @@ def _look(
     if command.back is not None:
         findings += back_findings(connection, executor, command.back)
         pending = tuple(_pending_back(executor, command.back, connection))
+    elif command.finalises is not None:
+        halves = Pending.of(connection, command.finalises)
+        findings += _finalise_findings(halves)
+        pending = tuple(_pending_halves(halves))
     else:
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+        refusals: list[tuple[Migration, CannotSplit]] = []
+        install(
+            place_forwards(connection, plan, expands=command.expands, executor=executor, refusals=refusals),
+            run_id="",
+        )
+        findings += _split_findings(refusals)
         pending = tuple(_pending(executor, plan, connection, touched))
     entries = _lock_entries(touched, connection)
     applied = executor.loader.applied_migrations
@@ -121,7 +136,47 @@ def _look(
         lock_entries_each=entries[1],
         prepared_slots=_prepared_slots(connection),
         prepared=prepared_on_server(connection),
+        contract_pending=tuple(item.told() for item in read_queue(connection)),
+        sessions=_sessions(connection) if command.finalises is not None else (),
     )
+
+
+def _sessions(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Return the application names of others; every role may read these (PostgreSQL manual, pg_stat_activity)."""
+    if connection.vendor != "postgresql":
+        return ()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT application_name FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> '' ORDER BY 1"
+        )
+        return tuple(str(name) for (name,) in cursor.fetchall())
+
+
+def _split_findings(refusals: Iterable[tuple[Migration, CannotSplit]]) -> Iterator[MigrationFinding]:
+    for migration, error in refusals:
+        yield MigrationFinding(
+            "cannot_split",
+            f"{migration.app_label}.{migration.name} would break the release still running: {error.message}",
+            hint=error.hint,
+        )
+
+
+def _finalise_findings(halves: Pending) -> Iterator[MigrationFinding]:
+    try:
+        halves.refuse()
+    except CannotFinalise as error:
+        yield MigrationFinding("cannot_finalise", error.message, hint=error.hint)
+
+
+def _pending_halves(halves: Pending) -> Iterator[PendingMigration]:
+    for item in halves.queue:
+        yield PendingMigration(
+            migration=f"{item.app}.{item.name}",
+            atomic=True,
+            operations=(item.description,),
+            contract=(item.description,),
+        )
 
 
 def _prepared_slots(connection: BaseDatabaseWrapper) -> int:
@@ -227,7 +282,8 @@ def _pending(
         touched.append([])
         before = state.clone()
         for operation in migration.operations:
-            effect += effects(operation, migration.app_label, state, existing)
+            if not is_split(operation):
+                effect += effects(operation, migration.app_label, state, existing)
             if connection.vendor == "postgresql":
                 touched[-1] += touch(operation, migration.app_label, state, connection)
             else:
@@ -239,7 +295,9 @@ def _pending(
             destructive=effect.destructive,
             unsafe=effect.unsafe,
             irreversible=tuple(irreversible_operations(migration, before, tables)),
-            locks=effect.locks,
+            locks=(*effect.locks, *(lock for half in split_of(migration) for lock in half.explain().locks)),
+            expand=tuple(part.describe() for part in expanded(migration)) if [*split_of(migration)] else None,
+            contract=tuple(half.description for half in split_of(migration)),
             online=connection.vendor == "postgresql" and is_online(migration),
         )
 

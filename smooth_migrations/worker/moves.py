@@ -3,8 +3,9 @@
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -13,36 +14,23 @@ from django.db.migrations.executor import MigrationExecutor
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
-from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import read_markers, remove_marker, write_marker
-from smooth_migrations.measuring import Measuring
+from smooth_migrations.halves import install
+from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
-from smooth_migrations.received import made_since, take_received
-from smooth_migrations.segments import AheadCall, RehearsedCall, SegmentEnds
+from smooth_migrations.segments import AheadCall, RehearsedCall
+from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
-from smooth_migrations.unapplying import unapply
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.prepared import PrepareUnsure
 from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.worker.movement import Movement
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 
 __all__ = ["Moves"]
 
 _REASON = "interrupted by the coordinator"
-_QUIET = {
-    "app_label": None,
-    "migration_name": None,
-    "interactive": False,
-    "fake": False,
-    "fake_initial": False,
-    "plan": False,
-    "run_syncdb": False,
-    "check_unapplied": False,
-    "prune": False,
-    "verbosity": 0,
-}
 
 
 class Moves:
@@ -64,26 +52,7 @@ class Moves:
         connection = connections[command.alias]
         reporter = Reporter(self._say, command)
         call = self._call(command, connection, reporter)
-        measuring = Measuring(connection) if command.measures else None
-        measured: protocol.Measured | None = None
-        made = protocol.Received()
-
-        def move() -> None:
-            nonlocal made, measured
-            if measuring is not None:
-                measuring.restart()
-            received = take_received(connection)
-            if command.back is not None:
-                unapply(call, connection, command.back)
-            else:
-                with suppress(SegmentEnds):
-                    ApplyMigrations().move(call, database=command.alias, **_QUIET)
-            if call.steps and not command.is_ahead:
-                write_marker(connection, command.run_id, command.database, turn.epoch if turn else 0, command.digest)
-                made = made_since(connection, received)
-            if measuring is not None:
-                measured = measuring.measured()
-
+        movement = Movement(command, connection, call)
         with self._lock:
             self._at_work = (command.id, call)
             if self._interrupted & {command.id, None}:
@@ -94,8 +63,8 @@ class Moves:
                 for held in self._held.values():
                     held.call.aliases.release(connection)
                 turn = self._turn(connection, command, call)
-                with measuring.watching() if measuring else nullcontext():
-                    call.run(move)
+                with movement.watching():
+                    call.run(partial(movement.run, turn.epoch))
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             if turn is not None:
                 turn.end()
@@ -106,11 +75,13 @@ class Moves:
         return protocol.Done(
             id=command.id,
             steps=tuple(replace(step, digest=reporter.digests.get(step, "")) for step in call.steps),
-            received=made,
+            received=movement.made,
             committed=len(call.committed),
             locked_ms=call.locked_ms,
             before=call.before,
-            measured=measured,
+            measured=movement.measured,
+            held_back=movement.held_back(),
+            contracted=tuple(movement.contracted),
         )
 
     def _call(self, command: protocol.Apply, connection: BaseDatabaseWrapper, reporter: Reporter) -> Call:
@@ -243,6 +214,7 @@ class Moves:
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
+                install(place_backwards(connection, [item.migration for item in moved]), command.run_id)
                 # From here on it shows as steps to be taken back, however far that comes.
                 with passing("undo"), transaction.atomic(command.alias):
                     call.permanent.adopt(moved, before=command.before, received=command.received)
@@ -304,6 +276,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,
+        expands=isinstance(command, protocol.Apply) and command.expands,
         application_name=f"smooth:{command.run_id}:{command.alias}",
         call_id=command.run_id,
     )

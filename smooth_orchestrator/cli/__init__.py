@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import click
 
 from smooth_orchestrator import __version__
-from smooth_orchestrator.cli.deploying import check, deploy, plan, recover, rehearse, rollback
+from smooth_orchestrator.cli.deploying import check, deploy, finalise, plan, recover, rehearse, rollback
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
 from smooth_orchestrator.cli.schema import failpoints, schema
@@ -47,7 +47,7 @@ _group: Final = click.version_option(__version__, prog_name=_NAME)(
         name=_NAME,
         help=_HELP,
         epilog=_EPILOG,
-        commands=[deploy, plan, check, rehearse, rollback, recover, status, runs, report, schema, failpoints],
+        commands=[deploy, plan, check, rehearse, finalise, rollback, recover, status, runs, report, schema, failpoints],
     )
 )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from smooth_orchestrator.report import Report
     from smooth_orchestrator.secrets import Masker
 
-__all__ = ["check", "deploy", "plan", "recover", "rehearse", "rollback", "run_command"]
+__all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "rollback", "run_command"]
 
 
 def run_command(invocation: Invocation, command: str, **given: Any) -> int:  # noqa: ANN401 - of every command
@@ -86,6 +86,13 @@ def _milliseconds(_context: click.Context, _parameter: click.Parameter, value: s
 def rehearse(invocation: Invocation, lock_timeout_ms: int) -> int:
     """Run the migrations on every database, and always roll them back."""
     return run_command(invocation, "rehearse", lock_timeout_ms=lock_timeout_ms)
+
+
+@click.command
+@takes_plan
+def finalise(invocation: Invocation) -> int:
+    """Do what deploys have held back, when it is due; all or none."""
+    return run_command(invocation, "finalise")
 
 
 @click.command

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 __all__ = ["DeployByDefault"]
 
 _DEFAULT: Final = "deploy"
+_SPELLINGS: Final = {"finalize": "finalise"}
 
 
 class DeployByDefault(click.Group):
@@ -32,7 +33,8 @@ class DeployByDefault(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the words name, or `deploy` for a plan."""
-        word = args[0]
+        word = _SPELLINGS.get(args[0], args[0])
+        args = [word, *args[1:]]
         if word in self.commands or word.startswith("-"):
             return super().resolve_command(ctx, args)
         if not Path(word).exists():

@@ -17,7 +17,7 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
-    frozenset({"doubts", "history", "looks", "rehearsal", "reversal", "session"}),
+    frozenset({"doubts", "finalisation", "history", "looks", "rehearsal", "reversal", "session"}),
     frozenset(
         {
             "applying",

@@ -1,0 +1,102 @@
+"""What one command moves within its call, and what is told of it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from smooth_migrations import protocol
+from smooth_migrations.call import Call
+from smooth_migrations.contract_queue import Queued, read_queue
+from smooth_migrations.finalising import Pending
+from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
+from smooth_migrations.marker import write_marker
+from smooth_migrations.measuring import Measuring
+from smooth_migrations.received import made_since, take_received
+from smooth_migrations.segments import SegmentEnds
+from smooth_migrations.unapplying import unapply
+
+__all__ = ["Movement"]
+
+_QUIET = {
+    "app_label": None,
+    "migration_name": None,
+    "interactive": False,
+    "fake": False,
+    "fake_initial": False,
+    "plan": False,
+    "run_syncdb": False,
+    "check_unapplied": False,
+    "prune": False,
+    "verbosity": 0,
+}
+
+
+class Movement:
+    """What a command moves; it begins afresh where a lock failure has the call tried again.
+
+    Args:
+        command: that asked.
+        connection: the target's.
+        call: in which it runs.
+
+    Attributes:
+        made: what Django's receivers made beside.
+        measured: what was seen of it, where that was asked for.
+        contracted: the contract halves that it did.
+    """
+
+    def __init__(self, command: protocol.Apply, connection: BaseDatabaseWrapper, call: Call) -> None:
+        self._command = command
+        self._connection = connection
+        self._call = call
+        self._measuring = Measuring(connection) if command.measures else None
+        self.made = protocol.Received()
+        self.measured: protocol.Measured | None = None
+        self.contracted: list[protocol.ContractHalf] = []
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Look at locks meanwhile, where that was asked for."""
+        return self._measuring.watching() if self._measuring else nullcontext()
+
+    def run(self, epoch: int) -> None:
+        """Move, and write the run's marker down in the same transaction.
+
+        Args:
+            epoch: the fencing token.
+        """
+        command, connection, call = self._command, self._connection, self._call
+        if self._measuring is not None:
+            self._measuring.restart()
+        self.contracted.clear()
+        received = take_received(connection)
+        self._way()()
+        if (call.steps or self.contracted) and not command.is_ahead:
+            write_marker(connection, command.run_id, command.database, epoch, command.digest)
+            self.made = made_since(connection, received)
+        if self._measuring is not None:
+            self.measured = self._measuring.measured()
+
+    def _way(self) -> Callable[[], None]:
+        if self._command.back is not None:
+            return self._back
+        return self._forwards if self._command.finalises is None else self._contract
+
+    def _back(self) -> None:
+        if self._command.back is not None:
+            unapply(self._call, self._connection, self._command.back)
+
+    def _contract(self) -> None:
+        def tell(done: Queued) -> None:
+            self.contracted.append(done.told())
+
+        Pending.of(self._connection, self._command.finalises).run(tell)
+
+    def _forwards(self) -> None:
+        with suppress(SegmentEnds):
+            ApplyMigrations().move(self._call, database=self._command.alias, **_QUIET)
+
+    def held_back(self) -> tuple[protocol.ContractHalf, ...]:
+        """Return the contract halves of what was moved. Only reads."""
+        queue = read_queue(self._connection) if self._command.expands else ()
+        return tuple(item.told() for item in queue if item.run_id == self._command.run_id)

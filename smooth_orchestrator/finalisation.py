@@ -1,0 +1,99 @@
+"""When the contract halves of earlier runs are due, and what forbids them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Final
+
+from smooth_migrations.protocol import ContractHalf
+from smooth_orchestrator.config import CommitUnit
+from smooth_orchestrator.errors import Mistake, Refused
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.gates import missing_gates, pass_gate
+from smooth_orchestrator.history import records_of
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.plan import Phase, Plan
+from smooth_orchestrator.preflight import inspect_targets, unread
+from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.run import Run
+
+__all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
+
+_UNKNOWN_HINT: Final = "manage.py finalise_migrations --force does it on one database, whatever became of the others"
+
+
+def contracting(plan: Plan) -> Plan:
+    """Return the plan of a contract phase: one decision for all, and no gates but its own. Pure."""
+    return replace(plan, phases=tuple(replace(phase, gate=()) for phase in plan.phases), commit=CommitUnit.DEPLOY)
+
+
+async def look_for_halves(run: Run, fleet: Fleet) -> dict[str, list[ContractHalf]]:
+    """Return what is held back anywhere, by the run that did. Reads only.
+
+    Raises:
+        Refused: a database cannot be asked.
+    """
+    run.finalises = ()
+    await inspect_targets(run, fleet)
+    silent = [mistake for item in run.targets for mistake in unread(item)]
+    if silent:
+        raise Refused("not every database could be asked what it holds back", findings=silent)
+    halves: dict[str, list[ContractHalf]] = {}
+    for item in run.targets:
+        for half in item.found.contract_pending if item.found else ():
+            halves.setdefault(half.run_id, []).append(half)
+    return halves
+
+
+async def due_at(run: Run, run_id: str, halves: Sequence[ContractHalf]) -> datetime:
+    """Return when the halves of a run are due: after the bake time by the databases' clocks and by the journal's.
+
+    Raises:
+        Refused: nobody knows whether the run has committed everywhere.
+    """
+    now, bake = datetime.now(UTC), timedelta(milliseconds=run.plan.finalise.bake_time_ms)
+    youngest = min(half.age_s for half in halves)
+    moments = [now - timedelta(seconds=youngest) + bake]
+    if ":" not in run_id:
+        moments.append(await _committed_at(run, run_id) + bake)
+    return max(moments)
+
+
+async def _committed_at(run: Run, run_id: str) -> datetime:
+    records = records_of(run.plan.name, await run.journal.records(run_id))
+    ends = [record for record in records if record.kind is RecordKind.RUN_FINISHED]
+    if not ends:
+        raise Refused(f"the journal does not tell whether the run {run_id} has committed", hint=_UNKNOWN_HINT)
+    if ends[-1].data["outcome"] != RunOutcome.COMMITTED:
+        raise Refused(
+            f"the run {run_id}, which has held something back, ended as {ends[-1].data['outcome']}",
+            hint="smooth-orchestrate recover PLAN",
+        )
+    return ends[-1].at
+
+
+async def pass_guards(run: Run) -> None:
+    """Make sure that the release before is gone, as far as the plan says how to tell.
+
+    Raises:
+        Refused: a session of it is connected, or the gate does not pass.
+    """
+    wanted = run.plan.finalise
+    connected = [
+        Mistake(item.name, f"a session of {name!r} is connected", "end the release that it belongs to")
+        for item in run.targets
+        for name in (item.found.sessions if item.found else ())
+        if any(fnmatchcase(name, glob) for glob in wanted.forbid_sessions)
+    ]
+    if connected:
+        raise Refused("the release before is still at work", findings=connected)
+    if not wanted.gate:
+        return
+    gate = Phase("finalise", 0, (), 1, wanted.gate)
+    missing = [replace(mistake, place="finalise.gate[0]") for mistake in missing_gates(run.plan, [gate])]
+    if missing:
+        raise Refused("the gate of finalise cannot be run", findings=missing)
+    failure = await pass_gate(run, gate)
+    if failure is not None:
+        raise Refused(failure.message)

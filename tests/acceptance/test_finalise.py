@@ -1,0 +1,169 @@
+"""`finalise`: what deploys have held back is done on every database or on none, once the release before is gone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_project import migration
+
+_HELD = "demo.0002_next: drop column demo_item.name"
+_DEFAULT = "demo.0002_next: drop the default of demo_item.size"
+_NEXT = migration(
+    "migrations.RemoveField('item', 'name')",
+    "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+    after=[("demo", "0001_item")],
+)
+_SOON = '[finalise]\nbake_time = "0s"'
+
+
+def _plan(fleet: Fleet, finalise: str = _SOON, *, servers: str = "") -> None:
+    fleet.plan(deploy="expand_contract = true", servers=servers)
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(f"{plan.read_text()}\n{finalise}\n")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer) -> Iterator[Fleet]:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_next": _NEXT}) as fleet:
+        _plan(fleet)
+        yield fleet
+
+
+def _columns(fleet: Fleet) -> set[tuple[str, ...]]:
+    found = set()
+    for database in (fleet.first, fleet.last):
+        with database.connect() as session:
+            rows = session.execute(
+                "SELECT column_name || coalesce(' default ' || column_default, '') || ' ' || is_nullable "
+                "FROM information_schema.columns WHERE table_name = 'demo_item' AND column_name <> 'id' ORDER BY 1"
+            ).fetchall()
+        found.add(tuple(text for (text,) in rows))
+    return found
+
+
+def test_what_a_deploy_holds_back_is_done_by_finalise_everywhere(fleet: Fleet) -> None:
+    planned = fleet.run("plan").report["databases"][0]["migrations"]
+    assert [(entry["expand"], entry["contract"]) for entry in planned] == [
+        (
+            ["Alter field name on item", "Add field size to item"],
+            ["drop column demo_item.name", "drop the default of demo_item.size"],
+        )
+    ]
+    deployed = fleet.deploy()
+    assert (deployed.exit_code, deployed.report["outcome"]) == (0, "committed"), deployed.stderr
+    assert all(entry["contract_pending"] == [_HELD, _DEFAULT] for entry in deployed.report["databases"])
+    assert {line["database"] for line in deployed.named("contract.queued")} == {"primary", "kiosk", LAST}
+    assert _columns(fleet) == {("name YES", "size default 7 NO")}
+    # Both releases at work.
+    fleet.execute("INSERT INTO demo_item (name) VALUES ('old')")
+    fleet.execute("INSERT INTO demo_item (size) VALUES (9)")
+    status = fleet.run("status").report["databases"]
+    assert all(entry["contract_pending"] == [_HELD, _DEFAULT] and entry["pending"] == [] for entry in status)
+
+    done = fleet.run("finalise")
+
+    assert (done.exit_code, done.report["outcome"]) == (0, "committed"), done.stderr
+    assert all(entry["contract_pending"] == [] for entry in done.report["databases"])
+    assert [len(done.named(f"finalise.{name}")) for name in ("started", "finished", "refused")] == [1, 1, 0]
+    assert {line["database"] for line in done.named("contract.applied")} == {"primary", "kiosk", LAST}
+    assert _columns(fleet) == {("size NO",)}
+    assert "varchar(40)" not in fleet.dumps()["kiosk"]
+    assert fleet.run("finalize").report["outcome"] == "nothing_to_do"
+    refused = fleet.run("rollback")
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
+    assert "was finalised by" in refused.report["error"]["message"]
+
+
+def test_a_rollback_before_it_gives_the_old_schema_back(fleet: Fleet) -> None:
+    before = fleet.dumps(sequences=False)
+    assert fleet.deploy().exit_code == 0
+
+    taken = fleet.run("rollback")
+    assert taken.exit_code == 0, taken.report
+
+    assert fleet.dumps(sequences=False) == before
+    assert fleet.run("finalise").report["outcome"] == "nothing_to_do"
+
+
+def test_it_is_not_due_before_the_bake_time(fleet: Fleet) -> None:
+    _plan(fleet, '[finalise]\nbake_time = "1h"')
+    fleet.deploy()
+    before = fleet.dumps()
+
+    early = fleet.run("finalise")
+
+    assert (early.exit_code, early.report["outcome"]) == (0, "not_due")
+    [line] = early.named("finalise.not_due")
+    assert line["due_at"] > line["timestamp"][:19]
+    assert fleet.dumps() == before
+
+
+def test_it_waits_for_the_sessions_of_the_release_before(fleet: Fleet) -> None:
+    _plan(fleet, f'{_SOON}\nforbid_sessions = ["shop-v1*"]')
+    fleet.deploy()
+    before = fleet.dumps()
+    with psycopg.connect(fleet.last.dsn, application_name="shop-v1-web"):
+        refused = fleet.run("finalise")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
+    assert [finding["place"] for finding in refused.report["errors"]] == [LAST]
+    assert refused.named("finalise.refused")
+    assert fleet.dumps() == before
+    assert fleet.run("finalise").report["outcome"] == "committed"
+
+
+@pytest.mark.parametrize("gate", ["false", "no-such-command"])
+def test_its_gate_refuses(fleet: Fleet, gate: str) -> None:
+    _plan(fleet, f'{_SOON}\ngate = ["{gate}"]')
+    fleet.deploy()
+    before = fleet.dumps()
+
+    refused = fleet.run("finalise")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
+    assert fleet.dumps() == before
+
+
+def test_one_database_that_cannot_keeps_all_as_they_are(fleet: Fleet, tmp_path: Path) -> None:
+    unique = migration(
+        "migrations.AlterField('item', 'name', models.CharField(max_length=40, unique=True))",
+        after=[("demo", "0001_item")],
+    )
+    (tmp_path / "project" / "demo" / "migrations" / "0002_next.py").write_text(unique)
+    assert fleet.deploy().exit_code == 0
+    with fleet.last.connect() as session:
+        session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+    before = fleet.dumps()
+
+    refused = fleet.run("finalise")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
+    [finding] = refused.report["errors"]
+    assert finding["place"] == LAST
+    assert "demo_item.name is the same in several rows: 1 row (such as kite)" in finding["message"]
+    assert fleet.dumps() == before
+
+
+def test_a_later_deploy_leaves_alone_what_is_held_back_or_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.deploy()
+    migrations = tmp_path / "project" / "demo" / "migrations"
+    third = migrations / "0003_more.py"
+    third.write_text(
+        migration("migrations.AddField('item', 'extra', models.IntegerField(null=True))", after=[("demo", "0002_next")])
+    )
+    assert fleet.deploy().exit_code == 0
+    assert _columns(fleet) == {("extra YES", "name YES", "size default 7 NO")}
+    assert '"name" varchar(40)' in fleet.dumps()["kiosk"]
+
+    touching = migration("migrations.RemoveField('item', 'size')", after=[("demo", "0003_more")])
+    (migrations / "0004_touch.py").write_text(touching)
+    refused = fleet.deploy()
+    assert refused.exit_code == 3
+    assert all(_DEFAULT in finding["message"] for finding in refused.report["errors"])
+
+    assert fleet.run("finalise").exit_code == 0
+    assert fleet.deploy().exit_code == 0
