@@ -38,7 +38,11 @@ def split(operation: Operation, place: Place) -> Split | None:
     """
     for kind in type(operation).__mro__:
         if kind in _MEMBERS:
-            return _MEMBERS[kind].of(operation, place)
+            halves = _MEMBERS[kind].of(operation, place)
+            if halves is not None and not place.connection.features.can_rollback_ddl:
+                # Half of a contract half cannot be taken back, and the other databases with it.
+                raise CannotSplit(f"{operation.describe()}: this server commits every change of a table by itself")
+            return halves
     if isinstance(operation, _RENAMES):
         raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
     return None

@@ -95,8 +95,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
 
 @pytest.fixture(scope="module")
 def management_help(project: SmallProject) -> str:
-    """What the management command says of its options."""
-    return project.succeed("apply_migrations", "--help")
+    """What the management commands say of their options."""
+    return "".join(project.succeed(name, "--help") for name in ("apply_migrations", "finalise_migrations"))
 
 
 def test_every_kind_of_command_is_found_in_the_documents() -> None:

@@ -288,6 +288,7 @@ def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) ->
         "plan",
         "check",
         "rehearse",
+        "finalise",
         "rollback",
         "recover",
         "status",
