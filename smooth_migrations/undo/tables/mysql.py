@@ -13,6 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.quoting import backticked
 from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables.unknown import refuse_to_drop
 
 __all__ = ["MySQL"]
 
@@ -42,13 +43,19 @@ class MySQL:
     def restore(
         self, connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
     ) -> None:
-        """Alter what differs, committing at every statement. A column or table that is gone comes back empty."""
+        """Alter what differs, committing at every statement. A column or table that is gone comes back empty.
+
+        Raises:
+            UndoFailed: what would be dropped may be what is gone, under another name.
+        """
         wanted = {name: text for name, text in before.items() if name in named}
         with connection.constraint_checks_disabled(), connection.cursor() as cursor:
             for stage in _STAGES:
                 # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go
                 # with it.
                 now = {name: _definition(cursor, name) for name in _names(cursor) if name in named}
+                if stage is not _rename_tables:
+                    _refuse_to_drop(cursor, now, wanted, renames)
                 for statement in list(stage(now, wanted, renames)):
                     cursor.execute(statement)
 
@@ -61,6 +68,19 @@ def _names(cursor: CursorWrapper) -> list[str]:
 def _definition(cursor: CursorWrapper, name: str) -> str:
     cursor.execute(f"SHOW CREATE TABLE {backticked(name)}")
     return _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
+
+
+def _refuse_to_drop(cursor: CursorWrapper, now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> None:
+    def has_rows(table: str) -> bool:
+        cursor.execute(f"SELECT 1 FROM {backticked(table)} LIMIT 1")  # noqa: S608 - quoted
+        return cursor.fetchone() is not None
+
+    refuse_to_drop(now.keys() - before.keys(), before.keys() - now.keys(), has_rows)
+    for name, current, wanted in _both(now, before):
+        renamed = {new: old for (table, new), old in renames.columns.items() if table == name}
+        old_names = {renamed.get(column, column) for column in current.columns}
+        new = {column for column in current.columns if not {column, renamed.get(column)} & wanted.columns.keys()}
+        refuse_to_drop(new, wanted.columns.keys() - old_names - current.columns.keys(), has_rows, of=name)
 
 
 def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
