@@ -155,6 +155,8 @@ class OperationLog:
             # First, since how many operations are left no longer tells whether the migration was recorded.
             with passing("restore"):
                 restore_records(self._connection, self._records, keys_of(self.migration))
+        if self._journal.has_lost(self.step):
+            self._leave(_BROKEN)
         if self._at_work is not None:
             with passing("settle"):
                 self._settle(self._at_work)

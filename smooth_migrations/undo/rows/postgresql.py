@@ -10,11 +10,14 @@ from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, Unknown
 
 __all__ = ["PostgreSQL"]
 
-# What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System").
+# What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System"). What a
+# function defines, empties or keeps as a large object is in the catalogue.
 _WRITTEN = """
     SELECT current_setting('track_counts') = 'on', array(
         SELECT relid FROM pg_stat_xact_user_tables
-        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%')
+        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%'),
+        EXISTS (SELECT FROM pg_stat_xact_sys_tables
+                WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname = 'pg_catalog')
 """
 # A transaction has one from its first write on (PostgreSQL manual, "Transactions and Identifiers").
 _NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
@@ -72,12 +75,19 @@ class PostgreSQL:
         del written
         return self.number(connection) is not None
 
+    def lasting(self, connection: BaseDatabaseWrapper, sql: str) -> bool:
+        """Return False: there are none."""
+        del connection, sql
+        return False
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that the open transaction has written, whatever its statements name."""
         del written
-        [(counts, oids)] = _rows(connection, _WRITTEN)
+        [(counts, oids, is_defining)] = _rows(connection, _WRITTEN)
         if not counts:
             raise UnknownError("the server counts no statements (track_counts)")
+        if is_defining:
+            raise UnknownError("its functions have changed more than rows")
         return self._described(connection, oids)
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:

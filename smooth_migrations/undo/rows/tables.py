@@ -89,6 +89,9 @@ class Vendor(Protocol):
     def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:
         """Return whether the open transaction may have changed rows. Only reads."""
 
+    def lasting(self, connection: BaseDatabaseWrapper, sql: str) -> bool:
+        """Return whether a statement names a table of which no ROLLBACK takes rows back. Only reads."""
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables of which the open transaction may have changed rows. Only reads.
 

@@ -20,6 +20,7 @@ __all__ = ["MySQL"]
 _OURS = "smooth_"
 _POSITION = re.compile(r" AUTO_INCREMENT=\d+")
 _NAMED = re.compile(r"(?P<kind>(?:UNIQUE |FULLTEXT |SPATIAL )?KEY|CONSTRAINT) `(?P<name>(?:[^`]|``)+)` (?P<rest>.*)")
+_OPTIONS = re.compile(r"\) ENGINE=(?P<engine>\w+)(?P<rest>.*)")
 _COLUMN = re.compile(r"`(?P<name>(?:[^`]|``)+)` ")
 
 
@@ -115,6 +116,16 @@ def _rename_columns(now: Mapping[str, str], before: Mapping[str, str], renames: 
                 yield f"ALTER TABLE {backticked(name)} CHANGE COLUMN {backticked(new)} {wanted.columns[old]}"
 
 
+def _set_options(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    """Give a table its comment and its character set back; columns follow, which are as the table says."""
+    for name, text in now.items():
+        # What stands in several lines has partitions.
+        is_now, was = (_OPTIONS.fullmatch(each.rsplit("\n", 1)[-1]) for each in (text, before.get(name, text)))
+        if is_now and was and is_now["engine"] == was["engine"] and is_now["rest"] != was["rest"]:
+            no_comment = "" if " COMMENT=" in was["rest"] else " COMMENT=''"
+            yield f"ALTER TABLE {backticked(name)}{was['rest']}{no_comment}"
+
+
 def _alter(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name, current, wanted in _both(now, before):
         changes = [*_drops(current, wanted), *_columns(current, wanted), *_adds(current, wanted)]
@@ -139,7 +150,7 @@ def _add_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renam
 
 _STAGES = (
     *(_rename_tables, _drop_foreign_keys, _drop_and_create, _rename_columns),
-    *(_alter, _add_foreign_keys, _add_keys),
+    *(_set_options, _alter, _add_foreign_keys, _add_keys),
 )
 
 
