@@ -284,7 +284,7 @@ class OperationLog:
         self._finished = 0
         with (
             rendered_afresh([ran.operation]),
-            needless_left_out(self.migration),
+            needless_left_out(self.migration, self._connection, ran.detail.get("tables")),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):

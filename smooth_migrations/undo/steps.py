@@ -107,7 +107,10 @@ def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> I
     for item in newest_first:
 
         def reverse(item: Moved = item) -> None:
-            with rendered_afresh(item.migration.operations), needless_left_out(item.migration):
+            with (
+                rendered_afresh(item.migration.operations),
+                needless_left_out(item.migration, executor.connection, item.tables),
+            ):
                 executor.unapply_migration(states[item.migration], item.migration, fake=item.step.fake)
 
         yield item, states[item.migration], reverse

@@ -147,6 +147,11 @@ class MySQL:
             raise UnknownError("rows written through a view")
         return self._described(connection, _with_following(named, _rows(connection, _FOLLOWING)))
 
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return False: a definition ends the transaction."""
+        del connection, other
+        return False
+
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return those that the role may know of: only of such is there a word in the information schema."""
         return {backticked(str(name)) for (name,) in _rows(connection, _OUTSIDE)}

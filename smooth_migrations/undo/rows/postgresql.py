@@ -10,15 +10,22 @@ from smooth_migrations.undo.rows.tables import MAX_BYTES, Column, Table, Unknown
 
 __all__ = ["PostgreSQL"]
 
-# What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System"). What a
-# function defines, empties or keeps as a large object is in the catalogue.
+# What this transaction has written, by whichever way (PostgreSQL manual, "The Cumulative Statistics System").
 _WRITTEN = """
     SELECT current_setting('track_counts') = 'on', array(
         SELECT relid FROM pg_stat_xact_user_tables
-        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%'),
-        EXISTS (SELECT FROM pg_stat_xact_sys_tables
-                WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname = 'pg_catalog')
+        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%')
 """
+# The same of the catalogues, where functions define, empty tables and keep large objects. What earlier transactions of
+# the session wrote is among it for a while.
+_DEFINED = """
+    SELECT count(*) > 0, COALESCE(bool_or(relname LIKE 'pg\\_largeobject%%'), FALSE) FROM pg_stat_xact_sys_tables
+    WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname = 'pg_catalog'
+"""
+_CATALOGUES = ("class", "attribute", "proc", "type", "constraint", "trigger", "namespace", "rewrite", "enum", "policy")
+_VERSIONS = "SELECT {}".format(
+    ", ".join(f"(SELECT sum(xmin::text::bigint) FROM pg_{name})" for name in _CATALOGUES)  # noqa: S608 - constants
+)
 # A transaction has one from its first write on (PostgreSQL manual, "Transactions and Identifiers").
 _NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
 # A value of a column has less (PostgreSQL manual, "PostgreSQL Limits"), and so has what is written down at once.
@@ -83,12 +90,15 @@ class PostgreSQL:
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that the open transaction has written, whatever its statements name."""
         del written
-        [(counts, oids, is_defining)] = _rows(connection, _WRITTEN)
+        [(counts, oids)] = _rows(connection, _WRITTEN)
         if not counts:
             raise UnknownError("the server counts no statements (track_counts)")
-        if is_defining:
-            raise UnknownError("its functions have changed more than rows")
         return self._described(connection, oids)
+
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return whether the catalogues have rows for the open transaction that they have not for the other one."""
+        [(may_define, has_objects)] = _rows(connection, _DEFINED)
+        return bool(has_objects or (may_define and _rows(connection, _VERSIONS) != _rows(other, _VERSIONS)))
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return none: a foreign key does not leave its database."""

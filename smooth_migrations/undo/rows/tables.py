@@ -99,6 +99,14 @@ class Vendor(Protocol):
             UnknownError: these are not all, or one of them cannot be compared.
         """
 
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return whether the open transaction may have changed more than rows, such as by a function. Only reads.
+
+        Args:
+            connection: whose.
+            other: a second session, which sees what is committed.
+        """
+
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return the quoted names of the tables to which foreign keys of other databases refer. Only reads."""
 
