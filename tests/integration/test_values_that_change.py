@@ -36,6 +36,8 @@ _KEPT = [
     "AlterField('part', 'price', models.DecimalField(max_digits=10, decimal_places=4))",
     "AlterField('part', 'name', models.CharField(max_length=6))",
     "AlterField('part', 'code', models.CharField(max_length=7))",
+    "AddField('part', 'note', models.CharField(max_length=9, default='a note'))",
+    "AlterField('part', 'note', models.CharField(max_length=6))",
 ]
 
 
