@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     _Field = Field[Any, Any]
 
 _AUTOMATIC = {"AutoField", "BigAutoField", "SmallAutoField"}
+# By a word of the type's name, the most telling one first.
+_SIZES = {"Small": 1, "Big": 3, "Integer": 2, "Auto": 2}
 _SHORT_TEXT = {"CharField", "SlugField", "URLField", "EmailField", "FilePathField", "FileField"}
 _FAMILIES = {
     "integer": {
@@ -54,7 +56,7 @@ def shortening(connection: BaseDatabaseWrapper, old: "_Field", new: "_Field", *,
     anew where numbers become automatic. SQLite keeps every value.
 
     Args:
-        connection: where. It is not used.
+        connection: where. It is asked for its mode once.
         old: the field.
         new: what it becomes; `converts` says no of the two.
         column: quoted.
@@ -69,11 +71,12 @@ def shortening(connection: BaseDatabaseWrapper, old: "_Field", new: "_Field", *,
     if limits[1] is not None and (limits[0] is None or limits[0] > limits[1]):
         return f"CHAR_LENGTH({column}) > {limits[1]}"
     if types == ("DecimalField", "DecimalField"):
-        places = [int(getattr(field, "decimal_places", None) or 0) for field in (old, new)]
-        return f"ROUND({column}, {places[1]}) <> {column}" if places[1] < places[0] else None
+        places = [_part(field, "decimal_places") for field in (old, new)]
+        if places[1] < places[0]:
+            return f"ROUND({column}, {places[1]}) <> {column}"
     if connection.vendor == "mysql" and types[1] in _AUTOMATIC and types[0] not in _AUTOMATIC:
         return f"{column} = 0"
-    return None
+    return "TRUE" if _is_loose(connection) and _may_clip(old, new) else None
 
 
 def stored(field: "_Field", state: ProjectState) -> "_Field":
@@ -88,6 +91,29 @@ def stored(field: "_Field", state: ProjectState) -> "_Field":
             break
         field = keys[0]
     return field
+
+
+def _is_loose(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether MariaDB or MySQL puts the nearest value in place of one that does not fit (strict mode)."""
+    modes = getattr(connection, "sql_mode", {"STRICT_ALL_TABLES"})
+    return not {"STRICT_ALL_TABLES", "STRICT_TRANS_TABLES"} & {*modes}
+
+
+def _may_clip(old: "_Field", new: "_Field") -> bool:
+    before, after = (
+        (
+            _part(field, "max_digits") - _part(field, "decimal_places"),
+            next((size for word, size in _SIZES.items() if word in field.get_internal_type()), 0),
+        )
+        for field in (old, new)
+    )
+    signs = ["Positive" in field.get_internal_type() for field in (old, new)]
+    collations = [getattr(field, "db_collation", None) for field in (old, new)]
+    return any(a > b for a, b in zip(before, after, strict=True)) or signs[0] != signs[1] or len({*collations}) > 1
+
+
+def _part(field: "_Field", name: str) -> int:
+    return int(getattr(field, name, None) or 0)
 
 
 def _limit(field: "_Field") -> int | None:

@@ -52,14 +52,33 @@ def test_a_zero_that_is_to_be_numbered_is_refused_in_mariadb(mariadb_databases: 
     _assert_ends(mariadb_databases, tmp_path, "AlterField('part', 'id', models.AutoField(primary_key=True))", status=3)
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "AlterField('part', 'id', models.SmallIntegerField(primary_key=True))",
+        "AlterField('part', 'name', models.TextField(db_collation='latin1_swedish_ci'))",
+        "AlterField('part', 'price', models.DecimalField(max_digits=6, decimal_places=4))",
+    ],
+    ids=["numbers", "letters", "digits"],
+)
+def test_what_mariadb_would_clip_is_refused_where_it_is_not_strict(
+    mariadb_databases: NewDatabases, tmp_path: Path, operation: str
+) -> None:
+    _assert_ends(mariadb_databases, tmp_path, operation, status=3, sql_mode="NO_ENGINE_SUBSTITUTION")
+
+
 def test_a_field_may_become_as_short_as_its_values(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     _assert_ends(stepping_databases, tmp_path, *_KEPT, status=1)
 
 
-def _assert_ends(databases: NewDatabases, directory: Path, *operations: str, status: int) -> None:
+def _assert_ends(databases: NewDatabases, directory: Path, *operations: str, status: int, **options: str) -> None:
     """Run these, and let the next migration fail: how the call ends is as said, and the database is as before."""
     database = databases.new()
-    project = SmallProject(directory / "project", {"default": database.django}, {"demo.0001_start": _START})
+    project = SmallProject(
+        directory / "project",
+        {"default": database.django | ({"OPTIONS": options} if options else {})},
+        {"demo.0001_start": _START},
+    )
     project.succeed("migrate", "--verbosity=0")
     execute(database, _ROWS)
     changes = [f"migrations.{operation}" for operation in operations]
