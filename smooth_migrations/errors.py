@@ -31,6 +31,7 @@ __all__ = [
     "is_rollback_by_sqlite",
     "joined",
     "sqlstate_of",
+    "words_of",
 ]
 
 _LOCK_SQLSTATES = frozenset(
@@ -238,13 +239,18 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
     )
 
 
+def words_of(error: BaseException) -> str:
+    """Return what an error says, also one that fails to say it."""
+    return str(traceback.TracebackException(type(error), error, None, compact=True))
+
+
 def _words(error: BaseException) -> str:
     # What Django says of a broken transaction hides what broke it: SQLite's editor, for one, speaks to the database
     # once more after a full disk.
     hidden = error.__cause__ or error.__context__
     if isinstance(error, TransactionManagementError) and isinstance(hidden, Error):
         return f"{error} ({type(hidden).__name__}: {hidden})"
-    return str(error)
+    return words_of(error)
 
 
 def _shortened(text: str, longest: int) -> str:

@@ -4,7 +4,7 @@ import gc
 import sys
 import traceback
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -25,6 +25,7 @@ from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
+from smooth_migrations.streams import UNWRITABLE, let_go
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
@@ -54,8 +55,12 @@ class Command(migrate.Command):
         try:
             super().run_from_argv(argv)
         except (UndoAlsoFailed, UndoFailed) as error:
-            self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
+            # What cannot be printed must not change what the exit code says.
+            with suppress(*UNWRITABLE):
+                self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
             sys.exit(NEEDS_OPERATOR)
+        finally:
+            let_go()
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
@@ -146,8 +151,10 @@ class Command(migrate.Command):
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
                 raise CommandError(f"{error}; what was done has been undone") from error
-            except BaseException:
+            except BaseException as error:
                 console.detail()
+                if self._is_program and _says_success(error):
+                    raise CommandError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
                 raise
             if options["rehearse"]:
                 call.rollback()
@@ -230,3 +237,10 @@ class Command(migrate.Command):
         if self._call is not None:
             self._call.progress(action, migration, fake=fake)
         super().migration_progress_callback(action, migration, fake)
+
+
+def _says_success(error: BaseException) -> bool:
+    """Return whether a program that ends with this error has the exit code 0."""
+    return (isinstance(error, SystemExit) and not error.code) or (
+        isinstance(error, CommandError) and not error.returncode
+    )
