@@ -159,6 +159,10 @@ class CallJournal:
             # What was empty is emptied, whatever was done to it.
             self._has_steps = not frame.before.is_empty
             self._insert("", "", _CALL, state=EntryState.BEGUN, detail=_detail(frame))
+        except BaseException:
+            # What was not written down need not be struck out.
+            self.lose()
+            raise
         finally:
             self._connection = own
 

@@ -18,7 +18,7 @@ from smooth_migrations.arguments import add_arguments, options_of, refuse_contra
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
+from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed, is_unusable
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.guard import Guard
 from smooth_migrations.lease import LeaseHeld
@@ -192,7 +192,10 @@ class Command(migrate.Command):
             raise CommandError(message, returncode=NEEDS_OPERATOR) from error
         except Error as error:
             console.locked(connection, error)
-            raise
+            if not is_unusable(error):
+                raise
+            message = f"Refused: the tables in which runs are noted cannot be used, and nothing was run: {error}"
+            raise CommandError(message, returncode=REFUSED) from error
         for item in call.permanent.moved:
             console.started(item.step, item.migration)
         try:
