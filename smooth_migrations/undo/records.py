@@ -11,7 +11,7 @@ from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-__all__ = ["Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+__all__ = ["Key", "Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
 
 Key = tuple[str, str]
 _TABLE = "django_migrations"
