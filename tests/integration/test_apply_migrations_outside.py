@@ -64,6 +64,38 @@ def test_migrations_around_one_without_transaction_are_undone_each_in_its_way(
     assert not diff(before, dump(database.dsn, sequences=False))
 
 
+@pytest.mark.parametrize(
+    ("child", "parent", "code"),
+    [
+        ("raise SystemExit", "pass", 0),
+        ("raise ValueError('child')", "pass", 0),
+        ("return", "pass", 0),
+        ("raise SystemExit", "raise ValueError('parent')", 1),
+    ],
+)
+def test_a_process_that_a_migration_forks_does_not_end_the_call_of_its_parent(
+    databases: NewDatabases, tmp_path: Path, child: str, parent: str, code: int
+) -> None:
+    database = databases.new()
+    project = SmallProject(tmp_path / "project", {"default": database.django}, _SOUND)
+    project.succeed("migrate", "demo", "0001", "--verbosity=0")
+    before = dump(database.dsn, sequences=False)
+    body = f"pid = os.fork()\n    if not pid: {child}\n    os.waitpid(pid, 0)\n    {parent}"
+    forking = migration(
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0002_note")],
+        atomic=False,
+        functions=run_python(body),
+    )
+    project.write_migration("demo.0003_fork", forking)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == code
+    assert bool(diff(before, dump(database.dsn, sequences=False))) is not bool(code)
+    assert project.run("migrate", "--check").returncode == code
+
+
 def test_a_failure_after_a_migration_that_renames_the_records_of_another_app_is_undone(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
 
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Callable, Container, Iterator
@@ -20,6 +21,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed, is_unusable
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
+from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.guard import Guard
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
@@ -41,6 +43,7 @@ class Command(migrate.Command):
 
     _call: Call | None = None
     _is_program = False
+    _pid = 0
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add to `migrate`'s options what concerns the undo."""
@@ -214,10 +217,13 @@ class Command(migrate.Command):
         verbosity = options["verbosity"] if self._is_program else 0
         console = ConsoleReport(self.stdout, self.style, verbosity=verbosity)
         guard = Guard(call, connections[options["database"]], options, console.undo_of_this_call)
-        self._call = call
+        self._call, self._pid = call, os.getpid()
         pre_migrate.connect(guard.check)
         try:
             super().handle(*args, **options)
+        except BaseException as error:
+            leave_if_forked(self._pid, error)
+            raise
         finally:
             pre_migrate.disconnect(guard.check)
             self._call = None
@@ -238,6 +244,7 @@ class Command(migrate.Command):
     ) -> None:
         """Tell the call first, so that "OK" is printed only for what holds."""
         if self._call is not None:
+            leave_if_forked(self._pid)
             self._call.progress(action, migration, fake=fake)
         super().migration_progress_callback(action, migration, fake)
 
