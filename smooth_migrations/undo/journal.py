@@ -8,15 +8,16 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.transaction import atomic
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Before, Received, Step
+from smooth_migrations.undo.fencing import fenced
 from smooth_migrations.undo.records import Record
 
 __all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
@@ -256,15 +257,14 @@ class CallJournal:
             [self._call_id, step.app, step.name, operation],
         )
 
-    def check_turn(self) -> None:
-        """Make sure, before anything is taken back, that nobody else has done so, and gone on from there.
+    def at_turn(self) -> AbstractContextManager[None]:
+        """Commit what is run within, or nothing of it where it is somebody else's turn; see `fenced`."""
+        return fenced(self._connection, self.fence)
 
-        Raises:
-            LeaseLost: somebody has the lease since; see `Lease.check`.
-        """
-        if self.fence is not None:
-            with atomic(self._connection.alias):
-                self.fence()
+    def check_turn(self) -> None:
+        """Make sure, before anything is taken back, that nobody else has done so; raises as `at_turn` does."""
+        with self.at_turn():
+            pass
 
     def forget_step(self, step: Step) -> None:
         """Strike out a migration that was taken back."""

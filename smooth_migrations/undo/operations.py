@@ -102,7 +102,7 @@ class OperationLog:
         self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
-        self._writes = Writes()
+        self._writes = Writes(journal.at_turn)
         self.named = Named()
         self.left: list[str] = []
         self.is_parted = False
@@ -186,12 +186,13 @@ class OperationLog:
                 ran = _Ran(number, operation, backwards, *states, detail, Named())
                 self._at_work = ran
                 if self._is_transactional(operation):
-                    with transaction.atomic(self._connection.alias):
+                    with transaction.atomic(self._connection.alias), self._journal.at_turn():
                         with self._connection.execute_wrapper(ran.named):
                             run(app_label, editor, from_state, to_state)
                         self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
                 else:
-                    self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
+                    with self._journal.at_turn():
+                        self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
                     rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
                     window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
                     with rows, self._connection.execute_wrapper(ran.named), window:

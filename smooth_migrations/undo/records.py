@@ -1,6 +1,7 @@
 """The rows of `django_migrations`, as they were before a call."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,11 +46,15 @@ class Writes:
 
     One of Django's execute wrappers.
 
+    Args:
+        at_turn: lets nothing be committed within when it is not this call's turn any more.
+
     Attributes:
         seen: whether it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_turn: Callable[[], AbstractContextManager[None]]) -> None:
+        self._at_turn = at_turn
         self.seen = False
 
     def __call__(
@@ -62,8 +67,11 @@ class Writes:
     ) -> Any:  # noqa: ANN401 - as Django's
         """Take note of a statement, and run it."""
         text = str(sql)
-        self.seen |= _TABLE in text and text.lstrip().upper().startswith(_WRITES)
-        return execute(sql, params, many, context)
+        if not (_TABLE in text and text.lstrip().upper().startswith(_WRITES)):
+            return execute(sql, params, many, context)
+        self.seen = True
+        with self._at_turn():
+            return execute(sql, params, many, context)
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:

@@ -64,6 +64,37 @@ def test_migrations_around_one_without_transaction_are_undone_each_in_its_way(
     assert not diff(before, dump(database.dsn, sequences=False))
 
 
+_LOSES = """\
+other = editor.connection.copy()
+    taken = "epoch = epoch + 1, owner = 'other', machine = 'elsewhere'"
+    other.cursor().execute(f"UPDATE smooth_migrations_lease SET {taken}")
+    other.close()"""
+
+
+@pytest.mark.parametrize("rest", [(), ("migrations.RunSQL('CREATE TABLE late (id integer)', 'DROP TABLE late')",)])
+def test_who_has_lost_the_lease_within_a_migration_outside_a_transaction_goes_no_further(
+    stepping_databases: NewDatabases, tmp_path: Path, rest: tuple[str, ...]
+) -> None:
+    database = stepping_databases.new()
+    project = SmallProject(tmp_path / "project", {"default": database.django}, {"demo.0001_item": ITEM})
+    project.succeed("migrate", "--verbosity=0")
+    before = stepping_databases.dump(database)
+    losing = migration(
+        "migrations.RunPython(forwards, nothing)",
+        *rest,
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python(_LOSES),
+    )
+    project.write_migration("demo.0002_note", losing)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert "LeaseLost: the lease of the database 'default' was lost to host " in result.stderr
+    assert not diff(before, stepping_databases.dump(database))
+
+
 @pytest.mark.parametrize(
     ("child", "parent", "code"),
     [
