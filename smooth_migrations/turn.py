@@ -94,7 +94,10 @@ def _settle(connection: BaseDatabaseWrapper, call: Call, on_unfinished: Callable
         unfinished = unfinished_call(connection)
         if unfinished is None:
             return
+        from smooth_migrations.undo.built_upon import refuse_what_others_need  # noqa: PLC0415 - few calls are killed
+
         earlier = on_unfinished(unfinished)
+        refuse_what_others_need(connection, unfinished, goes_on=earlier is call)
         earlier.recall(unfinished, goes_on=earlier is call)
     except (UndoFailed, Error):
         raise

@@ -183,17 +183,12 @@ class CallJournal:
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
-        if state is EntryState.DONE and not self._has_steps:
-            return
         self._insert(
             step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake, detail=detail
         )
 
     def finish_step(self, step: Step) -> None:
         """Write down that a migration that was begun is permanent."""
-        if not self._has_steps:
-            self.forget_step(step)
-            return
         self._execute(
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
             [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],

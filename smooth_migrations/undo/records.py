@@ -47,14 +47,14 @@ class Writes:
     One of Django's execute wrappers.
 
     Args:
-        at_turn: lets nothing be committed within when it is not this call's turn any more.
+        recording: what a write is run within.
 
     Attributes:
         seen: whether it has.
     """
 
-    def __init__(self, at_turn: Callable[[], AbstractContextManager[None]]) -> None:
-        self._at_turn = at_turn
+    def __init__(self, recording: Callable[[], AbstractContextManager[None]]) -> None:
+        self._recording = recording
         self.seen = False
 
     def __call__(
@@ -70,7 +70,7 @@ class Writes:
         if not (_TABLE in text and text.lstrip().upper().startswith(_WRITES)):
             return execute(sql, params, many, context)
         self.seen = True
-        with self._at_turn():
+        with self._recording():
             return execute(sql, params, many, context)
 
 
