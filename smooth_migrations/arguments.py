@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from django.core.management.base import CommandError, CommandParser
 
-from smooth_migrations.durations import duration_s
+from smooth_migrations.durations import duration_s, limit_s
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.undo.transaction import Limits
@@ -93,7 +93,7 @@ def _ms(duration: float | None) -> int | None:
 def _add_limits(parser: CommandParser) -> None:
     parser.add_argument(
         "--lock-timeout",
-        type=duration_s,
+        type=limit_s,
         metavar="DURATION",
         help="How long a statement waits for a lock, such as 2s; then everything is rolled back and tried again.",
     )
@@ -110,7 +110,7 @@ def _add_limits(parser: CommandParser) -> None:
         help="Tell the queries of those who are waited for, too: their first 80 characters, with whatever is in them.",
     )
     parser.add_argument(
-        "--statement-timeout", type=duration_s, metavar="DURATION", help="How long one statement may run."
+        "--statement-timeout", type=limit_s, metavar="DURATION", help="How long one statement may run."
     )
 
 

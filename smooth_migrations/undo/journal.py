@@ -8,16 +8,16 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.transaction import atomic
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.fencing import fenced
 from smooth_migrations.undo.frame import Frame, packed, unpacked
 
 __all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
@@ -134,7 +134,12 @@ class CallJournal:
             self._begun_with = frame
             # What was empty is emptied, whatever was done to it.
             self._has_steps = not frame.before.is_empty
-            self._insert("", "", _CALL, state=EntryState.BEGUN, detail=packed(frame))
+            try:
+                self._insert("", "", _CALL, state=EntryState.BEGUN, detail=packed(frame))
+            except BaseException:
+                # What was not written down need not be struck out.
+                self.lose()
+                raise
 
     @contextmanager
     def _over(self, other: BaseDatabaseWrapper | None) -> Iterator[None]:
@@ -160,17 +165,12 @@ class CallJournal:
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
-        if state is EntryState.DONE and not self._has_steps:
-            return
         self._insert(
             step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake, detail=detail
         )
 
     def finish_step(self, step: Step) -> None:
         """Write down that a migration that was begun is permanent."""
-        if not self._has_steps:
-            self.forget_step(step)
-            return
         self._execute(
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
             [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],
@@ -248,15 +248,14 @@ class CallJournal:
             [self._call_id, step.app, step.name, operation],
         )
 
-    def check_turn(self) -> None:
-        """Make sure, before anything is taken back, that nobody else has done so, and gone on from there.
+    def at_turn(self) -> AbstractContextManager[None]:
+        """Commit what is run within, or nothing of it where it is somebody else's turn; see `fenced`."""
+        return fenced(self._connection, self.fence)
 
-        Raises:
-            LeaseLost: somebody has the lease since; see `Lease.check`.
-        """
-        if self.fence is not None:
-            with atomic(self._connection.alias):
-                self.fence()
+    def check_turn(self) -> None:
+        """Make sure, before anything is taken back, that nobody else has done so; raises as `at_turn` does."""
+        with self.at_turn():
+            pass
 
     def forget_step(self, step: Step) -> None:
         """Strike out a migration that was taken back."""

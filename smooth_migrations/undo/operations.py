@@ -102,7 +102,7 @@ class OperationLog:
         self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
-        self._writes = Writes()
+        self._writes = Writes(self._recording)
         self.named = Named()
         self.left: list[str] = []
         self.is_parted = False
@@ -188,12 +188,13 @@ class OperationLog:
                 ran = _Ran(number, operation, backwards, *states, detail, Named())
                 self._at_work = ran
                 if self._is_transactional(operation):
-                    with transaction.atomic(self._connection.alias):
+                    with transaction.atomic(self._connection.alias), self._journal.at_turn():
                         with self._connection.execute_wrapper(ran.named):
                             run(app_label, editor, from_state, to_state)
                         self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
                 else:
-                    self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
+                    with self._journal.at_turn():
+                        self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
                     rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
                     window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
                     with rows, self._connection.execute_wrapper(ran.named), window:
@@ -206,6 +207,14 @@ class OperationLog:
         # Operations run their database half by calling this method on the instance; a name on the instance comes
         # before the class's, and is gone again when the migration has ended.
         operation.__dict__[method] = watched
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        # In one commit, so that what is recorded without being noted here is known to be another process's.
+        with transaction.atomic(self._connection.alias, savepoint=False), self._journal.at_turn():
+            yield
+            if self._at_work is None:
+                self._journal.finish_step(self.step)
 
     def _is_transactional(self, operation: Operation) -> bool:
         return self._connection.features.can_rollback_ddl and all(

@@ -252,6 +252,7 @@ class Permanent:
         executor = executor_as_before(
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
+            frame.records or (),
         )
         self.journal.adopt(unfinished)
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
@@ -361,6 +362,7 @@ class Permanent:
             yield from take_back(
                 self._connection,
                 moved,
+                records=self._frame.records or (),
                 manner=self._manner,
                 log_of=lambda item: self._log(item.migration, item.step),
                 on_reversed=self.journal.forget_step,

@@ -1,6 +1,7 @@
 """The rows of `django_migrations`, as they were before a call."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-__all__ = ["Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+__all__ = ["Key", "Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
 
 Key = tuple[str, str]
 _TABLE = "django_migrations"
@@ -45,11 +46,15 @@ class Writes:
 
     One of Django's execute wrappers.
 
+    Args:
+        recording: what a write is run within.
+
     Attributes:
         seen: whether it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recording: Callable[[], AbstractContextManager[None]]) -> None:
+        self._recording = recording
         self.seen = False
 
     def __call__(
@@ -62,8 +67,11 @@ class Writes:
     ) -> Any:  # noqa: ANN401 - as Django's
         """Take note of a statement, and run it."""
         text = str(sql)
-        self.seen |= _TABLE in text and text.lstrip().upper().startswith(_WRITES)
-        return execute(sql, params, many, context)
+        if not (_TABLE in text and text.lstrip().upper().startswith(_WRITES)):
+            return execute(sql, params, many, context)
+        self.seen = True
+        with self._recording():
+            return execute(sql, params, many, context)
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:

@@ -177,6 +177,28 @@ def test_a_signal_breaks_off_a_statement_that_runs_in_c(databases: NewDatabases,
     assert not diff(before, databases.dump(database))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise SystemExit",
+        "from django.core.management.base import CommandError; raise CommandError('no', returncode=0)",
+    ],
+    ids=["exit", "command error"],
+)
+def test_a_migration_that_ends_the_program_as_if_it_had_succeeded_has_failed(
+    databases: NewDatabases, tmp_path: Path, body: str
+) -> None:
+    database = databases.new()
+    project = _project(tmp_path, database, **{"0003_kind": failing(body)})
+    before = databases.dump(database)
+
+    results = [project.run("apply_migrations", *options) for options in ([], ["--json"])]
+
+    assert [result.returncode for result in results] == [1, 1]
+    assert results[0].stderr.startswith("CommandError: ")
+    assert not diff(before, databases.dump(database))
+
+
 def test_a_program_freezes_what_its_start_has_made_and_a_callers_collector_stays_as_it_is(
     databases: NewDatabases, tmp_path: Path
 ) -> None:
