@@ -109,9 +109,7 @@ def _add_limits(parser: CommandParser) -> None:
         action="store_true",
         help="Tell the queries of those who are waited for, too: their first 80 characters, with whatever is in them.",
     )
-    parser.add_argument(
-        "--statement-timeout", type=limit_s, metavar="DURATION", help="How long one statement may run."
-    )
+    parser.add_argument("--statement-timeout", type=limit_s, metavar="DURATION", help="How long one statement may run.")
 
 
 def _add_outcomes(parser: CommandParser) -> None:

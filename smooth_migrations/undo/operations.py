@@ -211,7 +211,7 @@ class OperationLog:
     @contextmanager
     def _recording(self) -> Iterator[None]:
         # In one commit, so that what is recorded without being noted here is known to be another process's.
-        with transaction.atomic(self._connection.alias, savepoint=False), self._journal.at_turn():
+        with passing("record"), transaction.atomic(self._connection.alias, savepoint=False), self._journal.at_turn():
             yield
             if self._at_work is None:
                 self._journal.finish_step(self.step)

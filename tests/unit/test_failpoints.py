@@ -73,7 +73,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/measuring.py", "_rows"): _READS_ONLY,
     ("smooth_migrations/turn.py", "begin"): _TURN_OVER,
     ("smooth_migrations/undo/emptiness.py", "_things"): _READS_ONLY,
-    ("smooth_migrations/undo/journal.py", "check_turn"): _FENCE,
+    ("smooth_migrations/undo/fencing.py", "fenced"): _FENCE,
     ("smooth_migrations/undo/journal.py", "_create_table"): _NO_TABLE,
     ("smooth_migrations/undo/rows/mysql.py", "_rows"): _READS_ONLY,
     ("smooth_migrations/undo/rows/postgresql.py", "prepare"): _SECOND,
