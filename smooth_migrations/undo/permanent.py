@@ -191,7 +191,8 @@ class Permanent:
 
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
-        self.journal.finish_step(step)
+        if self._broken is not None:
+            self._broken.finish(step)
         naming, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
         self.moved.append(Moved(migration, step, self._tables, naming, None if step.fake else entries))
         self._broken = None
