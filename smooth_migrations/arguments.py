@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from django.core.management.base import CommandError, CommandParser
 
-from smooth_migrations.durations import duration_s
+from smooth_migrations.durations import duration_s, limit_s
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.undo.transaction import Limits
@@ -101,7 +101,7 @@ def add_limits(parser: CommandParser) -> None:
     """Add the time limits of statements to a command's parser."""
     parser.add_argument(
         "--lock-timeout",
-        type=duration_s,
+        type=limit_s,
         metavar="DURATION",
         help="How long a statement waits for a lock, such as 2s; then everything is rolled back and tried again.",
     )
@@ -117,9 +117,7 @@ def add_limits(parser: CommandParser) -> None:
         action="store_true",
         help="Tell the queries of those who are waited for, too: their first 80 characters, with whatever is in them.",
     )
-    parser.add_argument(
-        "--statement-timeout", type=duration_s, metavar="DURATION", help="How long one statement may run."
-    )
+    parser.add_argument("--statement-timeout", type=limit_s, metavar="DURATION", help="How long one statement may run.")
 
 
 def _add_outcomes(parser: CommandParser) -> None:

@@ -298,12 +298,12 @@ class Call:
         # Only when it is done is it known whether --fake-initial found it applied already.
         step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
         self._transaction.checkpoint(self._started_s)
-        self._outside.close()
         permanent = self.permanent.is_outside or self.is_compensated
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
         else:
             self._open.append(Moved(migration, step, self._at_work.tables, self._at_work.named))
+        self._outside.close()
         self._at_work = None
         if permanent:
             self._seal()

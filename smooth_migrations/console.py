@@ -1,6 +1,7 @@
 """What `apply_migrations` prints when a call fails; on success it prints what `migrate` prints."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.core.management.base import OutputWrapper
@@ -8,8 +9,9 @@ from django.core.management.color import Style
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 
-from smooth_migrations.errors import is_lock_failure
+from smooth_migrations.errors import is_lock_failure, words_of
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.streams import UNWRITABLE
 
 if TYPE_CHECKING:
     from smooth_migrations.contract_queue import Queued
@@ -67,7 +69,7 @@ class ConsoleReport:
             return
         self._write(" FAIL" if step else "FAIL", self._style.ERROR)
         self._write("The migration has failed.", self._style.ERROR)
-        self._write(str(error), self._style.ERROR)
+        self._write(words_of(error), self._style.ERROR)
         if self._connection is not None:
             self.locked(self._connection, error)
 
@@ -171,6 +173,10 @@ class ConsoleReport:
 
     def _write(self, text: str, style: object = None, *, ending: str = "\n") -> None:
         if self._verbosity > 0:
-            self._stdout.write(text, style, ending)  # type: ignore[arg-type]  # Style's members are untyped callables
-            # Whoever reads a pipe wants to know of a wait while it lasts.
-            self._stdout.flush()
+            encoding = getattr(self._stdout, "encoding", None) or "utf-8"
+            shown = text.encode(encoding, "backslashreplace").decode(encoding)
+            # A reader that is gone, or a full disk, must not end the undo that is told of.
+            with suppress(*UNWRITABLE):
+                self._stdout.write(shown, style, ending)  # type: ignore[arg-type]  # Style's members are untyped callables
+                # Whoever reads a pipe wants to know of a wait while it lasts.
+                self._stdout.flush()

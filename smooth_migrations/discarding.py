@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
@@ -20,8 +21,8 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, Field, Q, QuerySet
 
+from smooth_migrations.conversions import converts, shortening
 from smooth_migrations.halves import Placed
-from smooth_migrations.losses import converts
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.undo.states import states_before, states_of
@@ -185,10 +186,14 @@ def _added(part: AddField, rows: QuerySet[Any], field: "_Field") -> Iterator[_Lo
 def _altered(name: str, was: "_Field", is_now: "_Field", rows: QuerySet[Any], field: "_Field") -> Iterator[_Lost]:
     table = rows.model._meta.db_table  # noqa: SLF001 - as above
     missing = Q(**{f"{field.name}__isnull": True})
+    connection = connections[rows.db]
     if is_now.null and not was.null:
         yield f"{name} could not be empty before, and is", table, rows.filter(missing).count()
-    elif converts(is_now, was):
+    elif converts(connection, is_now, was):
         yield f"the values of {name} would be converted", table, rows.exclude(missing).count()
+    elif condition := shortening(connection, is_now, was, column=connection.ops.quote_name(field.column or "")):
+        cut = rows.extra(where=[condition.replace("%", "%%")])  # noqa: S610 - of a quoted column
+        yield f"the values of {name} would be cut off", table, cut.count()
 
 
 def _defaults(field: "_Field") -> Iterator[object]:

@@ -29,8 +29,10 @@ __all__ = [
     "is_caused_by_holding",
     "is_lock_failure",
     "is_rollback_by_sqlite",
+    "is_unusable",
     "joined",
     "sqlstate_of",
+    "words_of",
 ]
 
 _LOCK_SQLSTATES = frozenset(
@@ -51,6 +53,14 @@ _LOCK_SQLITE = frozenset(
     {
         5,  # SQLITE_BUSY
         6,  # SQLITE_LOCKED
+    }
+)
+# Class 42, syntax error or access rule violation; read_only_sql_transaction; invalid_schema_name.
+_UNUSABLE_SQLSTATES = ("42", "25006", "3F000")
+_UNUSABLE_SQLITE = frozenset(
+    {
+        1,  # SQLITE_ERROR: no such column, for one
+        8,  # SQLITE_READONLY
     }
 )
 # After these SQLite may end the whole transaction by a rollback of its own (SQLite manual, lang_transaction.html).
@@ -197,6 +207,16 @@ def is_lock_failure(error: BaseException) -> bool:
     return False
 
 
+def is_unusable(error: BaseException) -> bool:
+    """Return whether the product's own tables are not to be made, read or written here, however often it is tried.
+
+    For lack of a privilege, in a database that is read only, or because another program has tables of these names.
+    """
+    state = sqlstate_of(error) or ""
+    is_sqlites = any(_sqlite_code(link) in _UNUSABLE_SQLITE for link in _chain(error))
+    return is_sqlites or state.startswith(_UNUSABLE_SQLSTATES)
+
+
 def is_caused_by_holding(error: BaseException) -> bool:
     """Return whether a call may succeed when each migration has a transaction of its own, as in stock `migrate`.
 
@@ -238,13 +258,18 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
     )
 
 
+def words_of(error: BaseException) -> str:
+    """Return what an error says, also one that fails to say it."""
+    return str(traceback.TracebackException(type(error), error, None, compact=True))
+
+
 def _words(error: BaseException) -> str:
     # What Django says of a broken transaction hides what broke it: SQLite's editor, for one, speaks to the database
     # once more after a full disk.
     hidden = error.__cause__ or error.__context__
     if isinstance(error, TransactionManagementError) and isinstance(hidden, Error):
         return f"{error} ({type(hidden).__name__}: {hidden})"
-    return str(error)
+    return words_of(error)
 
 
 def _shortened(text: str, longest: int) -> str:

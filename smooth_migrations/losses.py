@@ -6,7 +6,7 @@ Inside one transaction everything can. Only migrations that must be committed be
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import truncate_name
 from django.db.migrations import Migration
@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import (
     AddField,
     AlterField,
+    AlterOrderWithRespectTo,
     CreateModel,
     DeleteModel,
     RemoveField,
@@ -24,26 +25,20 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.conversions import changes_type, shortening, stored
 from smooth_migrations.halves import is_split
-from smooth_migrations.reversibility import database_parts
+from smooth_migrations.reversibility import SCHEMA, database_parts
 from smooth_migrations.undo.states import states_before, states_of
 
-__all__ = ["Tables", "converts", "irreversible_operations", "irreversible_steps"]
+__all__ = ["Tables", "irreversible_operations", "irreversible_steps"]
 
 if TYPE_CHECKING:
     from django.db.models import Field
 
     _Field = Field[Any, Any]
 
-_FAMILIES = {
-    "integer": {
-        *("AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField"),
-        *("PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField"),
-    },
-    "text": {"CharField", "TextField", "SlugField", "URLField", "EmailField", "FilePathField"},
-    "relation": {"ForeignKey", "OneToOneField"},
-}
 _Key = tuple[str, str]
+_ORDER_LOST = "the order of its rows would be lost"
 
 
 class Tables:
@@ -58,6 +53,8 @@ class Tables:
         self._connection = connection
         self._names = {key: _table_of(connection, state, key) for key in state.models}
         self._added: set[tuple[_Key, str]] = set()
+        # Of these, those that code may have filled.
+        self._seen: set[tuple[_Key, str]] = set()
 
     def follow(self, operation: Operation, app_label: str, state: ProjectState, *, backwards: bool = False) -> None:
         """Go past an operation.
@@ -92,13 +89,15 @@ class Tables:
                 self._added.discard(((app_label, part.model_name_lower), part.name_lower))
             elif isinstance(part, RenameField | RenameModel):
                 self._added.clear()
+            elif type(part).__module__ not in SCHEMA:
+                self._seen |= self._added
 
     def have_added(self, key: _Key, name: str) -> bool:
         """Return whether the same plan has added a field: it had no values that would have to come back."""
         return (key, name.lower()) in self._added
 
-    def have_rows(self, key: _Key) -> bool:
-        """Return whether a model of the moment has rows now; one that cannot be looked at may have some."""
+    def have_rows(self, key: _Key, condition: str = "TRUE") -> bool:
+        """Return whether a model of the moment has such rows now; one that cannot be looked at may have some."""
         table = self._names.get(key)
         if table is None:
             return True
@@ -106,10 +105,37 @@ class Tables:
             with self._connection.cursor() as cursor:
                 if table not in self._connection.introspection.table_names(cursor):
                     return False
-                cursor.execute(f"SELECT 1 FROM {self._connection.ops.quote_name(table)} LIMIT 1")  # noqa: S608 - quoted
-                return cursor.fetchone() is not None
+                quoted = self._connection.ops.quote_name(table)
+                with transaction.atomic(self._connection.alias):
+                    cursor.execute(f"SELECT 1 FROM {quoted} WHERE {condition} LIMIT 1")  # noqa: S608 - quoted
+                    return cursor.fetchone() is not None
         except DatabaseError:
             return True
+
+    def lose(self, key: _Key, name: str, old: "_Field", new: "_Field", state: ProjectState) -> bool:
+        """Return whether a model's rows may have values now that a field has, and does not give back as another one.
+
+        Args:
+            key: of the model.
+            name: of the field.
+            old: as it is.
+            new: as it becomes.
+            state: of the project, which has what relations refer to.
+        """
+        is_added = self.have_added(key, name)
+        if is_added and (key, name.lower()) not in self._seen:
+            return False
+        if changes_type(self._connection, old, new) or (old.null and not new.null and not is_added):
+            return self.have_rows(key)
+        if old.remote_field is not None and new.remote_field is not None:
+            column = old.db_column or f"{name}_id"
+            old, new = stored(old, state), stored(new, state)
+            if old.get_internal_type() != new.get_internal_type() and changes_type(self._connection, old, new):
+                return self.have_rows(key)
+        else:
+            column = old.db_column or name
+        condition = shortening(self._connection, old, new, column=self._connection.ops.quote_name(column))
+        return condition is not None and self.have_rows(key, condition)
 
 
 def irreversible_steps(
@@ -182,13 +208,13 @@ def _reason(operation: Operation, app_label: str, state: ProjectState, tables: T
         key, what = (app_label, operation.model_name_lower), f"the values of {operation.name} would be lost"
     elif isinstance(operation, DeleteModel):
         key, what = (app_label, operation.name_lower), "its rows would be lost"
+    elif isinstance(operation, AlterOrderWithRespectTo):
+        key, what = (app_label, operation.name_lower), _ORDER_LOST
+        if operation.order_with_respect_to or not _is_ordered(state, key):
+            return None
     elif isinstance(operation, AlterField):
-        key, what = (app_label, operation.model_name_lower), _converted(operation.name)
-        old = _field(state, key, operation.name)
-        if not converts(old, operation.field):
-            return None
-        if tables.have_added(key, operation.name) and not _changes_family(old, operation.field):
-            return None
+        key = (app_label, operation.model_name_lower)
+        return _altered(tables, operation.name, key, _field(state, key, operation.name), operation.field, state)
     else:
         return None
     return what if tables.have_rows(key) else None
@@ -201,40 +227,35 @@ def _reason_backwards(
         key, what = (app_label, operation.model_name_lower), f"the values of {operation.name} would be lost"
     elif isinstance(operation, CreateModel):
         key, what = (app_label, operation.name_lower), "its rows would be lost"
-    elif isinstance(operation, AlterField):
-        key, what = (app_label, operation.model_name_lower), _converted(operation.name)
-        if not converts(_field(after, key, operation.name), _field(before, key, operation.name)):
+    elif isinstance(operation, AlterOrderWithRespectTo):
+        key, what = (app_label, operation.name_lower), _ORDER_LOST
+        if _is_ordered(before, key) or not _is_ordered(after, key):
             return None
+    elif isinstance(operation, AlterField):
+        key = (app_label, operation.model_name_lower)
+        old, new = (_field(state, key, operation.name) for state in (after, before))
+        return _altered(tables, operation.name, key, old, new, before)
     else:
         return None
     return what if tables.have_rows(key) else None
 
 
-def _converted(name: str) -> str:
-    return f"the values that {name} had would not come back"
+def _altered(
+    tables: Tables, name: str, key: _Key, old: "_Field | None", new: "_Field | None", state: ProjectState
+) -> str | None:
+    if old is None or new is None or old.many_to_many or new.many_to_many:
+        return None
+    return f"the values that {name} had would not come back" if tables.lose(key, name, old, new, state) else None
+
+
+def _is_ordered(state: ProjectState, key: _Key) -> bool:
+    model = state.models.get(key)
+    return model is not None and bool(model.options.get("order_with_respect_to"))
 
 
 def _field(state: ProjectState, key: _Key, name: str) -> "_Field | None":
     model = state.models.get(key)
     return model.fields.get(name) if model is not None else None
-
-
-def converts(old: "_Field | None", new: "_Field | None") -> bool:
-    """Return whether values change with the field: NULL to a default, or from one type to another."""
-    if old is None or new is None or old.many_to_many or new.many_to_many:
-        return False
-    return bool(old.null and not new.null) or _changes_family(old, new)
-
-
-def _changes_family(old: "_Field | None", new: "_Field | None") -> bool:
-    if old is None or new is None:
-        return False
-    return _family(old.get_internal_type()) != _family(new.get_internal_type())
-
-
-def _family(internal_type: str) -> str:
-    """Return what the types have in common that a value goes between unchanged, and back."""
-    return next((name for name, types in _FAMILIES.items() if internal_type in types), internal_type)
 
 
 def _table_of(connection: BaseDatabaseWrapper, state: ProjectState, key: _Key) -> str:

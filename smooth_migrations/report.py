@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from smooth_migrations.errors import UndoAlsoFailed, UndoFailed, describe
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.streams import UNWRITABLE
 
 __all__ = ["exit_code_of", "printed_only", "reporting", "stdout_spared"]
 
@@ -37,7 +38,8 @@ def stdout_spared(command: BaseCommand) -> Iterator[Callable[[str], None]]:
     """Keep standard output free of everything but what the yielded function writes there.
 
     What the command and the code of migrations print goes to standard error; where the command writes to the process's
-    own standard output, so does what child processes print.
+    own standard output, so does what child processes print. What cannot be written, because its reader is gone or a
+    disk is full, goes there too: that must not change what the exit code says.
 
     Args:
         command: whose `stdout` and `stderr` these are.
@@ -49,8 +51,12 @@ def stdout_spared(command: BaseCommand) -> Iterator[Callable[[str], None]]:
 
         def write(text: str) -> None:
             restored()
-            free.write(text)
-            free.flush()
+            try:
+                free.write(text)
+                free.flush()
+            except UNWRITABLE:
+                with suppress(*UNWRITABLE):
+                    command.stderr.write(text, lambda line: line)
 
         try:
             with redirect_stdout(elsewhere):
@@ -71,7 +77,8 @@ def _descriptor_spared(free: OutputWrapper) -> Iterator[Callable[[], None]]:
     os.dup2(2, stdout.fileno())
 
     def restore() -> None:
-        stdout.flush()
+        with suppress(*UNWRITABLE):
+            stdout.flush()
         os.dup2(kept, stdout.fileno())
 
     try:
@@ -123,7 +130,8 @@ def reporting(
             "started_at": started_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "duration_ms": round((time.monotonic() - started_s) * 1000, 1),
         }
-        write(json.dumps({**body, **times}, ensure_ascii=False))
+        # In ASCII, which every standard output can print.
+        write(json.dumps({**body, **times}))
 
 
 @contextmanager

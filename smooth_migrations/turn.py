@@ -7,6 +7,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.call import Call
+from smooth_migrations.errors import UndoFailed
 from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner
 from smooth_migrations.session import commit_each
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
@@ -66,12 +67,8 @@ class Turn:
         heartbeat.start()
         turn = cls(lease, heartbeat)
         try:
-            unfinished = unfinished_call(connection) if on_unfinished else None
-            if unfinished is not None and on_unfinished is not None:
-                earlier = on_unfinished(unfinished)
-                earlier.recall(unfinished, goes_on=earlier is call)
-                if earlier is not call:
-                    earlier.rollback()
+            if on_unfinished is not None:
+                _settle(connection, call, on_unfinished)
         except BaseException:
             turn.end()
             raise
@@ -89,6 +86,28 @@ class Turn:
         if self._lease is not None:
             with suppress(Error):
                 self._lease.release()
+
+
+def _settle(connection: BaseDatabaseWrapper, call: Call, on_unfinished: Callable[[UnfinishedCall], Call]) -> None:
+    """Take back what a killed call has left, or let `call` go on with it; see `Turn.begin`."""
+    try:
+        unfinished = unfinished_call(connection)
+        if unfinished is None:
+            return
+        from smooth_migrations.undo.built_upon import refuse_what_others_need  # noqa: PLC0415 - few calls are killed
+
+        earlier = on_unfinished(unfinished)
+        refuse_what_others_need(connection, unfinished, goes_on=earlier is call)
+        earlier.recall(unfinished, goes_on=earlier is call)
+    except (UndoFailed, Error):
+        raise
+    except Exception as failure:
+        # Its journal is another release's, or its migrations do not fit the records or one another any more.
+        raise UndoFailed(
+            f"what a killed call has left cannot be taken back: {type(failure).__name__}: {failure}"
+        ) from failure
+    if earlier is not call:
+        earlier.rollback()
 
 
 def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:

@@ -19,7 +19,10 @@ _COLUMNS = """
     acquired_at {timestamp} NOT NULL, heartbeat_at {timestamp} NOT NULL, expires_at {timestamp} NOT NULL
 """
 _CREATE = "CREATE TABLE IF NOT EXISTS " + _TABLE + " (" + _COLUMNS + "){engine}"
-_INSERT = "{insert} INTO {table} VALUES (1, 0, '', '', 0, '', '', {now}, {now}, {now}){conflict}"
+_INSERT = """
+    {insert} INTO {table} (id, epoch, owner, host, pid, machine, started, acquired_at, heartbeat_at, expires_at)
+    VALUES (1, 0, '', '', 0, '', '', {now}, {now}, {now}){conflict}
+"""
 _READ = """
     SELECT epoch, owner, host, pid, machine, started, {since}, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END
     FROM {table} WHERE id = 1

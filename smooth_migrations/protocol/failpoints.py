@@ -36,7 +36,7 @@ WORKER: Final = tuple(
     for name in (
         # Forwards; `note` is a write to the call's own journal.
         *("lease.acquire", "begin", "apply", "operation", "note", "seal", "mark", "prepare", "commit", "commit_alias"),
-        *("commit_transaction", "settle_prepared", "lease.release"),
+        *("record", "commit_transaction", "settle_prepared", "lease.release"),
         # And back.
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
         *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),

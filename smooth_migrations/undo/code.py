@@ -58,7 +58,10 @@ class CodeRows:
         from smooth_migrations.undo.rows.recorder import Recorder  # noqa: PLC0415 - most migrations run no code
 
         recorder = Recorder(
-            self._connection, self._interruption, lambda detail: self._journal.note_rows(self._step, number, detail)
+            self._connection,
+            self._interruption,
+            lambda detail: self._journal.note_rows(self._step, number, detail),
+            write_over=lambda other, detail: self._journal.note_rows(self._step, number, detail, other),
         )
         try:
             with recorder.recording():
@@ -131,6 +134,7 @@ class ReceiversRows:
                     self._interruption,
                     lambda detail: self._journal.note_rows(None, 0, detail),
                     lambda other: self._journal.begin(frame(), other),
+                    lambda other, detail: self._journal.note_rows(None, 0, detail, other),
                 )
             self._recorder = recorder
             self._until.callback(recorder.close)

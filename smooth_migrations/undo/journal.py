@@ -7,17 +7,18 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.transaction import atomic
 
 from smooth_migrations.protocol.failpoints import passing
-from smooth_migrations.protocol.values import Before, Received, Step
-from smooth_migrations.undo.records import Record
+from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.fencing import fenced
+from smooth_migrations.undo.frame import Frame, packed, unpacked
 
 __all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
 
@@ -42,30 +43,6 @@ class EntryState(StrEnum):
     DONE = "done"
     UNDOING = "undoing"  # of a call alone
     ROWS = "rows"  # no state: the row tells which rows of other tables were changed
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What a call began with, and what it makes outside of its migrations.
-
-    Args:
-        before: what the database was like.
-        records: the rows of `django_migrations`; None where they were not taken.
-        synced: tables of apps without migrations that were to be made.
-        fingerprint: of the schema, packed, to which an undo is compared; empty where nobody took it.
-        received: what receivers of post_migrate made, of a call that had ended and is taken back; None of any other.
-    """
-
-    before: Before
-    records: tuple[Record, ...] | None = None
-    synced: frozenset[str] = frozenset()
-    fingerprint: str = ""
-    received: Received | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the call had ended before it was taken back, with its writes to other aliases."""
-        return self.received is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +124,28 @@ class CallJournal:
             if frame != self._begun_with:
                 self._execute(
                     "UPDATE {table} SET detail = %s WHERE call_id = %s AND operation = %s",
-                    [json.dumps(_detail(frame)), self._call_id, _CALL],
+                    [json.dumps(packed(frame)), self._call_id, _CALL],
                 )
             self._begun_with = frame
             return
-        own, self._connection = self._connection, over or self._connection
-        try:
+        with self._over(over):
             _create_table(self._connection)
             self._is_begun = True
             self._begun_with = frame
             # What was empty is emptied, whatever was done to it.
             self._has_steps = not frame.before.is_empty
-            self._insert("", "", _CALL, state=EntryState.BEGUN, detail=_detail(frame))
+            try:
+                self._insert("", "", _CALL, state=EntryState.BEGUN, detail=packed(frame))
+            except BaseException:
+                # What was not written down need not be struck out.
+                self.lose()
+                raise
+
+    @contextmanager
+    def _over(self, other: BaseDatabaseWrapper | None) -> Iterator[None]:
+        own, self._connection = self._connection, other or self._connection
+        try:
+            yield
         finally:
             self._connection = own
 
@@ -178,17 +165,12 @@ class CallJournal:
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""
-        if state is EntryState.DONE and not self._has_steps:
-            return
         self._insert(
             step.app, step.name, _MIGRATION, state=state, backwards=step.backwards, fake=step.fake, detail=detail
         )
 
     def finish_step(self, step: Step) -> None:
         """Write down that a migration that was begun is permanent."""
-        if not self._has_steps:
-            self.forget_step(step)
-            return
         self._execute(
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
             [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],
@@ -206,17 +188,21 @@ class CallJournal:
             [state, self._call_id, step.app, step.name, operation, EntryState.ROWS],
         )
 
-    def note_rows(self, step: Step | None, operation: int, detail: dict[str, Any]) -> None:
+    def note_rows(
+        self, step: Step | None, operation: int, detail: dict[str, Any], over: BaseDatabaseWrapper | None = None
+    ) -> None:
         """Write down rows that an operation has changed, in the transaction that changes them.
 
         Args:
             step: the operation's migration; None for receivers of pre_migrate.
             operation: its number.
             detail: which, as a recorder tells.
+            over: another connection, for what is to stay when that transaction does not.
         """
         if self._has_steps:
             app, name, number = _place(step, operation)
-            self._insert(app, name, number, state=EntryState.ROWS, detail=detail)
+            with self._over(over):
+                self._insert(app, name, number, state=EntryState.ROWS, detail=detail)
 
     def rows_of(self, step: Step | None, operation: int) -> list[dict[str, Any]] | None:
         """Return what was written down of rows that an operation, or receivers, have changed, in order. Only reads.
@@ -241,6 +227,16 @@ class CallJournal:
             return None
         return [json.loads(detail) for state, detail in found if state == EntryState.ROWS]
 
+    def has_lost(self, step: Step) -> bool:
+        """Return whether rows are written down of an operation that is not, since it was rolled back. Only reads."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT operation FROM {_TABLE} WHERE call_id = %s AND app = %s AND name = %s "  # noqa: S608 - a constant
+                "GROUP BY operation HAVING MIN(state) = %s AND MAX(state) = %s",
+                [self._call_id, step.app, step.name, EntryState.ROWS, EntryState.ROWS],
+            )
+            return self._is_begun and cursor.fetchone() is not None
+
     def forget_receivers(self) -> None:
         """Strike out what receivers have done."""
         self._execute("DELETE FROM {table} WHERE call_id = %s AND operation = %s", [self._call_id, _RECEIVERS])
@@ -252,15 +248,14 @@ class CallJournal:
             [self._call_id, step.app, step.name, operation],
         )
 
-    def check_turn(self) -> None:
-        """Make sure, before anything is taken back, that nobody else has done so, and gone on from there.
+    def at_turn(self) -> AbstractContextManager[None]:
+        """Commit what is run within, or nothing of it where it is somebody else's turn; see `fenced`."""
+        return fenced(self._connection, self.fence)
 
-        Raises:
-            LeaseLost: somebody has the lease since; see `Lease.check`.
-        """
-        if self.fence is not None:
-            with atomic(self._connection.alias):
-                self.fence()
+    def check_turn(self) -> None:
+        """Make sure, before anything is taken back, that nobody else has done so; raises as `at_turn` does."""
+        with self.at_turn():
+            pass
 
     def forget_step(self, step: Step) -> None:
         """Strike out a migration that was taken back."""
@@ -334,7 +329,7 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
     broken = next((step for step, state in migrations if state is EntryState.BEGUN), None)
     return UnfinishedCall(
         call_id=call_id,
-        frame=_frame(json.loads(calls[0][7])),
+        frame=unpacked(json.loads(calls[0][7])),
         steps=tuple(step for step, state in migrations if state is EntryState.DONE),
         details={_step(row): json.loads(row[7]) for row in mine if row[3] == _MIGRATION},
         broken=broken,
@@ -357,33 +352,6 @@ def _place(step: Step | None, operation: int) -> tuple[str, str, int]:
 
 def _step(row: Sequence[Any]) -> Step:
     return Step(row[1], row[2], backwards=bool(row[4]), fake=bool(row[5]))
-
-
-def _detail(frame: Frame) -> dict[str, Any]:
-    records = None if frame.records is None else [asdict(record) for record in frame.records]
-    return {
-        "before": asdict(frame.before),
-        "records": records,
-        "synced": sorted(frame.synced),
-        "fingerprint": frame.fingerprint,
-        "received": None if frame.received is None else asdict(frame.received),
-    }
-
-
-def _frame(detail: dict[str, Any]) -> Frame:
-    before, records, received = detail["before"], detail["records"], detail.get("received")
-    return Frame(
-        Before(
-            is_empty=before["is_empty"],
-            has_records=before["has_records"],
-            extensions=tuple(before["extensions"]),
-            schemas=tuple(before["schemas"]),
-        ),
-        None if records is None else tuple(Record(**record) for record in records),
-        frozenset(detail["synced"]),
-        detail.get("fingerprint", ""),
-        None if received is None else Received(**{name: tuple(keys) for name, keys in received.items()}),
-    )
 
 
 def _create_table(connection: BaseDatabaseWrapper) -> None:

@@ -4,13 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.operations import AddField, AlterField, CreateModel, RemoveField, RenameField, RenameModel
+from django.db.migrations.operations.base import Operation
 
 from smooth_migrations.halves import is_split
 from smooth_migrations.reversibility import SCHEMA, database_parts
+from smooth_migrations.undo.tables import EXTENSIONS, Definitions
 
 __all__ = ["needless_left_out"]
+
+_POSTGRES = "django.contrib.postgres.operations"
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -19,15 +24,23 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def needless_left_out(migration: Migration) -> Iterator[None]:
-    """Let AlterField do nothing backwards on a field that the same migration has made.
+def needless_left_out(
+    migration: Migration, connection: BaseDatabaseWrapper, before: Definitions | None
+) -> Iterator[None]:
+    """Let AlterField do nothing backwards on a field that the same migration has made, nor an extension that was there.
 
     It goes with its column or its table. And Django makes an index of a new field when the migration is over, also
     where an AlterField has said meanwhile that there is to be none; the way back would make it once more
     (`deferred_sql`). Where code ran in between, only what concerns such an index is left out: the way back of that code
-    needs the column as it was then.
+    needs the column as it was then. And Django makes an extension where there is none, and drops it whether it has made
+    it or not; on another server than PostgreSQL it makes none, and cannot drop it.
+
+    Args:
+        migration: which goes back, or an operation of it.
+        connection: where.
+        before: what was there before it.
     """
-    needless = [*_needless(migration)]
+    needless = [*_needless(migration), *_existing(migration, connection, before)]
     for operation in needless:
         operation.__dict__["database_backwards"] = _do_nothing
     try:
@@ -68,6 +81,16 @@ def _needless(migration: Migration) -> Iterator[AlterField]:
                 made.pop(key, None)
         elif type(operation).__module__ not in SCHEMA:
             seen_by_code |= made.keys()
+
+
+def _existing(migration: Migration, connection: BaseDatabaseWrapper, before: Definitions | None) -> Iterator[Operation]:
+    is_elsewhere = connection.vendor != "postgresql"
+    extensions = () if is_elsewhere else (before or {}).get(EXTENSIONS, ())
+    for operation in (part for each in migration.operations for part in database_parts(each)):
+        # By its name, since the class needs psycopg, which a project on another server may lack.
+        bases = {base.__name__ for base in type(operation).__mro__ if base.__module__ == _POSTGRES}
+        if (is_elsewhere and bases) or ("CreateExtension" in bases and getattr(operation, "name", None) in extensions):
+            yield operation
 
 
 def _but_for_index(field: "_Field") -> object:

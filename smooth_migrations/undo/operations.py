@@ -23,7 +23,7 @@ from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexe
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.needless import needless_left_out
-from smooth_migrations.undo.records import Record, Writes, keys_of, restore_records
+from smooth_migrations.undo.records import Record, Recording, Writes, keys_of, restore_records
 from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
@@ -102,7 +102,8 @@ class OperationLog:
         self._records = records
         self._ran: list[_Ran] = []
         self._at_work: _Ran | None = None
-        self._writes = Writes()
+        self._recording = Recording(connection)
+        self._writes = Writes(self._record)
         self.named = Named()
         self.left: list[str] = []
         self.is_parted = False
@@ -145,6 +146,7 @@ class OperationLog:
             with self._connection.execute_wrapper(self.named), self._connection.execute_wrapper(self._writes):
                 yield
         finally:
+            self._recording.roll_back()
             for operation in watched:
                 operation.__dict__.pop("database_forwards", None)
                 operation.__dict__.pop("database_backwards", None)
@@ -155,6 +157,8 @@ class OperationLog:
             # First, since how many operations are left no longer tells whether the migration was recorded.
             with passing("restore"):
                 restore_records(self._connection, self._records, keys_of(self.migration))
+        if self._journal.has_lost(self.step):
+            self._leave(_BROKEN)
         if self._at_work is not None:
             with passing("settle"):
                 self._settle(self._at_work)
@@ -186,12 +190,13 @@ class OperationLog:
                 ran = _Ran(number, operation, backwards, *states, detail, Named())
                 self._at_work = ran
                 if self._is_transactional(operation):
-                    with transaction.atomic(self._connection.alias):
+                    with transaction.atomic(self._connection.alias), self._journal.at_turn():
                         with self._connection.execute_wrapper(ran.named):
                             run(app_label, editor, from_state, to_state)
                         self._journal.note_operation(self.step, number, EntryState.DONE, ran.detail)
                 else:
-                    self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
+                    with self._journal.at_turn():
+                        self._journal.note_operation(self.step, number, EntryState.BEGUN, ran.detail)
                     rows = self._rows.recording(number) if ran.is_recorded else nullcontext()
                     window = self._interruption.window() if isinstance(operation, RunPython) else nullcontext()
                     with rows, self._connection.execute_wrapper(ran.named), window:
@@ -204,6 +209,21 @@ class OperationLog:
         # Operations run their database half by calling this method on the instance; a name on the instance comes
         # before the class's, and is gone again when the migration has ended.
         operation.__dict__[method] = watched
+
+    def _record(self) -> None:
+        # In one commit, so that what is recorded without being noted here is known to be another process's. It comes
+        # when the migration is over: SQLite does not commit while a row that was inserted is still to be returned.
+        if self._at_work is None and not self._recording.is_open:
+            self._recording.begin(self._journal.at_turn)
+
+    def finish(self, step: Step) -> None:
+        """Note that the migration has ended, together with its record.
+
+        Args:
+            step: it, as it is known now.
+        """
+        self._journal.finish_step(step)
+        self._recording.commit()
 
     def _is_transactional(self, operation: Operation) -> bool:
         return self._connection.features.can_rollback_ddl and all(
@@ -282,7 +302,7 @@ class OperationLog:
         self._finished = 0
         with (
             rendered_afresh([ran.operation]),
-            needless_left_out(self.migration),
+            needless_left_out(self.migration, self._connection, ran.detail.get("tables")),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):

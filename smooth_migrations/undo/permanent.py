@@ -192,7 +192,8 @@ class Permanent:
 
     def finish_outside(self, migration: Migration, step: Step) -> None:
         """Note that it has ended and is recorded."""
-        self.journal.finish_step(step)
+        if self._broken is not None:
+            self._broken.finish(step)
         naming, entries = (self._broken.named, self._broken.entries) if self._broken else (Named(), ())
         self.moved.append(Moved(migration, step, self._tables, naming, None if step.fake else entries))
         self._broken = None
@@ -249,6 +250,7 @@ class Permanent:
         executor = executor_as_before(
             self._connection,
             [(nodes[step.app, step.name], step) for step in steps if (step.app, step.name) in nodes],
+            frame.records or (),
         )
         self.journal.adopt(unfinished)
         known = [step for step in unfinished.steps if (step.app, step.name) in nodes]
@@ -359,6 +361,7 @@ class Permanent:
             yield from take_back(
                 self._connection,
                 moved,
+                records=self._frame.records or (),
                 manner=self._manner,
                 log_of=lambda item: self._log(item.migration, item.step),
                 on_reversed=self.journal.forget_step,

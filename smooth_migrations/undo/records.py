@@ -1,17 +1,22 @@
 """The rows of `django_migrations`, as they were before a call."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.transaction import atomic
 
-__all__ = ["Record", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+from smooth_migrations.forks import leave_if_forked
+from smooth_migrations.protocol.failpoints import passing
+
+__all__ = ["Key", "Record", "Recording", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
 
 Key = tuple[str, str]
 _TABLE = "django_migrations"
@@ -45,11 +50,15 @@ class Writes:
 
     One of Django's execute wrappers.
 
+    Args:
+        before: called before each write.
+
     Attributes:
         seen: whether it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[], None]) -> None:
+        self._before = before
         self.seen = False
 
     def __call__(
@@ -62,8 +71,49 @@ class Writes:
     ) -> Any:  # noqa: ANN401 - as Django's
         """Take note of a statement, and run it."""
         text = str(sql)
-        self.seen |= _TABLE in text and text.lstrip().upper().startswith(_WRITES)
+        if _TABLE in text and text.lstrip().upper().startswith(_WRITES):
+            self.seen = True
+            self._before()
         return execute(sql, params, many, context)
+
+
+class Recording:
+    """The transaction in which a migration that ran outside one is recorded.
+
+    Args:
+        connection: the target's, in autocommit.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        self._stack = ExitStack()
+        self._pid = os.getpid()
+        self.is_open = False
+
+    def begin(self, at_turn: Callable[[], AbstractContextManager[None]]) -> None:
+        """Begin it.
+
+        Args:
+            at_turn: makes what lets it commit while the lease is ours alone.
+        """
+        leave_if_forked(self._pid)
+        with ExitStack() as stack:
+            stack.enter_context(passing("record"))
+            stack.enter_context(atomic(self._connection.alias, savepoint=False))
+            stack.enter_context(at_turn())
+            self._stack = stack.pop_all()
+        self.is_open = True
+
+    def commit(self) -> None:
+        """End it, if it is open."""
+        self.is_open = False
+        self._stack.close()
+
+    def roll_back(self) -> None:
+        """Take it back, if it is open."""
+        if self.is_open:
+            self._connection.set_rollback(True)
+            self.commit()
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:
@@ -85,7 +135,7 @@ def restore_records(connection: BaseDatabaseWrapper, before: Iterable[Record], k
     if not recorder.has_table():
         return
     wanted = {record for record in before if record.key in keys}
-    with transaction.atomic(connection.alias):
+    with atomic(connection.alias):
         found = {record for record in _found(recorder) if record.key in keys}
         recorder.migration_qs.filter(pk__in=[record.id for record in found - wanted]).delete()
         for record in wanted - found:

@@ -1,6 +1,6 @@
 """The project's states before and between what a call has moved."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,7 +14,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.undo.named import made_by_sql, tables_of
-from smooth_migrations.undo.records import keys_of
+from smooth_migrations.undo.records import Key, Record, keys_of
 from smooth_migrations.undo.synced import tables_of_apps
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 
-def executor_as_before(connection: BaseDatabaseWrapper, moved: Iterable[tuple[Migration, Step]]) -> MigrationExecutor:
+def executor_as_before(
+    connection: BaseDatabaseWrapper, moved: Sequence[tuple[Migration, Step]], records: Iterable[Record]
+) -> MigrationExecutor:
     """Return an executor with the graph that the call had, which began before these steps.
 
     A squash of which the half was applied is not there, and is when the other half is applied too.
@@ -35,11 +37,15 @@ def executor_as_before(connection: BaseDatabaseWrapper, moved: Iterable[tuple[Mi
     Args:
         connection: the target's.
         moved: what the call has recorded, in order.
+        records: what was recorded before. A migration that deletes or renames records has not taken back what they say.
     """
     executor = MigrationExecutor(connection)
+    unapplied = {key for migration, step in moved if step.backwards for key in keys_of(migration)}
+    executor.loader.applied_migrations |= _forgotten(executor.loader, records, unapplied)
     if not executor.loader.replacements:
         return executor
     loader = executor.loader = MigrationLoader(connection, replace_migrations=False)
+    loader.applied_migrations |= _forgotten(loader, records, unapplied)
     before = {*loader.applied_migrations}
     for migration, step in moved:
         before = before | keys_of(migration) if step.backwards else before - keys_of(migration)
@@ -54,6 +60,11 @@ def executor_as_before(connection: BaseDatabaseWrapper, moved: Iterable[tuple[Mi
         else:
             loader.graph.remove_replacement_node(key, squash.replaces)
     return executor
+
+
+def _forgotten(loader: MigrationLoader, records: Iterable[Record], unapplied: Collection[Key]) -> dict[Key, Migration]:
+    keys = {record.key for record in records} - {*loader.applied_migrations} - {*unapplied}
+    return {key: loader.disk_migrations[key] for key in keys if key in loader.disk_migrations}
 
 
 def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectState:

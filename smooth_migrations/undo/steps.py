@@ -5,7 +5,7 @@ steps that an earlier phase made permanent.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -17,6 +17,7 @@ from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.operations import OperationLog
+from smooth_migrations.undo.records import Record
 from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
 from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction
@@ -28,6 +29,7 @@ def take_back(
     connection: BaseDatabaseWrapper,
     moved: Sequence[Moved],
     *,
+    records: Iterable[Record],
     manner: Manner,
     log_of: Callable[[Moved], OperationLog],
     on_reversed: Callable[[Step], None],
@@ -40,6 +42,7 @@ def take_back(
     Args:
         connection: the target's, in autocommit.
         moved: in the order in which they happened; a call moves in one direction.
+        records: what was recorded before them.
         manner: how.
         log_of: makes the log of a step that ran outside a transaction.
         on_reversed: called with each step within the transaction that reverses it.
@@ -50,7 +53,7 @@ def take_back(
     Raises:
         Exception: whatever a reverse operation raises.
     """
-    executor = executor_as_before(connection, [(item.migration, item.step) for item in moved])
+    executor = executor_as_before(connection, [(item.migration, item.step) for item in moved], records)
     for item in moved:
         # Also a migration whose instance was changed by a receiver of pre_migrate.
         executor.loader.graph.nodes[item.step.app, item.step.name] = item.migration
@@ -107,7 +110,10 @@ def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> I
     for item in newest_first:
 
         def reverse(item: Moved = item) -> None:
-            with rendered_afresh(item.migration.operations), needless_left_out(item.migration):
+            with (
+                rendered_afresh(item.migration.operations),
+                needless_left_out(item.migration, executor.connection, item.tables),
+            ):
                 executor.unapply_migration(states[item.migration], item.migration, fake=item.step.fake)
 
         yield item, states[item.migration], reverse

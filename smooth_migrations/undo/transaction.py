@@ -32,6 +32,8 @@ _SCHEMA_VERSION = "PRAGMA schema_version"
 _WRITES = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 # One that differs once another connection has committed (SQLite manual, pragma.html).
 _DATA_VERSION = "PRAGMA data_version"
+# A savepoint that goes with the transaction, where a statement ends it and begins another one (lang_savepoint.html).
+_MARK = "smooth_held"
 _WITH_TRANSACTION_TIMEOUT = 170000
 # What is remembered of a transaction that begins, and what is set for it: a commit that was answered, and reported to
 # others, must not be forgotten by a server that crashes, whatever the users' default is.
@@ -122,6 +124,7 @@ class HeldTransaction:
         elif connection.vendor == "sqlite":
             self._identity, self._seen = self._read(_SCHEMA_VERSION), self._read(_DATA_VERSION)
             self._changes = int(connection.connection.total_changes)
+            connection.connection.execute(f"SAVEPOINT {_MARK}")
 
     def checkpoint(self, started_s: float) -> None:
         """Fire what is deferred to the commit, so that the next migration may alter the same tables.
@@ -137,8 +140,10 @@ class HeldTransaction:
         """
         if not self.is_open:
             return
-        if self._connection.vendor == "sqlite" and not self._connection.connection.in_transaction:
-            raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
+        if self._connection.vendor == "sqlite":
+            if not _is_marked(self._connection):
+                raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
+            self._connection.connection.execute(f"SAVEPOINT {_MARK}")
         if self._connection.vendor != "postgresql":
             return
         with self._connection.cursor() as cursor:
@@ -225,7 +230,7 @@ class HeldTransaction:
         connection, block = self._connection, self._take_block()
         if connection.vendor == "sqlite" and connection.connection is not None:
             # Ended by a statement, whatever became of it, unless by SQLite itself.
-            self._was_ended = not (_in_transaction(connection) or (error and is_rollback_by_sqlite(error)))
+            self._was_ended = not (_is_marked(connection) or (error and is_rollback_by_sqlite(error)))
         cause = DatabaseError("rolled back")
         try:
             # A schema editor whose deferred SQL fails leaves its block open (BaseDatabaseSchemaEditor.__exit__), and
@@ -281,11 +286,14 @@ class HeldTransaction:
             self._began_at, self._existing_tables, *_set = cursor.fetchone() or ("", [])
 
 
-def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether SQLite is in a transaction, or was when its connection was closed."""
+def _is_marked(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether SQLite is in the transaction that was marked, or its connection was closed; the mark is gone."""
     import sqlite3  # noqa: PLC0415 - no server needs it
 
     try:
-        return bool(connection.connection.in_transaction)
+        connection.connection.execute(f"RELEASE {_MARK}")
     except sqlite3.ProgrammingError:
         return True
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode != sqlite3.SQLITE_ERROR
+    return True

@@ -21,6 +21,7 @@ from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
+from smooth_migrations.undo.built_upon import refuse_what_others_need
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.prepared import PrepareUnsure
@@ -207,6 +208,7 @@ class Moves:
             # The database's own journal knows more than a coordinator whose worker was lost.
             unfinished = unfinished_call(connection)
             if unfinished is not None and unfinished.call_id == command.run_id:
+                refuse_what_others_need(connection, unfinished, goes_on=False)
                 call.recall(unfinished)
             elif not read_markers(connection, [command.run_id]):
                 # Whoever had the lease meanwhile has taken it back, and may have gone on from there.

@@ -87,6 +87,24 @@ def test_what_was_written_since_is_counted_and_not_lost(fleet: Fleet) -> None:
 
 
 @pytest.mark.long
+def test_texts_that_were_written_since_are_not_cut_off(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    widens = migration("migrations.AlterField('item', 'name', models.TextField())", after=[("demo", "0001_item")])
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": widens}) as fleet:
+        fleet.plan(deploy="expand_contract = false")
+        assert fleet.deploy().exit_code == 0
+        fleet.execute(f"UPDATE demo_item SET name = '{'x' * 41}'")
+        after = fleet.dumps(sequences=False)
+
+        refused = fleet.run("rollback")
+
+        # SQLite keeps every text.
+        _assert_refused(refused, *["demo.0002_note: the values of name would be cut off (1 row of demo_item)"] * 2)
+        assert fleet.dumps(sequences=False) == after
+
+
+@pytest.mark.long
 def test_who_was_given_a_permission_of_the_run_is_not_forgotten(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     fleet.execute(

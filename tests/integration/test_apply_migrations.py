@@ -120,6 +120,25 @@ def test_a_failure_after_a_commit_of_the_migrations_own_is_not_called_undone(
     assert "demo.0002_note has ended the transaction itself; what it did before that may stay" in result.stderr
 
 
+@pytest.mark.parametrize("raises", [True, False], ids=["and fails", "and ends well"])
+def test_a_migration_that_commits_and_begins_again_is_not_called_undone(
+    databases: NewDatabases, tmp_path: Path, *, raises: bool
+) -> None:
+    database = databases.new()
+    statements = ["UPDATE demo_item SET name = 'jam'", "COMMIT", "BEGIN"]
+    code = f"[editor.connection.cursor().execute(each) for each in {statements}] and {'1 / 0' if raises else '1'}"
+    commits = migration(
+        "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python(code)
+    )
+    project = _project(tmp_path, database, **{"0002_note": commits, "0003_kind": BROKEN})
+    _at_first(project, database)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert "demo.0002_note has ended the transaction itself; what it did before that may stay" in result.stderr
+
+
 def test_a_migration_that_raises_several_errors_at_once_is_undone(databases: NewDatabases, tmp_path: Path) -> None:
     database = databases.new()
     project = _project(
@@ -155,6 +174,28 @@ def test_a_signal_breaks_off_a_statement_that_runs_in_c(databases: NewDatabases,
 
     assert process.returncode == 1
     assert stderr == "CommandError: ended by SIGTERM; what was done has been undone\n"
+    assert not diff(before, databases.dump(database))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise SystemExit",
+        "from django.core.management.base import CommandError; raise CommandError('no', returncode=0)",
+    ],
+    ids=["exit", "command error"],
+)
+def test_a_migration_that_ends_the_program_as_if_it_had_succeeded_has_failed(
+    databases: NewDatabases, tmp_path: Path, body: str
+) -> None:
+    database = databases.new()
+    project = _project(tmp_path, database, **{"0003_kind": failing(body)})
+    before = databases.dump(database)
+
+    results = [project.run("apply_migrations", *options) for options in ([], ["--json"])]
+
+    assert [result.returncode for result in results] == [1, 1]
+    assert results[0].stderr.startswith("CommandError: ")
     assert not diff(before, databases.dump(database))
 
 

@@ -157,3 +157,13 @@ def test_what_ends_forgotten_transactions_does_not_end_one_that_is_held(
 
     with pg_database.connect() as session:
         assert session.execute("SELECT note FROM demo_item WHERE name = 'idle'").fetchall() == [("0",)]
+
+
+@pytest.mark.parametrize("text", ["0s", "0.4ms", "99999999h"])
+def test_a_limit_that_a_server_would_take_for_another_is_refused(
+    pg_database: PostgresDatabase, tmp_path: Path, text: str
+) -> None:
+    result = project_of(tmp_path, pg_database).run("apply_migrations", f"--lock-timeout={text}")
+
+    assert result.returncode == 2
+    assert f"{text!r} is no limit that a server takes; write 1ms to 596h" in result.stderr

@@ -11,6 +11,7 @@ from tests.support.small_migrations import BROKEN, BROKEN_LATE, ITEM, KIND, NOTE
 from tests.support.small_project import SmallProject, migration
 
 _SOUND = {"demo.0001_item": ITEM, "demo.0002_note": NOTE}
+_NAMES = ("demo", "gone")
 _STRAY = migration(
     "migrations.RunPython(forwards, nothing)",
     after=[("demo", "0001_item")],
@@ -61,6 +62,111 @@ def test_migrations_around_one_without_transaction_are_undone_each_in_its_way(
     undone = [line for line in result.stdout.splitlines() if "Unapplying" in line]
     assert undone == ["  Unapplying demo.0003_kind... OK", "  Unapplying demo.0002_note... OK"]
     assert not diff(before, dump(database.dsn, sequences=False))
+
+
+_LOSES = """\
+other = editor.connection.copy()
+    taken = "epoch = epoch + 1, owner = 'other', machine = 'elsewhere'"
+    other.cursor().execute(f"UPDATE smooth_migrations_lease SET {taken}")
+    other.close()"""
+
+
+@pytest.mark.parametrize("rest", [(), ("migrations.RunSQL('CREATE TABLE late (id integer)', 'DROP TABLE late')",)])
+def test_who_has_lost_the_lease_within_a_migration_outside_a_transaction_goes_no_further(
+    stepping_databases: NewDatabases, tmp_path: Path, rest: tuple[str, ...]
+) -> None:
+    database = stepping_databases.new()
+    project = SmallProject(tmp_path / "project", {"default": database.django}, {"demo.0001_item": ITEM})
+    project.succeed("migrate", "--verbosity=0")
+    before = stepping_databases.dump(database)
+    losing = migration(
+        "migrations.RunPython(forwards, nothing)",
+        *rest,
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=run_python(_LOSES),
+    )
+    project.write_migration("demo.0002_note", losing)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert "LeaseLost: the lease of the database 'default' was lost to host " in result.stderr
+    assert not diff(before, stepping_databases.dump(database))
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "code"),
+    [
+        ("raise SystemExit", "pass", 0),
+        ("raise ValueError('child')", "pass", 0),
+        ("return", "pass", 0),
+        ("raise SystemExit", "raise ValueError('parent')", 1),
+    ],
+)
+def test_a_process_that_a_migration_forks_does_not_end_the_call_of_its_parent(
+    databases: NewDatabases, tmp_path: Path, child: str, parent: str, code: int
+) -> None:
+    database = databases.new()
+    project = SmallProject(tmp_path / "project", {"default": database.django}, _SOUND)
+    project.succeed("migrate", "demo", "0001", "--verbosity=0")
+    before = dump(database.dsn, sequences=False)
+    body = f"pid = os.fork()\n    if not pid: {child}\n    os.waitpid(pid, 0)\n    {parent}"
+    forking = migration(
+        "migrations.RunPython(forwards, nothing)",
+        after=[("demo", "0002_note")],
+        atomic=False,
+        functions=run_python(body),
+    )
+    project.write_migration("demo.0003_fork", forking)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == code
+    assert bool(diff(before, dump(database.dsn, sequences=False))) is not bool(code)
+    assert project.run("migrate", "--check").returncode == code
+
+
+def test_a_failure_after_a_migration_that_renames_the_records_of_another_app_is_undone(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    key = "('item', models.ForeignKey('demo.Item', models.CASCADE))"
+    renamed = [
+        f"\"UPDATE django_migrations SET app = '{new}' WHERE app = '{old}'\"" for old, new in (_NAMES, _NAMES[::-1])
+    ]
+    first, then = ("other", "0001_thing"), ("other", "0002_rename")
+    project = SmallProject(
+        tmp_path / "project",
+        {"default": database.django},
+        {
+            "demo.0001_item": ITEM,
+            "other.0001_thing": migration(
+                f"migrations.CreateModel('Thing', [('id', models.BigAutoField(primary_key=True)), {key}])",
+                after=[("demo", "0001_item")],
+            ),
+        },
+    )
+    project.succeed("migrate", "--verbosity=0")
+    before = stepping_databases.dump(database)
+    project.write_migration(
+        "other.0002_rename", migration(f"migrations.RunSQL({', '.join(renamed)})", after=[first], atomic=False)
+    )
+    project.write_migration(
+        "other.0003_more",
+        migration(
+            "migrations.AddField('thing', 'more', models.IntegerField(default=1))",
+            "migrations.RunPython(forwards, nothing)",
+            after=[then],
+            atomic=False,
+            functions=run_python("raise ValueError('no')"),
+        ),
+    )
+
+    result = project.run("apply_migrations")
+
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "ValueError: no")
+    assert not diff(before, stepping_databases.dump(database))
 
 
 def test_an_operation_without_way_back_before_a_migration_without_transaction_is_refused(

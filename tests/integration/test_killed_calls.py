@@ -1,6 +1,7 @@
 """Calls that are killed: the next one takes back what they left; a second one at the same time is kept out."""
 
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from tests.support.histories import Database, execute
 from tests.support.killing import assert_undone_after_each_kill
 from tests.support.new_databases import NewDatabases
 from tests.support.next_release import project_of
-from tests.support.small_migrations import DEFINES, NOTE, SLOW_TO_FAIL, failing, run_python
+from tests.support.small_migrations import DEFINES, ITEM, KIND, NOTE, SLOW_TO_FAIL, failing, run_python
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(120)
@@ -186,6 +187,56 @@ def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(
 
     assert result.returncode == 4
     assert "demo.0003_kind, of which the files are missing" in result.stderr
+    assert not diff(left, dump(database.dsn, sequences=False))
+
+
+_KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+_KILLS = migration(
+    "migrations.RunPython(forwards, nothing)", after=[("demo", "0002_note")], functions=run_python(_KILLED)
+)
+
+
+@pytest.mark.parametrize("was_empty", [False, True], ids=["rows before", "empty before"])
+@pytest.mark.parametrize("fake", [False, True], ids=["applied", "faked"])
+def test_what_others_have_built_upon_what_a_killed_call_left_is_not_taken_back(
+    stepping_databases: NewDatabases, tmp_path: Path, *, was_empty: bool, fake: bool
+) -> None:
+    database = stepping_databases.new()
+    # Where the column is there already, stock `migrate` cannot make it once more.
+    kills = failing(_KILLED, atomic=False) if fake else _KILLS
+    release = {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": kills}
+    if was_empty:
+        project = SmallProject(tmp_path / "project", {"default": database.django}, {"demo.0001_item": ITEM, **release})
+    else:
+        project = project_of(tmp_path, database, release)
+    assert project.run("apply_migrations").returncode == -signal.SIGKILL
+    project.write_migration("demo.0003_kind", KIND)
+    project.succeed("migrate", "--verbosity=0", *(["--fake"] if fake else []))
+    execute(database, "INSERT INTO demo_item (name, note, kind) VALUES ('a', 'b', 'c')")
+    left = dump(database.dsn, sequences=False)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert "others have applied demo.0003_kind since a call was killed here" in result.stderr
+    assert not diff(left, dump(database.dsn, sequences=False))
+    execute(database, "DELETE FROM smooth_migrations_journal")
+    project.succeed("apply_migrations")
+
+
+def test_a_call_that_cannot_be_understood_any_more_waits_for_an_operator(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    project = project_of(tmp_path, database, {"demo.0002_note": _RELEASE["demo.0002_note"], "demo.0003_kind": _WAITS})
+    killed_while_waiting(project)
+    execute(database, "UPDATE smooth_migrations_journal SET state = 'unheard' WHERE operation = -1")
+    left = dump(database.dsn, sequences=False)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 4
+    assert result.stderr.startswith("CommandError: what a killed call has left cannot be taken back: ")
     assert not diff(left, dump(database.dsn, sequences=False))
 
 

@@ -252,3 +252,42 @@ def test_what_was_written_past_statements_before_a_kill_is_told_of(
     assert result.returncode == 1, result.stderr
     assert result.stdout.count(_BROKEN) == 1
     assert values(database, "SELECT id FROM heard") == [(5,)]
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])
+@pytest.mark.parametrize("engine", ["MyISAM", "Aria"])
+def test_rows_that_no_transaction_of_mariadb_holds_are_told_of(
+    mariadb_databases: NewDatabases, tmp_path: Path, engine: str, *, inner: bool
+) -> None:
+    database = mariadb_databases.new()
+    rows = f"CREATE TABLE old (id int PRIMARY KEY, n int) ENGINE={engine}; INSERT INTO old VALUES (1, 1);"
+    code = f"migrations.RunPython(both({ran('UPDATE old SET n = 5')}, fail), fail, atomic={inner})"
+    project = project_of(tmp_path, database, code, rows=rows)
+
+    result = project.run("apply_migrations")
+
+    assert (result.returncode, _BROKEN in result.stdout) == (1, True), result.stdout + result.stderr
+    assert values(database, "SELECT n FROM old") == [(5,)]
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["in a transaction", "each by itself"])
+def test_what_a_function_of_postgresql_defines_is_taken_back_by_reverse_code(
+    pg_databases: NewDatabases, tmp_path: Path, *, inner: bool
+) -> None:
+    define = "CREATE FUNCTION make() RETURNS void LANGUAGE sql AS 'CREATE TABLE made (id int)'"
+    assert_reversed(pg_databases, tmp_path, ran("SELECT make()"), ran("DROP TABLE made"), inner=inner, rows=define)
+
+
+def test_a_table_s_comment_and_character_set_come_back_in_mariadb(
+    mariadb_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = mariadb_databases.new()
+    table = "ALTER TABLE demo_item"
+    statements = [f"{table} COMMENT 'new'", f"{table} CONVERT TO CHARACTER SET latin1", "no"]
+    project = project_of(tmp_path, database, f"migrations.RunSQL({statements}, 'no')")
+    before = mariadb_databases.dump(database)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert diff(before, mariadb_databases.dump(database)) == ""

@@ -51,7 +51,7 @@ FORWARD = {
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),
         *("journal.held", "prepare", "decide", "commit", "journal.committed", "journal.decision"),
-        *("journal.run_finished", "operation", "note"),
+        *("journal.run_finished", "operation", "note", "record"),
     ),
     "joined": _sides("commit_alias"),
     "through workers": _sides("ask.settle_prepared", "settle_prepared"),

@@ -55,6 +55,7 @@ _NOT_OURS: Final = "what a project's code does itself, as it would without us"
 _NO_TABLE: Final = "makes tables that say nothing before something is written into them"
 _HEARTBEAT: Final = "a heartbeat: whose turn it is stays as it is"
 
+_RECORD: Final = "the crash point `record` stands from the one to the other"
 _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/aliases.py", "_join"): "opens a transaction in which nothing is written yet",
     ("smooth_migrations/call.py", "run"): _TURN_OVER,
@@ -68,11 +69,14 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/lease/row.py", "renew"): _HEARTBEAT,
     ("smooth_migrations/lease/row.py", "_fetch"): _READS_ONLY,
     ("smooth_migrations/lease/row.py", "_find"): _READS_ONLY,
+    ("smooth_migrations/losses.py", "have_rows"): _READS_ONLY,
     ("smooth_migrations/measuring.py", "watching"): _READS_ONLY,
     ("smooth_migrations/measuring.py", "_rows"): _READS_ONLY,
     ("smooth_migrations/turn.py", "begin"): _TURN_OVER,
     ("smooth_migrations/undo/emptiness.py", "_things"): _READS_ONLY,
-    ("smooth_migrations/undo/journal.py", "check_turn"): _FENCE,
+    ("smooth_migrations/undo/fencing.py", "fenced"): _FENCE,
+    ("smooth_migrations/undo/operations.py", "finish"): _RECORD,
+    ("smooth_migrations/undo/records.py", "begin"): _RECORD,
     ("smooth_migrations/undo/journal.py", "_create_table"): _NO_TABLE,
     ("smooth_migrations/undo/rows/mysql.py", "_rows"): _READS_ONLY,
     ("smooth_migrations/undo/rows/postgresql.py", "prepare"): _SECOND,

@@ -1,10 +1,11 @@
 """`manage.py apply_migrations`: `migrate` that undoes everything it did when anything fails."""
 
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,13 +19,15 @@ from smooth_migrations.arguments import add_arguments, options_of, refuse_contra
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed
+from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed, is_unusable
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
+from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.guard import Guard
 from smooth_migrations.lease import LeaseHeld
 from smooth_migrations.options import Options
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
+from smooth_migrations.streams import UNWRITABLE, let_go
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
@@ -40,6 +43,7 @@ class Command(migrate.Command):
 
     _call: Call | None = None
     _is_program = False
+    _pid = 0
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add to `migrate`'s options what concerns the undo."""
@@ -54,8 +58,12 @@ class Command(migrate.Command):
         try:
             super().run_from_argv(argv)
         except (UndoAlsoFailed, UndoFailed) as error:
-            self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
+            # What cannot be printed must not change what the exit code says.
+            with suppress(*UNWRITABLE):
+                self.stderr.write("".join(traceback.format_exception(error)), lambda text: text)
             sys.exit(NEEDS_OPERATOR)
+        finally:
+            let_go()
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401 - parsed arguments of every type
         """Run `migrate`; on any failure undo it, say so, and raise the original error again.
@@ -146,8 +154,10 @@ class Command(migrate.Command):
                 call.run(lambda: self.move(call, *args, **options))
             except Interrupted as error:
                 raise CommandError(f"{error}; what was done has been undone") from error
-            except BaseException:
+            except BaseException as error:
                 console.detail()
+                if self._is_program and _says_success(error):
+                    raise CommandError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
                 raise
             if options["rehearse"]:
                 call.rollback()
@@ -185,7 +195,10 @@ class Command(migrate.Command):
             raise CommandError(message, returncode=NEEDS_OPERATOR) from error
         except Error as error:
             console.locked(connection, error)
-            raise
+            if not is_unusable(error):
+                raise
+            message = f"Refused: the tables in which runs are noted cannot be used, and nothing was run: {error}"
+            raise CommandError(message, returncode=REFUSED) from error
         for item in call.permanent.moved:
             console.started(item.step, item.migration)
         try:
@@ -204,11 +217,14 @@ class Command(migrate.Command):
         verbosity = options["verbosity"] if self._is_program else 0
         console = ConsoleReport(self.stdout, self.style, verbosity=verbosity)
         guard = Guard(call, connections[options["database"]], options, console.undo_of_this_call)
-        self._call = call
+        self._call, self._pid = call, os.getpid()
         pre_migrate.connect(guard.check)
         try:
             super().handle(*args, **options)
             guard.finish()
+        except BaseException as error:
+            leave_if_forked(self._pid, error)
+            raise
         finally:
             pre_migrate.disconnect(guard.check)
             self._call = None
@@ -230,5 +246,13 @@ class Command(migrate.Command):
     ) -> None:
         """Tell the call first, so that "OK" is printed only for what holds."""
         if self._call is not None:
+            leave_if_forked(self._pid)
             self._call.progress(action, migration, fake=fake)
         super().migration_progress_callback(action, migration, fake)
+
+
+def _says_success(error: BaseException) -> bool:
+    """Return whether a program that ends with this error has the exit code 0."""
+    return (isinstance(error, SystemExit) and not error.code) or (
+        isinstance(error, CommandError) and not error.returncode
+    )

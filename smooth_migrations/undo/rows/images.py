@@ -48,6 +48,8 @@ class Images:
         with self.vendor.reading(self.connection):
             found = []
             tables = self.vendor.tables(self.connection, written)
+            if self.vendor.defines(self.connection, self.other):
+                raise UnknownError("a function of its statements has changed more than rows")
             if written.is_effective and not tables:
                 raise UnknownError("what its statements changed is not seen")
             for table in tables:

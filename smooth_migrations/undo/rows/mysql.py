@@ -17,6 +17,13 @@ _OURS = "smooth_migrations_"
 _ISOLATION = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')"
 _NAMES = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = DATABASE()"
 _DATABASES = "SELECT schema_name FROM information_schema.schemata WHERE schema_name <> DATABASE()"
+# With what may write to them unsaid.
+_LASTING = """
+    SELECT table_name, COALESCE(engine <> 'InnoDB', FALSE) FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND (table_type = 'VIEW' OR table_type = 'BASE TABLE' AND engine <> 'InnoDB')
+    UNION ALL
+    SELECT event_object_table, FALSE FROM information_schema.triggers WHERE event_object_schema = DATABASE()
+"""
 _FUNCTIONS = """
     SELECT routine_name FROM information_schema.routines
     WHERE routine_schema = DATABASE() AND routine_type = 'FUNCTION'
@@ -93,6 +100,9 @@ class MySQL:
 
     given = ""
 
+    def __init__(self) -> None:
+        self._lasting: set[str] | None = None
+
     def is_fresh(self, connection: BaseDatabaseWrapper) -> bool:
         """Return whether the session's isolation is READ COMMITTED."""
         rows = _rows(connection, _ISOLATION)
@@ -111,6 +121,15 @@ class MySQL:
         del connection
         return bool(written.texts)
 
+    def lasting(self, connection: BaseDatabaseWrapper, sql: str) -> bool:
+        """Return whether a statement names a table of MyISAM, Aria or the like; asks the server once for them."""
+        if self._lasting is None:
+            found = _rows(connection, _LASTING)
+            self._lasting = (
+                {str(name) for name, _is in found} if any(is_lasting for _name, is_lasting in found) else set()
+            )
+        return bool(self._lasting and named_in([sql], self._lasting))
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that statements name, with those that foreign keys change along with them.
 
@@ -127,6 +146,11 @@ class MySQL:
         if any(kinds[name] == "VIEW" for name in named):
             raise UnknownError("rows written through a view")
         return self._described(connection, _with_following(named, _rows(connection, _FOLLOWING)))
+
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return False: a definition ends the transaction."""
+        del connection, other
+        return False
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return those that the role may know of: only of such is there a word in the information schema."""

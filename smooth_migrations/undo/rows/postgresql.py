@@ -16,6 +16,16 @@ _WRITTEN = """
         SELECT relid FROM pg_stat_xact_user_tables
         WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT LIKE 'smooth\\_migrations\\_%%')
 """
+# The same of the catalogues, where functions define, empty tables and keep large objects. What earlier transactions of
+# the session wrote is among it for a while.
+_DEFINED = """
+    SELECT count(*) > 0, COALESCE(bool_or(relname LIKE 'pg\\_largeobject%%'), FALSE) FROM pg_stat_xact_sys_tables
+    WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname = 'pg_catalog'
+"""
+_CATALOGUES = ("class", "attribute", "proc", "type", "constraint", "trigger", "namespace", "rewrite", "enum", "policy")
+_VERSIONS = "SELECT {}".format(
+    ", ".join(f"(SELECT sum(xmin::text::bigint) FROM pg_{name})" for name in _CATALOGUES)  # noqa: S608 - constants
+)
 # A transaction has one from its first write on (PostgreSQL manual, "Transactions and Identifiers").
 _NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
 # A value of a column has less (PostgreSQL manual, "PostgreSQL Limits"), and so has what is written down at once.
@@ -72,6 +82,11 @@ class PostgreSQL:
         del written
         return self.number(connection) is not None
 
+    def lasting(self, connection: BaseDatabaseWrapper, sql: str) -> bool:
+        """Return False: there are none."""
+        del connection, sql
+        return False
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables that the open transaction has written, whatever its statements name."""
         del written
@@ -79,6 +94,11 @@ class PostgreSQL:
         if not counts:
             raise UnknownError("the server counts no statements (track_counts)")
         return self._described(connection, oids)
+
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return whether the catalogues have rows for the open transaction that they have not for the other one."""
+        [(may_define, has_objects)] = _rows(connection, _DEFINED)
+        return bool(has_objects or (may_define and _rows(connection, _VERSIONS) != _rows(other, _VERSIONS)))
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:
         """Return none: a foreign key does not leave its database."""

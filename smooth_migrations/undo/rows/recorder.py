@@ -39,6 +39,7 @@ class Recorder:
         write: writes down, in the open transaction, which rows were changed, or that it cannot be told which:
             `{"unknown": why}`.
         prepare: called once before the first change, with the second session; nothing of it is in a transaction.
+        write_over: writes down the same over another session.
 
     Attributes:
         is_unknown: whether it cannot be told which rows were changed.
@@ -50,11 +51,13 @@ class Recorder:
         interruption: Interruption,
         write: Callable[[dict[str, Any]], None],
         prepare: Callable[[BaseDatabaseWrapper], None] | None = None,
+        write_over: Callable[[BaseDatabaseWrapper, dict[str, Any]], None] | None = None,
     ) -> None:
         self._connection = connection
         self._interruption = interruption
         self._write = write
         self._prepare = prepare
+        self._write_over = write_over
         self._vendor = vendor_of(connection)
         self._written = Written()
         self._length = 0
@@ -169,6 +172,18 @@ class Recorder:
             # In a transaction it is written once more right before the commit, since a savepoint may take it back.
             self._is_marked = self._connection.get_autocommit()
 
+    def _give_up_at_once(self, write: Callable[[BaseDatabaseWrapper, dict[str, Any]], None], why: str) -> None:
+        """Write down that it cannot be told, over the second session: what is to be run stays if the rest does not."""
+        try:
+            other = self._second().other
+            write(other, {"unknown": why})
+            other.commit()
+        except Error as error:
+            self.give_up(f"{why}: {error}")
+            return
+        self.is_unknown = self._is_marked = True
+        self._forget()
+
     def flush(self) -> None:
         """Write down, in the open transaction, which rows it has changed. Only reads tables; safe to repeat."""
         if self.is_unknown:
@@ -218,6 +233,9 @@ class Recorder:
         if kind is Kind.ROWS and sql not in self._written.texts:
             self._written.texts.add(sql)
             self._length += len(sql)
+            with self.aside():
+                if self._write_over is not None and self._vendor.lasting(self._connection, sql):
+                    self._give_up_at_once(self._write_over, "no transaction holds what it writes")
             if self._length > _MAX_TEXT:
                 self.give_up("its statements are too long")
 

@@ -89,11 +89,22 @@ class Vendor(Protocol):
     def has_written(self, connection: BaseDatabaseWrapper, written: Written) -> bool:
         """Return whether the open transaction may have changed rows. Only reads."""
 
+    def lasting(self, connection: BaseDatabaseWrapper, sql: str) -> bool:
+        """Return whether a statement names a table of which no ROLLBACK takes rows back. Only reads."""
+
     def tables(self, connection: BaseDatabaseWrapper, written: Written) -> Sequence[Table]:
         """Return the tables of which the open transaction may have changed rows. Only reads.
 
         Raises:
             UnknownError: these are not all, or one of them cannot be compared.
+        """
+
+    def defines(self, connection: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+        """Return whether the open transaction may have changed more than rows, such as by a function. Only reads.
+
+        Args:
+            connection: whose.
+            other: a second session, which sees what is committed.
         """
 
     def outside(self, connection: BaseDatabaseWrapper) -> Collection[str]:

@@ -8,7 +8,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 if TYPE_CHECKING:
     from smooth_migrations.undo.renames import Renames
 
-__all__ = ["Definitions", "restore_tables", "take_tables"]
+__all__ = ["EXTENSIONS", "Definitions", "restore_tables", "take_tables"]
+
+EXTENSIONS = "extensions"
+"""Where the definitions of PostgreSQL name the extensions that are there."""
 
 Definitions: TypeAlias = Mapping[str, Any]
 """Of all tables but the product's own, as JSON can hold it; each vendor knows how."""

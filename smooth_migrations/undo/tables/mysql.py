@@ -13,12 +13,14 @@ from django.db.backends.utils import CursorWrapper
 
 from smooth_migrations.quoting import backticked
 from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables.unknown import refuse_to_drop
 
 __all__ = ["MySQL"]
 
 _OURS = "smooth_"
 _POSITION = re.compile(r" AUTO_INCREMENT=\d+")
 _NAMED = re.compile(r"(?P<kind>(?:UNIQUE |FULLTEXT |SPATIAL )?KEY|CONSTRAINT) `(?P<name>(?:[^`]|``)+)` (?P<rest>.*)")
+_OPTIONS = re.compile(r"\) ENGINE=(?P<engine>\w+)(?P<rest>.*)")
 _COLUMN = re.compile(r"`(?P<name>(?:[^`]|``)+)` ")
 
 
@@ -42,13 +44,19 @@ class MySQL:
     def restore(
         self, connection: BaseDatabaseWrapper, before: Mapping[str, str], renames: Renames, named: Container[str]
     ) -> None:
-        """Alter what differs, committing at every statement. A column or table that is gone comes back empty."""
+        """Alter what differs, committing at every statement. A column or table that is gone comes back empty.
+
+        Raises:
+            UndoFailed: what would be dropped may be what is gone, under another name.
+        """
         wanted = {name: text for name, text in before.items() if name in named}
         with connection.constraint_checks_disabled(), connection.cursor() as cursor:
             for stage in _STAGES:
                 # Renaming a column changes the definition of keys that name it, and dropping a table whose keys go
                 # with it.
                 now = {name: _definition(cursor, name) for name in _names(cursor) if name in named}
+                if stage is not _rename_tables:
+                    _refuse_to_drop(cursor, now, wanted, renames)
                 for statement in list(stage(now, wanted, renames)):
                     cursor.execute(statement)
 
@@ -61,6 +69,19 @@ def _names(cursor: CursorWrapper) -> list[str]:
 def _definition(cursor: CursorWrapper, name: str) -> str:
     cursor.execute(f"SHOW CREATE TABLE {backticked(name)}")
     return _POSITION.sub("", str((cursor.fetchone() or ("", ""))[1]))
+
+
+def _refuse_to_drop(cursor: CursorWrapper, now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> None:
+    def has_rows(table: str) -> bool:
+        cursor.execute(f"SELECT 1 FROM {backticked(table)} LIMIT 1")  # noqa: S608 - quoted
+        return cursor.fetchone() is not None
+
+    refuse_to_drop(now.keys() - before.keys(), before.keys() - now.keys(), has_rows)
+    for name, current, wanted in _both(now, before):
+        renamed = {new: old for (table, new), old in renames.columns.items() if table == name}
+        old_names = {renamed.get(column, column) for column in current.columns}
+        new = {column for column in current.columns if not {column, renamed.get(column)} & wanted.columns.keys()}
+        refuse_to_drop(new, wanted.columns.keys() - old_names - current.columns.keys(), has_rows, of=name)
 
 
 def _rename_tables(now: Mapping[str, str], before: Mapping[str, str], renames: Renames) -> Iterator[str]:
@@ -95,6 +116,16 @@ def _rename_columns(now: Mapping[str, str], before: Mapping[str, str], renames: 
                 yield f"ALTER TABLE {backticked(name)} CHANGE COLUMN {backticked(new)} {wanted.columns[old]}"
 
 
+def _set_options(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
+    """Give a table its comment and its character set back; columns follow, which are as the table says."""
+    for name, text in now.items():
+        # What stands in several lines has partitions.
+        is_now, was = (_OPTIONS.fullmatch(each.rsplit("\n", 1)[-1]) for each in (text, before.get(name, text)))
+        if is_now and was and is_now["engine"] == was["engine"] and is_now["rest"] != was["rest"]:
+            no_comment = "" if " COMMENT=" in was["rest"] else " COMMENT=''"
+            yield f"ALTER TABLE {backticked(name)}{was['rest']}{no_comment}"
+
+
 def _alter(now: Mapping[str, str], before: Mapping[str, str], _renames: Renames) -> Iterator[str]:
     for name, current, wanted in _both(now, before):
         changes = [*_drops(current, wanted), *_columns(current, wanted), *_adds(current, wanted)]
@@ -119,7 +150,7 @@ def _add_keys(now: Mapping[str, str], before: Mapping[str, str], _renames: Renam
 
 _STAGES = (
     *(_rename_tables, _drop_foreign_keys, _drop_and_create, _rename_columns),
-    *(_alter, _add_foreign_keys, _add_keys),
+    *(_set_options, _alter, _add_foreign_keys, _add_keys),
 )
 
 

@@ -85,11 +85,16 @@ _Names = Mapping[str, str]
 class PostgreSQL:
     """What the catalogues of PostgreSQL 14 and newer say."""
 
-    def take(self, connection: BaseDatabaseWrapper) -> _Tables:
-        """Return columns, constraints, indexes, triggers and sequences by table, and views; milliseconds in all."""
+    def take(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
+        """Return columns, constraints, indexes, triggers and sequences by table, and views; milliseconds in all.
+
+        And the names of extensions.
+        """
         with connection.cursor() as cursor, undone(connection, cursor):
             cursor.execute(_SEARCH_PATH, [""])
-            return _look(cursor)
+            cursor.execute("SELECT array(SELECT extname::text FROM pg_extension)")
+            (extensions,) = cursor.fetchone() or ([],)
+            return {**_look(cursor), "extensions": extensions}
 
     def restore(
         self, connection: BaseDatabaseWrapper, before: Mapping[str, Any], _renames: Renames, named: Container[str]

@@ -8,6 +8,7 @@ that made it (SQLite manual, lang_altertable.html, "Making Other Kinds Of Table 
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from django.db import transaction
@@ -17,6 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from smooth_migrations.fingerprint.sqlite import description
 from smooth_migrations.quoting import double_quoted
 from smooth_migrations.undo.renames import Renames
+from smooth_migrations.undo.tables.unknown import refuse_to_drop
 
 __all__ = ["SQLite"]
 
@@ -47,11 +49,19 @@ class SQLite:
     def restore(
         self, connection: BaseDatabaseWrapper, before: Mapping[str, _Thing], renames: Renames, named: Container[str]
     ) -> None:
-        """Make anew what differs, with the rows that are in it; all in one transaction."""
+        """Make anew what differs, with the rows that are in it; all in one transaction.
+
+        Raises:
+            UndoFailed: what would be dropped may be what is gone, under another name.
+        """
         del renames  # an operation that renames runs wholly or not at all
         wanted = {name: thing for name, thing in before.items() if thing[1] in named}
         with _loosely(connection), transaction.atomic(connection.alias), connection.cursor() as cursor:
             now = {name: thing for name, thing in _things(cursor).items() if thing[1] in named}
+            tables, old_tables = (
+                {name for name, thing in things.items() if thing[0] == "table"} for things in (now, wanted)
+            )
+            refuse_to_drop(tables - old_tables, old_tables - tables, partial(_has_rows, cursor))
             for name, (kind, _table, _statement) in now.items():
                 if kind == "table" and name not in wanted:
                     cursor.execute(f"DROP TABLE {double_quoted(name)}")
@@ -80,14 +90,20 @@ def _make_anew(cursor: CursorWrapper, name: str, statement: str) -> None:
     old, temporary = double_quoted(name), double_quoted(_TEMPORARY)
     counted = _counted(cursor, name) if "AUTOINCREMENT" in statement.upper() else None
     cursor.execute(_HEAD.sub(lambda _match: f"CREATE TABLE {temporary}", statement, count=1))
-    there = _columns(cursor, name)
-    both = ", ".join(double_quoted(column) for column in _columns(cursor, _TEMPORARY) if column in there)
+    there, wanted = _columns(cursor, name), _columns(cursor, _TEMPORARY)
+    refuse_to_drop({*there} - {*wanted}, {*wanted} - {*there}, partial(_has_rows, cursor), of=name)
+    both = ", ".join(double_quoted(column) for column in wanted if column in there)
     cursor.execute(f"INSERT INTO {temporary} ({both}) SELECT {both} FROM {old}")  # noqa: S608 - quoted
     cursor.execute(f"DROP TABLE {old}")
     cursor.execute(f"ALTER TABLE {temporary} RENAME TO {old}")
     if counted is not None:
         cursor.execute("DELETE FROM main.sqlite_sequence WHERE name = %s", [name])
         cursor.execute("INSERT INTO main.sqlite_sequence (name, seq) VALUES (%s, %s)", [name, counted])
+
+
+def _has_rows(cursor: CursorWrapper, table: str) -> bool:
+    cursor.execute(f"SELECT 1 FROM {double_quoted(table)} LIMIT 1")  # noqa: S608 - quoted
+    return cursor.fetchone() is not None
 
 
 def _counted(cursor: CursorWrapper, name: str) -> int | None:
