@@ -1,0 +1,90 @@
+"""`_meta` of a model with deprecated fields: it has them all, and Django selects and saves only the others."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db.models import Model
+from django.db.models.options import Options, make_immutable_fields_list
+from django.db.models.signals import class_prepared, pre_init
+from django.utils.functional import cached_property
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+    from django.db.models.fields.reverse_related import ForeignObjectRel
+
+    _Options = Options[Model]
+else:
+    _Options = Options
+
+__all__ = ["GuardedOptions", "guard_when_prepared"]
+
+# Where a name that stands in a query becomes a field.
+_QUERIES: Final = frozenset({"django.db.models.query", "django.db.models.sql.query", "django.db.models.sql.subqueries"})
+
+
+class GuardedOptions(_Options):
+    """Options whose deprecated fields are found by name, and refused where it is a query that names them."""
+
+    # Django's properties are computed in one place and expire by name, which holds for these as well.
+
+    @cached_property
+    def concrete_fields(self) -> Any:  # noqa: ANN401 - Django's immutable list
+        """The fields of which each row is selected."""
+        return _seen("concrete_fields", super().concrete_fields)
+
+    @cached_property
+    def local_concrete_fields(self) -> Any:  # noqa: ANN401 - as above
+        """The fields of which each row is saved."""
+        return _seen("local_concrete_fields", super().local_concrete_fields)
+
+    def get_field(self, field_name: Any) -> "Field[Any, Any] | ForeignObjectRel | Any":  # noqa: ANN401 - Django's
+        """Return a field by name.
+
+        Raises:
+            FieldDeprecatedException: a query names a deprecated one.
+        """
+        field = super().get_field(field_name)
+        frame = sys._getframe(1)  # noqa: SLF001 - CPython's, as `warnings` uses it
+        subject = getattr(field, "smooth_subject", None)
+        if subject is not None and frame.f_globals.get("__name__") in _QUERIES:
+            subject.is_used("was named in a query")
+        return field
+
+
+def guard_when_prepared() -> None:
+    """Guard every model that is prepared from here on and has a deprecated field, its own or an inherited one.
+
+    Idempotent. Proxies and subclasses have options of their own, and say themselves when they are prepared.
+    """
+    class_prepared.connect(_guard, dispatch_uid="smooth_migrations.guard")
+
+
+def _guard(sender: type[Model], **_: object) -> None:
+    options = sender._meta  # noqa: SLF001 - Django's public name for it
+    subjects = {
+        name: field.smooth_subject
+        for field in [*options.fields, *options.many_to_many]
+        if hasattr(field, "smooth_subject")
+        for name in (field.name, field.attname)
+    }
+    if not subjects:
+        return
+    options.__class__ = GuardedOptions  # of this one model
+    options._expire_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - what was computed held the others as well
+    warned = {name: subject for name, subject in subjects.items() if not subject.is_refused}
+
+    def warn(kwargs: Mapping[str, object], **_: object) -> None:
+        for name in warned.keys() & kwargs.keys():
+            warned[name].is_used("was written")
+
+    if warned:
+        pre_init.connect(warn, sender=sender, weak=False)
+
+
+def _seen(name: str, fields: "Iterable[Field[Any, Any]]") -> Any:  # noqa: ANN401 - Django's immutable list
+    def is_seen(field: "Field[Any, Any]") -> bool:
+        subject = getattr(field, "smooth_subject", None)
+        return subject is None or not subject.is_refused
+
+    return make_immutable_fields_list(name, [field for field in fields if is_seen(field)])
