@@ -57,11 +57,13 @@ def deprecated_model(model: M | None = None, *, on_use: Literal["raise", "warn"]
         the same class.
 
     Raises:
-        ValueError: `on_use` is something else.
+        ValueError: it is abstract and so has no table, or `on_use` is something else.
     """
     chosen = OnUse(on_use)
 
     def deprecate(model: M) -> M:
+        if model._meta.abstract:  # noqa: SLF001 - Django's public name for it
+            raise ValueError(f"{model.__name__} is abstract: deprecate the models that have its fields")
         subject = Subject(chosen, model._meta.label)  # noqa: SLF001 - Django's public name for it
         guard_managers(model, subject)
         save = model.save

@@ -3,6 +3,8 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from django.db.models.query import get_prefetcher
+
 if TYPE_CHECKING:
     from smooth_migrations.helpers.deprecated import DeprecatedField
 
@@ -11,6 +13,7 @@ __all__ = ["Guarded"]
 # Of what Django does with an attribute only this was asked for by somebody else.
 _ASKED = ("django.template", "django.test")
 _DISPLAY = "_get_FIELD_display"
+_PREFETCHES = get_prefetcher.__code__
 
 
 class Guarded:
@@ -30,6 +33,8 @@ class Guarded:
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:  # noqa: ANN401 - of any field
         if instance is None:
+            if sys._getframe(1).f_code is _PREFETCHES:  # noqa: SLF001 - CPython's, as `warnings` uses it
+                self._field.smooth_subject.is_used("was named in a query")
             return self._plain.__get__(None, owner)
         return self._plain.__get__(instance, owner) if self._is_used("was read") else None
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asgiref.sync import SyncToAsync
 
-__all__ = ["LOADING", "OWN", "RAW", "caller", "is_on_behalf_of", "place_of"]
+__all__ = ["LOADING", "OWN", "RAW", "RELATED", "caller", "is_on_behalf_of", "place_of"]
 
 OWN: Final = frozenset(
     {
@@ -31,6 +31,9 @@ OWN: Final = frozenset(
 
 RAW: Final = frozenset({"django.db.models.query.RawQuerySet.resolve_model_init_order"})
 """What asks which columns of a statement of the user's are values of the model's fields."""
+
+RELATED: Final = frozenset({"django.db.models.fields.related_descriptors", "django.db.models.query.QuerySet.query"})
+"""The managers of related rows, and the filter that they leave to the query's first use."""
 
 LOADING: Final = frozenset({"django.core.serializers.base", "django.db.models.deletion"})
 """What writes rows as another release left them, or takes references out of rows that go."""

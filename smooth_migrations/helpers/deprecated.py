@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import models
 
 from smooth_migrations.helpers.access import Guarded
-from smooth_migrations.helpers.callers import RAW, is_on_behalf_of
+from smooth_migrations.helpers.callers import RAW, RELATED, is_on_behalf_of
 from smooth_migrations.helpers.options import guard_when_prepared
 from smooth_migrations.helpers.use import OnUse, Subject
 
@@ -124,13 +124,18 @@ class DeprecatedField(_Base):
     @property
     def reverse_path_infos(self) -> Any:  # noqa: ANN401 - Django's
         """Be named in a query by the other side."""
-        self.smooth_subject.is_used("was named in a query")
+        self._is_named()
         return super().reverse_path_infos  # type: ignore[misc]  # of relations alone
 
     def get_reverse_path_info(self, filtered_relation: Any = None) -> Any:  # noqa: ANN401 - Django's
         """Be named in a query by the other side."""
-        self.smooth_subject.is_used("was named in a query")
+        self._is_named()
         return super().get_reverse_path_info(filtered_relation)  # type: ignore[misc]  # of relations alone
+
+    def _is_named(self) -> None:
+        # To have come to a manager of related rows was the use; how that finds them is its own affair.
+        if not is_on_behalf_of(RELATED):
+            self.smooth_subject.is_used("was named in a query")
 
     def _guard(self, cls: type[models.Model], attribute: str) -> None:
         if attribute in vars(cls):

@@ -1,13 +1,16 @@
 """`_meta` of a model with deprecated fields: it has them all, and Django selects and saves only the others."""
 
+import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.models import Model
 from django.db.models.options import Options, make_immutable_fields_list
 from django.db.models.signals import class_prepared, pre_init
 from django.utils.functional import cached_property
+
+from smooth_migrations.helpers.use import Subject
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -25,6 +28,9 @@ _QUERIES: Final = frozenset({"django.db.models.query", "django.db.models.sql.que
 
 class GuardedOptions(_Options):
     """Options whose deprecated fields are found by name, and refused where it is a query that names them."""
+
+    smooth_subjects: Mapping[str, Subject]
+    """The deprecated fields, by name and attribute."""
 
     # Django's properties are computed in one place and expire by name, which holds for these as well.
 
@@ -71,7 +77,10 @@ def _guard(sender: type[Model], **_: object) -> None:
     if not subjects:
         return
     options.__class__ = GuardedOptions  # of this one model
+    options.smooth_subjects = subjects  # type: ignore[attr-defined]  # as it is one now
     options._expire_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - what was computed held the others as well
+    if not hasattr(sender.save, "smooth_is_guarded"):
+        sender.save = _guarded(sender.save)  # type: ignore[method-assign]  # of this class, which its subclasses call
     warned = {name: subject for name, subject in subjects.items() if not subject.is_refused}
 
     def warn(kwargs: Mapping[str, object], **_: object) -> None:
@@ -80,6 +89,18 @@ def _guard(sender: type[Model], **_: object) -> None:
 
     if warned:
         pre_init.connect(warn, sender=sender, weak=False)
+
+
+def _guarded(save: "Callable[..., None]") -> "Callable[..., None]":
+    @functools.wraps(save)
+    def guarded(self: Model, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - save's
+        subjects = self._meta.smooth_subjects  # type: ignore[attr-defined]
+        for name in subjects.keys() & {*(kwargs.get("update_fields") or ())}:
+            subjects[name].is_used("was written")
+        save(self, *args, **kwargs)
+
+    guarded.smooth_is_guarded = True  # type: ignore[attr-defined]  # of ours
+    return guarded
 
 
 def _seen(name: str, fields: "Iterable[Field[Any, Any]]") -> Any:  # noqa: ANN401 - Django's immutable list

@@ -1,7 +1,13 @@
 """The models as the old release has them."""
 
+import secrets
+
 from django.core.validators import MinValueValidator
 from django.db import models
+
+
+def some_rating():
+    return 100 + secrets.randbelow(1_000_000_000)
 
 
 class Publisher(models.Model):
@@ -32,7 +38,11 @@ class Book(Shelved):
     title = models.CharField(max_length=40)
     summary = models.CharField(max_length=40)
     rating = models.IntegerField(
-        choices=[(1, "poor"), (2, "good")], unique=True, db_column="stars", default=1, validators=[MinValueValidator(1)]
+        choices=[(1, "poor"), (2, "good")],
+        unique=True,
+        db_column="stars",
+        default=some_rating,
+        validators=[MinValueValidator(1)],
     )
     publisher = models.ForeignKey(Publisher, models.CASCADE, related_name="books")
     cover = models.OneToOneField(Cover, models.PROTECT)

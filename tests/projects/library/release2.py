@@ -1,10 +1,16 @@
 """The models as the new release has them, while the old one still runs."""
 
+import secrets
+
 from django.core.validators import MinValueValidator
 from django.db import models
 
 from smooth_migrations.fields import deprecated_field, new_field
 from smooth_migrations.models import backward_compatible_model, deprecated_model
+
+
+def some_rating():
+    return 100 + secrets.randbelow(1_000_000_000)
 
 
 class Publisher(models.Model):
@@ -40,7 +46,7 @@ class Book(Shelved):
             choices=[(1, "poor"), (2, "good")],
             unique=True,
             db_column="stars",
-            default=1,
+            default=some_rating,
             validators=[MinValueValidator(1)],
         )
     )

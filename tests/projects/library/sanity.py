@@ -113,7 +113,7 @@ def instances_are_copied_pickled_and_refreshed():
     first.refresh_from_db()
     asyncio.run(first.arefresh_from_db()) if not connection.in_atomic_block else None
     queryset = pickle.loads(pickle.dumps(Book.objects.filter(title="changed")))
-    return [first.title, [each.title for each in queryset], str(first), first.get_deferred_fields()]
+    return [first.title, [each.title for each in queryset], str(first), sorted(first.get_deferred_fields())]
 
 
 @case
@@ -174,7 +174,7 @@ def what_is_dumped_is_loaded():
         sorted(set(names)),
         sorted({row["model"] for row in rows}),
         row()[0],
-        serializers.serialize("json", [first]),
+        json.loads(serializers.serialize("json", [first]))[0]["fields"],
     ]
 
 
@@ -184,7 +184,7 @@ def a_fixture_with_a_deprecated_value_is_refused():
     try:
         call_command("loaddata", "old.json", verbosity=0)
     except Exception as error:
-        return [type(error).__name__, repr(error.__cause__)]
+        return [type(error).__name__, type(error.__cause__).__name__]
 
 
 @case

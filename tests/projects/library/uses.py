@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import sys
+import warnings
 
 from demo.models import Atlas, Author, Book, Cover, Loan, Printed, Publisher, Tag
 from django.db import models, transaction
@@ -48,6 +48,7 @@ FIELDS = {
     "filter column": lambda: Book.objects.filter(rating__gt=1),
     "filter over": lambda: Book.objects.filter(publisher__name="x"),
     "filter many": lambda: Book.objects.filter(tags__name="x"),
+    "annotate reverse": lambda: Publisher.objects.annotate(x=Count("books")),
     "filter reverse": lambda: Publisher.objects.filter(books__title="x"),
     "filter reverse one": lambda: Cover.objects.filter(book__title="x"),
     "filter reverse many": lambda: Tag.objects.filter(books__title="x"),
@@ -66,7 +67,6 @@ FIELDS = {
     "defer": lambda: list(Book.objects.defer("summary")),
     "F": lambda: Book.objects.filter(title=F("summary")),
     "annotate": lambda: Book.objects.annotate(x=F("summary")),
-    "annotate reverse": lambda: Publisher.objects.annotate(x=Count("books")),
     "aggregate": lambda: Book.objects.aggregate(Max("summary")),
     "distinct": lambda: list(Book.objects.order_by("summary").distinct()),
     "subquery": lambda: list(Author.objects.annotate(x=Subquery(Book.objects.filter(title=OuterRef("edited__note"))))),
@@ -110,20 +110,28 @@ MODELS = {
 
 
 def outcomes(cases):
-    told = {}
-    for name, case in cases.items():
+    return {name: outcome(case) for name, case in cases.items()}
+
+
+def outcome(case):
+    """Return the error, whether it names this case's line, what was warned of, and whether that was for this line."""
+    first = case.__code__.co_firstlineno
+    lines = [*range(first, first + 3), awaited.__code__.co_firstlineno + 1]
+    error = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             with transaction.atomic():
                 case()
                 transaction.set_rollback(True)
-        except Exception as error:
-            told[name] = [type(error).__name__, str(error)]
-            lines = range(case.__code__.co_firstlineno, case.__code__.co_firstlineno + 3)
-            if getattr(error, "place", None) in {f"{__file__}:{line}" for line in lines}:
-                told[name].append("named")
-        else:
-            told[name] = ["nothing"]
-    return told
+        except Exception as raised:
+            error = raised
+    return [
+        error and type(error).__name__,
+        getattr(error, "place", None) in [f"{__file__}:{line}" for line in lines],
+        sorted({str(warning.message) for warning in caught if warning.category is DeprecationWarning}),
+        all(warning.filename == __file__ and warning.lineno in lines for warning in caught),
+    ]
 
 
 print(json.dumps({"fields": outcomes(FIELDS), "models": outcomes(MODELS)}, indent=1))
