@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.query import get_prefetcher
 
+from smooth_migrations.helpers.callers import ACCESS
+
 if TYPE_CHECKING:
     from smooth_migrations.helpers.deprecated import DeprecatedField
 
@@ -55,4 +57,4 @@ class Guarded:
             is_django = module.startswith("django.") and not module.startswith(_ASKED)
             if is_django and frame.f_code.co_name != _DISPLAY:
                 return True
-        return subject.is_used(how)
+        return subject.is_used(how, ACCESS)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asgiref.sync import SyncToAsync
 
-__all__ = ["LOADING", "OWN", "RAW", "RELATED", "caller", "is_on_behalf_of", "place_of"]
+__all__ = ["ACCESS", "LOADING", "OWN", "RAW", "RELATED", "caller", "is_on_behalf_of", "place_of"]
 
 OWN: Final = frozenset(
     {
@@ -28,6 +28,9 @@ OWN: Final = frozenset(
     }
 )
 """Modules and functions of Django that touch a deprecated field without being told to."""
+
+ACCESS: Final = OWN | {"django.db.models.base.Model.refresh_from_db"}
+"""The same of an instance's attributes; which fields are to be refreshed is for the user to name, in a query."""
 
 RAW: Final = frozenset({"django.db.models.query.RawQuerySet.resolve_model_init_order"})
 """What asks which columns of a statement of the user's are values of the model's fields."""

@@ -37,16 +37,17 @@ class Subject:
         """Whether a use is an error."""
         return self.on_use is OnUse.RAISE
 
-    def is_used(self, how: str) -> bool:
+    def is_used(self, how: str, own: frozenset[str] = OWN) -> bool:
         """Raise or warn, and tell whether to go on; False where it is Django's own business, which is to see nothing.
 
         Args:
             how: what was done, as "was read".
+            own: the modules and functions of Django whose own business it is.
 
         Raises:
             SmoothMigrationsDeprecated: it is refused.
         """
-        if is_on_behalf_of(OWN):
+        if is_on_behalf_of(own):
             return not self.is_refused
         frame = caller()
         place = place_of(frame)

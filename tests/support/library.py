@@ -1,7 +1,6 @@
 """A small project in three releases: the old one, the one that has the helpers, and the one after it."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,19 @@ book.tags.add(Tag.objects.create(name="t"))
 Atlas.objects.create(title="atlas", summary="s", rating=2, publisher=publisher, cover=blue, shelf=3)
 Loan.objects.create(author=Author.objects.create(name="a"))
 """
+_SCHEMA: Final = """
+import json
+from django.db import connection
+
+with connection.cursor() as cursor:
+    columns = connection.introspection.get_table_description(cursor, "demo_book")
+    constraints = connection.introspection.get_constraints(cursor, "demo_book").values()
+kinds = ("columns", "primary_key", "unique", "foreign_key", "check")
+print(json.dumps([
+    *(str([column.name, str(column.type_code), column.null_ok, column.default]) for column in columns),
+    *(str([constraint[kind] for kind in kinds]) for constraint in constraints),
+]))
+"""
 
 
 class Library:
@@ -33,7 +45,7 @@ class Library:
 
     def __init__(self, directory: Path, database: Database) -> None:
         directory.mkdir()
-        self._directory = directory
+        self.directory = directory
         self.project = SmallProject(
             directory,
             {"default": database.django},
@@ -82,12 +94,11 @@ class Library:
         before, after, rest = source.partition("class Publisher")
         self.project.write("demo/models.py", before + partial + after + rest)
 
+    def schema(self) -> list[str]:
+        """Return the columns and constraints of the table of books, by the catalogue, in whatever order they stand."""
+        return sorted(self.run("schema", _SCHEMA))
+
     def operations(self, release: int) -> str:
         """Return the source of what a release's migration does, to the letter."""
-        [file] = (self._directory / "demo/migrations").glob(f"*_release{release}.py")
+        [file] = (self.directory / "demo/migrations").glob(f"*_release{release}.py")
         return file.read_text().partition("operations = [")[2]
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The source of each release's models."""
-        return {file.stem: file.read_text() for file in _FILES.glob("release*.py")}
