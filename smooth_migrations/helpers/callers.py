@@ -17,12 +17,15 @@ OWN: Final = frozenset(
     {
         # Takes references out of rows, and rows with what they refer to.
         "django.db.models.deletion",
+        # Makes tables of applications without migrations, with all that they have.
+        "django.db.backends.base.schema",
         # Writes rows down whole.
         "django.core.management.commands.dumpdata",
         # Look at every field, whoever named it: these are to find nothing in one that is deprecated.
         "django.db.models.base.Model.clean_fields",
         "django.db.models.base.Model._perform_unique_checks",
         "django.db.models.constraints.UniqueConstraint.validate",
+        "django.contrib.postgres.constraints.ExclusionConstraint.validate",
         # Puts whatever else a statement of the user's returns under the name of its column.
         "django.db.models.query.RawModelIterable.__iter__",
     }
