@@ -71,6 +71,13 @@ def _meta(model: Model) -> Iterator[CheckMessage]:
                 obj=model,
                 id="smooth.E001",
             )
+        if isinstance(field, DeprecatedField) and field in options.pk_fields:
+            yield Error(
+                f"{field} is deprecated, and part of the primary key of {options.label}.",
+                hint="Every row is known by it: make another primary key first.",
+                obj=model,
+                id="smooth.E003",
+            )
 
 
 def _respected(model: Model) -> str:

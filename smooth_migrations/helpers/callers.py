@@ -44,7 +44,13 @@ RELATED: Final = frozenset({"django.db.models.fields.related_descriptors", "djan
 LOADING: Final = frozenset({"django.core.serializers.base", "django.db.models.deletion"})
 """What writes rows as another release left them, or takes references out of rows that go."""
 
-_SKIPPED: Final = frozenset({"django", "smooth_migrations", "asgiref"}) | sys.stdlib_module_names
+# Of the standard library only what calls back: an application may be named as a module of it is, such as `profile`.
+_SKIPPED: Final = frozenset(
+    {
+        *("django", "smooth_migrations", "asgiref"),
+        *("asyncio", "concurrent", "contextlib", "copy", "functools", "inspect", "threading"),
+    }
+)
 
 
 def caller() -> FrameType | None:

@@ -51,10 +51,11 @@ class GuardedOptions(_Options):
             FieldDeprecatedException: a query names a deprecated one.
         """
         field = super().get_field(field_name)
-        frame = sys._getframe(1)  # noqa: SLF001 - CPython's, as `warnings` uses it
         subject = getattr(field, "smooth_subject", None)
-        if subject is not None and frame.f_globals.get("__name__") in _QUERIES:
-            subject.is_used("was named in a query")
+        if subject is not None:
+            frame = sys._getframe(1)  # noqa: SLF001 - CPython's, as `warnings` uses it
+            if frame.f_globals.get("__name__") in _QUERIES:
+                subject.is_used("was named in a query")
         return field
 
 

@@ -168,6 +168,17 @@ class Item(models.Model):
         pytest.param(
             """
 class Item(models.Model):
+    pk = models.CompositePrimaryKey("shop", "old")
+    shop = models.IntegerField()
+    old = deprecated_field(models.IntegerField())
+""",
+            "(smooth.E003) demo.Item.old is deprecated, and part of the primary key of demo.Item.",
+            "Every row is known by it: make another primary key first.",
+            id="composite-primary-key",
+        ),
+        pytest.param(
+            """
+class Item(models.Model):
     new = new_field(models.IntegerField())
 """,
             "(smooth.W001) demo.Item.new is under new_field, and nothing makes this release fill it.",
