@@ -6,7 +6,7 @@ Frames are looked at only where something deprecated is used, or something new i
 import asyncio
 import sys
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Final
 
 from asgiref.sync import SyncToAsync
@@ -70,7 +70,7 @@ def is_on_behalf_of(names: frozenset[str]) -> bool:
         if _is_users(frame):
             return False
         module = _module(frame)
-        if module in names or f"{module}.{_qualified(frame.f_code)}" in names:
+        if module in names or f"{module}.{frame.f_code.co_qualname}" in names:
             return True
     return False
 
@@ -83,10 +83,6 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
-
-
-def _qualified(code: CodeType) -> str:
-    return code.co_qualname
 
 
 def _is_users(frame: FrameType) -> bool:

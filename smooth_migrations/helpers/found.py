@@ -51,16 +51,11 @@ def fields_of(model: "type[Model]") -> "Iterator[Field[Any, Any]]":
 
 
 def is_backward_compatible(model: "type[Model]") -> bool:
-    """Tell whether a model, or an abstract one that its fields are from, is under `backward_compatible_model`."""
-    return _declares(model, "smooth_is_backward_compatible")
+    """Tell whether a model, or an abstract one that its new fields are from, is under `backward_compatible_model`."""
+    name = "smooth_is_backward_compatible"
+    return name in vars(model) or (hasattr(model, name) and any(isinstance(f, NewField) for f in fields_of(model)))
 
 
 def is_deprecated(model: "type[Model]") -> bool:
-    """Tell whether a model is under `deprecated_model`."""
-    return _declares(model, "smooth_deprecated")
-
-
-def _declares(model: "type[Model]", name: str) -> bool:
-    # Of a parent with a table of its own it is said there.
-    abstract = [base for base in model.__mro__ if getattr(getattr(base, "_meta", None), "abstract", False)]
-    return any(name in vars(declaring) for declaring in (model, *abstract))
+    """Tell whether a model itself is under `deprecated_model`."""
+    return "smooth_deprecated" in vars(model)

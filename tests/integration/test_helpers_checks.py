@@ -122,6 +122,42 @@ def test_what_is_used_as_it_should_be_is_not_spoken_of(library: Library) -> None
     assert _checked(library) == []
 
 
+def test_an_abstract_model_passes_the_duty_on_to_those_that_have_its_fields(small: Library) -> None:
+    models = """
+@backward_compatible_model
+class Base(models.Model):
+    new = new_field(models.IntegerField())
+
+    class Meta:
+        abstract = True
+
+class Item(Base):
+    pass
+
+class Special(Item):
+    pass
+"""
+    assert _said_of(small, models) == []
+    assert small.project.succeed("show_migration_changes") == (
+        "New fields:\n  demo.Item.new\nBackward compatible models:\n  demo.Item\n"
+    )
+    small.deploy_models()
+    uses = """
+import json
+from demo.models import Item, Special
+
+told = []
+for model in (Item, Special):
+    told.append(model.objects.create(new=1).new)
+    try:
+        model.objects.create()
+    except Exception as error:
+        told.append(str(error).partition(" (")[0])
+print(json.dumps(told))
+"""
+    assert small.run("use", uses) == [1, "demo.Item.new must have a value", 1, "demo.Item.new must have a value"]
+
+
 @pytest.mark.parametrize(
     ("models", "message", "hint"),
     [

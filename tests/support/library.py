@@ -69,6 +69,11 @@ class Library:
         self.make(release)
         self.project.succeed("migrate", "--verbosity", "0", "--no-input")
 
+    def deploy_models(self) -> None:
+        """Have the schema of whatever models there are in the database."""
+        self.project.succeed("makemigrations", "demo", "--no-input")
+        self.project.succeed("migrate", "--verbosity", "0")
+
     def seed(self) -> None:
         """Write rows as the old release does."""
         self.run("seed", _SEED)
