@@ -9,8 +9,8 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 
-from smooth_migrations.contract_queue import pending_contract
 from smooth_migrations.helpers.found import Found
+from smooth_migrations.helpers.pending import pending_contract
 
 __all__ = ["Command"]
 

@@ -5,9 +5,9 @@ from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["TABLE", "pending_contract"]
+__all__ = ["pending_contract"]
 
-TABLE: Final = "smooth_migrations_contract"
+_TABLE: Final = "smooth_migrations_contract"
 """Where a deploy that holds its destructive half back notes what is left to do."""
 
 
@@ -22,6 +22,6 @@ def pending_contract(connection: BaseDatabaseWrapper) -> Sequence[str]:
     Raises:
         NotImplementedError: there is a queue, which this version does not read.
     """
-    if TABLE not in connection.introspection.table_names():
+    if _TABLE not in connection.introspection.table_names():
         return []
-    raise NotImplementedError(f"{TABLE} was made by another version of smooth_migrations")
+    raise NotImplementedError(f"{_TABLE} was made by another version of smooth_migrations")
