@@ -23,6 +23,7 @@ OWN: Final = frozenset(
         "django.core.management.commands.dumpdata",
         # Look at every field, whoever named it: these are to find nothing in one that is deprecated.
         "django.db.models.base.Model.clean_fields",
+        "django.db.models.base.Model._get_field_expression_map",
         "django.db.models.base.Model._perform_unique_checks",
         "django.db.models.constraints.UniqueConstraint.validate",
         "django.contrib.postgres.constraints.ExclusionConstraint.validate",

@@ -109,6 +109,9 @@ class DeprecatedField(_Base):
         """Stand before the attributes that the plain field makes on its model."""
         guard_when_prepared()
         super().contribute_to_class(cls, name, **kwargs)
+        if self._is_refused and hasattr(self, "from_fields"):
+            # Which is what "self" stands for there. Django 6.1 reads it of whatever relation is not selected.
+            self.from_fields = [self.attname]
         for attribute in {self.name, self.attname}:
             self._guard(cls, attribute)
 
