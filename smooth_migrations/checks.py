@@ -11,7 +11,6 @@ from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's names
 from django.db import connections, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.helpers.deprecated import DeprecatedField
 from smooth_migrations.helpers.filled import NewField
@@ -140,6 +139,8 @@ def _columns(connection: BaseDatabaseWrapper, models: Sequence[Model]) -> Iterat
     helped = [model for model in models if _has_helpers(model) and model._meta.managed]  # noqa: SLF001 - as above
     if not helped:
         return
+    from django.db.migrations.recorder import MigrationRecorder  # noqa: PLC0415 - every process imports this module
+
     tables = {*connection.introspection.table_names()}
     applied = {label for label, _ in MigrationRecorder(connection).applied_migrations()}
     for model in helped:
