@@ -44,10 +44,11 @@ class Found:
 
 
 def fields_of(model: "type[Model]") -> "Iterator[Field[Any, Any]]":
-    """Return the fields of a model that stand in its own tables."""
+    """Return the fields that a model has itself."""
     options = model._meta  # noqa: SLF001 - Django's public name for it
     yield from options.local_fields
     yield from options.local_many_to_many
+    yield from (field for field in options.private_fields if field.model is model)
 
 
 def is_backward_compatible(model: "type[Model]") -> bool:

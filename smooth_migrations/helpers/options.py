@@ -71,9 +71,9 @@ def _guard(sender: type[Model], **_: object) -> None:
     options = sender._meta  # noqa: SLF001 - Django's public name for it
     subjects = {
         name: field.smooth_subject
-        for field in [*options.fields, *options.many_to_many]
+        for field in [*options.fields, *options.many_to_many, *options.private_fields]
         if hasattr(field, "smooth_subject")
-        for name in (field.name, field.attname)
+        for name in (field.name, getattr(field, "attname", field.name))
     }
     if not subjects:
         return

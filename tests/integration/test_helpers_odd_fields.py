@@ -14,7 +14,14 @@ FILES: Final = Path(__file__).parents[1] / "projects" / "odd_fields"
 def test_fields_of_odd_kinds_go_on_where_they_are_not_used(every_database: NewDatabases, tmp_path: Path) -> None:
     directory = tmp_path / "odd"
     directory.mkdir()
-    project = SmallProject(directory, {"default": every_database.new().django}, {"demo.none": ""})
+    databases = {"default": every_database.new().django}
+    project = SmallProject(
+        directory,
+        databases,
+        {"demo.none": ""},
+        installed=["django.contrib.contenttypes"],
+        settings='MIGRATION_MODULES = {"contenttypes": None}',
+    )
     shutil.rmtree(directory / "demo/migrations")
     for name in ("demo/models.py", "odd.py"):
         project.write(name, (FILES / Path(name).name).read_text())
@@ -28,5 +35,6 @@ def test_fields_of_odd_kinds_go_on_where_they_are_not_used(every_database: NewDa
         "deleted": [{"demo.Parent": 1}, {"demo.Item": 1}],
         "left": [[[None], [None]], [[None]]],
         "fresh": [{}, "", 2, 4, 5, True],
+        "generic": ["notes", "notes", "about", "about", {"demo.Note": 1, "demo.Parent": 1}],
         "pickled": True,
     }

@@ -1,5 +1,7 @@
 """Fields of kinds that do more than hold a value, and models that say more of them in their Meta."""
 
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from smooth_migrations.fields import deprecated_field, new_field
@@ -10,8 +12,15 @@ def some_values():
     return {"a": 1}
 
 
+class Note(models.Model):
+    kind = models.ForeignKey(ContentType, models.CASCADE)
+    number = models.IntegerField()
+    about = deprecated_field(GenericForeignKey("kind", "number"))
+
+
 class Parent(models.Model):
     name = models.CharField(max_length=10, unique=True)
+    notes = deprecated_field(GenericRelation(Note, content_type_field="kind", object_id_field="number"))
 
 
 @deprecate_model

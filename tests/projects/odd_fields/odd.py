@@ -3,9 +3,12 @@
 import json
 import pickle
 
-from demo.models import Child, Fresh, Item, Parent
+from demo.models import Child, Fresh, Item, Note, Parent
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.forms import modelform_factory
+
+from smooth_migrations.exceptions import FieldDeprecatedException
 
 told = {}
 
@@ -39,6 +42,24 @@ fresh.refresh_from_db()
 other = Fresh.objects.create(values={}, file="", text="")
 other.refresh_from_db()
 told["fresh"] = [form.errors, fresh.text, fresh.by_database, other.number, other.by_database, other.changed is not None]
+
+
+def refused(use):
+    try:
+        use()
+    except FieldDeprecatedException as error:
+        return error.field
+
+
+parent = Parent.objects.create(name="z")
+note = Note.objects.create(kind=ContentType.objects.get_for_model(Parent), number=parent.pk)
+told["generic"] = [
+    refused(lambda: parent.notes),
+    refused(lambda: Parent.objects.filter(notes__number=1)),
+    refused(lambda: note.about),
+    refused(lambda: Note(about=parent)),
+    parent.delete()[1],
+]
 
 field = Item._meta.get_field("itself")
 told["pickled"] = pickle.loads(pickle.dumps(field)) is field
