@@ -9,7 +9,7 @@ DJANGO ?=
 GROUP ?= dev
 # Django 6 needs Python 3.12.
 MATRIX ?= 3.11/5.2 3.12/5.2 3.12/6.0 3.12/6.1 3.13/5.2 3.13/6.0 3.13/6.1
-MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/failure_cases \
+MATRIX_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py tests/integration/test_helpers*.py) tests/integration/failure_cases \
   $(addprefix tests/integration/test_,configurations.py emptiness.py other_packages.py)
 # The server of all other tests is a wheel's, of version 18.
 POSTGRESQL ?= 14 15 16 17

@@ -10,3 +10,9 @@ class SmoothMigrationsConfig(AppConfig):
 
     name = "smooth_migrations"
     verbose_name = "Smooth migrations"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from smooth_migrations.checks import register_checks  # noqa: PLC0415 - needs the registry of models
+
+        register_checks()

@@ -1,0 +1,1 @@
+"""What stands behind `smooth_migrations.fields` and `smooth_migrations.models`."""
