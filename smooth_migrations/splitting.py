@@ -30,7 +30,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.halves import Placed, originals
-from smooth_migrations.operations import CannotSplit, Place, Split, split
+from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
 from smooth_migrations.reversibility import PLAIN, database_parts
 
@@ -253,6 +253,7 @@ def place_forwards(
         PendingConflict: an operation touches what is held back already.
     """
     queue = read_queue(connection)
+    expands = expands and any(may_split(operation) for migration in plan for operation in migration.operations)
     if not plan or not (queue or expands):
         return []
     executor = _executor(connection, plan, executor)

@@ -12,8 +12,9 @@ from smooth_migrations.operations.base import CannotSplit, Explanation, Obstacle
 from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUniqueTogether
 from smooth_migrations.operations.delete_model import SplitDeleteModel
 from smooth_migrations.operations.remove_field import SplitRemoveField
+from smooth_migrations.reversibility import database_parts
 
-__all__ = ["CannotSplit", "Explanation", "Obstacle", "Place", "Split", "split"]
+__all__ = ["CannotSplit", "Explanation", "Obstacle", "Place", "Split", "may_split", "split"]
 
 _MEMBERS: dict[type[Operation], type[Split]] = {
     django.AddField: SplitAddField,
@@ -24,6 +25,12 @@ _MEMBERS: dict[type[Operation], type[Split]] = {
     django.AlterUniqueTogether: SplitUniqueTogether,
 }
 _RENAMES = (django.RenameField, django.RenameModel, django.AlterModelTable)
+
+
+def may_split(operation: Operation) -> bool:
+    """Return whether an operation is of a kind that is split somewhere, or cannot be. Pure."""
+    parts = [*database_parts(operation)]
+    return any(isinstance(part, (*_MEMBERS, *_RENAMES)) for part in parts)
 
 
 def split(operation: Operation, place: Place) -> Split | None:

@@ -138,7 +138,9 @@ def test_both_releases_work_between_the_halves(databases: NewDatabases, tmp_path
     _run(ours, [*_OLD, *new, *_OLD[1:]])
     project.succeed("migrate", "--check")
     listed = project.succeed("show_migration_changes").splitlines()
-    assert listed[listed.index("Contract operations pending in default:") + 1 :] == held.splitlines()[-len(listed) + 1 :]
+    assert (
+        listed[listed.index("Contract operations pending in default:") + 1 :] == held.splitlines()[-len(listed) + 1 :]
+    )
     done = project.succeed("finalise_migrations")
     assert done.splitlines()[1:] == held[held.index("Held back") :].splitlines()[1:]
     assert _without_rows(ours) == _without_rows(stock)
