@@ -125,6 +125,7 @@ def _without_rows(database: Database) -> object:
     return _content(database)
 
 
+@pytest.mark.long_on("sqlite")
 @pytest.mark.parametrize("case", _CASES)
 def test_both_releases_work_between_the_halves(databases: NewDatabases, tmp_path: Path, case: str) -> None:
     operations, new = _CASES[case]
@@ -147,6 +148,7 @@ def test_both_releases_work_between_the_halves(databases: NewDatabases, tmp_path
     assert project.succeed("finalise_migrations") == "  Nothing is held back.\n"
 
 
+@pytest.mark.long_on("postgresql")
 @pytest.mark.parametrize("case", _CASES)
 def test_going_back_before_the_contract_gives_the_old_schema_back(
     databases: NewDatabases, tmp_path: Path, case: str
