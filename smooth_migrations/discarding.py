@@ -89,7 +89,7 @@ def _lost_with_half(connection: BaseDatabaseWrapper, half: Placed) -> Iterator[L
     """Yield what going back over an expand half could not keep: what it would take away is there still."""
     for obstacle in half.split.validate_back(connection, half.states[-1]) if half.split is not None else ():
         migration = f"{half.migration.app_label}.{half.migration.name}"
-        yield Loss(migration, f"{obstacle.what}, and has no default", obstacle.table, obstacle.rows)
+        yield Loss(migration, f"{obstacle.what}, and the rows would be deleted", obstacle.table, obstacle.rows)
 
 
 class _Now:
