@@ -97,6 +97,13 @@ class Walk:
                 walk.through(migration)
         return walk, placed
 
+    def begin(self, refusals: list[tuple[Migration, CannotSplit]] | None, *, expands: bool) -> None:
+        """Take what comes from here on for what was not applied before."""
+        self.is_new, self.refusals = True, refusals
+        self._added.clear()
+        if expands:
+            self.existing = frozenset(self.schema.models)
+
     def refuse_missing(self) -> None:
         """Make sure that the way has led past all that is held back.
 
@@ -141,7 +148,9 @@ class Walk:
     ) -> tuple[Split | None, tuple[ProjectState, ...]]:
         app_label = migration.app_label
         try:
-            halves = self._halves(operation, Place(app_label, self.schema, self.connection), (migration, number))
+            halves = self._halves(
+                operation, Place(app_label, self.schema, self.connection, self._added), (migration, number)
+            )
         except CannotSplit as error:
             if self.refusals is None:
                 raise
@@ -238,24 +247,18 @@ class Walk:
         return not isinstance(operation, RemoveField) or (key, operation.name) not in self._added
 
     def _note(self, operation: Operation, app_label: str) -> None:
-        if isinstance(operation, RenameField):
-            for halves in self._halves_so_far:
-                halves.follow((app_label, operation.model_name_lower), operation.old_name, operation.new_name)
-        if self.existing is None:
-            return
-        if isinstance(operation, CreateModel):
-            self._made.add((app_label, operation.name_lower))
-        elif isinstance(operation, AddField):
+        if isinstance(operation, AddField):
             self._added.add(((app_label, operation.model_name_lower), operation.name))
         elif isinstance(operation, RenameField):
-            self._rename_added(app_label, operation)
+            key = (app_label, operation.model_name_lower)
+            for halves in self._halves_so_far:
+                halves.follow(key, operation.old_name, operation.new_name)
+            if (key, operation.old_name) in self._added:
+                self._added.add((key, operation.new_name))
+        elif self.existing is not None and isinstance(operation, CreateModel):
+            self._made.add((app_label, operation.name_lower))
         elif isinstance(operation, RenameModel) and (app_label, operation.old_name_lower) in self._made:
             self._made.add((app_label, operation.new_name_lower))
-
-    def _rename_added(self, app_label: str, operation: RenameField) -> None:
-        key = (app_label, operation.model_name_lower)
-        if (key, operation.old_name) in self._added:
-            self._added.add((key, operation.new_name))
 
 
 def _is_here(operation: Operation, place: Place) -> bool:
@@ -317,9 +320,7 @@ def place_forwards(
     expands = expands and bool(executor.loader.applied_migrations)
     walk, _ = Walk.to_now(connection, executor, queue)
     walk.refuse_missing()
-    walk.is_new, walk.refusals = True, refusals
-    if expands:
-        walk.existing = frozenset(walk.schema.models)
+    walk.begin(refusals, expands=expands)
     if not queue and not walk.splits(plan):
         return []
     if refusals is not None:

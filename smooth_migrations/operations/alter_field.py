@@ -51,7 +51,13 @@ class SplitAlterField(Split):
             return None
         if not (has_column(old) and has_column(new)):
             return cls._of_other_kind(operation, old, new)
-        what, held = [*_types(operation, old, new)], dict[str, object]()
+        try:
+            what, held = [*_types(operation, old, new)], dict[str, object]()
+        except CannotSplit:
+            is_added = ((place.app_label, operation.model_name_lower), operation.name) in place.added
+            if not is_added or old.primary_key or new.primary_key:
+                raise
+            return cls._of_added(operation, place, old)
         # Both releases work with the old type, and the new one comes as a whole.
         between = old if what else new
         if old.null and not new.null:
@@ -65,6 +71,17 @@ class SplitAlterField(Split):
             return None
         still = clone(between, **{**(_relaxed(old, new) if between is old else {}), **held})
         return cls(operation, place, None if is_alike(old, still) else still, what)
+
+    @classmethod
+    def _of_added(cls, operation: AlterField, place: Place, old: AnyField) -> Self | None:
+        """Return the halves for a field that the release still running does not know, and inserts rows without."""
+        new, held = operation.field, dict[str, object]()
+        if not new.null and not _has_db_default(new):
+            held["null"] = True
+        if new.unique and not old.unique:
+            held["unique"] = False
+        what = [word for name, word in (("null", "NOT NULL"), ("unique", "unique")) if name in held]
+        return cls(operation, place, clone(new, **held), what) if held else None
 
     @classmethod
     def _of_other_kind(cls, operation: AlterField, old: AnyField, new: AnyField) -> Self | None:

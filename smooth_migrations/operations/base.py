@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
@@ -83,11 +84,13 @@ class Place:
         app_label: of its migration.
         schema: the state of the tables right before it: the project's, with what is still held back.
         connection: the database's. Nothing is asked of it but what it can do.
+        added: the fields that no release before has known.
     """
 
     app_label: str
     schema: ProjectState
     connection: BaseDatabaseWrapper
+    added: AbstractSet[tuple[ModelKey, str]] = frozenset()
 
     def model(self, name: str) -> ModelState | None:
         """Return a model of the migration's app."""

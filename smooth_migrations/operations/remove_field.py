@@ -49,6 +49,8 @@ class SplitRemoveField(Split):
             return None
         if field.primary_key:
             raise CannotSplit(f"{operation.describe()} removes the primary key")
+        if field.many_to_many and not _has_own_table(field):
+            return None
         held = _relaxed(field)
         return cls(operation, place, None if held is None or is_alike(field, held) else held)
 

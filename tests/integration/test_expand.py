@@ -70,6 +70,13 @@ _CASES = {
         ],
         ["INSERT INTO demo_item (name, code, note, price, kind_id, size) VALUES ('new', 'n', 'n', 5, 1, 9)"],
     ),
+    "add field, of another type": (
+        [
+            "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+            "migrations.AlterField('item', 'size', models.CharField(max_length=9, default='7'))",
+        ],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, size) VALUES ('new', 'n', 'n', 5, 1, 'big')"],
+    ),
     "add field, renamed": (
         [
             "migrations.AddField('item', 'size', models.IntegerField(default=7))",
