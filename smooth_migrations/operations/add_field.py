@@ -11,8 +11,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AddField, AlterField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
-from django.db.models import NOT_PROVIDED, DateTimeField
-from django.db.models.functions import Now
+from django.db.models import NOT_PROVIDED, DateField, DateTimeField
+from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
 from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
@@ -21,7 +21,7 @@ from smooth_migrations.operations.obstacles import unfilled
 
 __all__ = ["SplitAddField"]
 
-_CLOCKS = (timezone.now, dt.datetime.now)
+_CLOCKS = (timezone.now, dt.datetime.now, dt.date.today)
 
 
 class SplitAddField(Split):
@@ -106,7 +106,8 @@ class SplitAddField(Split):
 
 def _database_default(field: AnyField, place: Place) -> object:
     """Return what the database is to write where nobody does; None where that is not known."""
-    if isinstance(field, DateTimeField) and (field.auto_now or field.auto_now_add or field.default in _CLOCKS):
-        return Now()
+    if isinstance(field, DateField) and (field.auto_now or field.auto_now_add or field.default in _CLOCKS):
+        # A row of tomorrow's is not of the day of the deploy.
+        return Now() if isinstance(field, DateTimeField) else Cast(Now(), DateField())
     # The value that Django's own AddField gives to the rows that are there.
     return default_of(field, place.connection)

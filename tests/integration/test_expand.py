@@ -1,5 +1,6 @@
 """Operations in halves: what is held back at the deploy, and what finalising makes of it."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +70,10 @@ _CASES = {
             "migrations.AlterField('item', 'size', models.IntegerField(default=8))",
         ],
         ["INSERT INTO demo_item (name, code, note, price, kind_id, size) VALUES ('new', 'n', 'n', 5, 1, 9)"],
+    ),
+    "add the day of creation": (
+        ["migrations.AddField('item', 'made', models.DateField(auto_now_add=True))"],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, made) VALUES ('n', 'n', 'n', 5, 1, '2020-01-01')"],
     ),
     "add field, of another type": (
         [
@@ -359,3 +364,18 @@ def test_an_operation_of_a_projects_own_keeps_what_is_held_back(databases: NewDa
     _run(database, ["UPDATE demo_item SET price = price + 1 WHERE price > 0"])
     project.succeed("apply_migrations", "demo", "0001")
     _run(database, ["UPDATE demo_item SET price = price - 1 WHERE price IN (2, 3)"])
+
+
+def test_the_release_before_writes_the_day_on_which_it_writes(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    project = _project(tmp_path / "project", database, _CASES["add the day of creation"][0])
+
+    project.succeed("apply_migrations", "--expand")
+
+    [line] = [
+        line for line in dump(database.dsn).replace(", ", "\n").splitlines() if "made" in line and "DEFAULT" in line
+    ]
+    assert "DEFAULT '" not in line
+    _run(database, [_OLD[0]])
+    days = re.findall(r"\b20\d\d-\d\d-\d\d\b", dump(database.dsn, ignore_applied_times=True))
+    assert len(days) == 3
