@@ -146,6 +146,27 @@ def test_a_rollback_tells_the_rows_that_it_could_not_take_and_deletes_them_if_to
     fleet.execute("INSERT INTO demo_item (name, kind_id) VALUES ('again', 2)")
 
 
+def test_a_rollback_does_not_cut_off_what_the_new_release_has_written(fleet: Fleet, tmp_path: Path) -> None:
+    migrations = tmp_path / "project" / "demo" / "migrations"
+    (migrations / "0002_next.py").write_text(_KINDS)
+    assert fleet.deploy().exit_code == 0
+    wider = "migrations.AlterField('item', 'code', models.CharField(max_length=19, default='?', unique=True))"
+    (migrations / "0003_last.py").write_text(migration(wider, after=[("demo", "0002_next")]))
+    deployed = fleet.deploy()
+    assert all(
+        entry["contract_pending"] == ["demo.0003_last: alter demo_item.code: NOT NULL"]
+        for entry in deployed.report["databases"]
+    )
+    fleet.execute("INSERT INTO demo_item (name, code) VALUES ('long', 'fifteen letters')")
+    before = fleet.dumps(sequences=False)
+
+    refused = fleet.run("rollback")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert "the values of code would be cut off (1 row of demo_item)" in refused.report["errors"][0]["message"]
+    assert fleet.dumps(sequences=False) == before
+
+
 def test_it_is_not_due_before_the_bake_time(fleet: Fleet) -> None:
     _plan(fleet, '[finalise]\nbake_time = "1h"')
     fleet.deploy()
