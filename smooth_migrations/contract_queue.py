@@ -66,6 +66,10 @@ class Queued:
         """The operation that it is half of."""
         return self.app, self.name, self.operation
 
+    def may_be(self, kind: str, description: str, digest: str) -> bool:
+        """Return whether it may be half of the operation of this kind that a file has now in its place."""
+        return kind == self.kind and (description == self.description or digest in {"", self.digest})
+
     def __str__(self) -> str:
         return str(self.told())
 

@@ -75,6 +75,12 @@ def losses(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: S
         between = states_of(migration, states[migration])
         for number, operation in reversed([*enumerate(migration.operations)]):
             half = halves.get((app_label, migration.name, number))
+            if half is not None and isinstance(operation, AlterField):
+                # Of what it changes only the expand half is taken back.
+                for what, table, rows in _lost(operation, app_label, half.states[0], half.states[-1], now):
+                    yield Loss(f"{app_label}.{migration.name}", what, table, rows)
+                now.go_back_over(operation, app_label)
+                continue
             if half is not None and not isinstance(operation, AddField):
                 yield from _lost_with_half(connection, half)
                 now.go_back_over(operation, app_label)
@@ -89,7 +95,7 @@ def _lost_with_half(connection: BaseDatabaseWrapper, half: Placed) -> Iterator[L
     """Yield what going back over an expand half could not keep: what it would take away is there still."""
     for obstacle in half.split.validate_back(connection, half.states[-1]) if half.split is not None else ():
         migration = f"{half.migration.app_label}.{half.migration.name}"
-        yield Loss(migration, f"{obstacle.what}, and has no default", obstacle.table, obstacle.rows)
+        yield Loss(migration, f"{obstacle.what}, and the rows would be deleted", obstacle.table, obstacle.rows)
 
 
 class _Now:

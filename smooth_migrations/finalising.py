@@ -106,10 +106,11 @@ class Pending:
             return
         executor = MigrationExecutor(self.connection)
         nodes = executor.loader.graph.nodes
-        missing = [item for item in self.queue if (item.app, item.name) not in nodes]
+        applied = executor.loader.applied_migrations
+        missing = [item for item in self.queue if (item.app, item.name) not in nodes.keys() & applied.keys()]
         if missing:
             raise CannotFinalise(
-                f"the file of {missing[0].app}.{missing[0].name}, of which a half is held back, is missing",
+                f"{missing[0].app}.{missing[0].name}, half of which is held back, is not applied, or has no file",
                 hint="finalise with the release that deployed it",
             )
         wanted = {nodes[item.app, item.name] for item in self.queue}

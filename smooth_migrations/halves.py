@@ -13,7 +13,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.contract_queue import Queued, add, strike_out
 from smooth_migrations.files import digest_of
 from smooth_migrations.operations.base import Split
-from smooth_migrations.reversibility import PLAIN
+from smooth_migrations.reversibility import is_plain_kind
 
 __all__ = ["Placed", "expanded", "install", "is_split", "originals", "split_of"]
 
@@ -27,7 +27,8 @@ class Placed:
         number: which, from 0.
         operation: as it is in its file.
         split: its halves; None where it runs as a whole.
-        states: of the tables: before it, after each operation of its expand half, and after it.
+        states: of the tables: before it, after each operation of its expand half, and after it; one alone where
+            nothing is to be done.
     """
 
     migration: Migration
@@ -44,6 +45,8 @@ class Placed:
     def forwards(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it, or its expand half."""
         app_label = self.migration.app_label
+        if self.split is None and len(self.states) == 1:
+            return
         if self.split is None:
             self.operation.database_forwards(app_label, editor, self.states[0], self.states[-1])
             return
@@ -53,6 +56,8 @@ class Placed:
     def backwards(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it backwards, or its expand half."""
         app_label = self.migration.app_label
+        if self.split is None and len(self.states) == 1:
+            return
         if self.split is None:
             self.operation.database_backwards(app_label, editor, self.states[-1], self.states[0])
             return
@@ -113,7 +118,7 @@ def install(placed: Sequence[Placed], run_id: str) -> None:
         run_id: the run that holds their contract halves back.
     """
     for item in placed:
-        if item.split is None and type(item.operation).__module__ not in PLAIN:
+        if item.split is None and not is_plain_kind(item.operation):
             continue
         operation = copy(item.operation)
         operation.__class__ = _class_in_halves(type(item.operation))

@@ -8,7 +8,7 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online"]
+__all__ = ["PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online", "is_plain_kind"]
 
 PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
 """Where operations come from that are schema alone, and do it in statements that a transaction can hold."""
@@ -23,6 +23,11 @@ _ONLINE = frozenset({"AddIndexConcurrently", "ValidateConstraint"})
 _BUILDS_INDEX = re.compile(r"\s*CREATE\s+INDEX\s+CONCURRENTLY\b[^;]*;?\s*", re.IGNORECASE)
 # Statements that SQLite runs in no transaction, or that end one.
 _OUTSIDE = re.compile(r"\b(VACUUM|ATTACH|DETACH|COMMIT|ROLLBACK)\b", re.IGNORECASE)
+
+
+def is_plain_kind(operation: Operation) -> bool:
+    """Return whether an operation is one of those, or a subclass of one from elsewhere, which may do more."""
+    return any(kind.__module__ in PLAIN for kind in type(operation).__mro__)
 
 
 def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:

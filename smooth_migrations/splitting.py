@@ -7,6 +7,7 @@ column that Django has removed.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,11 +16,13 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import (
     AddConstraint,
     AddField,
+    AddIndex,
     AlterModelManagers,
     AlterModelOptions,
     AlterModelTableComment,
     AlterUniqueTogether,
     CreateModel,
+    RemoveConstraint,
     RemoveField,
     RenameField,
     RenameModel,
@@ -29,10 +32,11 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.contract_queue import Queued, read_queue
+from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
-from smooth_migrations.reversibility import PLAIN, database_parts
+from smooth_migrations.reversibility import PLAIN, database_parts, is_plain_kind
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
@@ -62,6 +66,7 @@ class Walk:
     refusals: list[tuple[Migration, CannotSplit]] | None = None
     _held: list[tuple[tuple[ModelKey | None, str | None], Queued]] = field(default_factory=list)
     _in_halves: set[ModelKey | None] = field(default_factory=set)
+    _halves_so_far: list[Split] = field(default_factory=list)
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
 
@@ -92,9 +97,34 @@ class Walk:
                 walk.through(migration)
         return walk, placed
 
+    def begin(self, refusals: list[tuple[Migration, CannotSplit]] | None, *, expands: bool) -> None:
+        """Take what comes from here on for what was not applied before."""
+        self.is_new, self.refusals = True, refusals
+        self._added.clear()
+        if expands:
+            self.existing = frozenset(self.schema.models)
+
+    def refuse_missing(self) -> None:
+        """Make sure that the way has led past all that is held back.
+
+        Raises:
+            PendingConflict: a file is gone or replaced by a squash, so that nobody knows what the tables are like.
+        """
+        passed = {item.key for _, item in self._held}
+        for key, item in self.queue.items():
+            if key not in passed:
+                raise PendingConflict(
+                    f"{item} is held back, and {key[0]}.{key[1]} is not applied, or its file is missing or replaced",
+                    hint="finalise with the release that deployed it",
+                )
+
     def splits(self, plan: Sequence[Migration]) -> bool:
         """Return whether anything of a plan would run in halves; stays where it is."""
-        ahead = replace(self, schema=self.schema.clone(), _held=[*self._held], _in_halves={*self._in_halves})
+        # What it notes on the way is its own.
+        noted = {
+            name: copy(getattr(self, name)) for name in ("_held", "_in_halves", "_halves_so_far", "_made", "_added")
+        }
+        ahead = replace(self, schema=self.schema.clone(), **noted)
         return any(item.split for migration in plan for item in ahead.through(migration))
 
     def through(self, migration: Migration, *, keeps: bool = False) -> list[Placed]:
@@ -118,13 +148,17 @@ class Walk:
     ) -> tuple[Split | None, tuple[ProjectState, ...]]:
         app_label = migration.app_label
         try:
-            halves = self._halves(operation, Place(app_label, self.schema, self.connection), (migration, number))
+            halves = self._halves(
+                operation, Place(app_label, self.schema, self.connection, self._added), (migration, number)
+            )
         except CannotSplit as error:
             if self.refusals is None:
                 raise
             self.refusals.append((migration, error))
             halves = None
         parts = [operation] if halves is None else halves.expand()
+        if self._is_void(operation, app_label):
+            parts = []
         states = [self.schema]
         for part in parts:
             if keeps:
@@ -134,7 +168,16 @@ class Walk:
         self._note(operation, app_label)
         if halves is not None:
             self._in_halves.add(_touched(operation, app_label)[0])
+            self._halves_so_far.append(halves)
         return halves, tuple(states) if keeps else ()
+
+    def _is_void(self, operation: Operation, app_label: str) -> bool:
+        """Return whether an operation removes a constraint that is not there, since it was held back."""
+        if not isinstance(operation, RemoveConstraint):
+            return False
+        model = self.schema.models.get((app_label, operation.model_name_lower))
+        constraints = model.options.get("constraints", ()) if model is not None else ()
+        return operation.name not in {constraint.name for constraint in constraints}
 
     def _halves(self, operation: Operation, place: Place, at: tuple[Migration, int]) -> Split | None:
         migration, number = at
@@ -142,7 +185,7 @@ class Walk:
         if key in self.queue:
             self._held.append((_touched(operation, migration.app_label), self.queue[key]))
             halves = split(operation, place)
-            if halves is None or halves.kind != self.queue[key].kind:
+            if halves is None or not self.queue[key].may_be(halves.kind, halves.description, digest_of(migration)):
                 raise PendingConflict(
                     f"{self.queue[key]} is held back, and the file of {key[0]}.{key[1]} is another one now",
                     hint="run this with the release that deployed it",
@@ -151,9 +194,22 @@ class Walk:
         self._refuse_conflict(operation, migration)
         if isinstance(operation, SeparateDatabaseAndState):
             self._refuse_within(operation, place)
-        if self.existing is None or type(operation).__module__ not in PLAIN or not self._is_used(operation, place):
+        if self.existing is None or type(operation).__module__ not in PLAIN:
             return None
-        return split(operation, place)
+        if isinstance(operation, CreateModel) and place.model(operation.name) is not None:
+            raise CannotSplit(
+                f"{operation.describe()}: its table is still that of a model that has been removed",
+                hint="finalise first, or give the new model another name",
+            )
+        if not self._is_used(operation, place):
+            return None
+        try:
+            halves = split(operation, place)
+        except CannotSplit:
+            if not _is_here(operation, place):
+                return None
+            raise
+        return halves if halves is not None and _is_here(operation, place) else None
 
     def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:
         model, name = _touched(operation, migration.app_label)
@@ -191,21 +247,24 @@ class Walk:
         return not isinstance(operation, RemoveField) or (key, operation.name) not in self._added
 
     def _note(self, operation: Operation, app_label: str) -> None:
-        if self.existing is None:
-            return
-        if isinstance(operation, CreateModel):
-            self._made.add((app_label, operation.name_lower))
-        elif isinstance(operation, AddField):
+        if isinstance(operation, AddField):
             self._added.add(((app_label, operation.model_name_lower), operation.name))
         elif isinstance(operation, RenameField):
-            self._rename_added(app_label, operation)
+            key = (app_label, operation.model_name_lower)
+            for halves in self._halves_so_far:
+                halves.follow(key, operation.old_name, operation.new_name)
+            if (key, operation.old_name) in self._added:
+                self._added.add((key, operation.new_name))
+        elif self.existing is not None and isinstance(operation, CreateModel):
+            self._made.add((app_label, operation.name_lower))
         elif isinstance(operation, RenameModel) and (app_label, operation.old_name_lower) in self._made:
             self._made.add((app_label, operation.new_name_lower))
 
-    def _rename_added(self, app_label: str, operation: RenameField) -> None:
-        key = (app_label, operation.model_name_lower)
-        if (key, operation.old_name) in self._added:
-            self._added.add((key, operation.new_name))
+
+def _is_here(operation: Operation, place: Place) -> bool:
+    """Return whether an operation is for this database: the routers and the model itself may say that it is not."""
+    model = place.rendered(model_of(operation) or "")
+    return bool(operation.allow_migrate_model(place.connection.alias, model))
 
 
 def model_of(operation: Operation) -> str | None:
@@ -219,11 +278,13 @@ def model_of(operation: Operation) -> str | None:
 def _touched(operation: Operation, app_label: str) -> tuple[ModelKey | None, str | None]:
     """Return the model that an operation changes, and the field or the constraint; None where it is all of it."""
     model = model_of(operation)
-    if model is None or type(operation).__module__ not in PLAIN:
+    if model is None or not is_plain_kind(operation):
         return None, None
     name: str | None = None
     if isinstance(operation, AddConstraint):
         name = operation.constraint.name
+    elif isinstance(operation, AddIndex):
+        name = operation.index.name
     elif hasattr(operation, "model_name"):
         name = getattr(operation, "old_name", None) or getattr(operation, "name", None)
     elif isinstance(operation, AlterModelOptions | AlterModelManagers | AlterUniqueTogether | AlterModelTableComment):
@@ -259,9 +320,8 @@ def place_forwards(
     executor = _executor(connection, plan, executor)
     expands = expands and bool(executor.loader.applied_migrations)
     walk, _ = Walk.to_now(connection, executor, queue)
-    walk.is_new, walk.refusals = True, refusals
-    if expands:
-        walk.existing = frozenset(walk.schema.models)
+    walk.refuse_missing()
+    walk.begin(refusals, expands=expands)
     if not queue and not walk.splits(plan):
         return []
     if refusals is not None:
@@ -288,7 +348,10 @@ def place_backwards(
     queue = read_queue(connection, struck=is_killed)
     if not moved or not queue:
         return []
-    return Walk.to_now(connection, _executor(connection, moved, executor), queue, {*moved})[1]
+    walk, placed = Walk.to_now(connection, _executor(connection, moved, executor), queue, {*moved})
+    if not is_killed:
+        walk.refuse_missing()
+    return placed
 
 
 def _executor(

@@ -1,6 +1,6 @@
 """Take a committed run back on one database, as `migrate` would take its migrations back one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -14,7 +14,7 @@ from smooth_migrations.contract_queue import purge
 from smooth_migrations.discarding import losses
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
-from smooth_migrations.halves import install
+from smooth_migrations.halves import Placed, install
 from smooth_migrations.marker import remove_marker
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back
@@ -116,7 +116,10 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     if not back.discards:
         _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
         _refuse(str(loss) for loss in losses(connection, executor, migrations) if loss.rows != 0)
-    install(place_backwards(connection, migrations, executor), call.options.call_id)
+    placed = place_backwards(connection, migrations, executor)
+    if back.discards:
+        _discard(connection, placed)
+    install(placed, call.options.call_id)
     plan = [(migration, True) for migration in migrations]
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
@@ -137,6 +140,17 @@ def _refuse(lost: Iterator[str]) -> None:
     found = [*lost]
     if found:
         raise WouldDiscard("; ".join(found), hint=_DISCARD_HINT)
+
+
+def _discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
+    """Delete the rows that going back over expand halves could not take; what refers to them goes with them."""
+    for item in placed:
+        for obstacle in item.split.validate_back(connection, placed[-1].states[-1]) if item.split is not None else ():
+            if obstacle.found is not None:
+                obstacle.found.delete()
+    if connection.vendor == "postgresql":
+        # It alters no table with checks that are still to be done.
+        connection.check_constraints()
 
 
 def _lock(connection: BaseDatabaseWrapper, tables: set[str]) -> None:

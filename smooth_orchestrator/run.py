@@ -132,7 +132,8 @@ class TargetRun:
         found = self.found.contract_pending if self.found else ()
         is_new = self.stage is Stage.COMMITTED
         done = {(half.run_id, str(half)) for half in self.contracted} if is_new else set()
-        pending = (*found, *(self.held_back if is_new else ()))
+        taken_back = self.back.run_id if is_new and self.back else None
+        pending = [half for half in (*found, *(self.held_back if is_new else ())) if half.run_id != taken_back]
         return tuple(str(half) for half in pending if (half.run_id, str(half)) not in done)
 
     @property

@@ -50,6 +50,15 @@ def split(operation: Operation, place: Place) -> Split | None:
                 # Half of a contract half cannot be taken back, and the other databases with it.
                 raise CannotSplit(f"{operation.describe()}: this server commits every change of a table by itself")
             return halves
+    if isinstance(operation, django.AlterOrderWithRespectTo):
+        _refuse_order(operation, place)
     if isinstance(operation, _RENAMES):
         raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
     return None
+
+
+def _refuse_order(operation: django.AlterOrderWithRespectTo, place: Place) -> None:
+    model = place.model(operation.name)
+    now = model.options.get("order_with_respect_to") if model is not None else None
+    if bool(now) is not bool(operation.order_with_respect_to):
+        raise CannotSplit(f"{operation.describe()}: only one of two releases knows the column _order")

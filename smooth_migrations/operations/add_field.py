@@ -4,22 +4,24 @@ PostgreSQL adds a column with a constant default without writing rows anew (Post
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AddField, AlterField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
-from django.db.models import NOT_PROVIDED, DateTimeField
-from django.db.models.functions import Now
+from django.db.models import NOT_PROVIDED, DateField, DateTimeField
+from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
-from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Place, Split
-from smooth_migrations.operations.fields import clone, column_of, default_of, field_of
+from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
+from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, is_alike
+from smooth_migrations.operations.obstacles import unfilled
 
 __all__ = ["SplitAddField"]
 
-_CLOCKS = (timezone.now, dt.datetime.now)
+_CLOCKS = (timezone.now, dt.datetime.now, dt.date.today)
 
 
 class SplitAddField(Split):
@@ -30,6 +32,7 @@ class SplitAddField(Split):
     def __init__(self, operation: AddField, place: Place, held: AnyField) -> None:
         self._operation = operation
         self._key = (place.app_label, operation.model_name_lower)
+        self._name = operation.name
         self._held = held
         after = place.schema.clone()
         self.expand()[0].state_forwards(place.app_label, after)
@@ -66,10 +69,30 @@ class SplitAddField(Split):
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Make the column what the project says."""
-        field = field_of(project, self._key, self._operation.name)
-        if field is None or field_of(schema, self._key, self._operation.name) is None:
+        now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
+        if now is None or field is None or is_alike(now, field):
             return ()
-        return (AlterField(self._operation.model_name, self._operation.name, field),)
+        return (AlterField(self._operation.model_name, self._name, self._filled(field)),)
+
+    def _filled(self, field: AnyField) -> AnyField:
+        # A default that was given to the migration alone still fills what is NULL.
+        asked = self._operation.field
+        if self._operation.preserve_default or not asked.has_default() or field.has_default():
+            return field
+        return clone(field, default=asked.default)
+
+    def follow(self, key: ModelKey, old_name: str, new_name: str) -> None:
+        """Find the field by its new name from here on."""
+        if (key, old_name) == (self._key, self._name):
+            self._name = new_name
+
+    def validate(
+        self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState
+    ) -> Iterator[Obstacle]:
+        """Yield the rows without a value, where no default fills them."""
+        now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
+        if now is not None and field is not None and now.null and not field.null:
+            yield from unfilled(connection, schema.apps.get_model(*self._key), self._name, self._filled(field))
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
@@ -83,7 +106,8 @@ class SplitAddField(Split):
 
 def _database_default(field: AnyField, place: Place) -> object:
     """Return what the database is to write where nobody does; None where that is not known."""
-    if isinstance(field, DateTimeField) and (field.auto_now or field.auto_now_add or field.default in _CLOCKS):
-        return Now()
+    if isinstance(field, DateField) and (field.auto_now or field.auto_now_add or field.default in _CLOCKS):
+        # A row of tomorrow's is not of the day of the deploy.
+        return Now() if isinstance(field, DateTimeField) else Cast(Now(), DateField())
     # The value that Django's own AddField gives to the rows that are there.
     return default_of(field, place.connection)

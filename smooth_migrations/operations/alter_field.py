@@ -7,10 +7,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AlterField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
+from django.db.models import NOT_PROVIDED
 
-from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Obstacle, Place, Split
-from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, has_column, is_alike
-from smooth_migrations.operations.obstacles import duplicates, nulls, too_long, unfit
+from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
+from smooth_migrations.operations.fields import clone, column_of, field_of, has_column, is_alike
+from smooth_migrations.operations.obstacles import duplicates, too_long, unfilled, unfit
 
 __all__ = ["SplitAlterField"]
 
@@ -31,6 +32,7 @@ class SplitAlterField(Split):
     def __init__(self, operation: AlterField, place: Place, held: AnyField | None, what: Sequence[str]) -> None:
         self._operation = operation
         self._key = (place.app_label, operation.model_name_lower)
+        self._name = operation.name
         self._held = held
         column = column_of(place.schema, self._key, operation.name)
         self._what = f"alter {column}: {', '.join(what)}"
@@ -49,19 +51,37 @@ class SplitAlterField(Split):
             return None
         if not (has_column(old) and has_column(new)):
             return cls._of_other_kind(operation, old, new)
-        what = [*_types(operation, old, new)]
-        if what:
-            # Both releases work with the old type, and the new one comes as a whole.
-            return cls(operation, place, None, what)
-        held = {}
+        try:
+            what, held = [*_types(operation, old, new)], dict[str, object]()
+        except CannotSplit:
+            is_added = ((place.app_label, operation.model_name_lower), operation.name) in place.added
+            if not is_added or old.primary_key or new.primary_key:
+                raise
+            return cls._of_added(operation, place, old)
+        # Both releases work with the old type, and the new one comes as a whole.
+        between = old if what else new
         if old.null and not new.null:
             held["null"], what = True, [*what, "NOT NULL"]
         if new.unique and not old.unique:
             held["unique"], what = False, [*what, "unique"]
-        if not held:
+        if _has_db_default(old) and not _has_db_default(new):
+            # The release still running inserts by it.
+            held["db_default"], what = old.db_default, [*what, "no default in the database"]
+        if not what:
             return None
-        still = clone(new, **held)
+        still = clone(between, **{**(_relaxed(old, new) if between is old else {}), **held})
         return cls(operation, place, None if is_alike(old, still) else still, what)
+
+    @classmethod
+    def _of_added(cls, operation: AlterField, place: Place, old: AnyField) -> Self | None:
+        """Return the halves for a field that the release still running does not know, and inserts rows without."""
+        new, held = operation.field, dict[str, object]()
+        if not new.null and not _has_db_default(new):
+            held["null"] = True
+        if new.unique and not old.unique:
+            held["unique"] = False
+        what = [word for name, word in (("null", "NOT NULL"), ("unique", "unique")) if name in held]
+        return cls(operation, place, clone(new, **held), what) if held else None
 
     @classmethod
     def _of_other_kind(cls, operation: AlterField, old: AnyField, new: AnyField) -> Self | None:
@@ -83,11 +103,15 @@ class SplitAlterField(Split):
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Make the column what the project says."""
-        now = field_of(schema, self._key, self._operation.name)
-        field = field_of(project, self._key, self._operation.name)
+        now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
         if now is None or field is None or is_alike(now, field):
             return ()
-        return (AlterField(self._operation.model_name, self._operation.name, self._filled(field)),)
+        return (AlterField(self._operation.model_name, self._name, self._filled(field)),)
+
+    def follow(self, key: ModelKey, old_name: str, new_name: str) -> None:
+        """Find the field by its new name from here on."""
+        if (key, old_name) == (self._key, self._name):
+            self._name = new_name
 
     def _filled(self, field: AnyField) -> AnyField:
         # A default that was given to the migration alone still fills what is NULL.
@@ -100,13 +124,13 @@ class SplitAlterField(Split):
         self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState
     ) -> Iterator[Obstacle]:
         """Yield NULLs that no default fills, duplicates, and values that are too long or too large."""
-        name = self._operation.name
+        name = self._name
         now, field = field_of(schema, self._key, name), field_of(project, self._key, name)
         if now is None or field is None:
             return
         model = schema.apps.get_model(*self._key)
-        if now.null and not field.null and default_of(self._filled(field), connection) is None:
-            yield from nulls(connection, model, name)
+        if now.null and not field.null:
+            yield from unfilled(connection, model, name, self._filled(field))
         if field.unique and not now.unique:
             yield from duplicates(connection, model, (name,))
         if field.max_length and now.get_internal_type() in _TEXTS:
@@ -123,6 +147,22 @@ class SplitAlterField(Split):
             old_release="it finds the column as it knows it",
             new_release="what it writes is taken by the column as it was",
         )
+
+
+def _relaxed(old: AnyField, new: AnyField) -> dict[str, object]:
+    """Return what a field that keeps its type must take from the new release."""
+    changed: dict[str, object] = {}
+    if new.null and not old.null:
+        changed["null"] = True
+    if old.unique and not new.unique:
+        changed["unique"] = False
+    if _has_db_default(new):
+        changed["db_default"] = new.db_default
+    return changed
+
+
+def _has_db_default(field: AnyField) -> bool:
+    return getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
 
 
 def _types(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,7 +15,7 @@ from smooth_migrations.errors import SmoothMigrationsError
 __all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "Obstacle", "Place", "Split"]
 
 if TYPE_CHECKING:
-    from django.db.models import Field, Model
+    from django.db.models import Field, Model, QuerySet
 
     AnyField: TypeAlias = Field[Any, Any]
 else:
@@ -42,6 +43,7 @@ class Obstacle:
         rows: how many.
         sample: the primary keys of some of them.
         query: what finds all of them.
+        found: they themselves, where they can be deleted as such.
     """
 
     what: str
@@ -49,6 +51,7 @@ class Obstacle:
     rows: int
     sample: tuple[Any, ...]
     query: str
+    found: "QuerySet[Any] | None" = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         keys = ", ".join(str(key) for key in self.sample)
@@ -81,11 +84,13 @@ class Place:
         app_label: of its migration.
         schema: the state of the tables right before it: the project's, with what is still held back.
         connection: the database's. Nothing is asked of it but what it can do.
+        added: the fields that no release before has known.
     """
 
     app_label: str
     schema: ProjectState
     connection: BaseDatabaseWrapper
+    added: AbstractSet[tuple[ModelKey, str]] = frozenset()
 
     def model(self, name: str) -> ModelState | None:
         """Return a model of the migration's app."""
@@ -131,6 +136,16 @@ class Split(ABC):
             schema: the state of the tables now.
             project: what they are to be.
         """
+
+    def follow(self, key: ModelKey, old_name: str, new_name: str) -> None:
+        """Take note that a later operation of the same deploy renames a field.
+
+        Args:
+            key: of its model.
+            old_name: its name so far.
+            new_name: its name from there on.
+        """
+        del key, old_name, new_name
 
     @abstractmethod
     def explain(self) -> Explanation:

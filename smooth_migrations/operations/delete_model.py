@@ -1,14 +1,16 @@
 """DeleteModel: the table stays with its rows until the release that uses it is gone."""
 
-from collections.abc import Sequence
-from typing import ClassVar, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AlterField, DeleteModel
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.operations.base import Explanation, Place, Split
+from smooth_migrations.operations.base import Explanation, Obstacle, Place, Split
 from smooth_migrations.operations.fields import clone, table_of
+from smooth_migrations.operations.obstacles import dangling
 
 __all__ = ["SplitDeleteModel"]
 
@@ -34,7 +36,7 @@ class SplitDeleteModel(Split):
         """The contract half, in words."""
         return self._what
 
-    def expand(self) -> Sequence[Operation]:
+    def expand(self) -> Sequence[AlterField]:
         """Let its foreign keys go, and those of its own many-to-many tables."""
         return tuple(
             AlterField(self._operation.name, name, clone(field, db_constraint=False))
@@ -48,6 +50,17 @@ class SplitDeleteModel(Split):
         """Drop it, with its many-to-many tables."""
         del project
         return (DeleteModel(self._operation.name),) if self._key in schema.models else ()
+
+    def validate_back(self, connection: BaseDatabaseWrapper, schema: ProjectState) -> Iterator[Obstacle]:
+        """Yield the rows of which the new release has deleted what they refer to."""
+        model = schema.apps.get_model(*self._key)
+        for part in self.expand():
+            relation: Any = model._meta.get_field(part.name)  # noqa: SLF001 - public
+            if relation.many_to_many:
+                names = (relation.m2m_field_name(), relation.m2m_reverse_field_name())
+                yield from dangling(connection, relation.remote_field.through, names)
+            else:
+                yield from dangling(connection, model, (part.name,))
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""

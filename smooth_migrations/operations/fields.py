@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.state import ProjectState
-from django.db.models import NOT_PROVIDED
+from django.db.models import NOT_PROVIDED, Field, ForeignKey, OneToOneField
 
 from smooth_migrations.operations.base import AnyField, ModelKey
 
@@ -21,9 +21,12 @@ def clone(field: AnyField, **changed: Any) -> AnyField:  # noqa: ANN401 - a fiel
     """Return a field like this one but for some of its arguments; NOT_PROVIDED leaves one out."""
     _, _, arguments, named = field.deconstruct()
     named.update(changed)
-    made: AnyField = type(field)(
-        *arguments, **{key: value for key, value in named.items() if value is not NOT_PROVIDED}
-    )
+    kind = type(field)
+    if isinstance(field, OneToOneField) and changed.get("unique") is False:
+        # It is a foreign key that is always unique.
+        kind = ForeignKey
+        named.pop("parent_link", None)
+    made: AnyField = kind(*arguments, **{key: value for key, value in named.items() if value is not NOT_PROVIDED})
     return made
 
 
@@ -44,6 +47,11 @@ def table_of(state: ProjectState, key: ModelKey) -> str:
 
 def default_of(field: AnyField, connection: BaseDatabaseWrapper) -> object:
     """Return the value that Django's schema editor gives to rows which have none; None where there is none."""
+    relation: Any = field.remote_field
+    if relation is not None and isinstance(relation.model, str) and field.has_default():
+        # A relation that is not bound to classes cannot tell an instance from a key; migrations have keys alone.
+        key: object = Field.get_default(field)
+        return key
     editor: Any = connection.schema_editor()
     value: object = editor._effective_default(field)  # noqa: SLF001 - not as it is sent to the database
     return value

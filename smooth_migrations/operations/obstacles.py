@@ -4,15 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 from django.db.models.functions import Length
 
-from smooth_migrations.operations.base import Obstacle
+from smooth_migrations.operations.base import AnyField, Obstacle
+from smooth_migrations.operations.fields import default_of
 
 if TYPE_CHECKING:
     from django.db.models import Model
 
-__all__ = ["duplicates", "nulls", "too_long", "unfit", "violations"]
+__all__ = ["dangling", "duplicates", "nulls", "too_long", "unfilled", "unfit", "violations"]
 
 _SAMPLE = 5
 
@@ -21,6 +22,41 @@ def nulls(connection: BaseDatabaseWrapper, model: "type[Model]", name: str) -> I
     """Yield the rows in which a field is NULL. Only reads."""
     rows = _rows(connection, model).filter(**{f"{name}__isnull": True})
     yield from _told(rows, f"{_column(model, name)} is NULL")
+
+
+def unfilled(connection: BaseDatabaseWrapper, model: "type[Model]", name: str, field: AnyField) -> Iterator[Obstacle]:
+    """Yield the rows in which a field is NULL that its default cannot fill. Only reads.
+
+    Args:
+        connection: the database's.
+        model: as its table is now.
+        name: of the field.
+        field: as it is to be.
+    """
+    default = default_of(field, connection)
+    if default is not None and field.unique:
+        is_empty_or_alike = Q(**{f"{name}__isnull": True}) | Q(**{name: default})
+        if _rows(connection, model).filter(is_empty_or_alike).count() > 1:
+            # It is one value for all of them.
+            default = None
+    if default is None:
+        yield from nulls(connection, model, name)
+
+
+def dangling(connection: BaseDatabaseWrapper, model: "type[Model]", names: Sequence[str]) -> Iterator[Obstacle]:
+    """Yield the rows of which a foreign key refers to nothing. Only reads.
+
+    Args:
+        connection: the database's.
+        model: whose rows.
+        names: of its foreign keys.
+    """
+    for name in names:
+        relation: Any = model._meta.get_field(name)  # noqa: SLF001 - public
+        target = relation.target_field
+        parents = _rows(connection, target.model).filter(**{target.attname: OuterRef(relation.attname)})
+        rows = _rows(connection, model).filter(~Exists(parents), **{f"{relation.attname}__isnull": False})
+        yield from _told(rows, f"{_column(model, name)} refers to what is not there any more")
 
 
 def too_long(connection: BaseDatabaseWrapper, model: "type[Model]", name: str, limit: int) -> Iterator[Obstacle]:
@@ -88,7 +124,7 @@ def _told(rows: QuerySet[Any], what: str) -> Iterator[Obstacle]:
     if count:
         keys = rows.order_by("pk").values_list("pk", flat=True)
         table = rows.model._meta.db_table  # noqa: SLF001 - public
-        yield Obstacle(what, table, count, tuple(keys[:_SAMPLE]), _query(keys))
+        yield Obstacle(what, table, count, tuple(keys[:_SAMPLE]), _query(keys), found=rows)
 
 
 def _query(rows: QuerySet[Any]) -> str:

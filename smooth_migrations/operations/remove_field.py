@@ -1,7 +1,7 @@
 """RemoveField: the column stays with its values until the release that reads it is gone."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AlterField, RemoveField
@@ -10,8 +10,11 @@ from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED
 
 from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, Obstacle, Place, Split
-from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, has_column, is_alike
-from smooth_migrations.operations.obstacles import nulls
+from smooth_migrations.operations.fields import clone, column_of, field_of, has_column, is_alike
+from smooth_migrations.operations.obstacles import dangling, duplicates, unfilled
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 __all__ = ["SplitRemoveField"]
 
@@ -46,6 +49,8 @@ class SplitRemoveField(Split):
             return None
         if field.primary_key:
             raise CannotSplit(f"{operation.describe()} removes the primary key")
+        if field.many_to_many and not _has_own_table(field):
+            return None
         held = _relaxed(field)
         return cls(operation, place, None if held is None or is_alike(field, held) else held)
 
@@ -68,12 +73,19 @@ class SplitRemoveField(Split):
         return (RemoveField(self._operation.model_name, self._operation.name),)
 
     def validate_back(self, connection: BaseDatabaseWrapper, schema: ProjectState) -> Iterator[Obstacle]:
-        """Yield the rows that the new release has written without a value, where no default fills them."""
-        name = self._operation.name
-        if self._held is None or not self._held.null or self._field is None or self._field.null:
+        """Yield the rows without a value that nothing fills, and those that refer to what is not there any more."""
+        name, model = self._operation.name, schema.apps.get_model(*self._key)
+        if self._held is None or self._field is None:
             return
-        if default_of(self._field, connection) is None:
-            yield from nulls(connection, schema.apps.get_model(*self._key), name)
+        if self._field.many_to_many:
+            yield from _dangling_links(connection, model, name)
+            return
+        if self._held.null and not self._field.null:
+            yield from unfilled(connection, model, name, self._field)
+        if self._field.unique and not self._held.unique:
+            yield from duplicates(connection, model, (name,))
+        if self._field.remote_field is not None:
+            yield from dangling(connection, model, (name,))
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
@@ -104,3 +116,10 @@ def _relaxed(field: AnyField) -> AnyField | None:
 
 def _has_own_table(field: AnyField) -> bool:
     return bool(field.many_to_many) and getattr(field.remote_field, "through", None) is None
+
+
+def _dangling_links(connection: BaseDatabaseWrapper, model: "type[Model]", name: str) -> Iterator[Obstacle]:
+    relation: Any = model._meta.get_field(name)  # noqa: SLF001 - public
+    yield from dangling(
+        connection, relation.remote_field.through, (relation.m2m_field_name(), relation.m2m_reverse_field_name())
+    )

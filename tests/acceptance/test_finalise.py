@@ -84,9 +84,87 @@ def test_a_rollback_before_it_gives_the_old_schema_back(fleet: Fleet) -> None:
 
     taken = fleet.run("rollback")
     assert taken.exit_code == 0, taken.report
-
+    assert all(entry["contract_pending"] == [] for entry in taken.report["databases"])
     assert fleet.dumps(sequences=False) == before
     assert fleet.run("finalise").report["outcome"] == "nothing_to_do"
+
+
+_KINDS = migration(
+    "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True))])",
+    "migrations.AddField('item', 'kind', models.ForeignKey('demo.Kind', models.CASCADE, null=True))",
+    "migrations.AddField('item', 'kinds', models.ManyToManyField('demo.Kind', related_name='+'))",
+    "migrations.AddField('item', 'code', models.CharField(max_length=9, null=True, unique=True))",
+    after=[("demo", "0001_item")],
+)
+# What a deploy takes away, and what the new release then does that going back could not take.
+_GONE = {
+    "no value": (["RemoveField('item', 'name')"], "INSERT INTO demo_item (code) VALUES ('n')", "name is NULL"),
+    "foreign key": (
+        ["RemoveField('item', 'kind')"],
+        "DELETE FROM demo_item_kinds; DELETE FROM demo_kind",
+        "kind_id refers",
+    ),
+    "many to many": (
+        ["RemoveField('item', 'kinds')"],
+        "UPDATE demo_item SET kind_id = NULL; DELETE FROM demo_kind",
+        "kind_id refers",
+    ),
+    "model": (
+        ["RemoveField('item', 'kinds')", "DeleteModel('Item')"],
+        "DELETE FROM demo_item_kinds; DELETE FROM demo_kind",
+        "kind_id refers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _GONE)
+def test_a_rollback_tells_the_rows_that_it_could_not_take_and_deletes_them_if_told_so(
+    fleet: Fleet, tmp_path: Path, case: str
+) -> None:
+    operations, statements, told = _GONE[case]
+    migrations = tmp_path / "project" / "demo" / "migrations"
+    (migrations / "0002_next.py").write_text(_KINDS)
+    assert fleet.deploy().exit_code == 0
+    fleet.execute("INSERT INTO demo_kind (id) VALUES (1); UPDATE demo_item SET kind_id = 1")
+    fleet.execute("INSERT INTO demo_item_kinds (item_id, kind_id) VALUES (1, 1)")
+    last = migration(*(f"migrations.{operation}" for operation in operations), after=[("demo", "0002_next")])
+    (migrations / "0003_last.py").write_text(last)
+    assert fleet.deploy().exit_code == 0
+    fleet.execute(statements)
+    before = fleet.dumps(sequences=False)
+
+    refused = fleet.run("rollback")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert all(
+        f"{told}" in finding["message"] and "(1 row of" in finding["message"] for finding in refused.report["errors"]
+    )
+    assert fleet.dumps(sequences=False) == before
+    taken = fleet.run("rollback", "--discard-data")
+    assert (taken.exit_code, taken.report["outcome"]) == (0, "committed"), taken.stderr
+    fleet.execute("INSERT INTO demo_kind (id) VALUES (2)")
+    fleet.execute("INSERT INTO demo_item (name, kind_id) VALUES ('again', 2)")
+
+
+def test_a_rollback_does_not_cut_off_what_the_new_release_has_written(fleet: Fleet, tmp_path: Path) -> None:
+    migrations = tmp_path / "project" / "demo" / "migrations"
+    (migrations / "0002_next.py").write_text(_KINDS)
+    assert fleet.deploy().exit_code == 0
+    wider = "migrations.AlterField('item', 'code', models.CharField(max_length=19, default='?', unique=True))"
+    (migrations / "0003_last.py").write_text(migration(wider, after=[("demo", "0002_next")]))
+    deployed = fleet.deploy()
+    assert all(
+        entry["contract_pending"] == ["demo.0003_last: alter demo_item.code: NOT NULL"]
+        for entry in deployed.report["databases"]
+    )
+    fleet.execute("INSERT INTO demo_item (name, code) VALUES ('long', 'fifteen letters')")
+    before = fleet.dumps(sequences=False)
+
+    refused = fleet.run("rollback")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert "the values of code would be cut off (1 row of demo_item)" in refused.report["errors"][0]["message"]
+    assert fleet.dumps(sequences=False) == before
 
 
 def test_it_is_not_due_before_the_bake_time(fleet: Fleet) -> None:

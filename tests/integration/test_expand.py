@@ -1,5 +1,6 @@
 """Operations in halves: what is held back at the deploy, and what finalising makes of it."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -63,6 +64,58 @@ _CASES = {
         ["migrations.RemoveField('item', 'tags')", "migrations.DeleteModel('Item')"],
         ["DELETE FROM demo_kind WHERE label = 'none'"],
     ),
+    "add field, altered": (
+        [
+            "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+            "migrations.AlterField('item', 'size', models.IntegerField(default=8))",
+        ],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, size) VALUES ('new', 'n', 'n', 5, 1, 9)"],
+    ),
+    "add the day of creation": (
+        ["migrations.AddField('item', 'made', models.DateField(auto_now_add=True))"],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, made) VALUES ('n', 'n', 'n', 5, 1, '2020-01-01')"],
+    ),
+    "add field, of another type": (
+        [
+            "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+            "migrations.AlterField('item', 'size', models.CharField(max_length=9, default='7'))",
+        ],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, size) VALUES ('new', 'n', 'n', 5, 1, 'big')"],
+    ),
+    "add field, renamed": (
+        [
+            "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+            "migrations.RenameField('item', 'size', 'weight')",
+        ],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, weight) VALUES ('new', 'n', 'n', 5, 1, 9)"],
+    ),
+    "add foreign key with a default": (
+        ["migrations.AddField('item', 'other', models.ForeignKey('demo.Kind', models.CASCADE, '+', default=1))"],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, other_id) VALUES ('new', 'n', 'n', 5, 1, 2)"],
+    ),
+    "foreign key not null": (
+        [
+            "migrations.AddField('item', 'other', models.ForeignKey('demo.Kind', models.CASCADE, '+', null=True))",
+            "migrations.AlterField('item', 'other', models.ForeignKey('demo.Kind', models.CASCADE, '+', default=1))",
+        ],
+        ["INSERT INTO demo_item (name, code, note, price, kind_id, other_id) VALUES ('new', 'n', 'n', 5, 1, 2)"],
+    ),
+    "foreign key one to one": (
+        ["migrations.AlterField('item', 'kind', models.OneToOneField('demo.Kind', models.CASCADE))"],
+        ["DELETE FROM demo_item WHERE name = 'old'"],
+    ),
+    "narrower and nullable": (
+        ["migrations.AlterField('item', 'name', models.CharField(max_length=20, null=True))"],
+        ["INSERT INTO demo_item (code, note, price, kind_id) VALUES ('n', 'n', 5, 1)"],
+    ),
+    "constraint removed again": (
+        [
+            "migrations.RemoveField('item', 'price')",
+            "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name'], name='one'))",
+            "migrations.RemoveConstraint('item', 'one')",
+        ],
+        ["INSERT INTO demo_item (name, code, note, kind_id) VALUES ('new', 'n', 'n', 1)"],
+    ),
     "several on one table": (
         [
             "migrations.RemoveField('item', 'price')",
@@ -75,6 +128,28 @@ _CASES = {
         ["INSERT INTO demo_item (name, note, kind_id, size, extra) VALUES ('new', 'n', 1, 9, 9)"],
     ),
 }
+
+
+# Operations after which both releases could not go on.
+_REFUSED = {
+    "a name that is taken": (
+        [
+            "migrations.RemoveField('item', 'tags')",
+            "migrations.DeleteModel('Item')",
+            "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True))])",
+        ],
+        "Create model Item: its table is still that of a model that has been removed",
+    ),
+    "an order": (
+        ["migrations.AlterOrderWithRespectTo('item', 'kind')"],
+        "only one of two releases knows the column _order",
+    ),
+}
+_ROUTER = """\
+class NoItems:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return False if model_name == "item" else None
+"""
 
 
 def _project(directory: Path, database: Database, operations: list[str]) -> SmallProject:
@@ -163,3 +238,146 @@ def test_going_back_before_the_contract_gives_the_old_schema_back(
 
     assert _content(database) == before
     assert project.succeed("finalise_migrations") == "  Nothing is held back.\n"
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_what_would_break_one_of_two_releases_is_refused(databases: NewDatabases, tmp_path: Path, case: str) -> None:
+    operations, message = _REFUSED[case]
+    database = databases.new()
+    project = _project(tmp_path / "project", database, operations)
+    before = _content(database)
+
+    refused = project.run("apply_migrations", "--expand")
+
+    assert refused.returncode == 3
+    assert message in refused.stderr
+    assert _content(database) == before
+
+
+def test_the_release_still_running_goes_on_by_a_default_of_the_database(
+    databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = databases.new()
+    project = _project(
+        tmp_path / "project",
+        database,
+        ["migrations.AlterField('item', 'price', models.IntegerField(db_default=5))"],
+    )
+    project.succeed("migrate", "--verbosity=0")
+    project.write_migration(
+        "demo.0003_last",
+        migration("migrations.AlterField('item', 'price', models.IntegerField())", after=[("demo", "0002_next")]),
+    )
+
+    held = project.succeed("apply_migrations", "--expand")
+
+    assert "demo.0003_last: alter demo_item.price: no default in the database" in held
+    _run(database, ["INSERT INTO demo_item (name, code, note, kind_id) VALUES ('old', 'o', 'z', 1)"])
+    project.succeed("finalise_migrations")
+    assert "DEFAULT 5" not in dump(database.dsn)
+
+
+def test_rows_of_the_release_before_that_a_unique_field_cannot_take_are_told(
+    databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = databases.new()
+    project = _project(tmp_path / "project", database, [])
+    _run(database, ["DELETE FROM demo_item_tags", "DELETE FROM demo_item"])
+    project.write_migration(
+        "demo.0002_next",
+        migration(
+            "migrations.AddField('item', 'size', models.IntegerField(unique=True, default=1))",
+            after=[("demo", "0001_first")],
+        ),
+    )
+    project.succeed("apply_migrations", "--expand")
+    _run(database, [_OLD[0], _OLD[0]])
+    before = _content(database)
+
+    refused = project.run("finalise_migrations")
+
+    assert refused.returncode == 3
+    assert "demo_item.size is NULL: 2 rows" in refused.stderr
+    assert _content(database) == before
+
+
+def test_nothing_is_held_back_of_a_table_that_a_router_keeps_away(databases: NewDatabases, tmp_path: Path) -> None:
+    project = SmallProject(
+        tmp_path,
+        {"default": databases.new().django},
+        {"demo.0001_first": _FIRST},
+        settings='DATABASE_ROUTERS = ["small_router.NoItems"]',
+    )
+    project.write("small_router.py", _ROUTER)
+    project.succeed("migrate", "--verbosity=0")
+    operations = [operation for case in ("not null", "constraint", "remove field") for operation in _CASES[case][0]]
+    project.write_migration("demo.0002_next", migration(*operations, after=[("demo", "0001_first")]))
+
+    assert "Held back" not in project.succeed("apply_migrations", "--expand")
+    assert project.succeed("finalise_migrations") == "  Nothing is held back.\n"
+
+
+@pytest.mark.parametrize("change", ["squashed", "another", "unapplied"])
+def test_nothing_runs_where_nobody_knows_what_is_held_back(
+    databases: NewDatabases, tmp_path: Path, change: str
+) -> None:
+    database = databases.new()
+    project = _project(tmp_path / "project", database, _CASES["remove field"][0])
+    project.succeed("apply_migrations", "--expand")
+    after = ("demo", "0002_next")
+    match change:
+        case "squashed":
+            source = _FIRST.replace(
+                "operations =", "replaces = [('demo', '0001_first'), ('demo', '0002_next')]\n    operations ="
+            )
+            after = ("demo", "0001_squashed")
+            project.write_migration("demo.0001_squashed", source)
+        case "another":
+            other = migration("migrations.RemoveField('item', 'note')", after=[("demo", "0001_first")])
+            project.write_migration("demo.0002_next", other)
+        case "unapplied":
+            project.succeed("migrate", "--fake", "demo", "0001")
+    project.write_migration(
+        "demo.0003_last", migration("migrations.AlterField('item', 'name', models.TextField())", after=[after])
+    )
+    before = _content(database)
+
+    for command in (["apply_migrations", "--expand"], ["finalise_migrations"]):
+        refused = project.run(*command)
+        assert refused.returncode == 3, refused.stderr
+        assert "held back" in refused.stderr
+    assert _content(database) == before
+
+
+def test_an_operation_of_a_projects_own_keeps_what_is_held_back(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    project = _project(tmp_path / "project", database, _CASES["remove field"][0])
+    project.write_migration(
+        "demo.0003_last",
+        migration(
+            "Mine('item', 'name', models.TextField())",
+            after=[("demo", "0002_next")],
+            functions="class Mine(migrations.AlterField):\n    pass\n",
+        ),
+    )
+
+    project.succeed("apply_migrations", "--expand")
+
+    _run(database, ["UPDATE demo_item SET price = price + 1 WHERE price > 0"])
+    project.succeed("apply_migrations", "demo", "0001")
+    _run(database, ["UPDATE demo_item SET price = price - 1 WHERE price IN (2, 3)"])
+
+
+def test_the_release_before_writes_the_day_on_which_it_writes(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    project = _project(tmp_path / "project", database, _CASES["add the day of creation"][0])
+
+    project.succeed("apply_migrations", "--expand")
+
+    [line] = [
+        line for line in dump(database.dsn).replace(", ", "\n").splitlines() if "made" in line and "DEFAULT" in line
+    ]
+    assert "DEFAULT '" not in line
+    _run(database, [_OLD[0]])
+    days = re.findall(r"\b20\d\d-\d\d-\d\d\b", dump(database.dsn, ignore_applied_times=True))
+    assert len(days) == 3
