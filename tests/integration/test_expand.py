@@ -240,6 +240,7 @@ def test_going_back_before_the_contract_gives_the_old_schema_back(
     assert project.succeed("finalise_migrations") == "  Nothing is held back.\n"
 
 
+@pytest.mark.long_on("sqlite")
 @pytest.mark.parametrize("case", _REFUSED)
 def test_what_would_break_one_of_two_releases_is_refused(databases: NewDatabases, tmp_path: Path, case: str) -> None:
     operations, message = _REFUSED[case]

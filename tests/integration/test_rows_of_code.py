@@ -121,8 +121,11 @@ _OF_MARIADB = {
 
 @pytest.mark.parametrize(
     ("stepping_databases", "atomic"),
-    [(Vendor.MYSQL, True), (Vendor.MYSQL, False), (Vendor.POSTGRESQL, False)],
-    ids=["mariadb, atomic", "mariadb, not atomic", "postgresql, not atomic"],
+    [
+        pytest.param(Vendor.MYSQL, True, id="mariadb, atomic"),
+        pytest.param(Vendor.MYSQL, False, id="mariadb, not atomic", marks=pytest.mark.long),
+        pytest.param(Vendor.POSTGRESQL, False, id="postgresql, not atomic"),
+    ],
     indirect=["stepping_databases"],
 )
 @pytest.mark.parametrize("about", _STATEMENTS)
