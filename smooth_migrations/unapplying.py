@@ -16,6 +16,7 @@ from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
 from smooth_migrations.marker import remove_marker
+from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.received import dependents, remove_received
@@ -147,7 +148,8 @@ def _discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
     for item in placed:
         for obstacle in item.split.validate_back(connection, placed[-1].states[-1]) if item.split is not None else ():
             if obstacle.found is not None:
-                obstacle.found.delete()
+                with passing("discard"):
+                    obstacle.found.delete()
     if connection.vendor == "postgresql":
         # It alters no table with checks that are still to be done.
         connection.check_constraints()

@@ -1,7 +1,7 @@
 """A field that the next release will not have: its column stays, and this release leaves it alone."""
 
-import copy
 from collections.abc import Mapping, Sequence
+from copy import copy
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,11 +72,11 @@ class DeprecatedField(_Base):
 
     def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
         """Return what the plain field would."""
-        plain = copy.copy(self)
+        plain = copy(self)
         plain.__class__ = self.smooth_plain  # type: ignore[assignment]  # made from it
         vars(plain).update(self.smooth_declared)
         if self.smooth_on_delete is not None:
-            plain.remote_field = copy.copy(self.remote_field)
+            plain.remote_field = copy(self.remote_field)
             vars(plain.remote_field)["on_delete"] = self.smooth_on_delete
         return self.smooth_plain.deconstruct(plain)
 

@@ -1,6 +1,6 @@
 """A field that the previous release does not know: its column is nullable, and this release fills it."""
 
-import copy
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from smooth_migrations.exceptions import NotNullableFieldException
@@ -38,7 +38,7 @@ class NewField(_Base):
 
     def formfield(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Django's
         """Return the form's field of a column that is not nullable: text that is left empty is empty text."""
-        plain = copy.copy(self)
+        plain = copy(self)
         plain.null = self.smooth_was_nullable
         return super(NewField, plain).formfield(**kwargs)
 

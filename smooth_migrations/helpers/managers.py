@@ -1,6 +1,6 @@
 """Managers of a deprecated model: they are what they were, and give out no rows."""
 
-import copy
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from smooth_migrations.helpers.subclassing import add_mixin
@@ -38,7 +38,7 @@ def guard_managers(model: "type[Model]", subject: Subject) -> None:
     managers = [*options.managers]
     options.local_managers.clear()
     for manager in managers:
-        guarded = add_mixin(copy.copy(manager), DeprecatedManager)
+        guarded = add_mixin(copy(manager), DeprecatedManager)
         # Which is the default one goes by this, and theirs would be mixed: some were inherited.
         guarded._set_creation_counter()  # type: ignore[attr-defined]  # noqa: SLF001 - as Django's does
         model.add_to_class(manager.name, guarded)

@@ -41,7 +41,7 @@ WORKER: Final = tuple(
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
         *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),
         # What is held back, and its end.
-        *("queue", "dequeue", "contract"),
+        *("queue", "dequeue", "contract", "discard"),
     )
     for side in ("before", "after")
 )
