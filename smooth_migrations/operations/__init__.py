@@ -25,12 +25,12 @@ _MEMBERS: dict[type[Operation], type[Split]] = {
     django.AlterUniqueTogether: SplitUniqueTogether,
 }
 _RENAMES = (django.RenameField, django.RenameModel, django.AlterModelTable)
+_NOT_SPLIT = (*_RENAMES, django.AlterOrderWithRespectTo)
 
 
 def may_split(operation: Operation) -> bool:
     """Return whether an operation is of a kind that is split somewhere, or cannot be. Pure."""
-    parts = [*database_parts(operation)]
-    return any(isinstance(part, (*_MEMBERS, *_RENAMES)) for part in parts)
+    return any(isinstance(part, (*_MEMBERS, *_NOT_SPLIT)) for part in database_parts(operation))
 
 
 def split(operation: Operation, place: Place) -> Split | None:

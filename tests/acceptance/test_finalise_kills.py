@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.support.crash_points import FORWARD, UNAPPLYING
+from tests.support.crash_points import FORWARD, HALVES, UNAPPLYING
 from tests.support.deploys import Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND
@@ -28,9 +28,8 @@ _Fleets = Callable[[str, str], Fleet]
 
 
 def _points(command: str) -> Iterator[ParameterSet]:
-    halves = {"deploy": ["queue"], "rollback": ["dequeue"], "finalise": ["contract", "dequeue"]}[command]
+    own = [point for point in HALVES[command] if not point.startswith("discard.")]
     for kind in _SERVERS:
-        own = [f"{name}.{side}" for name in halves for side in ("before", "after")]
         # What receives nothing has nothing of that to take back.
         back = [point for point in UNAPPLYING.get(kind, []) if command == "rollback" and "received" not in point]
         # Finalising runs no migration.
@@ -112,3 +111,22 @@ def test_a_crash_leaves_all_old_or_all_new(
             done = fleet.run(command)
             assert (done.exit_code, done.named("recover.started")) == (0, []), done.stderr
             assert _content(fleet) == _content(fleets(kind, after))
+
+
+@pytest.mark.parametrize("point", [pytest.param("discard.before", marks=pytest.mark.long), "discard.after"])
+def test_a_crash_while_rows_are_discarded_loses_none(fleets: _Fleets, tmp_path: Path, point: str) -> None:
+    with _copied(fleets, "prepared", "expanded", tmp_path / "plan") as fleet:
+        fleet.execute("INSERT INTO demo_item (size, kind) VALUES (9, 'new')")
+        before = _content(fleet)
+        assert fleet.run("rollback").exit_code == 3
+        killed = fleet.run("rollback", "--discard-data", failpoint=point)
+        assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
+        for process in fleet.processes():
+            process.wait(timeout=20)
+        fleet.wait_until_alone()
+
+        assert fleet.run("recover").exit_code == 0
+
+        assert _content(fleet) == before
+        assert fleet.run("rollback", "--discard-data").exit_code == 0
+        assert _content(fleet) == _content(fleets("prepared", "old"))

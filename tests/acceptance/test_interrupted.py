@@ -150,7 +150,9 @@ def test_a_signal_before_the_decision_changes_no_database(
 _HANGS = "import time\nprint('hanging', flush=True)\ntime.sleep(300)\n"
 
 
-@pytest.mark.parametrize("file", ["demo/migrations/0004_hangs.py", "small_settings.py"])
+@pytest.mark.parametrize(
+    "file", ["demo/migrations/0004_hangs.py", pytest.param("small_settings.py", marks=pytest.mark.long)]
+)
 @pytest.mark.long
 def test_a_second_signal_does_not_leave_behind_a_worker_that_hangs_when_it_imports(file: str, fleet: Fleet) -> None:
     with (fleet.directory / "project" / file).open("a") as module:
@@ -167,7 +169,9 @@ def test_a_second_signal_does_not_leave_behind_a_worker_that_hangs_when_it_impor
     assert not still_running(family)
 
 
-@pytest.mark.parametrize("file", ["demo/migrations/0004_hangs.py", "small_settings.py"])
+@pytest.mark.parametrize(
+    "file", ["demo/migrations/0004_hangs.py", pytest.param("small_settings.py", marks=pytest.mark.long)]
+)
 def test_a_worker_that_hangs_when_it_imports_ends_with_its_coordinator(file: str, fleet: Fleet) -> None:
     with (fleet.directory / "project" / file).open("a") as module:
         module.write(_HANGS)

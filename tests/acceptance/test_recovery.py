@@ -15,6 +15,7 @@ from smooth_migrations.protocol.failpoints import COORDINATOR, WORKER
 from tests.support.crash_points import (
     BACK,
     FORWARD,
+    HALVES,
     RECOVERY,
     STRUCK,
     TAKEN_BACK,
@@ -355,6 +356,7 @@ def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) ->
 
 
 def test_every_point_is_visited() -> None:
-    kinds = (FORWARD, BACK, STRUCK, UNAPPLYING, RECOVERY)
+    # Those of halves are visited in test_finalise_kills.
+    kinds = (FORWARD, BACK, STRUCK, UNAPPLYING, RECOVERY, HALVES)
     visited = {point.partition(":")[0] for points in kinds for each in points.values() for point in each}
     assert visited == {*COORDINATOR, *WORKER}

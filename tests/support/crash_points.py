@@ -1,6 +1,17 @@
 """Which crash points a run reaches in each kind of fleet, on its way and on the way back."""
 
-__all__ = ["BACK", "FLEETS", "FORWARD", "RECOVERY", "STRUCK", "TAKEN_BACK", "UNAPPLYING", "UNDECIDED", "UNWRITTEN"]
+__all__ = [
+    "BACK",
+    "FLEETS",
+    "FORWARD",
+    "HALVES",
+    "RECOVERY",
+    "STRUCK",
+    "TAKEN_BACK",
+    "UNAPPLYING",
+    "UNDECIDED",
+    "UNWRITTEN",
+]
 
 UNDECIDED = "decide.before"
 # The same where no database is the last resource.
@@ -82,6 +93,12 @@ UNAPPLYING = {"held": _sides("remove_received", "unmark")}
 # What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
 # dropped outside one; and a rollback knows no phases of its own.
 TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
+# What runs in halves, by command.
+HALVES = {
+    "deploy": _sides("queue"),
+    "rollback": _sides("dequeue", "discard"),
+    "finalise": _sides("contract", "dequeue"),
+}
 # Where the coordinator is killed, and then what its recovery does.
 RECOVERY = {
     ("prepared", UNDECIDED): _sides(
