@@ -1,5 +1,6 @@
 """The commands, from a plan's shape to a report."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from smooth_orchestrator.lease import holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
 from smooth_orchestrator.phases import run_ahead, run_phase
+from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier, unsettled
@@ -43,15 +45,11 @@ async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
     Raises:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
-    # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
-    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await _committed(file, run_id, journal)) is not None:
-            return committed
-        session = opened.session(run_id, journal)
-        async with holding_lease(session.run):
-            if (undecided := await _undecided(session, "deploy", masker)) is not None:
-                return undecided
-            return await _move(session, "deploy", signals, masker)
+
+    async def work(session: Session, signals: Signals) -> Report:
+        return await _move(session, "deploy", signals, masker)
+
+    return await _in_turn(file, "deploy", work, run_id=run_id, masker=masker)
 
 
 async def rollback(
@@ -69,16 +67,35 @@ async def rollback(
     Raises:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
+
+    async def work(session: Session, signals: Signals) -> Report:
+        run = session.run
+        taken, told = await choose(run.journal, run.plan.name, wanted)
+        give_back(run, taken, told, discards=discards)
+        return await _move(session, "rollback", signals, masker)
+
+    return await _in_turn(file, "rollback", work, run_id=run_id, masker=masker, planned=backwards)
+
+
+async def _in_turn(
+    file: PlanFile,
+    command: str,
+    work: Callable[[Session, Signals], Awaitable[Report]],
+    *,
+    run_id: str,
+    masker: Masker,
+    planned: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Report:
+    """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
+    # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         if (committed := await _committed(file, run_id, journal)) is not None:
             return committed
-        session = replace(opened, plan=backwards(opened.plan)).session(run_id, journal)
+        session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run):
-            if (undecided := await _undecided(session, "rollback", masker)) is not None:
+            if (undecided := await _undecided(session, command, masker)) is not None:
                 return undecided
-            taken, told = await choose(journal, opened.plan.name, wanted)
-            give_back(session.run, taken, told, discards=discards)
-            return await _move(session, "rollback", signals, masker)
+            return await work(session, signals)
 
 
 async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decision | None = None) -> Report:
@@ -105,14 +122,11 @@ async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
     Raises:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
-    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await _committed(file, run_id, journal)) is not None:
-            return committed
-        session = replace(opened, plan=contracting(opened.plan)).session(run_id, journal)
-        async with holding_lease(session.run):
-            if (undecided := await _undecided(session, "finalise", masker)) is not None:
-                return undecided
-            return await _contract(session, signals, masker)
+
+    async def work(session: Session, signals: Signals) -> Report:
+        return await _contract(session, signals, masker)
+
+    return await _in_turn(file, "finalise", work, run_id=run_id, masker=masker, planned=contracting)
 
 
 async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_ms: int) -> Report:

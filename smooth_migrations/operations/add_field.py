@@ -55,11 +55,6 @@ class SplitAddField(Split):
         default = None if field.unique else _database_default(field, place)
         return cls(operation, place, clone(field, null=True) if default is None else clone(field, db_default=default))
 
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
-
     def expand(self) -> Sequence[Operation]:
         """Add the column so that a row may come without it."""
         operation = self._operation

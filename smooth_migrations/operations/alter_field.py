@@ -89,11 +89,6 @@ class SplitAlterField(Split):
             raise CannotSplit(f"{operation.describe()}: both releases would need it in their own way", hint=_HINT)
         return None
 
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
-
     def expand(self) -> Sequence[Operation]:
         """Change what harms neither release."""
         if self._held is None:

@@ -109,6 +109,7 @@ class Split(ABC):
     """
 
     kind: ClassVar[str]
+    _what: str
 
     @classmethod
     @abstractmethod
@@ -120,9 +121,9 @@ class Split(ABC):
         """
 
     @property
-    @abstractmethod
     def description(self) -> str:
         """The contract half, in words."""
+        return self._what
 
     @abstractmethod
     def expand(self) -> Sequence[Operation]:

@@ -35,11 +35,6 @@ class SplitAddConstraint(Split):
         """Return the halves."""
         return cls(operation, place) if place.model(operation.model_name) is not None else None
 
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
-
     def expand(self) -> Sequence[Operation]:
         """Do nothing."""
         return ()
@@ -85,11 +80,6 @@ class SplitUniqueTogether(Split):
         """Return the halves, where something is to be unique that is not so now."""
         now, wanted = _together(place.schema, (place.app_label, operation.name_lower)), _sets(operation.unique_together)
         return cls(operation, place, now & wanted) if wanted - now else None
-
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
 
     def expand(self) -> Sequence[Operation]:
         """Let go what need not be unique any more."""

@@ -31,11 +31,6 @@ class SplitDeleteModel(Split):
         """Return the halves."""
         return cls(operation, place) if place.model(operation.name) is not None else None
 
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
-
     def expand(self) -> Sequence[AlterField]:
         """Let its foreign keys go, and those of its own many-to-many tables."""
         return tuple(

@@ -54,11 +54,6 @@ class SplitRemoveField(Split):
         held = _relaxed(field)
         return cls(operation, place, None if held is None or is_alike(field, held) else held)
 
-    @property
-    def description(self) -> str:
-        """The contract half, in words."""
-        return self._what
-
     def expand(self) -> Sequence[Operation]:
         """Relax what would keep the new release from inserting and deleting."""
         if self._held is None:
