@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.log_lines import log_lines
 from tests.support.processes import kill_family
-from tests.support.sampling import every_second
+from tests.support.sampling import one_in
 from tests.unit.bad_plans import CASES, BadPlan, make
 from tests.unit.bad_plans.base import HEAD, PRIMARY, PROJECT
 
@@ -96,7 +96,7 @@ def expected(case: BadPlan, path: Path) -> list[str]:
     return [line.replace("{plan}", str(path)) for line in case.expected]
 
 
-@pytest.mark.parametrize("case", every_second(CASES))
+@pytest.mark.parametrize("case", one_in(4, CASES))
 def test_the_command_names_every_mistake_of_a_bad_plan_and_connects_to_nothing(
     case: BadPlan, tmp_path: Path, listener: Listener
 ) -> None:

@@ -61,7 +61,7 @@ def reach(run: Running, moment: str) -> None:
         run.wait_for("output.captured", line="waiting", database=moment)
 
 
-@pytest.mark.parametrize("moment", ["kiosk", LAST])
+@pytest.mark.parametrize("moment", [pytest.param("kiosk", marks=pytest.mark.long), LAST])
 def test_a_worker_killed_while_it_migrates_changes_no_database(
     moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +125,12 @@ def test_a_long_statement_in_sqlite_is_broken_off_by_a_signal(fleet: Fleet, monk
 
 @pytest.mark.parametrize(
     ("number", "moment"),
-    [(signal.SIGINT, LAST), (signal.SIGTERM, "kiosk"), (signal.SIGTERM, "gate"), (signal.SIGHUP, "gate")],
+    [
+        (signal.SIGINT, LAST),
+        pytest.param(signal.SIGTERM, "kiosk", marks=pytest.mark.long),
+        (signal.SIGTERM, "gate"),
+        pytest.param(signal.SIGHUP, "gate", marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_before_the_decision_changes_no_database(
     number: signal.Signals, moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +199,7 @@ def test_a_terminal_that_goes_away_ends_no_run_that_was_started_with_nohup(fleet
     assert outcome.named("run.interrupted") == []
 
 
+@pytest.mark.long
 def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAIT_BY", _ENDLESS)
     prepare(fleet, "kiosk", monkeypatch)
@@ -208,7 +214,7 @@ def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monk
     assert fleet.dumps() == before
 
 
-@pytest.mark.parametrize("moment", [LAST, "gate"])
+@pytest.mark.parametrize("moment", [LAST, pytest.param("gate", marks=pytest.mark.long)])
 def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
     moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

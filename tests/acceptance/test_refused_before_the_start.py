@@ -11,7 +11,7 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.runs import Outcome
-from tests.support.sampling import every_second
+from tests.support.sampling import one_in
 from tests.support.small_migrations import NOTE
 
 # Every secret of these tests but the server's own holds this, whatever quotation makes of the rest.
@@ -190,7 +190,7 @@ def _refused(fleet: Fleet) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("fault", every_second(DATABASE_FAULTS))
+@pytest.mark.parametrize("fault", one_in(3, DATABASE_FAULTS))
 def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)
@@ -199,7 +199,7 @@ def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fle
     assert [line["event"] for line in outcome.log].count("preflight.failed") == 1
 
 
-@pytest.mark.parametrize("fault", every_second(PROJECT_FAULTS))
+@pytest.mark.parametrize("fault", one_in(3, PROJECT_FAULTS))
 def test_a_project_that_cannot_be_set_up_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)

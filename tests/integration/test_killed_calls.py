@@ -197,7 +197,10 @@ _KILLS = migration(
 
 
 @pytest.mark.long_on("mysql")
-@pytest.mark.parametrize("was_empty", [False, True], ids=["rows before", "empty before"])
+@pytest.mark.parametrize(
+    "was_empty",
+    [pytest.param(False, id="rows before"), pytest.param(True, id="empty before", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("fake", [False, True], ids=["applied", "faked"])
 def test_what_others_have_built_upon_what_a_killed_call_left_is_not_taken_back(
     stepping_databases: NewDatabases, tmp_path: Path, *, was_empty: bool, fake: bool

@@ -12,7 +12,7 @@ from tests.support.next_release import project_of
 from tests.support.small_migrations import DEFINING, ITEM, NOTE, failing
 from tests.support.small_project import SmallProject, migration
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long_on("mysql"), pytest.mark.timeout(240)]
 
 # Kills its process once, where the file says so.
 _KILL = """\

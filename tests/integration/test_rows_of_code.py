@@ -8,6 +8,7 @@ from tests.support.dump import diff, dump
 from tests.support.histories import Database, Vendor, execute
 from tests.support.new_databases import NewDatabases
 from tests.support.rows_of_code import ALL, REVERSED, assert_undone, operation, project_of, ran, values
+from tests.support.sampling import one_in
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -128,7 +129,7 @@ _OF_MARIADB = {
     ],
     indirect=["stepping_databases"],
 )
-@pytest.mark.parametrize("about", _STATEMENTS)
+@pytest.mark.parametrize("about", one_in(2, _STATEMENTS))
 def test_rows_come_back_whatever_was_done_to_them(
     stepping_databases: NewDatabases, tmp_path: Path, about: str, *, atomic: bool
 ) -> None:
@@ -136,7 +137,7 @@ def test_rows_come_back_whatever_was_done_to_them(
     assert_undone(stepping_databases, tmp_path, operation(ran(*_STATEMENTS[about])), atomic=atomic, rows=heard)
 
 
-@pytest.mark.parametrize("about", _OF_MARIADB)
+@pytest.mark.parametrize("about", one_in(2, _OF_MARIADB))
 def test_rows_come_back_whatever_was_done_to_them_in_mariadb(
     mariadb_databases: NewDatabases, tmp_path: Path, about: str
 ) -> None:

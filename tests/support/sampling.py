@@ -1,4 +1,4 @@
-"""What the short run has time for."""
+"""The part of many cases that the short run takes."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import pytest
 from _pytest.mark import ParameterSet
 
-__all__ = ["every_second"]
+__all__ = ["one_in"]
 
 
 class _Named(Protocol):
@@ -14,9 +14,13 @@ class _Named(Protocol):
     def id(self) -> str: ...
 
 
-def every_second(cases: Iterable[_Named]) -> list[ParameterSet]:
-    """Return the cases as parameters, of which the first, the third and so on are left to the long run."""
+def one_in(number: int, cases: Iterable[_Named | str]) -> list[ParameterSet]:
+    """Return the cases as parameters, of which the last of each `number` is run always, the others in the long run."""
     return [
-        pytest.param(case, id=case.id, marks=() if number % 2 else pytest.mark.long)
-        for number, case in enumerate(cases)
+        pytest.param(
+            case,
+            id=case if isinstance(case, str) else case.id,
+            marks=() if place % number == number - 1 else pytest.mark.long,
+        )
+        for place, case in enumerate(cases)
     ]
