@@ -18,7 +18,8 @@ _ROWS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|SHOW)\b",
 
 _NAME = r'(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`|([\w$]+))'
 _MAKES = re.compile(
-    rf"\bCREATE\s+(?:(?:UNLOGGED|OR\s+REPLACE)\s+)*TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:[\w$\"`]+\s*\.\s*)?{_NAME}",
+    r"\b(?:CREATE\s+(?:(?:UNLOGGED|OR\s+REPLACE)\s+)*TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?|RENAME\s+TO\s+)"
+    rf"(?:[\w$\"`]+\s*\.\s*)?{_NAME}",
     re.IGNORECASE,
 )
 
@@ -83,7 +84,7 @@ def named_by(operations: Iterable[Operation], app_label: str, states: Iterable[P
 
 
 def made_by_sql(operation: RunSQL) -> set[str]:
-    """Return the names of the tables that the statements of an operation make, without their schemas."""
+    """Return the names that the statements of an operation give to tables, without their schemas."""
     return {
         next(filter(None, match.groups())).replace('""', '"').replace("``", "`")
         for match in _MAKES.finditer(str(operation.sql))

@@ -74,7 +74,7 @@ def state_before(executor: MigrationExecutor, migration: Migration) -> ProjectSt
 
 
 def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
-    """Return the name of every table that any migration of the project makes, also of those that a later one drops.
+    """Return every name that any migration of the project gives to a table, also to those that a later one drops.
 
     What Python code makes by itself is not known.
     """
@@ -82,15 +82,14 @@ def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
     tables: set[str] = {*tables_of_apps(connection, executor.loader.unmigrated_apps)}
     state = ProjectState(real_apps=executor.loader.unmigrated_apps)
     for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes(), clean_start=True):
-        state = migration.mutate_state(state, preserve=False)
         for operation in migration.operations:
+            operation.state_forwards(migration.app_label, state)
             for part in database_parts(operation):
                 if isinstance(part, RunSQL):
                     tables |= made_by_sql(part)
-                for name in (getattr(part, "name", None), getattr(part, "model_name", None)):
-                    key = (migration.app_label, str(name).lower())
-                    if key in state.models:
-                        tables |= set(tables_of(key, state.models[key]))
+            # An operation changes models of its own app alone.
+            own = ((key, model) for key, model in state.models.items() if key[0] == migration.app_label)
+            tables.update(name for key, model in own for name in tables_of(key, model))
     return frozenset(tables)
 
 

@@ -121,6 +121,14 @@ def _nothing_before_a_table_of_sql(vendor: Vendor) -> GeneratedHistory:
     return _cut(vendor, [], [(_THING, made, filled), (_DURABLE,)])
 
 
+def _nothing_before_tables_that_are_renamed(vendor: Vendor) -> GeneratedHistory:
+    rename = "migrations.RenameModel('thing', 'other')"
+    made = "migrations.RunSQL('CREATE TABLE raw_rows (a integer)', 'DROP TABLE raw_rows')"
+    filled = "migrations.RunSQL('INSERT INTO raw_rows VALUES (1)', 'DELETE FROM raw_rows')"
+    renamed = "migrations.RunSQL('ALTER TABLE raw_rows RENAME TO raw_kept', 'ALTER TABLE raw_kept RENAME TO raw_rows')"
+    return _cut(vendor, [], [(_THING, _ROW, rename), (made, filled, renamed), (_DURABLE,)])
+
+
 KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a table made anew after a field was renamed": _renamed_before,
     "a model renamed after its table was made anew": _model_renamed_meanwhile,
@@ -136,6 +144,7 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a field removed where each migration is committed by itself": _removed_step_by_step,
     "an index unmade within the migration that makes it": _index_unmade_before_it_is_made,
     "a table of SQL with rows in a database that held nothing": _nothing_before_a_table_of_sql,
+    "tables with rows that are renamed in a database that held nothing": _nothing_before_tables_that_are_renamed,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 
