@@ -1,5 +1,6 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from smooth_orchestrator.told import Told
 __all__ = ["Settled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
+# What `gid_of` makes. Anything else was prepared by another program, which likes the same beginning.
+_GID: Final = re.compile(r"smooth:(?P<run>[A-Za-z0-9._-]{1,64}):.+:[0-9]+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,13 @@ async def settle_earlier(
     """
     left = await unsettled(plan, journal)
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
-    known = {summary.run_id for summary in left}
-    for run_id in sorted(await _runs_left(plan, journal, fleet, known)):
+    known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
+    for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
         found = await _summary(journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, forced=forced))
+        settled.append(
+            await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, forced=forced)
+        )
     return tuple(settled)
 
 
@@ -92,24 +97,25 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     return tuple(takewhile(is_open, await journal.runs(plan.name)))
 
 
-async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> set[str]:
-    """Return the other runs that have left something undecided in a database that can be reached.
+async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> dict[str, set[str]]:
+    """Return the other runs that have left something undecided in databases that can be reached, and in which.
 
     Raises:
         Locked: one of them is at work, by another plan or another journal.
     """
     run = Run(plan, "", journal)
-    found: set[str] = set()
+    found: dict[str, set[str]] = {}
 
     async def look(item: TargetRun) -> None:
         answer = await ask_standing(run, fleet, item)
         if not isinstance(answer, Standing):
             return
-        left = {gid.split(":")[1] for gid in answer.gids}
+        left = {named["run"] for gid in answer.gids if (named := _GID.fullmatch(gid))}
         # A run's id holds no colon, and that of a call which belongs to no run does.
         if answer.unfinished and ":" not in answer.unfinished:
             left.add(answer.unfinished)
-        found.update(left.difference(known))
+        for run_id in left.difference(known):
+            found.setdefault(run_id, set()).add(item.name)
         if left.difference(known) and answer.holder:
             raise _locked(item, answer.holder)
 
@@ -126,13 +132,25 @@ async def _settle(
     summary: RunSummary,
     *,
     is_known: bool = True,
+    seen: Collection[str] = (),
     forced: Decision | None = None,
 ) -> Settled:
+    """Settle one run.
+
+    Args:
+        plan: of the deploy, as it is now.
+        journal: where the run is written down.
+        fleet: its workers.
+        summary: the run.
+        is_known: whether the journal holds it.
+        seen: databases that are known to hold something of it, whether or not the journal tells of them.
+        forced: an operator's decision.
+    """
     started_s = time.monotonic()
-    run = Run(plan, summary.run_id, journal)
-    told = Told.of(await journal.records(run.run_id) if is_known else ())
+    told = Told.of(await journal.records(summary.run_id) if is_known else ())
+    run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises = told.takes_back, told.finalises
-    items = [item for item in run.targets if told.may_concern(item.name) or not is_known]
+    items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
@@ -234,15 +252,16 @@ def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
 def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
     by_phase = run.plan.commit is CommitUnit.PHASE and is_known
+    halts = run.plan.on_failure is OnFailure.HALT
     groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
-        made = verdict(told.decided(group[-1]), seen, is_known=is_known)
+        made = verdict(told.decided(group[-1], halts=halts), seen, is_known=is_known)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
-    is_whole = Decision.ABORT not in decisions.values() or run.plan.on_failure is OnFailure.HALT
+    is_whole = Decision.ABORT not in decisions.values() or halts
     return decisions if is_whole else dict.fromkeys(decisions, Decision.ABORT)
 
 
@@ -252,6 +271,7 @@ async def _obey(
     """Bring every database to where the decisions want it, and return the one about the run as a whole."""
     halts = run.plan.on_failure is OnFailure.HALT
     whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
+    await _write_down_lost(run, told, shown, decisions)
     if told.decisions[-1:] != [("deploy", whole)]:
         await decide(run, whole, scope="deploy")
     run.decided = True
@@ -262,6 +282,24 @@ async def _obey(
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
     return whole
+
+
+async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]) -> None:
+    """Write down what the journal has lost, or has not heard of, and what a decision about all would hide.
+
+    Whoever finds this recovery cut off after that decision leaves out the databases of which nothing tells that the run
+    had begun with them, and takes a phase that stays committed for one that was given up.
+    """
+    for item in run.targets:
+        each = shown.get(item.name)
+        is_lost = item.name in told.targets and item.name not in told.tiers
+        if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
+            tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
+            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
+    if len({*decisions.values()}) > 1:
+        for phase in run.plan.phases:
+            if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:
+                await decide(run, Decision.COMMIT, scope=phase.name)
 
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:

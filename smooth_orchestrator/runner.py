@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
 from smooth_orchestrator.decision import commit_everywhere, decide, write_decision_down
+from smooth_orchestrator.earlier_use import remove_earlier_marks
 from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
@@ -214,6 +215,8 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     names = [item.name for item in run.targets]
     get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
     data = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
+    # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.
+    data |= {"commit": str(run.plan.commit), "on_failure": str(run.plan.on_failure)}
     if run.takes_back is not None:
         data["takes_back"] = run.takes_back
     if run.finalises is not None:
@@ -221,6 +224,8 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     try:
         await pass_preflight(run, session.fleet)
+        if command != "rehearse":
+            await remove_earlier_marks(run, session.fleet)
     except Refused as refused:
         finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
         return await finish(run, finished, masker)

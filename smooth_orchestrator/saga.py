@@ -23,7 +23,7 @@ from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["take_back"]
+__all__ = ["reverse", "take_back"]
 
 # A ROLLBACK takes no time; a server or a worker that does not do it in this one is not waited for.
 _ROLLBACK_S = 30.0
@@ -55,7 +55,7 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         # A lost worker may have committed more than it could tell; the database's own journal knows.
         is_unsure = item.is_lost and (item.tier is Tier.COMPENSATED or item.leaves_steps)
         if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
-            failure = await _reverse(run, fleet, item)
+            failure = await reverse(run, fleet, item)
         elif failure is None:
             failure = item.undo_error
     except SmoothError as error:
@@ -111,7 +111,7 @@ async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorI
     )
 
 
-async def _reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     """Reverse committed steps; in a new worker where the old one is gone."""
     steps = tuple(item.permanent or item.steps)
     for _attempt in range(2):

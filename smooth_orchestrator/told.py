@@ -1,14 +1,14 @@
 """What a run's records in the journal say, read back. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from smooth_migrations.protocol import Back, Before, ContractHalf, Received, Step
-from smooth_orchestrator.config import Tier
+from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.events import Decision
 from smooth_orchestrator.journal import Record, RecordKind
-from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.plan import Phase, Plan
 
 __all__ = ["Held", "Told"]
 
@@ -60,6 +60,8 @@ class Told:
         decisions: (scope, decision) in order.
         takes_back: the run that a rollback takes back.
         finalises: the runs whose contract halves are done.
+        commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
+        on_failure: what a failure was to do to phases before it; likewise.
     """
 
     targets: frozenset[str] = frozenset()
@@ -69,6 +71,8 @@ class Told:
     decisions: list[tuple[str, Decision]] = field(default_factory=list)
     takes_back: str | None = None
     finalises: tuple[str, ...] | None = None
+    commit: CommitUnit | None = None
+    on_failure: OnFailure | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -80,6 +84,8 @@ class Told:
                     told = cls(frozenset(record.data["targets"]), takes_back=record.data.get("takes_back"))
                     finalises = record.data.get("finalises")
                     told.finalises = None if finalises is None else tuple(finalises)
+                    told.commit = CommitUnit(record.data["commit"]) if "commit" in record.data else None
+                    told.on_failure = OnFailure(record.data["on_failure"]) if "on_failure" in record.data else None
                 case RecordKind.INTENT if record.database:
                     told.tiers[record.database] = Tier(record.data["tier"])
                     if "back" in record.data:
@@ -99,8 +105,28 @@ class Told:
         is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
 
-    def decided(self, phase: Phase) -> Decision | None:
-        """Return the last decision about a phase."""
+    def plan_of(self, plan: Plan) -> Plan:
+        """Return the plan with what one decision covers, and what a failure does, as these were when the run began.
+
+        The command that settles a run may be another one, of a single decision, and the file may have been changed.
+        """
+        commit = self.commit
+        if commit is None and (self.takes_back is not None or self.finalises is not None):
+            commit = CommitUnit.DEPLOY
+        elif commit is None and any(scope != "deploy" for scope, _made in self.decisions):
+            commit = CommitUnit.PHASE
+        return replace(plan, commit=commit or plan.commit, on_failure=self.on_failure or plan.on_failure)
+
+    def decided(self, phase: Phase, *, halts: bool = False) -> Decision | None:
+        """Return the last decision about a phase.
+
+        Args:
+            phase: which.
+            halts: whether a phase that has committed stays so: then a later decision about all is about the others.
+        """
+        own = next((made for scope, made in reversed(self.decisions) if scope == phase.name), None)
+        if halts and own is Decision.COMMIT:
+            return own
         return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
 
 

@@ -120,9 +120,9 @@ def _json_logs(words: list[str]) -> bool:
 
 def _report_misuse(error: click.UsageError, *, as_json: bool) -> int:
     from smooth_orchestrator.cli.execution import write_report  # noqa: PLC0415 - most command lines are right
-    from smooth_orchestrator.cli.options import new_run_id  # noqa: PLC0415 - the same
     from smooth_orchestrator.errors import Mistake  # noqa: PLC0415 - the same
     from smooth_orchestrator.report import Report, RunOutcome  # noqa: PLC0415 - the same
+    from smooth_orchestrator.run_ids import new_run_id  # noqa: PLC0415 - the same
 
     command = error.ctx.info_name if error.ctx and error.ctx.parent else None
     misuse = Report(

@@ -1,19 +1,16 @@
 """What every command that takes a plan takes beside it."""
 
 import functools
-import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-__all__ = ["Invocation", "new_run_id", "takes_plan"]
+from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+__all__ = ["Invocation", "takes_plan"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
 _LOG_FORMATS: Final = ("auto", "json", "console")
@@ -43,15 +40,10 @@ class Invocation:
     run_id: str
 
 
-def new_run_id() -> str:
-    """Return an id that no other run has; ids sort by the second in which they were made."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-
-
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
     if value is None:
         return new_run_id()
-    if not _RUN_ID.fullmatch(value):
+    if not CHOSEN.fullmatch(value):
         raise click.BadParameter("write 1 to 64 letters, digits, dots, - and _")
     return value
 

@@ -93,13 +93,16 @@ def _same_alias(databases: Mapping[str, _Table]) -> Iterator[Found]:
 
 
 def _phase_mistakes(document: _Table, databases: Mapping[str, _Table]) -> Iterator[Found]:
-    phases = document.get("phases")
+    phases, deploy = document.get("phases"), document.get("deploy")
     if not isinstance(phases, list) or not phases:
         return
     names = [phase.get("name") if isinstance(phase, dict) else None for phase in phases]
     for index, name in enumerate(names):
         if isinstance(name, str) and name in names[:index]:
             yield Found(("phases", index, "name"), f"{quoted(name)} is the name of phases[{names.index(name)}] already")
+        if name == "deploy" and isinstance(deploy, dict) and deploy.get("commit") == "phase":
+            message = 'with commit = "phase" no phase can be called "deploy": so is a decision about all of them'
+            yield Found(("phases", index, "name"), message, "choose another name")
     patterns = [_patterns(phase) for phase in phases]
     complete = [phase for phase in patterns if phase is not None]
     if len(complete) == len(patterns) and databases:

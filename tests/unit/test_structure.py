@@ -24,6 +24,7 @@ LAYERS: Final = (
             "barrier",
             "commits",
             "decision",
+            "earlier_use",
             "last_resource",
             "phases",
             "preflight",
@@ -50,7 +51,7 @@ LAYERS: Final = (
         }
     ),
     frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
-    frozenset({"config", "durations", "errors", "matching", "places", "plan", "suggestions"}),
+    frozenset({"config", "durations", "errors", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
 

@@ -130,6 +130,11 @@ PHASES = [
         'phases[1].name: "canary" is the name of phases[0] already',
     ),
     bad(
+        "phase called like the decision about all",
+        phases(CANARY.replace("canary", "deploy")).replace(HEAD, HEAD + 'commit = "phase"\n'),
+        'phases[0].name: with commit = "phase" no phase can be called "deploy": so is a decision about all of them',
+    ),
+    bad(
         "phase with an unknown database",
         phases(CANARY.replace('["primary"]', '["primary", "primry"]')),
         'phases[0].databases[1]: no database matches "primry"',

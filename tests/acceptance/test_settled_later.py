@@ -1,0 +1,164 @@
+"""Runs that are settled by another command than their own, twice, from a damaged journal, or under a used name."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.crash_points import UNDECIDED
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
+from tests.support.small_migrations import KIND, NOTE, failing
+
+pytestmark = pytest.mark.timeout(180)
+
+_RELEASE = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
+_FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
+_DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
+_BY_PHASE = f'{_DEPLOY}\ncommit = "phase"'
+_TWO_PHASE = 'atomicity = "two_phase"'
+
+
+@pytest.fixture
+def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> tuple[PostgresServer, PostgresServer]:
+    return pg_server, second_pg_server
+
+
+@contextmanager
+def _fleet(
+    directory: Path, servers: tuple[PostgresServer, PostgresServer], release: Mapping[str, str], *, deploy: str
+) -> Iterator[Fleet]:
+    """Have a release ready in a fleet of which the SQLite file is the last resource."""
+    with small_fleet(directory, *servers, release) as fleet:
+        fleet.plan(deploy=deploy, servers=_TWO_PHASE)
+        yield fleet
+
+
+def _of(fleet: Fleet) -> dict[str, str]:
+    return fleet.dumps(sequences=False, applied=False)
+
+
+def _kill(fleet: Fleet, point: str, command: str = "deploy", *options: str) -> None:
+    killed = fleet.run(command, *options, failpoint=point)
+    assert killed.exit_code == -9, f"{point} was not reached: {killed.stderr}"
+    for process in fleet.processes():
+        process.wait(timeout=20)
+    fleet.wait_until_alone()
+
+
+def _recover(fleet: Fleet) -> Outcome:
+    recovered = fleet.run("recover")
+    assert recovered.exit_code == 0, recovered.stderr
+    assert not fleet.prepared()
+    return recovered
+
+
+@pytest.mark.parametrize("on_failure", ["rollback", pytest.param("halt", marks=pytest.mark.long)])
+def test_a_rollback_is_one_decision_also_where_the_plan_commits_by_phase(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, on_failure: str
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=f'{_BY_PHASE}\non_failure = "{on_failure}"') as fleet:
+        before = _of(fleet)
+        assert fleet.deploy().exit_code == 0
+        _kill(fleet, "decide.after", "rollback")
+
+        assert _recover(fleet).report["outcome"] == "committed"
+        assert _of(fleet) == before
+
+
+@pytest.mark.parametrize("command", ["finalise", pytest.param("recover", marks=pytest.mark.long)])
+def test_a_deploy_by_phase_is_settled_as_such_by_any_command(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, command: str
+) -> None:
+    release = {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}
+    with _fleet(tmp_path, servers, release, deploy=_BY_PHASE) as fleet:
+        before = _of(fleet)
+        _kill(fleet, "journal.phase_started.before:2")
+        # The plan may have been changed since.
+        fleet.plan(deploy=_BY_PHASE if command == "finalise" else _DEPLOY, servers=_TWO_PHASE)
+
+        settled = fleet.run(command)
+
+        assert settled.exit_code == 0, settled.stderr
+        assert _of(fleet) == before
+
+
+@pytest.mark.long
+def test_a_phase_that_was_decided_stays_so_when_its_recovery_is_killed(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=f'{_BY_PHASE}\non_failure = "halt"') as fleet:
+        plan = fleet.directory / "deploy.toml"
+        text = plan.read_text().replace('["primary", "kiosk"]', '["primary", "shards:?"]')
+        plan.write_text(text.replace('["shards:*"]', '["kiosk"]').replace("shards:?", "shards:*"))
+        before = _of(fleet)
+        _kill(fleet, "journal.decision.after")
+        _kill(fleet, "journal.decision.after", "recover")
+
+        recovered = _recover(fleet)
+
+        assert recovered.outcomes == {"primary": "committed", LAST: "committed", "kiosk": "unchanged"}
+        after = _of(fleet)
+        assert after["kiosk"] == before["kiosk"]
+        assert all("0003_kind" in after[name] for name in ("primary", LAST))
+
+
+@pytest.mark.long
+def test_a_recovery_from_a_shortened_journal_may_be_killed_too(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=_DEPLOY) as fleet:
+        before = _of(fleet)
+        _kill(fleet, UNDECIDED)
+        with closing(sqlite3.connect(fleet.directory / ".smooth/journal.db")) as journal, journal:
+            journal.execute("DROP TRIGGER journal_is_not_deleted_from")
+            begun = "SELECT max(seq) FROM journal WHERE kind = 'intent' AND database = ?"
+            journal.execute(f"DELETE FROM journal WHERE seq >= ({begun})", [LAST])
+        _kill(fleet, "journal.decision.after", "recover")
+
+        _recover(fleet)
+
+        assert _of(fleet) == before
+
+
+def test_the_mark_of_an_earlier_use_of_a_run_id_is_no_decision(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=_DEPLOY) as fleet:
+        assert fleet.deploy("--run-id", "build-7").exit_code == 0
+        # Such as on a pipeline's next machine.
+        shutil.rmtree(fleet.directory / ".smooth")
+        (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(KIND)
+        before = _of(fleet)
+
+        # The worker of the last resource is killed before it commits.
+        failed = fleet.run("deploy", "--run-id", "build-7", failpoint="commit.before")
+        assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+        assert _of(fleet) == before
+
+        _kill(fleet, UNDECIDED, "deploy", "--run-id", "build-7")
+        assert _recover(fleet).report["outcome"] == "rolled_back"
+        assert _of(fleet) == before
+
+
+@pytest.mark.long
+def test_what_another_program_has_prepared_under_a_like_name_is_no_run(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=_DEPLOY) as fleet:
+        gids = ["smooth::x:1", "smooth:a b:primary:1", "smooth:batch", "smooth:batch:primary:first"]
+        with fleet.first.connect() as session:
+            for number, gid in enumerate(gids):
+                session.execute("BEGIN")
+                session.execute(f"CREATE TABLE theirs_{number} (x int)".encode())
+                session.execute(f"PREPARE TRANSACTION '{gid}'".encode())
+
+        for command, outcome in (("deploy", "committed"), ("recover", "nothing_to_do")):
+            done = fleet.run(command)
+            assert (done.exit_code, done.report["outcome"]) == (0, outcome), done.stderr
+            assert done.named("recover.started") == []
+        assert fleet.prepared() == gids
