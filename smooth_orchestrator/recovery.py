@@ -3,14 +3,14 @@
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Standing
+from smooth_migrations.protocol import Back, ErrorInfo, Standing
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
@@ -23,6 +23,7 @@ from smooth_orchestrator.report import UNDECIDED, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
+from smooth_orchestrator.same_files import other_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
 
@@ -277,7 +278,10 @@ async def _obey(
     run.decided = True
     for item in run.targets:
         if item.name in shown:
-            _stand(item, told, shown[item.name], action(decisions[item.phase.name], shown[item.name]))
+            wanted = action(decisions[item.phase.name], shown[item.name])
+            _stand(item, told, shown[item.name], wanted)
+            if wanted is Action.RUN_FORWARD:
+                await _require_files(run, fleet, item)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
@@ -300,6 +304,14 @@ async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], dec
         for phase in run.plan.phases:
             if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:
                 await decide(run, Decision.COMMIT, scope=phase.name)
+
+
+async def _require_files(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Leave a target in doubt that cannot be run forward with the files there are; the others are committed."""
+    moves = item.back or Back(run.run_id, tuple(item.steps), item.received, discards=True)
+    if moves.steps and (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
+        item.stage, item.error = Stage.IN_DOUBT, failure
+        run.fail(failure, item.name)
 
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:

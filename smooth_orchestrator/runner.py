@@ -25,7 +25,7 @@ from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.reversal import backwards, choose, give_back
+from smooth_orchestrator.reversal import backwards, choose, give_back, taken_back_by
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
@@ -38,6 +38,7 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
+_OTHER_ID = "use another --run-id"
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -90,7 +91,7 @@ async def _in_turn(
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await _committed(file, run_id, journal)) is not None:
+        if (committed := await _committed(file, command, run_id, journal)) is not None:
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run):
@@ -232,13 +233,21 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     return None
 
 
-async def _committed(file: PlanFile, run_id: str, journal: Journal) -> Report | None:
-    """Return the report of a run id that has committed already; nothing is done again."""
+async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
+    """Return the report of a run id that has committed already; nothing is done again.
+
+    Raises:
+        Refused: it was another command's, or its run was taken back since: what was asked for is not done.
+    """
     earlier = records_of(file.deploy.name, await journal.records(run_id))
     finished = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED]
     if all(item.data["outcome"] != RunOutcome.COMMITTED for item in finished):
         return None
     stored = Report.from_dict(finished[-1].data["report"])
+    if stored.command != command:
+        raise Refused(f"{run_id} is the run id of a {stored.command}", hint=_OTHER_ID)
+    if (later := await taken_back_by(journal, file.deploy.name, run_id)) is not None:
+        raise Refused(f"the run {run_id} was taken back by {later}", hint=_OTHER_ID)
     return replace(stored, outcome=RunOutcome.NOTHING_TO_DO, databases=())
 
 

@@ -162,3 +162,49 @@ def test_what_another_program_has_prepared_under_a_like_name_is_no_run(
             assert (done.exit_code, done.report["outcome"]) == (0, outcome), done.stderr
             assert done.named("recover.started") == []
         assert fleet.prepared() == gids
+
+
+@pytest.mark.parametrize("command", ["deploy", pytest.param("rollback", marks=pytest.mark.long)])
+def test_a_decided_run_is_not_called_committed_without_its_files(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, command: str
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=_DEPLOY) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "held_open"')
+        before = _of(fleet)
+        if command == "rollback":
+            assert fleet.deploy().exit_code == 0
+        # The workers roll back what they hold.
+        _kill(fleet, "journal.decision.after", command)
+        names = ["0003_kind.py"] if command == "rollback" else ["0002_note.py", "0003_kind.py"]
+        files = [fleet.directory / "project/demo/migrations" / name for name in names]
+        sources = [file.read_text() for file in files]
+        for file in files:
+            file.unlink()
+
+        doubtful = fleet.run("recover")
+
+        assert (doubtful.exit_code, {*doubtful.outcomes.values()}) == (4, {"in_doubt"}), doubtful.stderr
+        assert "0003_kind" in doubtful.report["error"]["message"]
+        for file, source in zip(files, sources, strict=True):
+            file.write_text(source)
+        assert fleet.run_printed(doubtful).report["outcome"] == "committed"
+        after = _of(fleet)
+        assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
+
+
+@pytest.mark.long
+def test_a_run_id_is_of_one_command_and_of_a_run_that_stands(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=_DEPLOY) as fleet:
+        assert fleet.deploy("--run-id", "build-7").exit_code == 0
+        assert fleet.deploy("--run-id", "build-7").report["outcome"] == "nothing_to_do"
+        messages = {
+            "rollback": "build-7 is the run id of a deploy",
+            "deploy": "the run build-7 was taken back by back-7",
+        }
+        for command, message in messages.items():
+            refused = fleet.run(command, "--run-id", "build-7")
+            assert (refused.exit_code, refused.report["error"]["message"]) == (3, message), refused.stderr
+            if command == "rollback":
+                assert fleet.run("rollback", "--run-id", "back-7").exit_code == 0

@@ -32,6 +32,7 @@ LAYERS: Final = (
             "recovery",
             "room",
             "saga",
+            "same_files",
         }
     ),
     frozenset(
