@@ -15,7 +15,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import UNDECIDED, RunOutcome
@@ -23,7 +23,7 @@ from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.standing import ask_standing
-from smooth_orchestrator.told import Told
+from smooth_orchestrator.told import Told, records_of
 
 __all__ = ["Settled", "settle_earlier", "unsettled"]
 
@@ -68,14 +68,21 @@ async def settle_earlier(
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {summary.run_id for summary in left}
     for run_id in sorted(await _runs_left(plan, journal, fleet, known)):
-        found = await _summary(journal, run_id)
+        found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, forced=forced))
     return tuple(settled)
 
 
-async def _summary(journal: Journal, run_id: str) -> RunSummary | None:
-    opening = [record for record in await journal.records(run_id) if record.kind is RecordKind.RUN_STARTED]
+async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record]:
+    """Return what the deploy's journal tells of a run; of another deploy's, where the deploy has none of that id."""
+    records = await journal.records(run_id)
+    begun_by = [record.data["deploy"] for record in records if record.kind is RecordKind.RUN_STARTED]
+    return records_of(plan.name if plan.name in begun_by or not begun_by else begun_by[-1], records)
+
+
+async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
+    opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
     return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
 
 
@@ -130,7 +137,7 @@ async def _settle(
 ) -> Settled:
     started_s = time.monotonic()
     run = Run(plan, summary.run_id, journal)
-    told = Told.of(await journal.records(run.run_id) if is_known else ())
+    told = Told.of(await _records(plan, journal, run.run_id) if is_known else ())
     run.takes_back, run.finalises = told.takes_back, told.finalises
     items = [item for item in run.targets if told.may_concern(item.name) or not is_known]
     names = [item.name for item in items]

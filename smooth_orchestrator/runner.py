@@ -11,7 +11,7 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.history import records_of, report, runs
+from smooth_orchestrator.history import report, runs
 from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import holding_lease
@@ -30,6 +30,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
+from smooth_orchestrator.told import records_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
@@ -89,12 +90,15 @@ async def _in_turn(
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await _committed(file, run_id, journal)) is not None:
+        if (committed := await _committed(file, command, run_id, journal)) is not None:
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run):
             if (undecided := await _undecided(session, command, masker)) is not None:
                 return undecided
+            # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
+            if (committed := await _committed(file, command, run_id, journal)) is not None:
+                return committed
             return await work(session, signals)
 
 
@@ -146,6 +150,8 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
         async with holding_lease(session.run):
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
+            # No rehearsal commits: what has committed by this id would be hidden by it.
+            await _committed(file, "rehearse", run_id, journal)
             if (refused := await _begin(session, "rehearse", masker)) is not None:
                 return refused
             run = session.run
@@ -227,14 +233,25 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     return None
 
 
-async def _committed(file: PlanFile, run_id: str, journal: Journal) -> Report | None:
-    """Return the report of a run id that has committed already; nothing is done again."""
-    earlier = records_of(file.deploy.name, await journal.records(run_id))
-    finished = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED]
-    if all(item.data["outcome"] != RunOutcome.COMMITTED for item in finished):
-        return None
-    stored = Report.from_dict(finished[-1].data["report"])
-    return replace(stored, outcome=RunOutcome.NOTHING_TO_DO, databases=())
+async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
+    """Return the report of a run id by which this command has committed already; nothing is done again.
+
+    Raises:
+        Refused: another command has committed by it, whose record a second run of that name would hide.
+    """
+    did = "deploy"
+    for record in records_of(file.deploy.name, await journal.records(run_id)):
+        if record.kind is RecordKind.RUN_STARTED:
+            did = record.data["command"]
+        elif record.kind is RecordKind.RUN_FINISHED and record.data["outcome"] == RunOutcome.COMMITTED:
+            if did != command:
+                raise Refused(
+                    f"the run id {run_id} is that of a {did} that has committed",
+                    hint=f"give this {command} a run id of its own with --run-id, or none",
+                )
+            stored = Report.from_dict(record.data["report"])
+            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=())
+    return None
 
 
 async def _undecided(session: Session, command: str, masker: Masker) -> Report | None:

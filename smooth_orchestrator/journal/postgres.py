@@ -24,6 +24,7 @@ from smooth_orchestrator.journal.base import (
     Record,
     RecordKind,
     RunSummary,
+    deploy_of,
     held,
 )
 from smooth_orchestrator.secrets import Masker
@@ -114,7 +115,8 @@ FROM (SELECT max(seq) AS seq FROM smooth_journal WHERE kind = 'run_started' AND 
       ORDER BY 1 DESC LIMIT $2) AS newest
 JOIN smooth_journal AS s ON s.seq = newest.seq
 LEFT JOIN smooth_journal AS f ON f.seq =
-    (SELECT max(seq) FROM smooth_journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq)
+    (SELECT max(seq) FROM smooth_journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq
+        AND coalesce(deploy, s.deploy) = s.deploy)
 ORDER BY s.seq DESC
 """
 
@@ -213,18 +215,22 @@ class PostgresJournal:
         """
         content = dict(data or {})
         text = json.dumps(content)
-        values = (uuid4(), run_id, kind, content.get("deploy"), database, text)
+        deploy = deploy_of(content, self._claim)
+        values = (uuid4(), run_id, kind, deploy, database, text)
         await anyio.lowlevel.checkpoint_if_cancelled()
         with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
             seq, at = await self._run(lambda connection: _insert(connection, values, self._claim), writes=True)
-        return Record(seq, at, run_id, kind, database, json.loads(text))
+        return Record(seq, at, run_id, kind, database, json.loads(text), deploy)
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
         """Return every record of a run, oldest first."""
-        sql = "SELECT seq, at, kind, database, data FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
+        sql = "SELECT seq, at, kind, database, data, deploy FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
         rows = await self._run(lambda connection: connection.fetch(sql, run_id))
         return tuple(
-            Record(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"], json.loads(row["data"]))
+            Record(
+                *(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"]),
+                *(json.loads(row["data"]), row["deploy"]),
+            )
             for row in rows
         )
 
