@@ -87,7 +87,8 @@ class Masker:
     """Replace secrets by `***` in text and in nested values.
 
     Besides the secrets that were added, in every spelling in which they are likely to appear, whatever stands where a
-    password stands (`scheme://user:…@`, `password=…`, `'PASSWORD': '…'`, `PASSWORD '…'`) is masked without having been added.
+    password stands (`scheme://user:…@`, `password=…`, `'PASSWORD': '…'`, `PASSWORD '…'`) is masked without having been
+    added.
     """
 
     def __init__(self) -> None:
