@@ -18,6 +18,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.report import UNDECIDED, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -112,7 +113,7 @@ async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collecti
         answer = await ask_standing(run, fleet, item)
         if not isinstance(answer, Standing):
             return
-        left = {gid.split(":")[1] for gid in answer.gids}
+        left = {run_id for gid in answer.gids if (run_id := run_of(gid)) is not None}
         # A run's id holds no colon, and that of a call which belongs to no run does.
         if answer.unfinished and ":" not in answer.unfinished:
             left.add(answer.unfinished)
@@ -149,6 +150,9 @@ async def _settle(
     decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and forced is None:
         run.fail(_undecided(run, shown))
+        for item in run.targets:
+            if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
+                item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
     if run.cause is None:
         decision = await _obey(run, fleet, told, shown, _forced(run, decisions, forced))
@@ -230,7 +234,7 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     item.leaves_steps = standing.unfinished == run.run_id
-    item.gid = next((gid for gid in standing.gids if gid.startswith(f"smooth:{run.run_id}:")), None)
+    item.gid = next((gid for gid in standing.gids if run_of(gid) == run.run_id), None)
     if item.gid is not None:
         return Shown.PREPARED
     if run.run_id in standing.markers:

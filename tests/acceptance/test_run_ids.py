@@ -74,3 +74,21 @@ phases = [{ name = "all", databases = ["kiosk"], gate = ["false"] }]
 def test_an_operator_cannot_ask_for_both(fleet: Fleet) -> None:
     outcome = fleet.run("recover", "--commit", "--abort")
     assert (outcome.exit_code, outcome.report["outcome"]) == (2, "invalid")
+
+
+def test_a_transaction_whose_name_only_begins_like_ours_is_another_programs(fleet: Fleet) -> None:
+    names = ["smooth:", "smooth::primary:7", "smooth:x:y", "smooth:two\nlines:primary:1", "smooth:x:primary:one"]
+    with fleet.first.connect() as session:
+        for number, name in enumerate(names):
+            session.execute(f"BEGIN; CREATE TABLE theirs_{number} (x int)".encode())
+            session.execute(f"PREPARE TRANSACTION '{name}'".encode())
+
+    assert fleet.run("recover", "--abort").report["outcome"] == "nothing_to_do"
+    status = fleet.run("status").report["databases"][0]
+    assert status["in_doubt"] == []
+    assert {each["whose"] for each in status["prepared"]} == {"another_program"}
+    assert fleet.deploy().report["outcome"] == "committed"
+    assert sorted(fleet.prepared()) == sorted(names)
+    with fleet.first.connect() as session:
+        for name in names:
+            session.execute(f"ROLLBACK PREPARED '{name}'".encode())
