@@ -1,7 +1,7 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -47,7 +47,7 @@ class Settled:
 
 
 async def settle_earlier(
-    plan: Plan, journal: Journal, fleet: Fleet, *, forced: Decision | None = None
+    plan: Plan, journal: Journal, fleet: Fleet, *, begins: Callable[[], None], forced: Decision | None = None
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
@@ -58,6 +58,7 @@ async def settle_earlier(
         plan: of the deploy, as it is now.
         journal: where the runs are written down.
         fleet: its workers.
+        begins: called when there is a run to be settled, before anything is done about it.
         forced: an operator's decision, for runs of which nobody else can tell.
 
     Raises:
@@ -66,9 +67,12 @@ async def settle_earlier(
         JournalError: the journal cannot be asked, or takes no decision.
     """
     left = await unsettled(plan, journal)
+    if left:
+        begins()
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {summary.run_id for summary in left}
     for run_id in sorted(await _runs_left(plan, journal, fleet, known)):
+        begins()
         found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, forced=forced))

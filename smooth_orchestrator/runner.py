@@ -94,7 +94,7 @@ async def _in_turn(
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run):
-            if (undecided := await _undecided(session, command, masker)) is not None:
+            if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
             # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
             if (committed := await _committed(file, command, run_id, journal)) is not None:
@@ -114,10 +114,12 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
     """
-    async with hearing_signals(), ready(file, masker) as opened, journal_of(file) as journal:
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            return await _recover(session, masker, forced) or report_of(session, "recover", RunOutcome.NOTHING_TO_DO)
+            return await _recover(session, signals, masker, forced) or report_of(
+                session, "recover", RunOutcome.NOTHING_TO_DO
+            )
 
 
 async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -254,9 +256,9 @@ async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal
     return None
 
 
-async def _undecided(session: Session, command: str, masker: Masker) -> Report | None:
+async def _undecided(session: Session, command: str, signals: Signals, masker: Masker) -> Report | None:
     """Settle earlier runs; return the report of one that needs an operator first."""
-    settled = await _recover(session, masker)
+    settled = await _recover(session, signals, masker)
     if settled is not None and settled.outcome is RunOutcome.NEEDS_OPERATOR:
         return replace(settled, command=command)
     return None
@@ -282,15 +284,22 @@ async def _move(session: Session, command: str, signals: Signals, masker: Masker
     return await finish(run, report_of(session, command, outcome), masker)
 
 
-async def _recover(session: Session, masker: Masker, forced: Decision | None = None) -> Report | None:
+async def _recover(session: Session, signals: Signals, masker: Masker, forced: Decision | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
-    for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet, forced=forced):
+
+    def begins() -> None:
+        signals.is_settling = True
+
+    for settled in await settle_earlier(
+        session.run.plan, session.run.journal, session.fleet, begins=begins, forced=forced
+    ):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.ROLLED_BACK:
             finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
         reports.append(replace(await finish(settled.run, finished, masker), command="recover"))
+    signals.is_settling = False
     return next(
         (each for each in reports if each.outcome is RunOutcome.NEEDS_OPERATOR), reports[-1] if reports else None
     )
