@@ -176,11 +176,13 @@ def test_an_interruption_before_anything_was_begun_is_a_report_with_json(
     monkeypatch.setattr(deploying, "run_command", interrupted)
 
     assert main(["rollback", plan, "--json", "--log-format", "json"]) == 1
-    report = json.loads(capsys.readouterr().out)
+    written = capsys.readouterr()
+    assert written.err == ""
+    report = json.loads(written.out)
     assert (report["command"], report["outcome"], report["exit_code"]) == ("rollback", "rolled_back", 1)
     assert report["error"]["type"] == "Interrupted"
     assert main(["rollback", plan]) == 1
-    assert capsys.readouterr().err.strip() == "Interrupted."
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_a_signal_that_compiled_code_has_swallowed_is_obeyed_before_anything_is_begun(
