@@ -12,7 +12,7 @@ from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["backwards", "choose", "give_back"]
+__all__ = ["backwards", "choose", "give_back", "taken_back_by"]
 
 # How many runs are looked at for one to be taken back.
 _LOOK_BACK: Final = 1000
@@ -72,6 +72,20 @@ async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[Run
         else:
             raise Refused(f"the run {summary.run_id} committed after {wanted}", hint="take it back first")
     raise Refused("no run has committed", hint=_HINT)
+
+
+async def taken_back_by(journal: Journal, deploy: str, run_id: str) -> str | None:
+    """Return the run that has taken a run back; None where none has. Reads only.
+
+    Raises:
+        JournalError: the journal cannot be asked.
+    """
+    for summary in await journal.runs(deploy, limit=_LOOK_BACK):
+        if summary.outcome == RunOutcome.COMMITTED and summary.command == "rollback":
+            told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
+            if told.takes_back == run_id:
+                return summary.run_id
+    return None
 
 
 def give_back(run: Run, taken: RunSummary, told: Told, *, discards: bool) -> None:

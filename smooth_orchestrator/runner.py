@@ -24,7 +24,7 @@ from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.reversal import backwards, choose, give_back
+from smooth_orchestrator.reversal import backwards, choose, give_back, taken_back_by
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
@@ -38,6 +38,7 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
+_AGAIN = "its databases are old again: deploy with another run id to make them new"
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -252,7 +253,11 @@ async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
             stored = Report.from_dict(record.data["report"])
-            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=())
+            gone = await taken_back_by(journal, file.deploy.name, run_id)
+            errors = (
+                (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
+            )
+            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors)
     return None
 
 

@@ -31,8 +31,11 @@ def test_another_commands_run_id_is_refused_and_hides_no_run(fleet: Fleet) -> No
         assert outcome.report["error"]["message"] == "the run id build-7 is that of a deploy that has committed"
 
     assert fleet.deploy("--run-id", "build-7").report["outcome"] == "nothing_to_do"
-    assert fleet.run("rollback").report["outcome"] == "committed"
+    assert fleet.run("rollback", "--run-id", "back").report["outcome"] == "committed"
     assert not _new_ones(fleet)
+    again = fleet.deploy("--run-id", "build-7")
+    assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do")
+    assert [error["message"] for error in again.report["errors"]] == ["the run build-7 was taken back by back"]
 
 
 def test_a_run_that_is_tried_again_and_settled_by_that_can_be_taken_back(fleet: Fleet) -> None:
