@@ -26,7 +26,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Settled", "settle_earlier", "unsettled"]
+__all__ = ["Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
 
@@ -91,17 +91,18 @@ async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | No
     return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
 
 
+def is_unsettled(summary: RunSummary) -> bool:
+    """Return whether a run has not ended, or has needed an operator since. Pure."""
+    return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
+
+
 async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     """Return the deploy's runs that have not ended, or that needed an operator, newest first. Reads only.
 
     Raises:
         JournalError: the journal cannot be asked.
     """
-
-    def is_open(summary: RunSummary) -> bool:
-        return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
-
-    return tuple(takewhile(is_open, await journal.runs(plan.name)))
+    return tuple(takewhile(is_unsettled, await journal.runs(plan.name)))
 
 
 async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> set[str]:

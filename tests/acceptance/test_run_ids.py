@@ -40,12 +40,15 @@ def test_another_commands_run_id_is_refused_and_hides_no_run(fleet: Fleet) -> No
 
 def test_a_run_that_is_tried_again_and_settled_by_that_can_be_taken_back(fleet: Fleet) -> None:
     assert fleet.run("deploy", "--run-id", "build-7", failpoint="decide.after").exit_code < 0
+    assert [each["unsettled"] for each in fleet.run("status").report["databases"]] == [["build-7"]] * 3
+    assert fleet.told("status").count("at work, or cut off: build-7; ") == 3
 
     again = fleet.deploy("--run-id", "build-7")
 
     assert (again.exit_code, again.report["command"], again.report["outcome"]) == (0, "deploy", "nothing_to_do")
     assert _new_ones(fleet) == ["primary", "kiosk", LAST]
     assert fleet.run("runs").report["runs"][0]["outcome"] == "committed"
+    assert [each["unsettled"] for each in fleet.run("status").report["databases"]] == [[]] * 3
     assert fleet.run("rollback").report["outcome"] == "committed"
     assert not _new_ones(fleet)
 
