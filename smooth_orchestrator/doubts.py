@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from smooth_migrations.protocol import PreparedTransaction
+from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.run import TargetRun
 
 __all__ = ["Doubts", "Whose", "doubts_of"]
@@ -37,7 +38,7 @@ class Doubts:
     @property
     def run_ids(self) -> set[str]:
         """The runs that prepared them."""
-        return {each.run_id for each in (*self.here, *self.elsewhere) if each.run_id is not None}
+        return {run_id for each in (*self.here, *self.elsewhere) if (run_id := run_of(each.gid)) is not None}
 
     def to_dict(self, known: Collection[str]) -> dict[str, Any]:
         """Return a report's keys: `in_doubt`, in words, for this program's; the others for all of it, by parts.
@@ -46,7 +47,7 @@ class Doubts:
             known: the runs of which this deploy's journal tells.
         """
         return {
-            "in_doubt": [_words(each, known) for each in self.here if each.is_ours],
+            "in_doubt": [_words(each, known) for each in self.here if run_of(each.gid) is not None],
             "prepared": [_parts(each, known) for each in self.here],
             "prepared_elsewhere": [_parts(each, known) for each in self.elsewhere],
         }
@@ -74,9 +75,10 @@ def _found(item: TargetRun) -> tuple[PreparedTransaction, ...]:
 
 
 def _whose(each: PreparedTransaction, known: Collection[str]) -> Whose:
-    if not each.is_ours:
+    run_id = run_of(each.gid)
+    if run_id is None:
         return Whose.FOREIGN
-    return Whose.OURS if each.run_id in known else Whose.UNKNOWN
+    return Whose.OURS if run_id in known else Whose.UNKNOWN
 
 
 def _words(each: PreparedTransaction, known: Collection[str]) -> str:

@@ -73,6 +73,13 @@ class Interrupted(SmoothError):  # noqa: N818 - the name says it
     code = "Interrupted"
 
 
+class SettlingInterrupted(SmoothError):  # noqa: N818 - the name says it
+    """A signal ended the command while it settled an earlier run, of which some databases may be settled already."""
+
+    code = "Interrupted"
+    exit_code = 4
+
+
 class PlanInvalid(SmoothError):  # noqa: N818 - the name says it
     """The plan cannot be obeyed; nothing has been connected to."""
 

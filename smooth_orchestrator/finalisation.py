@@ -11,12 +11,12 @@ from smooth_orchestrator.config import CommitUnit
 from smooth_orchestrator.errors import Mistake, Refused
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.gates import missing_gates, pass_gate
-from smooth_orchestrator.history import records_of
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.plan import Phase, Plan
 from smooth_orchestrator.preflight import inspect_targets, unread
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.run import Run
+from smooth_orchestrator.told import records_of
 
 __all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
 

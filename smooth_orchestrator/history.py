@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.journal import Record, RecordKind, RunSummary
+from smooth_orchestrator.journal import RecordKind, RunSummary
 from smooth_orchestrator.report import Report
 from smooth_orchestrator.session import journal_of
+from smooth_orchestrator.told import records_of
 
-__all__ = ["known_runs", "records_of", "report", "runs"]
+__all__ = ["known_runs", "report", "runs"]
 
 
 async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
@@ -39,14 +40,3 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
                 return Report.from_dict(record.data["report"])
     message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
-
-
-def records_of(deploy: str, records: Iterable[Record]) -> list[Record]:
-    """Return one deploy's records of a run id, which the caller may have given to another deploy as well."""
-    found, is_ours = [], False
-    for record in records:
-        if record.kind is RecordKind.RUN_STARTED:
-            is_ours = record.data["deploy"] == deploy
-        if is_ours:
-            found.append(record)
-    return found

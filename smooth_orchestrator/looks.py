@@ -1,12 +1,14 @@
 """The commands that look at every database and change nothing: `plan`, `check`, `status`."""
 
 from dataclasses import replace
+from itertools import takewhile
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.doubts import doubts_of
 from smooth_orchestrator.history import known_runs, runs
 from smooth_orchestrator.journal import NoJournal
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
+from smooth_orchestrator.recovery import is_unsettled
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
@@ -57,10 +59,11 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
 async def _standing(file: PlanFile, run: Run) -> list[dict[str, object]]:
     summaries = await runs(file)
     last_run = summaries[0].run_id if summaries else None
+    unsettled = [summary.run_id for summary in takewhile(is_unsettled, summaries)]
     doubts = doubts_of(run.targets)
     known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
     return [
-        {"pending": _pending(item), "last_run": last_run, **each.to_dict(known)}
+        {"pending": _pending(item), "last_run": last_run, "unsettled": unsettled, **each.to_dict(known)}
         for item, each in zip(run.targets, doubts, strict=True)
     ]
 

@@ -1,6 +1,7 @@
 """Prepared transactions, which the coordinator ends: over asyncpg, or through a worker where that cannot connect."""
 
 import hashlib
+import re
 from enum import Enum, auto
 from typing import Final
 
@@ -13,11 +14,13 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
 
-__all__ = ["Fate", "gid_of", "settle_prepared"]
+__all__ = ["Fate", "gid_of", "run_of", "settle_prepared"]
 
 _TIMEOUT_S: Final = 10.0
 # PostgreSQL takes names of less than 200 bytes (manual, PREPARE TRANSACTION).
 _LONGEST: Final = 199
+# What `gid_of` makes. A name that only begins like one is another program's.
+_GID: Final = re.compile(r"smooth:([A-Za-z0-9._-]{1,64}):.+:[0-9]+", re.DOTALL)
 _NOT_THERE: Final = "42704"
 
 
@@ -35,6 +38,12 @@ def gid_of(run: Run, item: TargetRun) -> str:
         short = hashlib.sha256(item.name.encode()).hexdigest()[:32]
         gid = f"smooth:{run.run_id}:{short}:{item.epoch}"
     return gid
+
+
+def run_of(gid: str) -> str | None:
+    """Return the run that prepared a transaction of this name; None for a name that is no run's. Pure."""
+    match = _GID.fullmatch(gid)
+    return match[1] if match else None
 
 
 async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: bool) -> Fate | ErrorInfo:

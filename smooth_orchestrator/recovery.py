@@ -1,8 +1,7 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
-import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -16,22 +15,21 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.report import UNDECIDED, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.same_files import other_files
 from smooth_orchestrator.standing import ask_standing
-from smooth_orchestrator.told import Told
+from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Settled", "settle_earlier", "unsettled"]
+__all__ = ["Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
-# What `gid_of` makes. Anything else was prepared by another program, which likes the same beginning.
-_GID: Final = re.compile(r"smooth:(?P<run>[A-Za-z0-9._-]{1,64}):.+:[0-9]+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Settled:
 
 
 async def settle_earlier(
-    plan: Plan, journal: Journal, fleet: Fleet, *, forced: Decision | None = None
+    plan: Plan, journal: Journal, fleet: Fleet, *, begins: Callable[[], None], forced: Decision | None = None
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
@@ -61,6 +59,7 @@ async def settle_earlier(
         plan: of the deploy, as it is now.
         journal: where the runs are written down.
         fleet: its workers.
+        begins: called when there is a run to be settled, before anything is done about it.
         forced: an operator's decision, for runs of which nobody else can tell.
 
     Raises:
@@ -69,10 +68,13 @@ async def settle_earlier(
         JournalError: the journal cannot be asked, or takes no decision.
     """
     left = await unsettled(plan, journal)
+    if left:
+        begins()
     settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
     for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
-        found = await _summary(journal, run_id)
+        begins()
+        found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(
             await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, forced=forced)
@@ -80,9 +82,21 @@ async def settle_earlier(
     return tuple(settled)
 
 
-async def _summary(journal: Journal, run_id: str) -> RunSummary | None:
-    opening = [record for record in await journal.records(run_id) if record.kind is RecordKind.RUN_STARTED]
+async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record]:
+    """Return what the deploy's journal tells of a run; of another deploy's, where the deploy has none of that id."""
+    records = await journal.records(run_id)
+    begun_by = [record.data["deploy"] for record in records if record.kind is RecordKind.RUN_STARTED]
+    return records_of(plan.name if plan.name in begun_by or not begun_by else begun_by[-1], records)
+
+
+async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
+    opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
     return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
+
+
+def is_unsettled(summary: RunSummary) -> bool:
+    """Return whether a run has not ended, or has needed an operator since. Pure."""
+    return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
 
 
 async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
@@ -91,11 +105,7 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     Raises:
         JournalError: the journal cannot be asked.
     """
-
-    def is_open(summary: RunSummary) -> bool:
-        return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
-
-    return tuple(takewhile(is_open, await journal.runs(plan.name)))
+    return tuple(takewhile(is_unsettled, await journal.runs(plan.name)))
 
 
 async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> dict[str, set[str]]:
@@ -111,7 +121,7 @@ async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collecti
         answer = await ask_standing(run, fleet, item)
         if not isinstance(answer, Standing):
             return
-        left = {named["run"] for gid in answer.gids if (named := _GID.fullmatch(gid))}
+        left = {run_id for gid in answer.gids if (run_id := run_of(gid)) is not None}
         # A run's id holds no colon, and that of a call which belongs to no run does.
         if answer.unfinished and ":" not in answer.unfinished:
             left.add(answer.unfinished)
@@ -148,7 +158,7 @@ async def _settle(
         forced: an operator's decision.
     """
     started_s = time.monotonic()
-    told = Told.of(await journal.records(summary.run_id) if is_known else ())
+    told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
     run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises = told.takes_back, told.finalises
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
@@ -161,6 +171,9 @@ async def _settle(
     decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and forced is None:
         run.fail(_undecided(run, shown))
+        for item in run.targets:
+            if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
+                item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
     if run.cause is None:
         decision = await _obey(run, fleet, told, shown, _forced(run, decisions, forced))
@@ -242,7 +255,7 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     item.leaves_steps = standing.unfinished == run.run_id
-    item.gid = next((gid for gid in standing.gids if gid.startswith(f"smooth:{run.run_id}:")), None)
+    item.gid = next((gid for gid in standing.gids if run_of(gid) == run.run_id), None)
     if item.gid is not None:
         return Shown.PREPARED
     if run.run_id in standing.markers:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator.errors import Mistake
+from smooth_orchestrator.errors import Interrupted, Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
@@ -198,7 +198,8 @@ class Report:
     @property
     def exit_code(self) -> int:
         """The exit code that the outcome means; `recover` has done its part whichever way it settled a run."""
-        is_settled = self.command == "recover" and self.outcome is RunOutcome.ROLLED_BACK
+        is_interrupted = self.error is not None and self.error.type == Interrupted.code
+        is_settled = self.command == "recover" and self.outcome is RunOutcome.ROLLED_BACK and not is_interrupted
         return 0 if is_settled else self.outcome.exit_code
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from typing import Final
 from smooth_migrations.protocol import Back
 from smooth_orchestrator.config import CommitUnit
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.history import records_of
 from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.run import Run
-from smooth_orchestrator.told import Told
+from smooth_orchestrator.told import Told, records_of
 
 __all__ = ["backwards", "choose", "give_back", "taken_back_by"]
 
@@ -45,10 +44,14 @@ async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[Run
     """
     taken_back: dict[str, str] = {}
     finalised: dict[str, str] = {}
-    for summary in await journal.runs(deploy, limit=_LOOK_BACK):
-        if summary.outcome != RunOutcome.COMMITTED:
-            continue
+    committed = [run for run in await journal.runs(deploy, limit=_LOOK_BACK) if run.outcome == RunOutcome.COMMITTED]
+    # Before anything is said of the runs after it: of one that nobody knows there are none.
+    if wanted is not None and wanted not in {run.run_id for run in committed}:
+        raise Refused(f"the journal holds no committed run {wanted!r}", hint=_HINT)
+    for summary in committed:
         told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
+        if wanted == summary.run_id and (told.takes_back is not None or told.finalises is not None):
+            raise Refused(f"the run {wanted} is a {summary.command}, and no deploy", hint=_HINT)
         if told.takes_back is not None:
             taken_back[told.takes_back] = summary.run_id
         elif told.finalises is not None:
@@ -68,7 +71,7 @@ async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[Run
             return summary, told
         else:
             raise Refused(f"the run {summary.run_id} committed after {wanted}", hint="take it back first")
-    raise Refused(f"the journal holds no committed run {wanted}" if wanted else "no run has committed", hint=_HINT)
+    raise Refused("no run has committed", hint=_HINT)
 
 
 async def taken_back_by(journal: Journal, deploy: str, run_id: str) -> str | None:

@@ -12,7 +12,7 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.history import records_of, report, runs
+from smooth_orchestrator.history import report, runs
 from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import holding_lease
@@ -31,6 +31,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
+from smooth_orchestrator.told import records_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
@@ -38,7 +39,7 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 _LOCKED = frozenset({"LeaseHeld", Fenced.code})
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
-_OTHER_ID = "use another --run-id"
+_AGAIN = "its databases are old again: deploy with another run id to make them new"
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -95,8 +96,11 @@ async def _in_turn(
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run):
-            if (undecided := await _undecided(session, command, masker)) is not None:
+            if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
+            # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
+            if (committed := await _committed(file, command, run_id, journal)) is not None:
+                return committed
             return await work(session, signals)
 
 
@@ -112,10 +116,12 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
     """
-    async with hearing_signals(), ready(file, masker) as opened, journal_of(file) as journal:
+    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            return await _recover(session, masker, forced) or report_of(session, "recover", RunOutcome.NOTHING_TO_DO)
+            return await _recover(session, signals, masker, forced) or report_of(
+                session, "recover", RunOutcome.NOTHING_TO_DO
+            )
 
 
 async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -148,6 +154,8 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
         async with holding_lease(session.run):
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
+            # No rehearsal commits: what has committed by this id would be hidden by it.
+            await _committed(file, "rehearse", run_id, journal)
             if (refused := await _begin(session, "rehearse", masker)) is not None:
                 return refused
             run = session.run
@@ -234,26 +242,33 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
 
 
 async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
-    """Return the report of a run id that has committed already; nothing is done again.
+    """Return the report of a run id by which this command has committed already; nothing is done again.
 
     Raises:
-        Refused: it was another command's, or its run was taken back since: what was asked for is not done.
+        Refused: another command has committed by it, whose record a second run of that name would hide.
     """
-    earlier = records_of(file.deploy.name, await journal.records(run_id))
-    finished = [item for item in earlier if item.kind is RecordKind.RUN_FINISHED]
-    if all(item.data["outcome"] != RunOutcome.COMMITTED for item in finished):
-        return None
-    stored = Report.from_dict(finished[-1].data["report"])
-    if stored.command != command:
-        raise Refused(f"{run_id} is the run id of a {stored.command}", hint=_OTHER_ID)
-    if (later := await taken_back_by(journal, file.deploy.name, run_id)) is not None:
-        raise Refused(f"the run {run_id} was taken back by {later}", hint=_OTHER_ID)
-    return replace(stored, outcome=RunOutcome.NOTHING_TO_DO, databases=())
+    did = "deploy"
+    for record in records_of(file.deploy.name, await journal.records(run_id)):
+        if record.kind is RecordKind.RUN_STARTED:
+            did = record.data["command"]
+        elif record.kind is RecordKind.RUN_FINISHED and record.data["outcome"] == RunOutcome.COMMITTED:
+            if did != command:
+                raise Refused(
+                    f"the run id {run_id} is that of a {did} that has committed",
+                    hint=f"give this {command} a run id of its own with --run-id, or none",
+                )
+            stored = Report.from_dict(record.data["report"])
+            gone = await taken_back_by(journal, file.deploy.name, run_id)
+            errors = (
+                (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
+            )
+            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors)
+    return None
 
 
-async def _undecided(session: Session, command: str, masker: Masker) -> Report | None:
+async def _undecided(session: Session, command: str, signals: Signals, masker: Masker) -> Report | None:
     """Settle earlier runs; return the report of one that needs an operator first."""
-    settled = await _recover(session, masker)
+    settled = await _recover(session, signals, masker)
     if settled is not None and settled.outcome is RunOutcome.NEEDS_OPERATOR:
         return replace(settled, command=command)
     return None
@@ -279,15 +294,22 @@ async def _move(session: Session, command: str, signals: Signals, masker: Masker
     return await finish(run, report_of(session, command, outcome), masker)
 
 
-async def _recover(session: Session, masker: Masker, forced: Decision | None = None) -> Report | None:
+async def _recover(session: Session, signals: Signals, masker: Masker, forced: Decision | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
-    for settled in await settle_earlier(session.run.plan, session.run.journal, session.fleet, forced=forced):
+
+    def begins() -> None:
+        signals.is_settling = True
+
+    for settled in await settle_earlier(
+        session.run.plan, session.run.journal, session.fleet, begins=begins, forced=forced
+    ):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.ROLLED_BACK:
             finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
         reports.append(replace(await finish(settled.run, finished, masker), command="recover"))
+    signals.is_settling = False
     return next(
         (each for each in reports if each.outcome is RunOutcome.NEEDS_OPERATOR), reports[-1] if reports else None
     )

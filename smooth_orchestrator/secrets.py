@@ -1,5 +1,6 @@
 """Keep passwords out of everything a user, a pipeline or a log shipper can read."""
 
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -69,18 +70,25 @@ _KEYED_PASSWORD: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+# As in ALTER ROLE … PASSWORD '…', of which an error may show the beginning alone.
+_SQL_PASSWORD: Final = re.compile(r"(\bpassword[ \t]+e?)'(?:''|[^'\n])+'?", re.IGNORECASE)
+
 _OWN_KEY: Final = re.compile(r"[a-z_]{1,32}")
 
 _ENDS_IN_KEY: Final = re.compile(f"{_KEY}$", re.IGNORECASE)
 
-_NAMES_SECRET: Final = re.compile(f"(?:{_KEY}|token|api_?key)$", re.IGNORECASE)
+# Not PWD by itself, which is the working directory.
+_NAMES_SECRET: Final = re.compile(
+    f"(?:{_KEY}|pass|_pwd|token|credentials?|(?:api|access|account|private|signing|encryption)_?key)$", re.IGNORECASE
+)
 
 
 class Masker:
     """Replace secrets by `***` in text and in nested values.
 
     Besides the secrets that were added, in every spelling in which they are likely to appear, whatever stands where a
-    password stands (`scheme://user:…@`, `password=…`, `'PASSWORD': '…'`) is masked without having been added.
+    password stands (`scheme://user:…@`, `password=…`, `'PASSWORD': '…'`, `PASSWORD '…'`) is masked without having been
+    added.
     """
 
     def __init__(self) -> None:
@@ -98,6 +106,7 @@ class Masker:
             if spelling in text:
                 text = text.replace(spelling, MASK)
         text = _URL_PASSWORD.sub(rf"\1{MASK}@", text)
+        text = _SQL_PASSWORD.sub(rf"\g<1>{MASK}", text)
         return _KEYED_PASSWORD.sub(rf"\g<key>{MASK}", text)
 
     def mask(self, value: object) -> Any:  # noqa: ANN401 - a JSON value of the argument's own shape
@@ -181,8 +190,13 @@ def _passwords(document: object) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return the ways in which a secret is written in URLs, connection strings, reprs and JSON."""
-    quoted = {secret, quote_plus(secret, errors="replace"), secret.replace("\\", "\\\\").replace("'", "\\'")}
+    """Return the ways in which a secret is written in URLs, connection strings, SQL, shells, HTML, reprs and JSON."""
+    slashed = secret.replace("\\", "\\\\")
+    quoted = {secret, quote_plus(secret, errors="replace"), slashed.replace("'", "\\'")}
+    # Literals of SQL, of which an error of PostgreSQL shows the line; with doubled backslashes in an E'…'.
+    quoted |= {text.replace("'", "''") for text in (secret, slashed)}
+    quoted |= {secret.replace("'", "'\"'\"'"), secret.replace("'", "'\\''"), html.escape(secret)}
+    quoted |= {repr(secret.encode(errors="replace"))[2:-1]}
     quoted |= {quote(secret, safe=safe, errors="replace") for safe in _UNQUOTED}
     quoted |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), text) for text in quoted}
     escaped = {text for spelling in quoted for text in (spelling, *_escapes(spelling))}

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator.errors import Interrupted
+from smooth_orchestrator.errors import Interrupted, SettlingInterrupted
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import Run
@@ -18,12 +18,16 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """What a signal ends: the command as a whole until a run has begun to change something, from then on the run."""
+    """What a signal ends: the command as a whole until a run has begun to change something, from then on the run.
+
+    While `is_settling`, databases may have changed by an earlier run's decision, and it is not known which.
+    """
 
     def __init__(self, scope: anyio.CancelScope) -> None:
         self._scope = scope
         self._run: Run | None = None
         self.name: str | None = None
+        self.is_settling = False
 
     def end_run(self, run: Run) -> None:
         """Let a signal fail this run from now on, which is then taken back in order."""
@@ -46,6 +50,7 @@ async def hearing_signals() -> AsyncIterator[Signals]:
 
     Raises:
         Interrupted: one came before a run had begun to change anything.
+        SettlingInterrupted: one came while earlier runs were settled.
     """
     try:
         async with anyio.create_task_group() as group:
@@ -61,6 +66,10 @@ async def hearing_signals() -> AsyncIterator[Signals]:
     finally:
         hold_signals_back()
     if signals.name is not None:
+        if signals.is_settling:
+            raise SettlingInterrupted(
+                f"interrupted by {signals.name} while an earlier run was settled", hint="let `recover` come to its end"
+            )
         raise Interrupted(f"interrupted by {signals.name}")
 
 

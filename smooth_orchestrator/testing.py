@@ -10,7 +10,7 @@ import anyio.lowlevel
 
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Record, RecordKind, RunSummary, held
+from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Record, RecordKind, RunSummary, deploy_of, held
 
 __all__ = ["MemoryJournal"]
 
@@ -78,7 +78,8 @@ class MemoryJournal:
         await anyio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
         self._check_claim()
-        record = Record(len(self._store.records) + 1, self._clock(), run_id, kind, database, content)
+        seq, deploy = len(self._store.records) + 1, deploy_of(content, self._claim)
+        record = Record(seq, self._clock(), run_id, kind, database, content, deploy)
         self._store.records.append(record)
         return record
 
@@ -98,7 +99,7 @@ class MemoryJournal:
                 started.pop(record.run_id, None)
                 finished.pop(record.run_id, None)
                 started[record.run_id] = record
-            elif record.kind is RecordKind.RUN_FINISHED:
+            elif record.kind is RecordKind.RUN_FINISHED and record.deploy in {None, deploy}:
                 finished[record.run_id] = record
         return tuple(_summary(record, finished.get(record.run_id)) for record in [*reversed(started.values())][:limit])
 

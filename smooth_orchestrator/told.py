@@ -10,7 +10,7 @@ from smooth_orchestrator.events import Decision
 from smooth_orchestrator.journal import Record, RecordKind
 from smooth_orchestrator.plan import Phase, Plan
 
-__all__ = ["Held", "Told"]
+__all__ = ["Held", "Told", "records_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,20 @@ class Told:
         if halts and own is Decision.COMMIT:
             return own
         return next((made for scope, made in reversed(self.decisions) if scope in {phase.name, "deploy"}), None)
+
+
+def records_of(deploy: str, records: Iterable[Record]) -> list[Record]:
+    """Return one deploy's records of a run id, which the caller may have given to another deploy as well.
+
+    Both may be at work at once. A record that does not say whose it is belongs to the run that began last before it.
+    """
+    found, is_ours = [], False
+    for record in records:
+        if record.kind is RecordKind.RUN_STARTED:
+            is_ours = record.data["deploy"] == deploy
+        if is_ours if record.deploy is None else record.deploy == deploy:
+            found.append(record)
+    return found
 
 
 def _has_moved(data: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -14,14 +14,13 @@ from smooth_orchestrator import __version__
 from smooth_orchestrator.cli.deploying import check, deploy, finalise, plan, recover, rehearse, rollback
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
+from smooth_orchestrator.cli.interruption import ENDING, hear_signals
 from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
 
 __all__ = ["main"]
 
 _NAME: Final = "smooth-orchestrate"
-
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _HELP: Final = f"""Deploy schema changes to every Django database at once, or to none.
 
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.freeze()
         return _run(sys.argv[1:])
     # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         return _run([*argv])
@@ -77,17 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _raise_interrupt(number: int, _frame: object) -> NoReturn:
-    # Before a run hears signals itself nothing has been begun.
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def _run(words: list[str]) -> int:
     try:
-        for number in _ENDING:
-            # Under nohup a terminal that goes away is no reason to stop.
-            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _raise_interrupt)
+        hear_signals()
         code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
         # Who has chosen JSON for the log gets no other line on stderr: the report on stdout says what is wrong.
@@ -96,6 +87,9 @@ def _run(words: list[str]) -> int:
         _say(error.show)
         return error.exit_code
     except click.Abort:
+        if "--json" in words:
+            # Before anything was begun: a reader of reports gets one all the same.
+            return _report_interruption(words)
         _say(lambda: click.echo("Interrupted.", err=not _json_logs(words)))
         return 1
     except OSError as error:
@@ -116,6 +110,23 @@ def _say(saying: Callable[[], None]) -> None:
 
 def _json_logs(words: list[str]) -> bool:
     return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+
+
+def _report_interruption(words: list[str]) -> int:
+    from smooth_orchestrator.cli.execution import write_report  # noqa: PLC0415 - most commands are not interrupted
+    from smooth_orchestrator.run_ids import new_run_id  # noqa: PLC0415 - the same
+    from smooth_orchestrator.report import Report, RunError, RunOutcome  # noqa: PLC0415 - the same
+
+    interruption = Report(
+        command=next((word for word in words if word in _group.commands), "deploy"),
+        deploy=None,
+        run_id=new_run_id(),
+        outcome=RunOutcome.ROLLED_BACK,
+        started_at=datetime.now(UTC),
+        duration_ms=0.0,
+        error=RunError("Interrupted", "interrupted before anything was begun"),
+    )
+    return write_report(interruption, as_json=True)
 
 
 def _report_misuse(error: click.UsageError, *, as_json: bool) -> int:

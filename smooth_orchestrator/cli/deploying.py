@@ -106,10 +106,13 @@ def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> i
 
 @click.command
 @takes_plan
-@click.option("--commit", "forced", flag_value="commit", help="Commit what is in doubt, where no journal tells.")
-@click.option("--abort", "forced", flag_value="abort", help="Take it back, where no journal tells.")
-def recover(invocation: Invocation, forced: str | None) -> int:
+@click.option("--commit", "commits", is_flag=True, help="Commit what is in doubt, where no journal tells.")
+@click.option("--abort", "aborts", is_flag=True, help="Take it back, where no journal tells.")
+def recover(invocation: Invocation, *, commits: bool, aborts: bool) -> int:
     """Settle what an interrupted run left, by its decision."""
+    if commits and aborts:
+        raise click.UsageError("--commit and --abort exclude each other; give one of them")
     from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
-    return run_command(invocation, "recover", forced=Decision(forced) if forced else None)
+    forced = Decision.COMMIT if commits else Decision.ABORT if aborts else None
+    return run_command(invocation, "recover", forced=forced)

@@ -36,6 +36,9 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
     yield from _rehearsed(extra)
     if extra.get("last_run"):
         yield f"last run: {_value(extra['last_run'])}"
+    if extra.get("unsettled"):
+        runs = ", ".join(extra["unsettled"])
+        yield f"at work, or cut off: {runs}; `smooth-orchestrate recover PLAN` settles what was cut off"
     if extra.get("in_doubt"):
         yield f"in doubt: {_on_one_line(_value(extra['in_doubt']))}"
     for prepared in extra.get("prepared", ()):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
+from smooth_orchestrator.cli.interruption import end_if_interrupted
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
@@ -145,6 +146,7 @@ class _Attempt:
             self.masker.add(secret)
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
+        end_if_interrupted()
         return anyio.run(work, file, self.masker, backend="asyncio")
 
     def failure(self, error: Exception) -> Report:

@@ -24,6 +24,13 @@ class DeployByDefault(click.Group):
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what interrupts it is said by the caller, where click would write an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise click.Abort from interrupt
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of a deploy's life, not of the alphabet."""
         del ctx

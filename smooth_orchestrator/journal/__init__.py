@@ -31,7 +31,7 @@ async def open_journal(
     Args:
         url: `sqlite:///relative/file`, `sqlite:////absolute/file` or `postgresql://user@host/database`.
         directory: what a relative file is relative to: the plan's directory.
-        makes_file: whether a journal whose file is not there yet is begun; without that it is one without records.
+        makes_file: whether a journal that is not there yet is begun; without that it is one without records.
         patience_s: for how long a call waits for a server that was lost.
 
     Raises:
@@ -55,7 +55,7 @@ async def _open(url: str, directory: Path, *, makes_file: bool, patience_s: floa
     if scheme in {"postgresql", "postgres"}:
         from smooth_orchestrator.journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
 
-        return await PostgresJournal.open(url, patience_s=patience_s)
+        return await PostgresJournal.open(url, makes_tables=makes_file, patience_s=patience_s)
     raise JournalError(
         "the journal's address is of no known kind",
         hint="write sqlite:///relative/file, sqlite:////absolute/file or postgresql://user@host/database",

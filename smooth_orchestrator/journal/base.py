@@ -19,6 +19,7 @@ __all__ = [
     "Record",
     "RecordKind",
     "RunSummary",
+    "deploy_of",
     "held",
 ]
 
@@ -64,6 +65,7 @@ class Record:
         kind: what it says.
         database: the target it speaks of, where there is one.
         data: JSON values, without secrets.
+        deploy: whose lease its writer held: two deploys may have given their runs one id.
     """
 
     seq: int
@@ -72,6 +74,7 @@ class Record:
     kind: RecordKind
     database: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    deploy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,11 @@ class Claim:
 
     deploy: str
     epoch: int
+
+
+def deploy_of(data: Mapping[str, Any], claim: Claim | None) -> str | None:
+    """Return the deploy that a record belongs to: what it says itself, else the one whose lease its writer holds."""
+    return data.get("deploy") or (claim.deploy if claim else None)
 
 
 def held(deploy: str, holder: Holder) -> Locked:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 from uuid import uuid4
 
@@ -24,8 +24,10 @@ from smooth_orchestrator.journal.base import (
     Record,
     RecordKind,
     RunSummary,
+    deploy_of,
     held,
 )
+from smooth_orchestrator.journal.none import NoJournal
 from smooth_orchestrator.secrets import Masker
 
 __all__ = ["PostgresJournal"]
@@ -114,7 +116,8 @@ FROM (SELECT max(seq) AS seq FROM smooth_journal WHERE kind = 'run_started' AND 
       ORDER BY 1 DESC LIMIT $2) AS newest
 JOIN smooth_journal AS s ON s.seq = newest.seq
 LEFT JOIN smooth_journal AS f ON f.seq =
-    (SELECT max(seq) FROM smooth_journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq)
+    (SELECT max(seq) FROM smooth_journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq
+        AND coalesce(deploy, s.deploy) = s.deploy)
 ORDER BY s.seq DESC
 """
 
@@ -122,8 +125,14 @@ _AWAY: Final = "see that the server is up and that `deploy.journal` names it, it
 
 _HINTS: Final = {
     "25006": "name a server in `deploy.journal` that takes writes: this one only reads",
-    "42501": "grant this user SELECT, INSERT and UPDATE on the tables smooth_journal…",
-    "42P01": "its tables are gone: restore them from a backup; `smooth-orchestrate recover` settles what it can see",
+    "28000": "see that its server lets this user in (pg_hba.conf), from here and to this database",
+    "28P01": "see which password `deploy.journal`, PGPASSWORD or PGPASSFILE gives",
+    "3D000": "make that database, or name another one in `deploy.journal`",
+    "42501": "grant this user SELECT, INSERT and UPDATE on the tables smooth_journal…, and USAGE on their sequence",
+    "42P01": (
+        "its tables are gone: restore them from a backup; or drop what is left of smooth_journal…, and "
+        "`smooth-orchestrate recover PLAN` settles what the databases show"
+    ),
     "53100": "make room on the disk of its server",
 }
 
@@ -133,6 +142,7 @@ _LOST: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InterfaceError,
     OSError,  # also TimeoutError
+    OverflowError,  # a port that is none
 )
 
 if TYPE_CHECKING:
@@ -159,13 +169,16 @@ class PostgresJournal:
         self._closed = False
 
     @classmethod
-    async def open(cls, url: str, *, patience_s: float = _PATIENCE_S) -> Self:
+    async def open(
+        cls, url: str, *, makes_tables: bool = True, patience_s: float = _PATIENCE_S
+    ) -> "PostgresJournal | NoJournal":
         """Connect, and make the tables when they are missing.
 
         They are made in one transaction under an advisory lock of that transaction: safe to repeat and to run at once.
 
         Args:
             url: `postgresql://user@host/database`.
+            makes_tables: whether a journal that is not there yet is begun; without that it is one without records.
             patience_s: for how long a lost server is tried again by a later call.
 
         Raises:
@@ -173,7 +186,9 @@ class PostgresJournal:
         """
         journal = cls(url, patience_s)
         try:
-            await _make_tables(await journal._connected(), journal._place)
+            if not await _look_for_tables(await journal._connected(), journal._place, makes_them=makes_tables):
+                await journal.aclose()
+                return NoJournal()
         except (asyncpg.PostgresError, ValueError, *_LOST) as error:
             journal._drop()
             raise journal._named(error) from error
@@ -213,18 +228,22 @@ class PostgresJournal:
         """
         content = dict(data or {})
         text = json.dumps(content)
-        values = (uuid4(), run_id, kind, content.get("deploy"), database, text)
+        deploy = deploy_of(content, self._claim)
+        values = (uuid4(), run_id, kind, deploy, database, text)
         await anyio.lowlevel.checkpoint_if_cancelled()
         with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
             seq, at = await self._run(lambda connection: _insert(connection, values, self._claim), writes=True)
-        return Record(seq, at, run_id, kind, database, json.loads(text))
+        return Record(seq, at, run_id, kind, database, json.loads(text), deploy)
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
         """Return every record of a run, oldest first."""
-        sql = "SELECT seq, at, kind, database, data FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
+        sql = "SELECT seq, at, kind, database, data, deploy FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
         rows = await self._run(lambda connection: connection.fetch(sql, run_id))
         return tuple(
-            Record(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"], json.loads(row["data"]))
+            Record(
+                *(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"]),
+                *(json.loads(row["data"]), row["deploy"]),
+            )
             for row in rows
         )
 
@@ -300,28 +319,38 @@ class PostgresJournal:
         return JournalError(f"{self._place}: {words}", hint=hint)
 
 
-async def _make_tables(connection: "_Connection", place: str) -> None:
-    """Create what is missing and check the version; a user without the right to create needs none when all is there."""
-    found = await _version(connection)
+async def _look_for_tables(connection: "_Connection", place: str, *, makes_them: bool) -> bool:
+    """Check the version, and create what is missing where that is wanted; return whether the tables are there.
+
+    A user without the right to create needs none when all is there.
+    """
+    found = await _version(connection, place)
     if found > _VERSION:
         raise JournalError(
             f"{place}: this journal is of format {found}, and this program knows formats up to {_VERSION}",
             hint="use the smooth-orchestrator that wrote it, or a later one",
         )
-    if found == _VERSION:
-        return
+    if found == _VERSION or not makes_them:
+        return found > 0
     async with connection.transaction():
         await connection.execute(_SCHEMA_LOCK)
-        for script in _FORMATS[await _version(connection) :]:
+        for script in _FORMATS[await _version(connection, place) :]:
             await connection.execute(script)
         await connection.execute("DELETE FROM smooth_journal_meta")
         await connection.execute("INSERT INTO smooth_journal_meta VALUES ($1)", _VERSION)
+    return True
 
 
-async def _version(connection: "_Connection") -> int:
+async def _version(connection: "_Connection", place: str) -> int:
     if not await connection.fetchval(_EXISTS):
         return 0
-    return int(await connection.fetchval("SELECT max(version) FROM smooth_journal_meta"))
+    found = await connection.fetchval("SELECT max(version) FROM smooth_journal_meta")
+    if found is None:
+        raise JournalError(
+            f"{place}: smooth_journal_meta is empty, and nobody can tell the journal's format",
+            hint="restore it from a backup, or name another database in `deploy.journal`",
+        )
+    return int(found)
 
 
 async def _take_lease(connection: "_Connection", deploy: str, owner: Owner) -> Claim:

@@ -17,7 +17,17 @@ import anyio.to_thread
 from smooth_migrations.protocol import failpoints
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Moment, Record, RecordKind, RunSummary, held
+from smooth_orchestrator.journal.base import (
+    LEASE_S,
+    Claim,
+    Fenced,
+    Moment,
+    Record,
+    RecordKind,
+    RunSummary,
+    deploy_of,
+    held,
+)
 
 __all__ = ["SqliteJournal"]
 
@@ -87,7 +97,8 @@ FROM (SELECT max(seq) AS seq FROM journal WHERE kind = 'run_started' AND deploy 
       ORDER BY 1 DESC LIMIT ?) AS newest
 JOIN journal AS s ON s.seq = newest.seq
 LEFT JOIN journal AS f ON f.seq =
-    (SELECT max(seq) FROM journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq)
+    (SELECT max(seq) FROM journal WHERE run_id = s.run_id AND kind = 'run_finished' AND seq > s.seq
+        AND coalesce(deploy, s.deploy) = s.deploy)
 ORDER BY s.seq DESC
 """
 
@@ -167,18 +178,19 @@ class SqliteJournal:
         content = dict(data or {})
         text = json.dumps(content)
         await anyio.lowlevel.checkpoint_if_cancelled()
+        deploy = deploy_of(content, self._claim)
         with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
-            seq, at = await self._run(lambda: self._insert(run_id, kind, content.get("deploy"), database, text))
-        return Record(seq, at, run_id, kind, database, json.loads(text))
+            seq, at = await self._run(lambda: self._insert(run_id, kind, deploy, database, text))
+        return Record(seq, at, run_id, kind, database, json.loads(text), deploy)
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
         """Return every record of a run, oldest first."""
         rows = await self._query(
-            "SELECT seq, at, run_id, kind, database, data FROM journal WHERE run_id = ? ORDER BY seq", run_id
+            "SELECT seq, at, run_id, kind, database, data, deploy FROM journal WHERE run_id = ? ORDER BY seq", run_id
         )
         return tuple(
-            Record(seq, datetime.fromisoformat(at), run, RecordKind(kind), database, json.loads(data))
-            for seq, at, run, kind, database, data in rows
+            Record(seq, datetime.fromisoformat(at), run, RecordKind(kind), database, json.loads(data), deploy)
+            for seq, at, run, kind, database, data, deploy in rows
         )
 
     async def runs(self, deploy: str, *, limit: int = 50) -> tuple[RunSummary, ...]:

@@ -229,3 +229,31 @@ def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
         assert not still_running(workers)
     fleet.wait_until_alone()
     assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize("command", ["recover", "deploy"])
+def test_an_interrupted_settlement_says_that_it_is_not_settled_and_is_taken_up_again(
+    command: str, fleet: Fleet
+) -> None:
+    fleet.plan(deploy='expand_contract = false\natomicity = "held_open"')
+    assert fleet.run("deploy", failpoint="journal.decision.after").exit_code == -signal.SIGKILL
+    with fleet.first.connect() as session:
+        session.execute("BEGIN; LOCK TABLE demo_item")
+        with fleet.running(command=command) as run:
+            run.wait_for("lock.waiting", database="primary")
+            run.process.send_signal(signal.SIGTERM)
+            outcome = run.finish()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (4, "needs_operator"), outcome.stderr
+        assert outcome.report["settle_with"] == ["smooth-orchestrate recover deploy.toml"]
+        session.execute("ROLLBACK")
+
+    assert fleet.run("recover").report["outcome"] == "committed"
+    assert all("0003_kind" in text for text in fleet.dumps().values())
+
+
+def test_a_recovery_that_is_interrupted_before_it_begins_has_not_succeeded(fleet: Fleet) -> None:
+    with fleet.running(command="recover") as run:
+        run.wait_for("worker.started")
+        os.kill(run.process.pid, signal.SIGTERM)
+        outcome = run.finish()
+    assert (outcome.exit_code, outcome.report["outcome"]) in {(1, "rolled_back"), (0, "nothing_to_do")}

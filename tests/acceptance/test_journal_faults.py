@@ -59,6 +59,7 @@ def _settle(fleet: Fleet, choice: str) -> Outcome:
     if outcome.exit_code != 4:
         return outcome
     assert outcome.report["error"]["type"] == "journal_lost", outcome.stderr
+    assert "in_doubt" in outcome.outcomes.values()
     commands = outcome.report["settle_with"]
     assert [command.rpartition(" ")[2] for command in commands] == ["--commit", "--abort"]
     (command,) = (command for command in commands if command.endswith(choice))

@@ -194,8 +194,9 @@ def test_what_stands_on_a_run_is_taken_back_first(fleet: Fleet) -> None:
     assert fleet.deploy("--run-id", "r2").exit_code == 0
 
     _assert_refused(fleet.run("rollback", "--run", "r1"), "the run r2 committed after r1")
-    _assert_refused(fleet.run("rollback", "--run", "r9"), "the run r2 committed after r9")
+    _assert_refused(fleet.run("rollback", "--run", "r9"), "the journal holds no committed run 'r9'")
     assert fleet.run("rollback", "--run", "r2", "--run-id", "b2").exit_code == 0
+    _assert_refused(fleet.run("rollback", "--run", "b2"), "the run b2 is a rollback, and no deploy")
     _assert_refused(fleet.run("rollback"), "the run r2 was taken back by b2")
     assert fleet.run("rollback", "--run", "r1").exit_code == 0
     assert fleet.dumps(sequences=False) == before

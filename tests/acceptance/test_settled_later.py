@@ -190,21 +190,3 @@ def test_a_decided_run_is_not_called_committed_without_its_files(
         assert fleet.run_printed(doubtful).report["outcome"] == "committed"
         after = _of(fleet)
         assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
-
-
-@pytest.mark.long
-def test_a_run_id_is_of_one_command_and_of_a_run_that_stands(
-    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
-) -> None:
-    with _fleet(tmp_path, servers, _RELEASE, deploy=_DEPLOY) as fleet:
-        assert fleet.deploy("--run-id", "build-7").exit_code == 0
-        assert fleet.deploy("--run-id", "build-7").report["outcome"] == "nothing_to_do"
-        messages = {
-            "rollback": "build-7 is the run id of a deploy",
-            "deploy": "the run build-7 was taken back by back-7",
-        }
-        for command, message in messages.items():
-            refused = fleet.run(command, "--run-id", "build-7")
-            assert (refused.exit_code, refused.report["error"]["message"]) == (3, message), refused.stderr
-            if command == "rollback":
-                assert fleet.run("rollback", "--run-id", "back-7").exit_code == 0

@@ -144,6 +144,26 @@ async def test_a_journal_of_a_newer_version_is_refused_with_a_way_out(pg_databas
     assert "use the smooth-orchestrator that wrote it" in str(error.hint)
 
 
+async def test_a_journal_that_nobody_can_read_is_refused_with_a_way_out(
+    journal: Journal, pg_database: PostgresDatabase
+) -> None:
+    await journal.aclose()
+    with pg_database.connect() as other:
+        other.execute("DELETE FROM smooth_journal_meta")
+
+    with pytest.raises(JournalError, match="smooth_journal_meta is empty") as raised:
+        await PostgresJournal.open(pg_database.dsn)
+    assert raised.value.hint is not None
+
+
+async def test_who_only_looks_makes_no_tables(pg_database: PostgresDatabase) -> None:
+    async with open_journal(pg_database.dsn, directory=NOWHERE, makes_file=False) as journal:
+        assert await journal.runs("shop") == ()
+
+    with pg_database.connect() as other:
+        assert other.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'smooth%'").fetchone() == (0,)
+
+
 async def test_a_session_ended_by_the_server_is_opened_again(journal: Journal, pg_database: PostgresDatabase) -> None:
     await journal.append("r1", RecordKind.INTENT)
     _end_sessions(pg_database)
@@ -207,7 +227,13 @@ async def test_a_missing_database_is_an_error_in_the_servers_words(pg_database: 
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://host:port/db", "postgresql://h/db?sslmode=perhaps", "postgres://[::1/db"]
+    "url",
+    [
+        "postgresql://host:port/db",
+        "postgresql://127.0.0.1:99999/db",
+        "postgresql://h/db?sslmode=perhaps",
+        "postgres://[::1/db",
+    ],
 )
 async def test_an_address_that_cannot_be_read_is_refused(url: str) -> None:
     assert (await _refusal(url)).exit_code == 3

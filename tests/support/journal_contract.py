@@ -18,6 +18,7 @@ import pytest
 from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError, Locked
 from smooth_orchestrator.journal import Fenced, Journal, Record, RecordKind
+from smooth_orchestrator.told import records_of
 
 __all__ = ["ELSEWHERE", "JournalContract", "begin", "finish", "gone"]
 
@@ -199,6 +200,19 @@ class JournalContract:
         await begin(journal, "r1")
         await begin(other, "r2", deploy="billing")
         assert len(await other.records("r1")) == len(await journal.records("r2")) == 1
+
+    async def test_two_deploys_may_give_their_runs_one_id_at_once(self, journal: Journal, other: Journal) -> None:
+        await journal.acquire("shop", ELSEWHERE)
+        await other.acquire("billing", Owner.here("r1"))
+        await begin(journal, "r1")
+        await begin(other, "r1", deploy="billing")
+        await journal.append("r1", RecordKind.INTENT, database="primary")
+        await finish(other, "r1", "rolled_back", error={"message": "no"})
+
+        assert [(run.outcome, run.error) for run in await journal.runs("shop")] == [(None, None)]
+        assert [run.outcome for run in await journal.runs("billing")] == ["rolled_back"]
+        ours = records_of("shop", await journal.records("r1"))
+        assert [record.kind for record in ours] == [RecordKind.RUN_STARTED, RecordKind.INTENT]
 
     async def test_whoever_has_lost_the_lease_writes_nothing_any_more(self, journal: Journal, other: Journal) -> None:
         await journal.acquire("shop", gone())

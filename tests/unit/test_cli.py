@@ -6,15 +6,16 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import structlog
 
 import smooth_orchestrator
-from smooth_orchestrator.cli import main
+from smooth_orchestrator.cli import deploying, main
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import JournalError, Locked, Mistake, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.journal.base import RunSummary
@@ -164,6 +165,39 @@ def test_a_usage_error_exits_2_and_is_a_report_with_json(words: list[str], capsy
     assert main([*words, "--json"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert (report["outcome"], [error["place"] for error in report["errors"]]) == ("invalid", ["command line"])
+
+
+def test_an_interruption_before_anything_was_begun_is_a_report_with_json(
+    monkeypatch: pytest.MonkeyPatch, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(deploying, "run_command", interrupted)
+
+    assert main(["rollback", plan, "--json", "--log-format", "json"]) == 1
+    written = capsys.readouterr()
+    assert written.err == ""
+    report = json.loads(written.out)
+    assert (report["command"], report["outcome"], report["exit_code"]) == ("rollback", "rolled_back", 1)
+    assert report["error"]["type"] == "Interrupted"
+    assert main(["rollback", plan]) == 1
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_a_signal_that_compiled_code_has_swallowed_is_obeyed_before_anything_is_begun(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallow(_path: Path) -> tuple[str, ...]:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return ()
+
+    monkeypatch.setattr(smooth_orchestrator.config, "doubts", swallow)
+
+    assert main(["deploy", plan, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "interrupted by SIGTERM"
+    assert runner.asked == []
 
 
 @pytest.mark.parametrize(

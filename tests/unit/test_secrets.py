@@ -1,5 +1,7 @@
+import html
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,12 @@ WRITERS: dict[str, Callable[[str], str]] = {
     "repr of a dict": lambda secret: repr({"value": secret}),
     "json of a repr": lambda secret: json.dumps(repr({"value": secret})),
     "repr of a quoted url": lambda secret: repr(f"scheme:{quote(secret, safe='')}"),
+    "bytes": lambda secret: repr(secret.encode()),
+    "sql": lambda secret: "'{}'".format(secret.replace("'", "''")),
+    "sql, escaped": lambda secret: "E'{}'".format(secret.replace("\\", "\\\\").replace("'", "''")),
+    "json of sql": lambda secret: json.dumps("'{}'".format(secret.replace("'", "''"))),
+    "shell": shlex.quote,
+    "html": html.escape,
     "libpq": lambda secret: "'{}'".format(secret.replace("\\", "\\\\").replace("'", "\\'")),
 }
 
@@ -77,6 +85,8 @@ def test_no_added_secret_survives_anywhere_in_a_value(secret: str, values: objec
         ("{'PASSWORD': 'pa55', 'HOST': 'h'}", "{'PASSWORD': ***, 'HOST': 'h'}"),
         ('{"PASSWORD": "pa\\"55", "HOST": "h"}', '{"PASSWORD": ***, "HOST": "h"}'),
         ('"{\\"password\\": \\"pa55\\", \\"x\\": 1}"', '"{\\"password\\": ***, \\"x\\": 1}"'),
+        ("LINE 1: ALTER ROLE a PASSWORD 'pa''55' VALID", f"LINE 1: ALTER ROLE a PASSWORD {MASK} VALID"),
+        ("LINE 1: ...OLE a PASSWORD E'pa55 and so...\n  ^", f"LINE 1: ...OLE a PASSWORD E{MASK}\n  ^"),
         ("PGPASSWORD=pa55 psql", f"PGPASSWORD={MASK} psql"),
         ("password=SecretStr('pa55') next", f"password={MASK}) next"),
         ("SECRET_KEY = 'django-insecure-x'", f"SECRET_KEY = {MASK}"),
@@ -165,7 +175,14 @@ def test_the_secrets_of_an_environment_are_known_by_their_names_or_stand_in_urls
         "django_secret_key": "three",
         "REGISTRY_API_KEY": "four",
         "CACHE_URL": "redis://:fi%76e@cache/0",
+        "AWS_SECRET_ACCESS_KEY": "six",
+        "MYSQL_PWD": "seven",
+        "DB_PASS": "eight",
+        "PWD": "/work",
+        "OLDPWD": "/",
         "TOKEN_FILE": "/run/token",
         "EDITOR": "vi",
     }
-    assert {*of_environment(environment)} - {""} == {"one", "two", "three", "four", "five"}
+    assert {*of_environment(environment)} - {""} == {
+        *("one", "two", "three", "four", "five", "six", "seven", "eight"),
+    }

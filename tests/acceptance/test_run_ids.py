@@ -1,0 +1,100 @@
+"""Run ids that callers choose: what has committed by one stays known by it, whoever else is given the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import NOTE
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        yield fleet
+
+
+def _new_ones(fleet: Fleet) -> list[str]:
+    return [name for name, text in fleet.dumps().items() if "0002_note" in text]
+
+
+def test_another_commands_run_id_is_refused_and_hides_no_run(fleet: Fleet) -> None:
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+
+    for command in ("rollback", "rehearse", "finalise"):
+        outcome = fleet.run(command, "--run-id", "build-7")
+        assert (outcome.exit_code, outcome.report["command"]) == (3, command), outcome.stderr
+        assert outcome.report["error"]["message"] == "the run id build-7 is that of a deploy that has committed"
+
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "nothing_to_do"
+    assert fleet.run("rollback", "--run-id", "back").report["outcome"] == "committed"
+    assert not _new_ones(fleet)
+    again = fleet.deploy("--run-id", "build-7")
+    assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do")
+    assert [error["message"] for error in again.report["errors"]] == ["the run build-7 was taken back by back"]
+
+
+def test_a_run_that_is_tried_again_and_settled_by_that_can_be_taken_back(fleet: Fleet) -> None:
+    assert fleet.run("deploy", "--run-id", "build-7", failpoint="decide.after").exit_code < 0
+    assert [each["unsettled"] for each in fleet.run("status").report["databases"]] == [["build-7"]] * 3
+    assert fleet.told("status").count("at work, or cut off: build-7; ") == 3
+
+    again = fleet.deploy("--run-id", "build-7")
+
+    assert (again.exit_code, again.report["command"], again.report["outcome"]) == (0, "deploy", "nothing_to_do")
+    assert _new_ones(fleet) == ["primary", "kiosk", LAST]
+    assert fleet.run("runs").report["runs"][0]["outcome"] == "committed"
+    assert [each["unsettled"] for each in fleet.run("status").report["databases"]] == [[]] * 3
+    assert fleet.run("rollback").report["outcome"] == "committed"
+    assert not _new_ones(fleet)
+
+
+def test_a_run_of_another_deploy_with_the_same_id_decides_nothing_about_this_one(fleet: Fleet) -> None:
+    plan = fleet.directory / "deploy.toml"
+    ours = plan.read_text().replace(', "kiosk"', "").replace('[databases.kiosk]\nproject = "one"\nalias = "kiosk"', "")
+    theirs = """\
+version = 1
+deploy = { name = "other" }
+projects.one = { path = "project", settings = "small_settings", env = { SMALL_DATABASES = "${SMALL_DATABASES}" } }
+databases.kiosk = { project = "one", alias = "kiosk" }
+phases = [{ name = "all", databases = ["kiosk"], gate = ["false"] }]
+"""
+    plan.write_text(ours)
+    assert fleet.run("deploy", "--run-id", "build-7", failpoint="journal.decision.after").exit_code < 0
+    plan.write_text(theirs)
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "rolled_back"
+    plan.write_text(ours)
+    assert fleet.run("runs").report["runs"][0]["outcome"] is None
+
+    settled = fleet.run("recover")
+
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+    assert _new_ones(fleet) == ["primary", LAST]
+    assert not fleet.prepared()
+
+
+def test_an_operator_cannot_ask_for_both(fleet: Fleet) -> None:
+    outcome = fleet.run("recover", "--commit", "--abort")
+    assert (outcome.exit_code, outcome.report["outcome"]) == (2, "invalid")
+
+
+def test_a_transaction_whose_name_only_begins_like_ours_is_another_programs(fleet: Fleet) -> None:
+    names = ["smooth:", "smooth::primary:7", "smooth:x:y", "smooth:two\nlines:primary:1", "smooth:x:primary:one"]
+    with fleet.first.connect() as session:
+        for number, name in enumerate(names):
+            session.execute(f"BEGIN; CREATE TABLE theirs_{number} (x int)".encode())
+            session.execute(f"PREPARE TRANSACTION '{name}'".encode())
+
+    assert fleet.run("recover", "--abort").report["outcome"] == "nothing_to_do"
+    status = fleet.run("status").report["databases"][0]
+    assert status["in_doubt"] == []
+    assert {each["whose"] for each in status["prepared"]} == {"another_program"}
+    assert fleet.deploy().report["outcome"] == "committed"
+    assert sorted(fleet.prepared()) == sorted(names)
+    with fleet.first.connect() as session:
+        for name in names:
+            session.execute(f"ROLLBACK PREPARED '{name}'".encode())
