@@ -114,8 +114,8 @@ def _json_logs(words: list[str]) -> bool:
 
 def _report_interruption(words: list[str]) -> int:
     from smooth_orchestrator.cli.execution import write_report  # noqa: PLC0415 - most commands are not interrupted
-    from smooth_orchestrator.run_ids import new_run_id  # noqa: PLC0415 - the same
     from smooth_orchestrator.report import Report, RunError, RunOutcome  # noqa: PLC0415 - the same
+    from smooth_orchestrator.run_ids import new_run_id  # noqa: PLC0415 - the same
 
     interruption = Report(
         command=next((word for word in words if word in _group.commands), "deploy"),
