@@ -1,5 +1,6 @@
-"""Whether a project still has the migration files that an interrupted run has to be finished with."""
+"""Whether a project has the migration files that an interrupted run has to be finished with, and no others."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from smooth_migrations.protocol import Back, ErrorInfo, Failed, Inspect, TargetReport
@@ -16,7 +17,9 @@ _LOOK_S: Final = 300.0
 
 
 async def other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> ErrorInfo | None:
-    """Return why a target cannot be run forward: nothing would be pending without the files. Reads only.
+    """Return why a target cannot be run forward: without the files nothing would be pending, or more with newer ones.
+
+    Reads only.
 
     Args:
         run: which.
@@ -25,26 +28,46 @@ async def other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> E
         moves: the migrations that the run moves there.
 
     Returns:
-        What is missing or changed, or why nobody can tell; None where all is as it was.
+        What is missing, changed or newer, or why nobody can tell; None where all is as it was.
     """
+    found: list[str] = []
+    is_forward = item.back is None and run.finalises is None
+    for back in (moves, None) if is_forward else (moves,):
+        report = await _inspected(run, fleet, item, back)
+        if isinstance(report, ErrorInfo):
+            return report
+        found += _newer(report, moves) if back is None else _changed(report)
+    if not found:
+        return None
+    hint = "run smooth-orchestrate recover PLAN with the files of the release that was interrupted"
+    return ErrorInfo("other_files", "; ".join(found), hint=hint)
+
+
+async def _inspected(run: Run, fleet: Fleet, item: TargetRun, back: Back | None) -> TargetReport | ErrorInfo:
     try:
         worker = await fleet.living(run.plan, item.target)
         command = Inspect(
             id=worker.next_id(),
             database=item.name,
             alias=item.target.alias,
-            back=moves,
+            back=back,
             lock_timeout_ms=item.target.lock_timeout_ms,
             statement_timeout_ms=run.plan.statement_timeout_ms,
         )
         answer = await call_unless_silent(worker, command, _LOOK_S)
     except WorkerError as error:
         return ErrorInfo(error.code, error.message, hint=error.hint)
-    if isinstance(answer, Failed):
-        return answer.error
-    found = [each for each in answer.findings if each.code in _CODES] if isinstance(answer, TargetReport) else []
-    if not found:
-        return None
-    message = "; ".join(each.message for each in found)
-    hint = "run smooth-orchestrate recover PLAN with the files of the release that was interrupted"
-    return ErrorInfo("other_files", message, hint=hint)
+    if isinstance(answer, TargetReport):
+        return answer
+    return answer.error if isinstance(answer, Failed) else ErrorInfo("protocol", f"it answered {answer.type}")
+
+
+def _changed(report: TargetReport) -> Iterator[str]:
+    yield from (each.message for each in report.findings if each.code in _CODES)
+
+
+def _newer(report: TargetReport, moves: Back) -> Iterator[str]:
+    of_run = {str(step) for step in moves.steps}
+    names = [each.migration for each in report.pending if each.migration not in of_run]
+    if names:
+        yield f"{', '.join(names)} would run too, and not of this run"

@@ -190,3 +190,22 @@ def test_a_decided_run_is_not_called_committed_without_its_files(
         assert fleet.run_printed(doubtful).report["outcome"] == "committed"
         after = _of(fleet)
         assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
+
+
+def test_a_decided_run_is_finished_without_migrations_that_came_since(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=_DEPLOY) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "held_open"')
+        _kill(fleet, "journal.decision.after", "deploy")
+        newer = fleet.directory / "project/demo/migrations/0003_kind.py"
+        newer.write_text(KIND)
+
+        doubtful = fleet.run("recover")
+
+        assert (doubtful.exit_code, {*doubtful.outcomes.values()}) == (4, {"in_doubt"}), doubtful.stderr
+        assert doubtful.report["error"]["message"] == "demo.0003_kind would run too, and not of this run"
+        assert not any("0002_note" in text for text in _of(fleet).values())
+        newer.unlink()
+        assert fleet.run_printed(doubtful).report["outcome"] == "committed"
+        assert all("0002_note" in text for text in _of(fleet).values())
