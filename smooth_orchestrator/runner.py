@@ -119,9 +119,8 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            return await _recover(session, signals, masker, forced) or report_of(
-                session, "recover", RunOutcome.NOTHING_TO_DO
-            )
+            settled = await _recover(session, signals, masker, forced)
+            return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
 
 async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -267,10 +266,22 @@ async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal
 
 
 async def _undecided(session: Session, command: str, signals: Signals, masker: Masker) -> Report | None:
-    """Settle earlier runs; return the report of one that needs an operator first."""
+    """Settle earlier runs; return the report of one that needs an operator first.
+
+    Raises:
+        Refused: a rollback was asked for that names no run, and what was cut off is rolled back by now: nobody can tell
+            whether the run before it is meant too.
+    """
     settled = await _recover(session, signals, masker)
-    if settled is not None and settled.outcome is RunOutcome.NEEDS_OPERATOR:
+    if settled is None:
+        return None
+    if settled.outcome is RunOutcome.NEEDS_OPERATOR:
         return replace(settled, command=command)
+    if command == "rollback" and settled.command == "deploy" and settled.outcome is RunOutcome.ROLLED_BACK:
+        raise Refused(
+            f"the deploy {settled.run_id} was cut off before its decision; it is rolled back now, and nothing else is",
+            hint="roll back once more, if the run before it is to be taken back too",
+        )
     return None
 
 
@@ -308,7 +319,7 @@ async def _recover(session: Session, signals: Signals, masker: Masker, forced: D
         finished = report_of(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.ROLLED_BACK:
             finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
-        reports.append(replace(await finish(settled.run, finished, masker), command="recover"))
+        reports.append(await finish(settled.run, finished, masker))
     signals.is_settling = False
     return next(
         (each for each in reports if each.outcome is RunOutcome.NEEDS_OPERATOR), reports[-1] if reports else None

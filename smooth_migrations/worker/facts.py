@@ -1,7 +1,9 @@
 """What a project's settings say about its databases, without connecting to any."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from django.conf import settings
 from django.db import connections
@@ -17,6 +19,12 @@ _IGNORED = frozenset(
     {"assume_role", "isolation_level", "pool", "server_side_binding", "client_encoding", "prepare_threshold"}
 )
 _PASSWORDS = ("password", "passwd", "sslpassword")
+_NAMES_SECRET = re.compile(
+    "(?:password|passwd|passphrase|secret|pass|_pwd|token|credentials?"
+    "|(?:secret|api|access|account|private|signing|encryption)_?key)$",
+    re.IGNORECASE,
+)
+_URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
 _SSL = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
 
 
@@ -31,12 +39,26 @@ def has_routers() -> bool:
 
 
 def secrets() -> tuple[str, ...]:
-    """Return what the settings hold that nobody may be shown."""
+    """Return what the settings hold that nobody may be shown: by their names, and the passwords of URLs."""
     values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     for alias in connections:
         entry = connections[alias].settings_dict
         values += [entry.get("PASSWORD"), *(entry.get("OPTIONS", {}).get(key) for key in _PASSWORDS)]
-    return tuple(str(value) for value in values if value)
+    values += _named({name: getattr(settings, name) for name in dir(settings) if name.isupper()})
+    return tuple(dict.fromkeys(str(value) for value in values if value))
+
+
+def _named(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(item, str | bytes) and _NAMES_SECRET.search(str(key)):
+                yield item.decode(errors="replace") if isinstance(item, bytes) else item
+            yield from _named(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _named(item)
+    elif isinstance(value, str):
+        yield from (unquote(match[1]) for match in _URL_PASSWORD.finditer(value))
 
 
 def _facts() -> Iterator[DatabaseFacts]:

@@ -86,6 +86,23 @@ def test_what_was_written_since_is_counted_and_not_lost(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False) == before
 
 
+def test_a_deploy_that_was_cut_off_is_not_followed_by_the_run_before_it(fleet: Fleet) -> None:
+    assert fleet.deploy("--run-id", "first").exit_code == 0
+    first = fleet.dumps(sequences=False)
+    newer = migration(
+        "migrations.AddField('item', 'size', models.IntegerField(null=True))", after=[("demo", "0003_tag")]
+    )
+    (fleet.directory / "project/demo/migrations/0004_size.py").write_text(newer)
+    assert fleet.run("deploy", "--run-id", "second", failpoint="decide.before").exit_code < 0
+
+    refused = fleet.run("rollback")
+
+    message = "the deploy second was cut off before its decision; it is rolled back now, and nothing else is"
+    _assert_refused(refused, message)
+    assert fleet.dumps(sequences=False) == first
+    assert fleet.run("rollback").report["outcome"] == "committed"
+
+
 @pytest.mark.long
 def test_texts_that_were_written_since_are_not_cut_off(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path

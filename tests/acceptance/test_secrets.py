@@ -34,10 +34,16 @@ _ENVIRONMENT = {
     "CACHE_URL": "redis://:Zq8-of-a-cache@cache.example/0",
 }
 _KEY = "Zq8-of-the-settings"
+_SETTINGS = """
+EMAIL_HOST_PASSWORD = "Zq8 of-the-mail"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache", "LOCATION": "redis://:Zq8%2Flocal@c/0"}}
+SERVICES = [{"auth_token": "Zq8-of-a-service"}]
+"""
 _MISTYPED = "Zq8'mistyped\"%@"
 _WORDS = (
     "' '.join([*(os.environ[name] for name in "
     f"{sorted(_ENVIRONMENT)!r}), unquote(os.environ['SMALL_URL'].split(':')[2].split('@')[0]), settings.SECRET_KEY, "
+    "settings.EMAIL_HOST_PASSWORD, unquote(str(settings.CACHES)), str(settings.SERVICES), "
     "str(settings.DATABASES['shard_1']), settings.DATABASES['shard_1']['PASSWORD']])"
 )
 # What it says depends on these files in the project's directory.
@@ -246,7 +252,7 @@ def fleet(tmp_path: Path, pg_server: PostgresServer, guarded: PostgresServer) ->
     """Databases with a migration to come that says all it knows, as the gate does."""
     with small_fleet(tmp_path, pg_server, guarded, {"demo.0002_note": _SPEAKS}) as fleet:
         settings = tmp_path / "project/small_settings.py"
-        settings.write_text(settings.read_text().replace("for tests alone", _KEY))
+        settings.write_text(settings.read_text().replace("for tests alone", _KEY) + _SETTINGS)
         gate = tmp_path / "gate"
         gate.write_text(_GATE)
         gate.chmod(0o755)
