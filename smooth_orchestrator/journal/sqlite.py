@@ -394,5 +394,6 @@ def _errors_named(path: Path) -> Iterator[None]:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return the primary result code: extended codes carry more in their upper bits."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    """Return the primary result code; extended ones carry more in their upper bits, such as that a disk is full."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF

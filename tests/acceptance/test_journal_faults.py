@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.crash_points import UNDECIDED
 from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
@@ -163,7 +164,7 @@ def test_of_a_lost_journal_and_committed_steps_an_operator_decides(
 ) -> None:
     with releases.copy("compensated", tmp_path / "plan") as fleet:
         before = dumps_of(fleet)
-        _crash(fleet, "journal.decision.before")
+        _crash(fleet, UNDECIDED)
         shutil.rmtree(_journal(fleet).parent)
         refused = fleet.run("deploy")
         assert (refused.exit_code, refused.report["error"]["type"]) == (4, "journal_lost")
