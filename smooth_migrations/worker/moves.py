@@ -19,6 +19,7 @@ from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.segments import AheadCall, RehearsedCall
+from smooth_migrations.session import named
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.built_upon import refuse_what_others_need
@@ -64,7 +65,8 @@ class Moves:
                 for held in self._held.values():
                     held.call.aliases.release(connection)
                 turn = self._turn(connection, command, call)
-                with movement.watching():
+                # By its name whoever settles a lost run ends its sessions, also those that commit step by step.
+                with movement.watching(), named(connection, call.options.application_name):
                     call.run(partial(movement.run, turn.epoch))
         except BaseException as error:  # noqa: BLE001 - every failure is an answer; the call has undone itself
             if turn is not None:
