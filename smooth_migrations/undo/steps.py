@@ -14,6 +14,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.backwards import fit_to_go_back
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.operations import OperationLog
@@ -112,6 +113,7 @@ def _unapplying(executor: MigrationExecutor, newest_first: Sequence[Moved]) -> I
         def reverse(item: Moved = item) -> None:
             with (
                 rendered_afresh(item.migration.operations),
+                fit_to_go_back(executor.connection, item.migration.operations),
                 needless_left_out(item.migration, executor.connection, item.tables),
             ):
                 executor.unapply_migration(states[item.migration], item.migration, fake=item.step.fake)

@@ -1,6 +1,7 @@
 """Histories that were generated once, went wrong, and were shrunk by hand to what is the matter."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.support.generated_histories import PLANTED, GeneratedHistory
@@ -129,6 +130,31 @@ def _nothing_before_tables_that_are_renamed(vendor: Vendor) -> GeneratedHistory:
     return _cut(vendor, [], [(_THING, _ROW, rename), (made, filled, renamed), (_DURABLE,)])
 
 
+def _index_lost_within_a_migration(vendor: Vendor) -> GeneratedHistory:
+    added = "migrations.AddField('thing', 'number', models.IntegerField())"
+    return _in_one_transaction_each(
+        _cut(vendor, [(_THING,)], [(_DURABLE,), (_RAW, added), ("migrations.RunSQL('SELECT 1', 'SELECT 1')",)])
+    )
+
+
+def _rows_deleted_before_their_table_is_altered_back(vendor: Vendor) -> GeneratedHistory:
+    others = "migrations.AddField('thing', 'others', models.ManyToManyField('north.thing'))"
+    altered = "migrations.AlterField('thing', 'second', models.PositiveIntegerField(default=0))"
+    return _in_one_transaction_each(_cut(vendor, [(_THING, others)], [(altered, _ROW), (_DURABLE,)]))
+
+
+def _in_one_transaction_each(history: GeneratedHistory) -> GeneratedHistory:
+    """Return a history of which each migration has a transaction, but for those that cannot."""
+
+    def atomic(sources: Mapping[str, str]) -> dict[str, str]:
+        return {
+            key: source if "durable" in source else source.replace("atomic = False", "atomic = True")
+            for key, source in sources.items()
+        }
+
+    return replace(history, everything=atomic(history.everything), planted=atomic(history.planted))
+
+
 KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "a table made anew after a field was renamed": _renamed_before,
     "a model renamed after its table was made anew": _model_renamed_meanwhile,
@@ -145,6 +171,8 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "an index unmade within the migration that makes it": _index_unmade_before_it_is_made,
     "a table of SQL with rows in a database that held nothing": _nothing_before_a_table_of_sql,
     "tables with rows that are renamed in a database that held nothing": _nothing_before_tables_that_are_renamed,
+    "an index that the same migration makes and loses": _index_lost_within_a_migration,
+    "rows that are deleted before their table is altered back": _rows_deleted_before_their_table_is_altered_back,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 

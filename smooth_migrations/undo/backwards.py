@@ -1,0 +1,88 @@
+"""Code and SQL of a migration that go back within one transaction, with the operations around them."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import IntegrityError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations import RunPython, RunSQL
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.reversibility import database_parts
+
+__all__ = ["fit_to_go_back"]
+
+_DROP = re.compile(r"\bDROP\s+(INDEX|TRIGGER|VIEW)\s+(?!IF\s+EXISTS\b)", re.IGNORECASE)
+
+
+@contextmanager
+def fit_to_go_back(connection: BaseDatabaseWrapper, operations: Iterable[Operation]) -> Iterator[None]:
+    """Let operations go back together that would not by themselves.
+
+    On PostgreSQL, rows that reverse code has changed keep their table from being altered by what goes back after it
+    (55006), as long as their foreign keys are still to be checked: they are checked at once, where they hold. On SQLite
+    an index or a trigger may be gone, which reverse SQL is to drop: whatever made the table anew has lost it. What is
+    wrong with the tables then is mended by comparing them with what they were.
+
+    Args:
+        connection: where.
+        operations: of one migration.
+    """
+    parts = [part for operation in operations for part in database_parts(operation)]
+    with ExitStack() as stack:
+        for part in parts:
+            if connection.vendor == "postgresql" and isinstance(part, RunPython | RunSQL):
+                stack.enter_context(_replaced(part, "database_backwards", _checking(part.database_backwards)))
+            elif connection.vendor == "sqlite" and isinstance(part, RunSQL):
+                stack.enter_context(_replaced(part, "reverse_sql", _tolerant(part.reverse_sql)))
+        yield
+
+
+@contextmanager
+def _replaced(operation: Operation, name: str, value: object) -> Iterator[None]:
+    had, before = name in operation.__dict__, operation.__dict__.get(name)
+    operation.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if had:
+            operation.__dict__[name] = before
+        else:
+            operation.__dict__.pop(name)
+
+
+def _checking(run: Callable[..., None]) -> Callable[..., None]:
+    def backwards(
+        app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        run(app_label, editor, from_state, to_state)
+        if editor.connection.in_atomic_block:
+            _check_now(editor.connection)
+
+    return backwards
+
+
+def _check_now(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT smooth_check")
+        try:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+        except IntegrityError:
+            # What goes back next may make it good.
+            cursor.execute("ROLLBACK TO SAVEPOINT smooth_check")
+        cursor.execute("RELEASE SAVEPOINT smooth_check")
+
+
+def _tolerant(sql: Any) -> Any:  # noqa: ANN401 - as RunSQL takes it
+    if isinstance(sql, str):
+        return _DROP.sub(r"DROP \1 IF EXISTS ", sql)
+    if isinstance(sql, list):
+        return [_tolerant(each) for each in sql]
+    if isinstance(sql, tuple) and sql:
+        return (_tolerant(sql[0]), *sql[1:])
+    return sql
