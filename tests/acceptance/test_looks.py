@@ -64,6 +64,7 @@ _TOLD = """\
 primary  two_phase
   pending: demo.0002_note
   last run: sunday
+  at work, or cut off: sunday; `smooth-orchestrate recover PLAN` settles what was cut off
   in doubt: {mine}, prepared N s ago by postgres; {other}, prepared N s ago by postgres{unknown}
   prepared by another program, and left alone: payroll's \\n42 in {name}, N s ago by postgres
   prepared in another database of its server: {beside}, N s ago by postgres
@@ -71,10 +72,12 @@ primary  two_phase
 kiosk  held_open
   pending: demo.0002_note
   last run: sunday
+  at work, or cut off: sunday; `smooth-orchestrate recover PLAN` settles what was cut off
 
 {last}  two_phase
   pending: demo.0002_note
   last run: sunday
+  at work, or cut off: sunday; `smooth-orchestrate recover PLAN` settles what was cut off
   in doubt: {ours}, prepared N s ago by postgres
 """
 
