@@ -12,6 +12,7 @@ from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.run_ids import CHOSEN
 from smooth_orchestrator.silence import call_unless_silent
 
 __all__ = ["Fate", "gid_of", "run_of", "settle_prepared"]
@@ -20,7 +21,7 @@ _TIMEOUT_S: Final = 10.0
 # PostgreSQL takes names of less than 200 bytes (manual, PREPARE TRANSACTION).
 _LONGEST: Final = 199
 # What `gid_of` makes. A name that only begins like one is another program's.
-_GID: Final = re.compile(r"smooth:([A-Za-z0-9._-]{1,64}):.+:[0-9]+", re.DOTALL)
+_GID: Final = re.compile(rf"smooth:({CHOSEN.pattern}):.+:[0-9]+", re.DOTALL)
 _NOT_THERE: Final = "42704"
 
 

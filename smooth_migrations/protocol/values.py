@@ -112,7 +112,7 @@ class PreparedTransaction:
         owner: the role that prepared it.
         age_s: for how long it has stood so, in seconds, by the server's clock.
         is_here: whether that is the database that was asked.
-        is_ours: whether it is this program's, of whichever deploy.
+        is_ours: whether its name begins like this program's.
     """
 
     gid: str
@@ -121,8 +121,3 @@ class PreparedTransaction:
     age_s: int
     is_here: bool
     is_ours: bool
-
-    @property
-    def run_id(self) -> str | None:
-        """The run that prepared it, of one that is ours."""
-        return self.gid.split(":")[1] if self.is_ours else None
