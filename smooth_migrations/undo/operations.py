@@ -18,6 +18,7 @@ from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import PLAIN, SCHEMA, database_parts
+from smooth_migrations.undo.backwards import drop_hollow_indexes
 from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
@@ -306,6 +307,8 @@ class OperationLog:
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):
+            if "tables" in ran.detail:
+                drop_hollow_indexes(self._connection)
             reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
             with self._connection.execute_wrapper(ran.named), self._connection.execute_wrapper(self._count):
                 reverse(self.migration.app_label, editor, ran.after, ran.before)

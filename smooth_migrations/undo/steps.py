@@ -14,7 +14,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.undo.backwards import fit_to_go_back
+from smooth_migrations.undo.backwards import drop_hollow_indexes, fit_to_go_back
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.operations import OperationLog
@@ -88,6 +88,8 @@ def _in_transaction(
         try:
             if connection.features.can_rollback_ddl:
                 held.begin()
+            if item.tables is not None:
+                drop_hollow_indexes(connection)
             with connection.execute_wrapper(item.named):
                 reverse()
             if item.tables is not None:

@@ -22,6 +22,9 @@ _UNIQUE = "migrations.AddConstraint('thing', models.UniqueConstraint(fields=['fi
 _ROW = "migrations.RunSQL('INSERT INTO north_thing (first, second) VALUES (NULL, 7)', 'DELETE FROM north_thing')"
 _RAW = "migrations.RunSQL('CREATE INDEX raw ON north_thing (id)', 'DROP INDEX raw')"
 _RENAME = "migrations.RenameField('thing', 'first', 'third')"
+# SQLite's Django leaves the index of the slug on a name that is no column.
+_SLUGS = "migrations.CreateModel('slugs', [('id', models.BigAutoField(primary_key=True)), ('a', models.SlugField())])"
+_SLUGS_RENAMED = "migrations.RenameField('slugs', 'a', 'b')"
 # What no transaction of the call can be around.
 _DURABLE = (
     "migrations.RunPython(lambda apps, editor: __import__('django.db.transaction', fromlist=['atomic'])"
@@ -143,6 +146,14 @@ def _rows_deleted_before_their_table_is_altered_back(vendor: Vendor) -> Generate
     return _in_one_transaction_each(_cut(vendor, [(_THING, others)], [(altered, _ROW), (_DURABLE,)]))
 
 
+def _index_left_on_a_name_that_is_no_column(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING,)], [(_SLUGS, _DURABLE, _SLUGS_RENAMED), (_DURABLE,)])
+
+
+def _index_left_where_each_migration_is_committed_by_itself(vendor: Vendor) -> GeneratedHistory:
+    return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(_SLUGS, _SLUGS_RENAMED), (_DURABLE,)]))
+
+
 def _in_one_transaction_each(history: GeneratedHistory) -> GeneratedHistory:
     """Return a history of which each migration has a transaction, but for those that cannot."""
 
@@ -173,6 +184,8 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "tables with rows that are renamed in a database that held nothing": _nothing_before_tables_that_are_renamed,
     "an index that the same migration makes and loses": _index_lost_within_a_migration,
     "rows that are deleted before their table is altered back": _rows_deleted_before_their_table_is_altered_back,
+    "an index that is left on a name that is no column": _index_left_on_a_name_that_is_no_column,
+    "an index that is left on such a name by a transaction": _index_left_where_each_migration_is_committed_by_itself,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 
