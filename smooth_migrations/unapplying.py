@@ -22,6 +22,7 @@ from smooth_migrations.protocol.values import Back
 from smooth_migrations.received import dependents, remove_received
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.splitting import place_backwards
+from smooth_migrations.undo.already_made import already_made_left
 
 if TYPE_CHECKING:
     from smooth_migrations.call import Call
@@ -124,7 +125,8 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     plan = [(migration, True) for migration in migrations]
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
-    state = executor.migrate([], plan=plan, state=state.clone())
+    with already_made_left(connection):
+        state = executor.migrate([], plan=plan, state=state.clone())
     _render(state)
     purge(connection)
     emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)

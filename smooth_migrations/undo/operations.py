@@ -18,6 +18,7 @@ from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import PLAIN, SCHEMA, database_parts
+from smooth_migrations.undo.already_made import already_made_left
 from smooth_migrations.undo.backwards import drop_hollow_indexes
 from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
@@ -303,6 +304,7 @@ class OperationLog:
         self._finished = 0
         with (
             rendered_afresh([ran.operation]),
+            already_made_left(self._connection),
             needless_left_out(self.migration, self._connection, ran.detail.get("tables")),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),

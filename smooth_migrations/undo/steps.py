@@ -14,6 +14,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.already_made import already_made_left
 from smooth_migrations.undo.backwards import drop_hollow_indexes, fit_to_go_back
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.needless import needless_left_out
@@ -90,7 +91,7 @@ def _in_transaction(
                 held.begin()
             if item.tables is not None:
                 drop_hollow_indexes(connection)
-            with connection.execute_wrapper(item.named):
+            with already_made_left(connection), connection.execute_wrapper(item.named):
                 reverse()
             if item.tables is not None:
                 restore_tables(connection, item.tables, item.named)

@@ -17,6 +17,8 @@ _AUTH = ("django.contrib.contenttypes", "django.contrib.auth")
 _TAG = migration(
     "migrations.CreateModel('Tag', [('id', models.BigAutoField(primary_key=True)), "
     "('item', models.ForeignKey('demo.item', models.CASCADE))])",
+    # Its index is made all the same, when the migration is over, and the way back would make it once more.
+    "migrations.AlterField('tag', 'item', models.ForeignKey('demo.item', models.CASCADE, db_index=False))",
     "migrations.AlterModelOptions('item', {'permissions': [('lend_item', 'Can lend')]})",
     after=[("demo", "0002_note")],
 )

@@ -109,7 +109,9 @@ class Recorder:
             return cursor
 
         with ExitStack() as stack:
-            stack.enter_context(self._connection.execute_wrapper(self))
+            # Not by `execute_wrapper`, which takes the last one out when it ends, whoever has put it there since.
+            self._connection.execute_wrappers.append(self)
+            stack.callback(self._connection.execute_wrappers.remove, self)
             ends = {"commit": committing, "rollback": rolling_back, "set_autocommit": setting_autocommit}
             for name, replaced in {**ends, "cursor": cursor}.items():
                 own[name] = replaced

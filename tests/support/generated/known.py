@@ -25,6 +25,9 @@ _RENAME = "migrations.RenameField('thing', 'first', 'third')"
 # SQLite's Django leaves the index of the slug on a name that is no column.
 _SLUGS = "migrations.CreateModel('slugs', [('id', models.BigAutoField(primary_key=True)), ('a', models.SlugField())])"
 _SLUGS_RENAMED = "migrations.RenameField('slugs', 'a', 'b')"
+# Django makes the index of the new key when the migration ends, whatever became of the field.
+_KEY = "migrations.AddField('thing', 'other', models.ForeignKey('north.thing', models.CASCADE, null=True))"
+_KEY_WITHOUT_INDEX = _KEY.replace("AddField", "AlterField").replace("null=True", "null=True, db_index=False")
 # What no transaction of the call can be around.
 _DURABLE = (
     "migrations.RunPython(lambda apps, editor: __import__('django.db.transaction', fromlist=['atomic'])"
@@ -154,6 +157,22 @@ def _index_left_where_each_migration_is_committed_by_itself(vendor: Vendor) -> G
     return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(_SLUGS, _SLUGS_RENAMED), (_DURABLE,)]))
 
 
+def _index_made_after_its_field_was_to_have_none(vendor: Vendor) -> GeneratedHistory:
+    return _cut(vendor, [(_THING,)], [(_KEY, _DURABLE, _KEY_WITHOUT_INDEX), (_DURABLE,)])
+
+
+def _index_made_so_where_each_migration_is_committed_by_itself(vendor: Vendor) -> GeneratedHistory:
+    return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(_KEY, _RENAME, _KEY_WITHOUT_INDEX), (_DURABLE,)]))
+
+
+def _key_made_after_its_field_was_to_have_none(vendor: Vendor) -> GeneratedHistory:
+    key = "('other', models.ForeignKey('north.thing', models.CASCADE{}))"
+    made = f"migrations.CreateModel('keys', [('id', models.BigAutoField(primary_key=True)), {key.format('')}])"
+    altered = "migrations.AlterField('keys', " + key.format(", db_constraint=False")[1:]
+    looked = "migrations.RunSQL('SELECT 1', 'SELECT 1')"
+    return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(made, looked, altered), (_DURABLE,)]))
+
+
 def _in_one_transaction_each(history: GeneratedHistory) -> GeneratedHistory:
     """Return a history of which each migration has a transaction, but for those that cannot."""
 
@@ -186,6 +205,9 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "rows that are deleted before their table is altered back": _rows_deleted_before_their_table_is_altered_back,
     "an index that is left on a name that is no column": _index_left_on_a_name_that_is_no_column,
     "an index that is left on such a name by a transaction": _index_left_where_each_migration_is_committed_by_itself,
+    "an index that is made after its field was to have none": _index_made_after_its_field_was_to_have_none,
+    "an index made so by a transaction": _index_made_so_where_each_migration_is_committed_by_itself,
+    "a key that is made after its field was to have none": _key_made_after_its_field_was_to_have_none,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 
