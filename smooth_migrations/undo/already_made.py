@@ -11,7 +11,9 @@ __all__ = ["already_made_left"]
 
 _NAME = r'(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`)'
 _INDEX = re.compile(rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}", re.IGNORECASE)
-_CONSTRAINT = re.compile(rf"\s*ALTER\s+TABLE\s+{_NAME}\s+ADD\s+CONSTRAINT\s+{_NAME}", re.IGNORECASE)
+_CONSTRAINT = re.compile(
+    rf"\s*ALTER\s+TABLE\s+{_NAME}\s+ADD\s+CONSTRAINT\s+{_NAME}\s+(UNIQUE|CHECK|FOREIGN KEY)\b", re.IGNORECASE
+)
 
 
 def already_made_left(connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
@@ -39,17 +41,19 @@ def already_made_left(connection: BaseDatabaseWrapper) -> AbstractContextManager
 
 def _is_there(connection: BaseDatabaseWrapper, sql: str) -> bool:
     if found := _INDEX.match(sql):
-        name, table = _names(found)
+        (name, table), kind = _names(found), "index"
     elif found := _CONSTRAINT.match(sql):
-        table, name = _names(found)
+        (table, name), kind = _names(found), found[5].lower().replace(" ", "_")
     else:
         return False
     with connection.cursor() as cursor:
-        return name in connection.introspection.get_constraints(cursor, table)
+        # On MariaDB the index of a key has its name, and outlasts it.
+        constraints: dict[str, dict[str, Any]] = connection.introspection.get_constraints(cursor, table)
+        return bool(constraints.get(name, {}).get(kind))
 
 
 def _names(found: re.Match[str]) -> tuple[str, str]:
-    first, first_backquoted, second, second_backquoted = found.groups()
+    first, first_backquoted, second, second_backquoted, *_ = found.groups()
     return _unquoted(first, first_backquoted), _unquoted(second, second_backquoted)
 
 

@@ -92,3 +92,25 @@ def test_a_field_that_the_same_call_adds_and_fills_may_be_made_not_null(
     assert result.returncode == 1, result.stderr
     assert "ValueError: no" in result.stderr
     assert not diff(before, dump(database.dsn, sequences=False))
+
+
+def test_a_key_comes_back_of_which_the_index_has_stayed(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    key = "models.ForeignKey('demo.item', models.CASCADE, null=True, related_name='+'{})"
+    made = migration(f"migrations.AddField('item', 'other', {key.format('')})", after=[("demo", "0001_item")])
+    altered = migration(
+        f"migrations.AlterField('item', 'other', {key.format(', db_constraint=False')})",
+        "migrations.RunPython(fails, migrations.RunPython.noop)",
+        after=[("demo", "0002_other")],
+        atomic=False,
+        functions=_BACK,
+    )
+    project = project_of(tmp_path, database, {"demo.0002_other": made})
+    project.succeed("migrate", "--verbosity=0")
+    project.write_migration("demo.0003_altered", altered)
+    before = every_database.dump(database)
+
+    result = project.run("apply_migrations")
+
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert diff(before, every_database.dump(database)) == ""
