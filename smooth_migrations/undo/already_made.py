@@ -1,7 +1,7 @@
 """Indexes and constraints that are to be made on the way back, and that are there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -48,7 +48,7 @@ def _is_there(connection: BaseDatabaseWrapper, sql: str) -> bool:
         return False
     with connection.cursor() as cursor:
         # On MariaDB the index of a key has its name, and outlasts it.
-        constraints: dict[str, dict[str, Any]] = connection.introspection.get_constraints(cursor, table)
+        constraints: Mapping[str, Mapping[str, object]] = connection.introspection.get_constraints(cursor, table)
         return bool(constraints.get(name, {}).get(kind))
 
 
