@@ -10,9 +10,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 __all__ = ["already_made_left"]
 
 _NAME = r'(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`)'
-_INDEX = re.compile(rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}", re.IGNORECASE)
+_INDEX = re.compile(rf"\s*CREATE\s+(?P<kind>UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}", re.IGNORECASE)
 _CONSTRAINT = re.compile(
-    rf"\s*ALTER\s+TABLE\s+{_NAME}\s+ADD\s+CONSTRAINT\s+{_NAME}\s+(UNIQUE|CHECK|FOREIGN KEY)\b", re.IGNORECASE
+    rf"\s*ALTER\s+TABLE\s+{_NAME}\s+ADD\s+CONSTRAINT\s+{_NAME}\s+(?P<kind>UNIQUE|CHECK|FOREIGN KEY)\b", re.IGNORECASE
 )
 
 
@@ -41,9 +41,9 @@ def already_made_left(connection: BaseDatabaseWrapper) -> AbstractContextManager
 
 def _is_there(connection: BaseDatabaseWrapper, sql: str) -> bool:
     if found := _INDEX.match(sql):
-        (name, table), kind = _names(found), "index"
+        (name, table), kind = _names(found), "unique" if found["kind"] else "index"
     elif found := _CONSTRAINT.match(sql):
-        (table, name), kind = _names(found), found[5].lower().replace(" ", "_")
+        (table, name), kind = _names(found), found["kind"].lower().replace(" ", "_")
     else:
         return False
     with connection.cursor() as cursor:
@@ -53,8 +53,9 @@ def _is_there(connection: BaseDatabaseWrapper, sql: str) -> bool:
 
 
 def _names(found: re.Match[str]) -> tuple[str, str]:
-    first, first_backquoted, second, second_backquoted, *_ = found.groups()
-    return _unquoted(first, first_backquoted), _unquoted(second, second_backquoted)
+    kind = found.re.groupindex["kind"]
+    names = [name for number, name in enumerate(found.groups(), start=1) if number != kind]
+    return _unquoted(*names[:2]), _unquoted(*names[2:])
 
 
 def _unquoted(double: str | None, back: str | None) -> str:

@@ -13,11 +13,13 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.undo.named import Named
 
 __all__ = ["drop_hollow_indexes", "fit_to_go_back"]
 
 _DROP = re.compile(r"\bDROP\s+(INDEX|TRIGGER|VIEW)\s+(?!IF\s+EXISTS\b)", re.IGNORECASE)
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"')
+_TEXT = re.compile(r"'(?:[^']|'')*'")
 _ON_EXPRESSIONS = """
     SELECT DISTINCT m.name, m.tbl_name, substr(m.sql, instr(m.sql, '(')) FROM sqlite_master m
     JOIN pragma_index_xinfo(m.name) i ON i.key AND i.cid = -2 WHERE m.type = 'index' AND m.sql IS NOT NULL
@@ -48,23 +50,26 @@ def fit_to_go_back(connection: BaseDatabaseWrapper, operations: Iterable[Operati
         yield
 
 
-def drop_hollow_indexes(connection: BaseDatabaseWrapper) -> None:
+def drop_hollow_indexes(connection: BaseDatabaseWrapper, named: Named) -> None:
     """Drop the indexes of SQLite that are on the name of a column which is not there; elsewhere do nothing.
 
     Django makes the index of a new column when its migration ends, by the name that the column began with: where the
     same migration has renamed it, SQLite takes the name for a text (its manual, "Quirks", 8), and refuses from then on
-    to rename or drop any column. To be called before something goes back of which the tables are compared afterwards,
-    since one that was there all along is made again by that. Safe to repeat.
+    to rename or drop any column of any table. To be called before something goes back of which the tables are compared
+    afterwards, since one that was there all along is made again by that. Safe to repeat.
 
     Args:
         connection: where.
+        named: the tables that are compared; those of the dropped are added.
     """
     if connection.vendor != "sqlite":
         return
     with connection.cursor() as cursor:
         for name, table, terms in cursor.execute(_ON_EXPRESSIONS).fetchall():
             columns = {column for (column,) in cursor.execute(_COLUMNS, [table]).fetchall()}
-            if not {quoted.replace('""', '"').lower() for quoted in _IDENTIFIER.findall(terms)} <= columns:
+            quoted = _IDENTIFIER.findall(_TEXT.sub("", terms))
+            if not {identifier.replace('""', '"').lower() for identifier in quoted} <= columns:
+                named.add(table)
                 cursor.execute(f"DROP INDEX {connection.ops.quote_name(name)}")
 
 

@@ -47,6 +47,10 @@ class Named:
             self._texts.append(str(sql))
         return execute(sql, params, many, context)
 
+    def add(self, table: str) -> None:
+        """Name a table."""
+        self._texts.append(table)
+
     def __contains__(self, table: object) -> bool:
         word = naming(str(table))
         return any(word.search(text) for text in self._texts)

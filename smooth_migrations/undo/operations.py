@@ -310,7 +310,7 @@ class OperationLog:
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
         ):
             if "tables" in ran.detail:
-                drop_hollow_indexes(self._connection)
+                drop_hollow_indexes(self._connection, ran.named)
             reverse = ran.operation.database_forwards if ran.backwards else ran.operation.database_backwards
             with self._connection.execute_wrapper(ran.named), self._connection.execute_wrapper(self._count):
                 reverse(self.migration.app_label, editor, ran.after, ran.before)

@@ -90,7 +90,7 @@ def _in_transaction(
             if connection.features.can_rollback_ddl:
                 held.begin()
             if item.tables is not None:
-                drop_hollow_indexes(connection)
+                drop_hollow_indexes(connection, item.named)
             with already_made_left(connection), connection.execute_wrapper(item.named):
                 reverse()
             if item.tables is not None:

@@ -157,6 +157,15 @@ def _index_left_where_each_migration_is_committed_by_itself(vendor: Vendor) -> G
     return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(_SLUGS, _SLUGS_RENAMED), (_DURABLE,)]))
 
 
+def _index_on_what_looks_like_no_column(vendor: Vendor) -> GeneratedHistory:
+    # As Django writes an index on a key of JSON, and one on a name that was no column from the beginning.
+    keyed = """'CREATE INDEX keyed ON north_slugs (replace("a", \\'"b"\\', \\'\\'))'"""
+    made = f"migrations.RunSQL({keyed}, 'DROP INDEX keyed')"
+    hollow = "'CREATE INDEX hollow ON north_slugs (\"nowhere\")'"
+    strange = [f"migrations.RunSQL({hollow}, 'DROP INDEX hollow')"] if vendor is Vendor.SQLITE else []
+    return _cut(vendor, [(_THING, _SLUGS, made, *strange)], [(_DURABLE,), (_RAW,), (_DURABLE,)])
+
+
 def _index_made_after_its_field_was_to_have_none(vendor: Vendor) -> GeneratedHistory:
     return _cut(vendor, [(_THING,)], [(_KEY, _DURABLE, _KEY_WITHOUT_INDEX), (_DURABLE,)])
 
@@ -205,6 +214,7 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "rows that are deleted before their table is altered back": _rows_deleted_before_their_table_is_altered_back,
     "an index that is left on a name that is no column": _index_left_on_a_name_that_is_no_column,
     "an index that is left on such a name by a transaction": _index_left_where_each_migration_is_committed_by_itself,
+    "an index that only looks as if it were on no column": _index_on_what_looks_like_no_column,
     "an index that is made after its field was to have none": _index_made_after_its_field_was_to_have_none,
     "an index made so by a transaction": _index_made_so_where_each_migration_is_committed_by_itself,
     "a key that is made after its field was to have none": _key_made_after_its_field_was_to_have_none,
