@@ -16,6 +16,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.standing import ask_standing
 
 __all__ = ["commit_everywhere", "decide", "write_decision_down"]
 
@@ -83,8 +84,20 @@ async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo
     locked_ms = item.lock_hold_ms
     failure = await commit_held(run, fleet, item)
     item.locked_ms = locked_ms
+    if fate is Fate.GONE:
+        return failure or await _unmarked(run, fleet, item)
     # Its worker has nothing left to do but to give the lease back, and dies without harm.
-    return failure if fate is Fate.GONE else None
+    return None
+
+
+async def _unmarked(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Return why a transaction that is gone was not committed, or why nobody can tell; None where it was."""
+    standing = await ask_standing(run, fleet, item)
+    if isinstance(standing, ErrorInfo):
+        return standing
+    if run.run_id in standing.markers:
+        return None
+    return ErrorInfo("rolled_back_elsewhere", f"the transaction prepared on {item.name} was ended by somebody else")
 
 
 async def _run_forward(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo) -> ErrorInfo | None:

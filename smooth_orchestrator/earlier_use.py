@@ -14,7 +14,7 @@ __all__ = ["remove_earlier_marks"]
 
 
 async def remove_earlier_marks(run: Run, fleet: Fleet) -> None:
-    """Remove the marks that an earlier run of this id has left in databases which this one is to move.
+    """Remove the marks that an earlier run of this id has left in databases of this one, also where nothing is pending.
 
     Another deploy may have used it, or this one, whose journal was lost since. Recovery takes a mark for a commit.
     Earlier runs must have been settled. Safe to repeat.
@@ -48,8 +48,7 @@ async def remove_earlier_marks(run: Run, fleet: Fleet) -> None:
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
-            if item.has_work:
-                group.start_soon(remove, item)
+            group.start_soon(remove, item)
     if found:
         raise Refused(
             f"the mark of an earlier run {run.run_id} could not be removed", hint="use another --run-id", findings=found

@@ -294,7 +294,7 @@ async def _obey(
             wanted = action(decisions[item.phase.name], shown[item.name])
             _stand(item, told, shown[item.name], wanted)
             if wanted is Action.RUN_FORWARD:
-                await _require_files(run, fleet, item)
+                await _require_files(run, fleet, item, told)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
@@ -319,10 +319,16 @@ async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], dec
                 await decide(run, Decision.COMMIT, scope=phase.name)
 
 
-async def _require_files(run: Run, fleet: Fleet, item: TargetRun) -> None:
+async def _require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> None:
     """Leave a target in doubt that cannot be run forward with the files there are; the others are committed."""
-    moves = item.back or Back(run.run_id, tuple(item.steps), item.received, discards=True)
-    if moves.steps and (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
+    # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
+    others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
+    steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
+    moves = item.back or Back(run.run_id, steps, item.received, discards=True)
+    is_forward = item.back is None and run.finalises is None
+    if not (moves.steps or is_forward):
+        return
+    if (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
         item.stage, item.error = Stage.IN_DOUBT, failure
         run.fail(failure, item.name)
 

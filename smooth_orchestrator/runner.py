@@ -218,7 +218,7 @@ def _rehearsed(run: Run) -> RunOutcome:
 
 
 async def _begin(session: Session, command: str, masker: Masker) -> Report | None:
-    """Write down that a run begins, and let it pass the preflight; else return the report of its refusal."""
+    """Let a run pass the preflight, and write down that it begins; return the report of its refusal, if it is."""
     run = session.run
     names = [item.name for item in run.targets]
     get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
@@ -229,14 +229,16 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
         data["takes_back"] = run.takes_back
     if run.finalises is not None:
         data["finalises"] = [*run.finalises]
-    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     try:
         await pass_preflight(run, session.fleet)
         if command != "rehearse":
+            # Before the run is known: what is cut off here has no mark of an earlier use to be taken for its own.
             await remove_earlier_marks(run, session.fleet)
     except Refused as refused:
+        await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
         finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
         return await finish(run, finished, masker)
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     return None
 
 
@@ -383,7 +385,8 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         # No decision means abort as well.
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
     halt = run.plan.on_failure is OnFailure.HALT
-    await take_back(run, fleet, committed=not halt)
+    # What has committed is settled by whoever has the lease, and may by now be another's by the same run id.
+    await take_back(run, fleet, committed=not (halt or run.is_fenced))
     if run.is_fenced:
         # Whoever has the lease settles this run before anything else, and takes no more of it for ours.
         return RunOutcome.LOCKED

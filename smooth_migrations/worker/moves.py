@@ -2,18 +2,20 @@
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
+from smooth_migrations.files import digest_of
 from smooth_migrations.halves import install
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
@@ -217,6 +219,7 @@ class Moves:
                 return protocol.Done(id=command.id)
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
+                _refuse_other_files(nodes, command.steps)
                 moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
                 install(place_backwards(connection, [item.migration for item in moved]), command.run_id)
                 # From here on it shows as steps to be taken back, however far that comes.
@@ -265,6 +268,21 @@ def _is_unsure(error: BaseException) -> bool:
     while earlier is not None and not isinstance(earlier, PrepareUnsure):
         earlier = earlier.__context__
     return earlier is not None
+
+
+def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Sequence[protocol.Step]) -> None:
+    """Make sure that what is to be reversed is what ran.
+
+    Raises:
+        UndoFailed: a file is missing, or was changed since; nothing was taken back.
+    """
+    for step in steps:
+        node = nodes.get((step.app, step.name))
+        if node is None or (step.digest and digest_of(node) not in {"", step.digest}):
+            what = "is missing" if node is None else "has been changed since it ran"
+            raise UndoFailed(
+                f"the file of {step} {what}", hint="smooth-orchestrate recover PLAN, with the files of that release"
+            )
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

@@ -98,3 +98,20 @@ def test_a_transaction_whose_name_only_begins_like_ours_is_another_programs(flee
     with fleet.first.connect() as session:
         for name in names:
             session.execute(f"ROLLBACK PREPARED '{name}'".encode())
+
+
+def test_the_mark_of_another_deploy_decides_nothing_of_a_run_that_is_cut_off_at_once(fleet: Fleet) -> None:
+    plan = fleet.directory / "deploy.toml"
+    ours = plan.read_text()
+    plan.write_text(ours.partition("[databases.kiosk]")[0].replace('name = "small"', 'name = "billing"'))
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+    assert _new_ones(fleet) == ["primary"]
+    plan.write_text(ours)
+    assert fleet.run("deploy", "--run-id", "build-7", failpoint="journal.run_started.after").exit_code < 0
+    fleet.wait_until_alone()
+
+    assert fleet.run("recover").report["outcome"] == "rolled_back"
+
+    assert _new_ones(fleet) == ["primary"]
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+    assert _new_ones(fleet) == ["primary", "kiosk", LAST]

@@ -209,3 +209,79 @@ def test_a_decided_run_is_finished_without_migrations_that_came_since(
         newer.unlink()
         assert fleet.run_printed(doubtful).report["outcome"] == "committed"
         assert all("0002_note" in text for text in _of(fleet).values())
+
+
+@pytest.mark.parametrize(
+    ("commit", "point"),
+    [("phase", "journal.run_finished.before"), pytest.param("deploy", "decide.after", marks=pytest.mark.long)],
+)
+def test_a_database_that_a_run_did_not_come_to_is_not_moved_by_the_next_release(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, commit: str, point: str
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=f'{_DEPLOY}\ncommit = "{commit}"') as fleet:
+        fleet.migrate("shard_1")
+        _kill(fleet, point)
+        newer = fleet.directory / "project/demo/migrations/0003_kind.py"
+        newer.write_text(KIND)
+
+        refused = fleet.deploy()
+
+        assert (refused.exit_code, refused.report["outcome"]) == (4, "needs_operator"), refused.stderr
+        assert "demo.0003_kind would run too" in refused.report["error"]["message"]
+        assert not any("0003_kind" in text for text in _of(fleet).values())
+        newer.unlink()
+        assert _recover(fleet).report["outcome"] == "committed"
+        newer.write_text(KIND)
+        assert fleet.deploy().report["outcome"] == "committed"
+
+
+def test_a_phase_is_not_taken_back_by_files_that_have_changed(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    other = "migrations.AddField('item', 'other', models.CharField(max_length=40, default='none'))"
+    both = NOTE.replace("migrations.AddField('item', 'note'", f"{other}, migrations.AddField('item', 'note'")
+    with _fleet(tmp_path, servers, {"demo.0002_note": both}, deploy=_BY_PHASE) as fleet:
+        before = _of(fleet)
+        _kill(fleet, "journal.phase_started.before:2")
+        file = fleet.directory / "project/demo/migrations/0002_note.py"
+        file.write_text(NOTE)
+        between = _of(fleet)
+
+        refused = fleet.run("recover")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (4, "needs_operator"), refused.stderr
+        assert refused.report["error"]["message"] == "the file of demo.0002_note has been changed since it ran"
+        assert _of(fleet) == between
+        file.write_text(both)
+        assert _recover(fleet).report["outcome"] == "rolled_back"
+        assert _of(fleet) == before
+
+
+@pytest.mark.long
+def test_what_somebody_else_has_rolled_back_after_the_decision_is_run_forward(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.databases["kiosk"]["OPTIONS"] = {"timeout": 60}
+        at, go = fleet.directory / "at", fleet.directory / "go"
+        gate = fleet.directory / "gate.sh"
+        gate.write_text(f"#!/bin/sh\ntouch {at}\nuntil [ -e {go} ]; do sleep 0.1; done\n")
+        gate.chmod(0o755)
+        fleet.plan(deploy="expand_contract = false", servers=_TWO_PHASE, shards='gate = ["./gate.sh"]')
+        with closing(sqlite3.connect(fleet.kiosk, isolation_level=None)) as reader, fleet.running() as run:
+            while not at.exists():
+                assert run.process.poll() is None
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            go.touch()
+            while len(gids := fleet.prepared()) < 2:
+                assert run.process.poll() is None
+            (gid,) = [gid for gid in gids if ":primary:" in gid]
+            with fleet.first.connect() as session:
+                session.autocommit = True
+                session.execute(f"ROLLBACK PREPARED '{gid}'".encode())
+            reader.execute("ROLLBACK")
+            outcome = run.finish()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert all("0002_note" in text for text in fleet.dumps().values())
