@@ -325,10 +325,7 @@ async def _require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) ->
     others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
     steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
     moves = item.back or Back(run.run_id, steps, item.received, discards=True)
-    is_forward = item.back is None and run.finalises is None
-    if not (moves.steps or is_forward):
-        return
-    if (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
+    if moves.steps and (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
         item.stage, item.error = Stage.IN_DOUBT, failure
         run.fail(failure, item.name)
 
