@@ -21,7 +21,7 @@ def already_made_left(connection: BaseDatabaseWrapper) -> AbstractContextManager
 
     Django makes the index and the foreign key of a new field when the migration is over, also where an operation has
     said meanwhile that there is to be none (`deferred_sql`); that operation's way back would make them once more. They
-    go with the field. Where one of that name is another, the comparison of the tables after the undo says so.
+    go with the field. Where one of that name is another, the comparison after an undo says so; a `rollback` has none.
 
     Args:
         connection: where.
