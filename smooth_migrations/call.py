@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import NoReturn
 
 from django.db import transaction
@@ -302,7 +303,7 @@ class Call:
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
         else:
-            self._open.append(Moved(migration, step, self._at_work.tables, self._at_work.named))
+            self._open.append(replace(self._at_work, step=step))
         self._outside.close()
         self._at_work = None
         if permanent:

@@ -114,13 +114,14 @@ class Guard:
         if self._options.get("rehearse"):
             names = ", ".join(str(migration) for migration in early)
             raise CommandError(f"Refused: these cannot be rehearsed: {names}", returncode=REFUSED)
-        if not self._options.get("allow_irreversible"):
+        refuses = not self._options.get("allow_irreversible")
+        if refuses:
             lines = [f"  {migration}: {what}" for migration, what in irreversible_steps(self._connection, plan, early)]
             if lines:
                 message = "\n".join(["Refused: these could not be rolled back, and nothing was run:", *lines])
                 hint = "--allow-irreversible runs them all the same"
                 raise CommandError(message, returncode=REFUSED) from Irreversible(message, hint=hint)
-        self._call.permanent.expect_back(self._fingerprint(), early)
+        self._call.permanent.expect_back(self._fingerprint(), early, refuses=refuses)
 
     def _fingerprint(self) -> str:
         if self._options.get("no_fingerprint"):

@@ -15,7 +15,10 @@ from smooth_migrations.undo.journal import CallJournal, Frame
 if TYPE_CHECKING:
     from smooth_migrations.undo.rows.recorder import Recorder
 
-__all__ = ["CodeRows", "ReceiversRows", "changed_since", "is_recordable"]
+__all__ = ["REVERSED", "CodeRows", "ReceiversRows", "changed_since", "is_recordable"]
+
+REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
+"""Told of code that has run, where it is not known which rows it has changed."""
 
 # Where something may be permanent before a call's end, and it can be told which rows code changes.
 _RECORDABLE = frozenset({"mysql", "postgresql"})

@@ -188,6 +188,14 @@ class CallJournal:
             [state, self._call_id, step.app, step.name, operation, EntryState.ROWS],
         )
 
+    def note_detail(self, step: Step, operation: int, detail: dict[str, Any]) -> None:
+        """Write down of an operation what its undo needs now."""
+        self._execute(
+            "UPDATE {table} SET detail = %s "
+            "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s AND state <> %s",
+            [json.dumps(detail), self._call_id, step.app, step.name, operation, EntryState.ROWS],
+        )
+
     def note_rows(
         self, step: Step | None, operation: int, detail: dict[str, Any], over: BaseDatabaseWrapper | None = None
     ) -> None:

@@ -11,6 +11,7 @@ from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import Entry, UnfinishedCall
 from smooth_migrations.undo.named import Named, named_by
+from smooth_migrations.undo.removed import Removed
 from smooth_migrations.undo.states import state_before, states_of
 from smooth_migrations.undo.tables import Definitions
 from smooth_migrations.undo.transaction import Limits
@@ -36,6 +37,7 @@ class Moved:
         tables: the definitions of the tables before it, where they were taken.
         named: which of them it may have changed.
         entries: its operations, where it ran outside a transaction and each can be taken back by itself.
+        removed: the values of fields that it has removed in a transaction.
     """
 
     migration: Migration
@@ -43,6 +45,12 @@ class Moved:
     tables: Definitions | None = None
     named: Named = field(default_factory=Named)
     entries: tuple[Entry, ...] | None = None
+    removed: list[Removed] = field(default_factory=list)
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What the journal keeps of it for the undo."""
+        return tables_detail(self.tables) | ({"removed": self.removed} if self.removed else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,12 @@ def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfi
     """
     detail = unfinished.details[step]
     entries = unfinished.entries[step] if OUTSIDE.items() <= detail.items() and not step.fake else None
+    removed = detail.get("removed", [])
     if "tables" not in detail:
-        return Moved(migration, step, entries=entries)
+        return Moved(migration, step, entries=entries, removed=removed)
     states = states_of(migration, state_before(executor, migration))
     named = named_by(migration.operations, migration.app_label, states)
-    return Moved(migration, step, detail["tables"], named, entries)
+    return Moved(migration, step, detail["tables"], named, entries, removed)
 
 
 def tables_detail(tables: Definitions | None) -> dict[str, Any]:

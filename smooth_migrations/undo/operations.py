@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseAndState
+from django.db.migrations import Migration, RunPython
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
@@ -17,29 +17,26 @@ from smooth_migrations.errors import UndoFailed, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.reversibility import PLAIN, SCHEMA, database_parts
+from smooth_migrations.reversibility import PLAIN, database_parts
 from smooth_migrations.undo.already_made import already_made_left
 from smooth_migrations.undo.backwards import drop_hollow_indexes
-from smooth_migrations.undo.code import CodeRows, changed_since, is_recordable
+from smooth_migrations.undo.code import REVERSED, CodeRows, changed_since, is_recordable
 from smooth_migrations.undo.indexes import drop_invalid_indexes, existing_indexes, settle_indexes
 from smooth_migrations.undo.journal import CallJournal, Entry, EntryState
+from smooth_migrations.undo.kinds import defines, is_code, is_rows_alone, name_of
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.records import Record, Recording, Writes, keys_of, restore_records
+from smooth_migrations.undo.removed import Removed, removed_given_back
 from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
 
-__all__ = ["REVERSED", "OperationLog", "has_code", "refuse_other_files"]
-
-REVERSED = "its code was taken back by its reverse code; what that does not give back has changed"
-"""Told of code that has run, where it is not known which rows it has changed."""
+__all__ = ["OperationLog", "refuse_other_files"]
 
 _BROKEN = "its code was broken off outside a transaction; rows that it had written stay"
 
 _READS = re.compile(r"\s*(SELECT|SHOW|SET)\b", re.IGNORECASE)
-# What a statement begins with that changes more than rows.
-_DEFINES = re.compile(r"\b(CREATE|ALTER|DROP|RENAME|TRUNCATE|COMMENT|REINDEX)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +209,14 @@ class OperationLog:
         # before the class's, and is gone again when the migration has ended.
         operation.__dict__[method] = watched
 
+    def keep(self, removed: Removed) -> None:
+        """Note what a field had that the operation at work is about to remove."""
+        ran = self._at_work
+        if ran is not None:
+            ran.detail.setdefault("removed", []).append(removed)
+            if not self._is_transactional(ran.operation):
+                self._journal.note_detail(self.step, ran.number, ran.detail)
+
     def _record(self) -> None:
         # In one commit, so that what is recorded without being noted here is known to be another process's. It comes
         # when the migration is over: SQLite does not commit while a row that was inserted is still to be returned.
@@ -237,8 +242,8 @@ class OperationLog:
         if not self._is_watchful:
             return {}
         indexes = existing_indexes(self._connection, operation)
-        detail: dict[str, Any] = {"is": _name(operation), "indexes": indexes}
-        if _is_code(operation) and not _defines(operation, backwards=backwards) and is_recordable(self._connection):
+        detail: dict[str, Any] = {"is": name_of(operation), "indexes": indexes}
+        if is_code(operation) and not defines(operation, backwards=backwards) and is_recordable(self._connection):
             detail["recorded"] = True
         tables = take_tables(self._connection)
         return detail if tables is None else detail | {"tables": tables}
@@ -258,7 +263,7 @@ class OperationLog:
         atomic = ran.operation.atomic
         is_held = atomic or (self.migration.atomic and atomic is not False)
         # What it was not rolled back with says itself that it was committed early.
-        return _is_code(ran.operation) and not (is_held and not self._journal.rows_of(self.step, ran.number))
+        return is_code(ran.operation) and not (is_held and not self._journal.rows_of(self.step, ran.number))
 
     def _give_back(self, ran: _Ran) -> bool:
         """Give back the rows that code has changed, if it is known which; return whether it is settled by that."""
@@ -276,7 +281,7 @@ class OperationLog:
             self._ran.pop()
             return
         holds = self._is_transactional(ran.operation)
-        if not holds and not _is_rows_alone(ran.operation, backwards=not ran.backwards):
+        if not holds and not is_rows_alone(ran.operation, backwards=not ran.backwards):
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
             self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
             self._at_work = self._ran.pop()
@@ -287,7 +292,7 @@ class OperationLog:
                 self._part(ran)
             raise
         self._ran, self._at_work = [other for other in self._ran if other is not ran], None
-        if _is_code(ran.operation):
+        if is_code(ran.operation):
             self._leave(REVERSED)
 
     def _part(self, ran: _Ran) -> None:
@@ -305,6 +310,7 @@ class OperationLog:
         with (
             rendered_afresh([ran.operation]),
             already_made_left(self._connection),
+            removed_given_back(self._connection, ran.detail.get("removed", ())),
             needless_left_out(self.migration, self._connection, ran.detail.get("tables")),
             self._connection.schema_editor(atomic=False) as editor,
             transaction.atomic(self._connection.alias) if holds else nullcontext(),
@@ -354,7 +360,7 @@ def refuse_other_files(
             hint="run this with the release that has them",
         )
     for step in steps:
-        now = [_name(operation) for operation in nodes[step.app, step.name].operations]
+        now = [name_of(operation) for operation in nodes[step.app, step.name].operations]
         for entry in entries[step]:
             was = entry.detail.get("is")
             if now[entry.operation : entry.operation + 1] != [was] and was is not None:
@@ -362,38 +368,3 @@ def refuse_other_files(
                     f"{ran} {step}, of which the file has changed since: operation {entry.operation + 1} was {was}",
                     hint="run this with the release that has it as it was",
                 )
-
-
-def _name(operation: Operation) -> str:
-    """Return what an operation is, and the table or column that it makes where that has a name of its own."""
-    given: list[str | None] = [getattr(operation, "options", {}).get("db_table")]
-    if (field := getattr(operation, "field", None)) is not None:
-        given += [field.db_column, getattr(field, "db_table", None)]
-    return f"{type(operation).__name__} ({', '.join([operation.describe(), *filter(None, given)])})"
-
-
-def _is_code(operation: Operation) -> bool:
-    """Return whether it may run code of somebody's own."""
-    parts = [] if type(operation) is SeparateDatabaseAndState else [operation]
-    return any(type(part).__module__ not in SCHEMA for part in (*parts, *database_parts(operation)))
-
-
-def _defines(operation: Operation, *, backwards: bool) -> bool:
-    """Return whether it is plain to see that an operation changes more than rows."""
-    return any(
-        type(part).__module__ in SCHEMA
-        or (isinstance(part, RunSQL) and _DEFINES.search(str(part.reverse_sql if backwards else part.sql)))
-        for part in database_parts(operation)
-    )
-
-
-def _is_rows_alone(operation: Operation, *, backwards: bool) -> bool:
-    """Return whether an operation changes rows and no definitions, so that its way back may be gone twice."""
-    return not _defines(operation, backwards=backwards) and all(
-        isinstance(part, RunPython | RunSQL) for part in database_parts(operation)
-    )
-
-
-def has_code(migration: Migration) -> bool:
-    """Return whether a migration may run code, whose reverse is whatever somebody wrote."""
-    return any(_is_code(operation) for operation in migration.operations)

@@ -18,13 +18,15 @@ from smooth_migrations.protocol.values import Before, Received, Step
 from smooth_migrations.received import take_received_back
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import named
-from smooth_migrations.undo.code import ReceiversRows
+from smooth_migrations.undo.code import REVERSED, ReceiversRows
 from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
+from smooth_migrations.undo.kinds import has_code
 from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled, tables_detail
 from smooth_migrations.undo.named import Named
 from smooth_migrations.undo.recalling import nodes_as_run
 from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
+from smooth_migrations.undo.removed import removed_kept
 from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
 from smooth_migrations.undo.tables import Definitions, take_tables
 
@@ -80,6 +82,7 @@ class Permanent:
         self._is_begun = False
         self._is_resumed = self._is_recalled = False
         self._early: frozenset[Migration] = frozenset()
+        self._refuses = True
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
 
@@ -120,9 +123,10 @@ class Permanent:
         # A server that commits at every DDL statement has done so, whatever is said here.
         self._is_begun = not self._connection.features.can_rollback_ddl
 
-    def expect_back(self, fingerprint: str, early: Collection[Migration]) -> None:
-        """Note what is permanent before the call's end, and what the schema must be when that was taken back."""
+    def expect_back(self, fingerprint: str, early: Collection[Migration], *, refuses: bool) -> None:
+        """Note what is permanent before the end, what the schema is, and whether what cannot come back is refused."""
         self._early = frozenset(early)
+        self._refuses = refuses
         if not self._is_resumed:
             self._frame = replace(self._frame, fingerprint=self._frame.fingerprint or fingerprint)
 
@@ -151,7 +155,7 @@ class Permanent:
         self.journal.begin(self._frame)
         self.receivers.write()
         for item in held:
-            self.journal.note_step(item.step, EntryState.DONE, tables_detail(item.tables))
+            self.journal.note_step(item.step, EntryState.DONE, item.detail)
         try:
             with passing("seal"):
                 commit()
@@ -176,6 +180,9 @@ class Permanent:
         item = Moved(migration, step, None if self.is_outside else self._tables_before(migration))
         if item.tables is not None:
             until.enter_context(self._connection.execute_wrapper(item.named))
+        if migration in self._early and not self.before.is_empty:
+            keep = self._broken.keep if self._broken else item.removed.append
+            until.enter_context(removed_kept(self._connection, keep, refuses=self._refuses))
         return item
 
     def _tables_before(self, migration: Migration) -> Definitions | None:
@@ -342,11 +349,9 @@ class Permanent:
     def _left_of(self, item: Moved) -> Sequence[str]:
         if item.step.fake or self.before.is_empty:
             return ()
-        if item.entries is not None:
-            return self._reversed.left if self._reversed else ()
-        from smooth_migrations.undo.operations import REVERSED, has_code  # noqa: PLC0415 - as for the log
-
-        return (REVERSED,) if has_code(item.migration) else ()
+        if item.entries is None:
+            return (REVERSED,) if has_code(item.migration) else ()
+        return self._reversed.left if self._reversed else ()
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:

@@ -20,6 +20,7 @@ from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.operations import OperationLog
 from smooth_migrations.undo.records import Record
+from smooth_migrations.undo.removed import removed_given_back
 from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
 from smooth_migrations.undo.tables import restore_tables
 from smooth_migrations.undo.transaction import HeldTransaction
@@ -91,7 +92,11 @@ def _in_transaction(
                 held.begin()
             if item.tables is not None:
                 drop_hollow_indexes(connection, item.named)
-            with already_made_left(connection), connection.execute_wrapper(item.named):
+            with (
+                already_made_left(connection),
+                removed_given_back(connection, item.removed),
+                connection.execute_wrapper(item.named),
+            ):
                 reverse()
             if item.tables is not None:
                 restore_tables(connection, item.tables, item.named)

@@ -28,6 +28,34 @@ _SLUGS_RENAMED = "migrations.RenameField('slugs', 'a', 'b')"
 # Django makes the index of the new key when the migration ends, whatever became of the field.
 _KEY = "migrations.AddField('thing', 'other', models.ForeignKey('north.thing', models.CASCADE, null=True))"
 _KEY_WITHOUT_INDEX = _KEY.replace("AddField", "AlterField").replace("null=True", "null=True, db_index=False")
+# Fields that no row can do without.
+_PLAIN = (
+    "migrations.CreateModel('plain', [('id', models.AutoField(primary_key=True)), ('number', models.IntegerField()), "
+    "('share', models.FloatField(db_index=True)), ('raw', models.BinaryField()), ('day', models.DateTimeField())])"
+)
+_ONCE = (
+    "migrations.CreateModel('once', [('name', models.CharField(max_length=9, primary_key=True)), "
+    "('code', models.IntegerField(unique=True)), ('select', models.CharField(max_length=9))])"
+)
+_KEYED = (
+    "migrations.CreateModel('keyed', [('id', models.UUIDField(primary_key=True)), "
+    "('thing', models.ForeignKey('north.thing', models.CASCADE))])"
+)
+_REMOVED = (
+    *(("plain", name) for name in ("number", "share", "raw", "day")),
+    *(("once", name) for name in ("code", "select")),
+    ("keyed", "thing"),
+)
+_ROWS_OF_CODE = (
+    "migrations.RunSQL(["
+    "('INSERT INTO north_plain (number, share, raw, day) VALUES (%s, %s, %s, %s), (%s, %s, %s, %s)', "
+    "[7, 1 / 3, b'\\0x', '2026-01-02 03:04:05.000006', -1, 1e300, b'', '0001-01-01 00:00:00']), "
+    "('INSERT INTO north_once (name, code, \"select\") VALUES (%s, %s, %s), (%s, %s, %s)', "
+    "['a%', 1, '%', \"b'\", 2, '']), "
+    "(\"INSERT INTO north_keyed (id, thing_id) SELECT '00000000000000000000000000000001', min(id) FROM north_thing\", "
+    "[])], [('DELETE FROM north_plain WHERE number IN (%s, %s) AND share > 0', [7, -1]), "
+    "('DELETE FROM north_once WHERE code < %s', [3]), ('DELETE FROM north_keyed WHERE thing_id > %s', [0])])"
+)
 # What no transaction of the call can be around.
 _DURABLE = (
     "migrations.RunPython(lambda apps, editor: __import__('django.db.transaction', fromlist=['atomic'])"
@@ -182,6 +210,15 @@ def _key_made_after_its_field_was_to_have_none(vendor: Vendor) -> GeneratedHisto
     return _in_one_transaction_each(_cut(vendor, [(_THING,)], [(made, looked, altered), (_DURABLE,)]))
 
 
+def _removed_from_rows_of_code(vendor: Vendor) -> GeneratedHistory:
+    removals = [(f"migrations.RemoveField('{model}', '{field}')",) for model, field in _REMOVED]
+    return _cut(vendor, [(_THING, _ROW, _PLAIN, _ONCE, _KEYED)], [(_ROWS_OF_CODE,), *removals, (_DURABLE,)])
+
+
+def _removed_from_rows_of_code_by_transactions(vendor: Vendor) -> GeneratedHistory:
+    return _in_one_transaction_each(_removed_from_rows_of_code(vendor))
+
+
 def _in_one_transaction_each(history: GeneratedHistory) -> GeneratedHistory:
     """Return a history of which each migration has a transaction, but for those that cannot."""
 
@@ -218,6 +255,8 @@ KNOWN: Mapping[str, Callable[[Vendor], GeneratedHistory]] = {
     "an index that is made after its field was to have none": _index_made_after_its_field_was_to_have_none,
     "an index made so by a transaction": _index_made_so_where_each_migration_is_committed_by_itself,
     "a key that is made after its field was to have none": _key_made_after_its_field_was_to_have_none,
+    "fields removed from rows that code of the same call has put there": _removed_from_rows_of_code,
+    "fields removed from such rows by transactions": _removed_from_rows_of_code_by_transactions,
     "a squash of which the first half was applied before": _squash_half_applied,
 }
 
