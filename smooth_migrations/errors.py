@@ -110,7 +110,7 @@ class OtherAliasRefused(SmoothMigrationsError):  # noqa: N818 - named by what ha
 
 
 class Irreversible(SmoothMigrationsError):  # noqa: N818 - named by what happened
-    """What was asked for could not be taken back if something failed; nothing ran."""
+    """What was asked for could not be taken back if something failed: it did not run."""
 
 
 class TransactionEnded(SmoothMigrationsError):  # noqa: N818 - named by what happened

@@ -80,9 +80,8 @@ class Permanent:
         self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
         self._is_begun = False
-        self._is_resumed = self._is_recalled = False
+        self._is_resumed = self._is_recalled = self._refuses = False
         self._early: frozenset[Migration] = frozenset()
-        self._refuses = True
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
 
@@ -250,9 +249,9 @@ class Permanent:
         Raises:
             UndoFailed: the file of a migration that it ran is missing, or is not the same any more.
         """
-        broken = unfinished.broken
+        broken, frame = unfinished.broken, unfinished.frame
         steps = [*unfinished.steps, *([broken] if broken else [])]
-        frame = self._frame = unfinished.frame
+        self._frame = frame
         nodes = nodes_as_run(self._connection, unfinished, steps)
         executor = executor_as_before(
             self._connection,
@@ -349,9 +348,9 @@ class Permanent:
     def _left_of(self, item: Moved) -> Sequence[str]:
         if item.step.fake or self.before.is_empty:
             return ()
-        if item.entries is None:
-            return (REVERSED,) if has_code(item.migration) else ()
-        return self._reversed.left if self._reversed else ()
+        if item.entries is not None:
+            return self._reversed.left if self._reversed else ()
+        return (REVERSED,) if has_code(item.migration) else ()
 
     def _reversing(self) -> Iterator[float]:
         if self.before.is_empty:

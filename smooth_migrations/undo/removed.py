@@ -13,7 +13,6 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import Irreversible
-from smooth_migrations.undo.rows.column import UnknownError, take_column, write_column
 
 __all__ = ["Removed", "removed_given_back", "removed_kept"]
 
@@ -43,6 +42,8 @@ def removed_kept(connection: BaseDatabaseWrapper, keep: Callable[[Removed], None
         def remove_field(editor: Any, model: type[models.Model], field: "_Field") -> None:  # noqa: ANN401 - of any vendor
             column = _column_of(connection, field)
             if column is not None:
+                from smooth_migrations.undo.rows.column import UnknownError, take_column  # noqa: PLC0415 - few remove any
+
                 try:
                     removed = take_column(connection, model._meta.db_table, column)  # noqa: SLF001 - Django's public name
                 except UnknownError as error:
@@ -82,6 +83,8 @@ def removed_given_back(connection: BaseDatabaseWrapper, removed: Sequence[Remove
             loose = copy.copy(field)
             loose.null = loose.null or not field.primary_key
             add(editor, model, loose)
+            from smooth_migrations.undo.rows.column import write_column  # noqa: PLC0415 - as above
+
             write_column(connection, kept)
             if loose.null is not field.null:
                 editor.alter_field(model, loose, field)
@@ -123,7 +126,7 @@ def _needs_values(connection: BaseDatabaseWrapper, editor: Any, field: "_Field")
     return bool(field.unique or not is_given)
 
 
-def _refusal(model: type[models.Model], field: "_Field", error: UnknownError) -> Irreversible:
+def _refusal(model: type[models.Model], field: "_Field", error: Exception) -> Irreversible:
     name = f"{model._meta.label}.{field.name}"  # noqa: SLF001 - as above
     return Irreversible(
         f"{name} was not removed: rows were put there in the same call, and their values could not come back ({error})",

@@ -78,6 +78,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/undo/operations.py", "finish"): _RECORD,
     ("smooth_migrations/undo/records.py", "begin"): _RECORD,
     ("smooth_migrations/undo/journal.py", "_create_table"): _NO_TABLE,
+    ("smooth_migrations/undo/rows/column.py", "take_column"): _READS_ONLY,
     ("smooth_migrations/undo/rows/mysql.py", "_rows"): _READS_ONLY,
     ("smooth_migrations/undo/rows/postgresql.py", "prepare"): _SECOND,
     ("smooth_migrations/undo/rows/postgresql.py", "_rows"): _READS_ONLY,

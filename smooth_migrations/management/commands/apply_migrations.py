@@ -19,7 +19,7 @@ from smooth_migrations.arguments import add_arguments, options_of, refuse_contra
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.errors import Interrupted, UndoAlsoFailed, UndoFailed, is_unusable
+from smooth_migrations.errors import Interrupted, Irreversible, UndoAlsoFailed, UndoFailed, is_unusable
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.guard import Guard
@@ -152,8 +152,9 @@ class Command(migrate.Command):
                     super().handle(*args, **options)
                     return []
                 call.run(lambda: self.move(call, *args, **options))
-            except Interrupted as error:
-                raise CommandError(f"{error}; what was done has been undone") from error
+            except (Interrupted, Irreversible) as error:
+                hint = f" ({error.hint})" if isinstance(error, Irreversible) else ""
+                raise CommandError(f"{error}; what was done has been undone{hint}") from error
             except BaseException as error:
                 console.detail()
                 if self._is_program and _says_success(error):
