@@ -27,7 +27,7 @@ from smooth_migrations.undo.kinds import defines, is_code, is_rows_alone, name_o
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.needless import needless_left_out
 from smooth_migrations.undo.records import Record, Recording, Writes, keys_of, restore_records
-from smooth_migrations.undo.removed import Removed, removed_given_back
+from smooth_migrations.undo.removed import Removed, are_gone, give_back_values, removed_given_back
 from smooth_migrations.undo.renames import renames_of
 from smooth_migrations.undo.states import rendered_afresh, states_of
 from smooth_migrations.undo.tables import restore_tables, take_tables
@@ -158,6 +158,10 @@ class OperationLog:
                 restore_records(self._connection, self._records, keys_of(self.migration))
         if self._journal.has_lost(self.step):
             self._leave(_BROKEN)
+        if self._at_work is not None and are_gone(self._connection, self._at_work.detail.get("removed", ())):
+            # It was over, but for the row that says so.
+            self._ran.append(self._at_work)
+            self._at_work = None
         if self._at_work is not None:
             with passing("settle"):
                 self._settle(self._at_work)
@@ -253,6 +257,7 @@ class OperationLog:
         if self._is_transactional(ran.operation):
             return  # it has not run at all
         app_label = self.migration.app_label
+        give_back_values(self._connection, ran.detail.get("removed", ()))
         settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
         if "tables" in ran.detail:
             renames = renames_of(ran.operation, app_label, ran.before, ran.after)

@@ -5,7 +5,7 @@ rows there meanwhile: the field could not be made again beside them without thei
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import Irreversible
 
-__all__ = ["Removed", "removed_given_back", "removed_kept"]
+__all__ = ["Removed", "are_gone", "give_back_values", "removed_given_back", "removed_kept"]
 
 if TYPE_CHECKING:
     _Field = models.Field[Any, Any]
@@ -83,9 +83,7 @@ def removed_given_back(connection: BaseDatabaseWrapper, removed: Sequence[Remove
             loose = copy.copy(field)
             loose.null = loose.null or not field.primary_key
             add(editor, model, loose)
-            from smooth_migrations.undo.rows.column import write_column  # noqa: PLC0415 - as above
-
-            write_column(connection, kept)
+            give_back_values(connection, [kept])
             if loose.null is not field.null:
                 editor.alter_field(model, loose, field)
 
@@ -93,6 +91,31 @@ def removed_given_back(connection: BaseDatabaseWrapper, removed: Sequence[Remove
 
     with _edited(connection, "add_field", adding):
         yield
+
+
+def give_back_values(connection: BaseDatabaseWrapper, removed: Iterable[Removed]) -> None:
+    """Give rows the values that were kept, in columns that are there. Takes row locks alone; safe to repeat.
+
+    Args:
+        connection: the target's.
+        removed: what was kept.
+    """
+    for kept in removed:
+        if _is_there(connection, kept):
+            from smooth_migrations.undo.rows.column import write_column  # noqa: PLC0415 - as above
+
+            write_column(connection, kept)
+
+
+def are_gone(connection: BaseDatabaseWrapper, removed: Sequence[Removed]) -> bool:
+    """Return whether there were such columns, and none of them is there any more. Only reads."""
+    return bool(removed) and not any(_is_there(connection, kept) for kept in removed)
+
+
+def _is_there(connection: BaseDatabaseWrapper, kept: Removed) -> bool:
+    with connection.cursor() as cursor:
+        columns = connection.introspection.get_table_description(cursor, kept["table"])
+    return any(column.name == kept["column"] for column in columns)
 
 
 @contextmanager

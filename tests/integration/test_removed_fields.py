@@ -1,5 +1,6 @@
 """Fields removed from rows that code of the same call has put there come back with their values, or stay."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_they_come_back_when_the_call_is_killed(stepping_databases: NewDatabases
             "migrations.RunPython(forwards, nothing)", after=[("demo", "0004_remove")], atomic=False, functions=killed
         ),
     )
-    assert project.run("apply_migrations").returncode == -9
+    assert project.run("apply_migrations").returncode == -signal.SIGKILL
 
     project.write_migration(
         "demo.0005_fail",
@@ -115,3 +116,26 @@ def test_they_come_back_when_the_call_is_killed(stepping_databases: NewDatabases
 
     assert result.returncode == 1, result.stderr
     assert not diff(before, dump(dsn, sequences=False))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_they_come_back_wherever_the_call_is_killed(
+    stepping_databases: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    project, dsn = _project(stepping_databases, tmp_path, 3, atomic=False)
+    before = dump(dsn, sequences=False)
+    killed = 0
+    while True:
+        monkeypatch.setenv("SMOOTH_FAILPOINT", f"note.{side}:{killed + 1}")
+        returncode = project.run("apply_migrations").returncode
+        if returncode != -signal.SIGKILL:
+            break
+        killed += 1
+        monkeypatch.delenv("SMOOTH_FAILPOINT")
+        assert project.run("apply_migrations").returncode == 1
+        assert not diff(before, dump(dsn, sequences=False)), f"killed {side} write {killed} to the journal"
+
+    assert returncode == 1
+    assert killed > 10
