@@ -36,7 +36,7 @@ from smooth_orchestrator.told import records_of
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
-_LOCKED = frozenset({"LeaseHeld", Fenced.code})
+_LOCKED = frozenset({"LeaseHeld", "SessionLeft", Fenced.code})
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
 _AGAIN = "its databases are old again: deploy with another run id to make them new"

@@ -13,6 +13,7 @@ nobody acquires the lease of a database in doubt, so recovery settles what is pr
 
 MySQL and MariaDB know no such modes: there `check` renews the lease itself, holds the row, and publishes the new expiry
 with its commit. The heartbeat waits meanwhile. Migrations are no transactions there, so that is as short as recording.
+What a process that was killed has left at work there is ended by the next owner; see `session_lock`.
 
 SQLite has one writer. `check` renews as above and takes the file's write lock: as the first statement of a transaction
 it also spares it SQLITE_BUSY in the middle. A heartbeat could not write meanwhile, or would make the transaction
@@ -20,9 +21,22 @@ fail that has only read so far: there is none. An owner on this machine holds it
 expiry concerns owners elsewhere, such as other containers on the same volume.
 """
 
-from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
+from smooth_migrations.lease.errors import LeaseHeld, LeaseLost, SessionLeft
 from smooth_migrations.lease.heartbeat import Heartbeat, lease_held
 from smooth_migrations.lease.lease import Lease, holder_at_work
+from smooth_migrations.lease.session_lock import SessionLock, end_session_left
 from smooth_migrations.protocol.owner import Holder, Owner
 
-__all__ = ["Heartbeat", "Holder", "Lease", "LeaseHeld", "LeaseLost", "Owner", "holder_at_work", "lease_held"]
+__all__ = [
+    "Heartbeat",
+    "Holder",
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
+    "Owner",
+    "SessionLeft",
+    "SessionLock",
+    "end_session_left",
+    "holder_at_work",
+    "lease_held",
+]
