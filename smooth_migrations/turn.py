@@ -81,14 +81,23 @@ class Turn:
         call.fence = call.permanent.journal.fence = lease.check
         return turn
 
-    def rest(self) -> None:
-        """Let the lease be for good what it is: its row is locked by a transaction that was prepared."""
+    def rest(self, keeper: Owner) -> str:
+        """Leave the lease to a keeper: a transaction was prepared, and there may be no session for it here any more.
+
+        Returns:
+            The statement by which the keeper renews it; empty where it could not be handed over, and expires.
+        """
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        if self._lease is not None:
+            with suppress(Error):
+                return self._lease.hand_over(keeper)
+        return ""
 
     def end(self) -> None:
         """Give the turn back. Repeating it does nothing."""
-        self.rest()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         if self._session_lock is not None:
             self._session_lock.release()
         if self._lease is not None:

@@ -9,7 +9,8 @@ a process that was paused or cut off commits nothing after its turn. How, and wh
 
 PostgreSQL: `check` takes FOR KEY SHARE on the row. An acquisition needs FOR UPDATE, which waits for it; the heartbeat
 changes no key, which takes FOR NO KEY UPDATE, and that does not (manual, 13.3.2). PREPARE TRANSACTION keeps the lock:
-nobody acquires the lease of a database in doubt, so recovery settles what is prepared first; that needs no lease.
+nobody acquires the lease of a database in doubt, so recovery settles what is prepared first; that needs no lease. The
+row tells whether its run is still at work: the coordinator renews it from then on (`Lease.hand_over`).
 
 MySQL and MariaDB know no such modes: there `check` renews the lease itself, holds the row, and publishes the new expiry
 with its commit. The heartbeat waits meanwhile. Migrations are no transactions there, so that is as short as recording.
