@@ -8,7 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed
-from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner
+from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner, SessionLock
 from smooth_migrations.session import commit_each
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 
@@ -22,9 +22,12 @@ class Turn:
         epoch: the lease's fencing token; 0 where there is none.
     """
 
-    def __init__(self, lease: Lease | None, heartbeat: Heartbeat | None) -> None:
+    def __init__(
+        self, lease: Lease | None = None, heartbeat: Heartbeat | None = None, session_lock: SessionLock | None = None
+    ) -> None:
         self._lease = lease
         self._heartbeat = heartbeat
+        self._session_lock = session_lock
         self.epoch = lease.epoch if lease else 0
 
     @classmethod
@@ -53,10 +56,11 @@ class Turn:
 
         Raises:
             LeaseHeld: it is another's turn.
+            SessionLeft: it is nobody's, but a session that was left at work cannot be ended.
             UndoFailed: what was left cannot be taken back.
         """
         if connection.in_atomic_block or _is_in_memory(connection):
-            return cls(None, None)
+            return cls()
         commit_each(connection)
         lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, on_wait=on_wait)
 
@@ -65,8 +69,10 @@ class Turn:
 
         heartbeat = Heartbeat(lease, lost, application_name=call.options.application_name)
         heartbeat.start()
-        turn = cls(lease, heartbeat)
+        session_lock = SessionLock(lease)
+        turn = cls(lease, heartbeat, session_lock)
         try:
+            session_lock.take()
             if on_unfinished is not None:
                 _settle(connection, call, on_unfinished)
         except BaseException:
@@ -75,14 +81,25 @@ class Turn:
         call.fence = call.permanent.journal.fence = lease.check
         return turn
 
-    def rest(self) -> None:
-        """Let the lease be for good what it is: its row is locked by a transaction that was prepared."""
+    def rest(self, keeper: Owner) -> str:
+        """Leave the lease to a keeper: a transaction was prepared, and there may be no session for it here any more.
+
+        Returns:
+            The statement by which the keeper renews it; empty where it could not be handed over, and expires.
+        """
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        if self._lease is not None:
+            with suppress(Error):
+                return self._lease.hand_over(keeper)
+        return ""
 
     def end(self) -> None:
         """Give the turn back. Repeating it does nothing."""
-        self.rest()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._session_lock is not None:
+            self._session_lock.release()
         if self._lease is not None:
             with suppress(Error):
                 self._lease.release()

@@ -10,8 +10,10 @@ from smooth_migrations.protocol import ErrorInfo
 from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Claim, Fenced
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.resting import keep_leases
 from smooth_orchestrator.run import Run
 
 __all__ = ["holding_lease"]
@@ -21,8 +23,8 @@ _BEAT_AGAIN_S: Final = 1.0
 
 
 @asynccontextmanager
-async def holding_lease(run: Run) -> AsyncIterator[None]:
-    """Hold the lease of a run's deploy in its journal for the length of a context.
+async def holding_lease(run: Run, fleet: Fleet) -> AsyncIterator[None]:
+    """Hold the lease of a run's deploy in its journal, and what it keeps on databases, for the length of a context.
 
     When it is lost the run fails; a decision that was written before is carried out all the same.
 
@@ -34,6 +36,7 @@ async def holding_lease(run: Run) -> AsyncIterator[None]:
     get_logger().info(EventName.LEASE_ACQUIRED, epoch=claim.epoch, owner=run.run_id)
     async with anyio.create_task_group() as group:
         group.start_soon(_beat, run, claim)
+        group.start_soon(keep_leases, run, fleet)
         try:
             yield
         finally:

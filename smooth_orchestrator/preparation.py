@@ -2,7 +2,8 @@
 
 import anyio
 
-from smooth_migrations.protocol import ErrorInfo, Failed, Prepare
+from smooth_migrations.protocol import Done, ErrorInfo, Failed, Prepare
+from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.barrier import lose, refuse_long_locks
 from smooth_orchestrator.config import Atomicity, Tier
@@ -59,13 +60,15 @@ async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             item.gid = None
             return None  # the run has failed, and says why
     worker = fleet.serving(item.target)
-    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid)
+    keeper = Owner.here(run.run_id) if item.gid else None
+    command = Prepare(id=worker.next_id(), database=item.name, alias=item.target.alias, gid=item.gid, keeper=keeper)
     try:
         answer = await call_unless_silent(worker, command, silence_s(run.plan))
     except WorkerError as error:
         item.is_lost = True
         return ErrorInfo(error.code, error.message, hint=error.hint)
     if not isinstance(answer, Failed):
+        item.renewal = answer.renewal if isinstance(answer, Done) else ""
         return None
     if answer.restored:
         item.gid = None

@@ -142,12 +142,13 @@ def sessions_needed(items: Sequence[TargetRun]) -> int:
     """Return how many connections a server's targets need at the worst moment. Pure.
 
     What is held open keeps one until the decision. What is committed or prepared at once has one while it is at work,
-    and each target at work is watched by one reading session.
+    each target at work is watched by one reading session, and one renews the leases of all that is prepared.
     """
     passing = [item for item in items if item.prepares_early or item.tier is Tier.COMPENSATED]
     kept = len(items) - len(passing)
     at_work = max((min(phase.parallel, len(members)) for phase, members in _by_phase(passing)), default=0)
-    return kept + at_work + max(min(phase.parallel, len(members)) for phase, members in _by_phase(items))
+    renewing = int(any(item.prepares_early for item in items))
+    return kept + at_work + renewing + max(min(phase.parallel, len(members)) for phase, members in _by_phase(items))
 
 
 def lock_entries_needed(items: Sequence[TargetRun], *, by_phase: bool) -> int:

@@ -63,6 +63,7 @@ class TargetRun:
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the lease on it, 0 while there is none.
         gid: of its transaction, once that was to be prepared.
+        renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
         ahead: the migrations that run before the transaction, on every target first.
         leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
@@ -90,6 +91,7 @@ class TargetRun:
     is_lost: bool = False
     epoch: int = 0
     gid: str | None = None
+    renewal: str = ""
     prepares_early: bool = False
     ahead: tuple[str, ...] = ()
     leaves_steps: bool = False

@@ -36,7 +36,7 @@ from smooth_orchestrator.told import records_of
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
 # What an error is called that found another run at work: a worker's on its database, ours on the journal.
-_LOCKED = frozenset({"LeaseHeld", Fenced.code})
+_LOCKED = frozenset({"LeaseHeld", "SessionLeft", Fenced.code})
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
 _AGAIN = "its databases are old again: deploy with another run id to make them new"
@@ -95,7 +95,7 @@ async def _in_turn(
         if (committed := await _committed(file, command, run_id, journal)) is not None:
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
-        async with holding_lease(session.run):
+        async with holding_lease(session.run, session.fleet):
             if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
             # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
@@ -118,7 +118,7 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     """
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
-        async with holding_lease(session.run):
+        async with holding_lease(session.run, session.fleet):
             settled = await _recover(session, signals, masker, forced)
             return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
@@ -150,7 +150,7 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
     """
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = replace(opened, plan=with_lock_timeout(opened.plan, lock_timeout_ms)).session(run_id, journal)
-        async with holding_lease(session.run):
+        async with holding_lease(session.run, session.fleet):
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
             # No rehearsal commits: what has committed by this id would be hidden by it.

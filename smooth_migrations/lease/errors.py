@@ -5,7 +5,7 @@ from datetime import datetime
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.protocol.owner import Holder
 
-__all__ = ["LeaseHeld", "LeaseLost"]
+__all__ = ["LeaseHeld", "LeaseLost", "SessionLeft"]
 
 
 class LeaseHeld(SmoothMigrationsError):  # noqa: N818 - named by what happened
@@ -52,3 +52,19 @@ class LeaseLost(SmoothMigrationsError):  # noqa: N818 - named by what happened
         who = f" to {holder}" if holder else ""
         super().__init__(f"the lease of the database {alias!r} was lost{who}; nothing more is committed")
         self.holder = holder
+
+
+class SessionLeft(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """The turn of an earlier run is over, but its session is still at work, and cannot be ended; nothing ran.
+
+    Attributes:
+        session: as the server numbers it; None where it changes too fast to be named.
+    """
+
+    def __init__(self, alias: str, session: int | None) -> None:
+        super().__init__(
+            f"session {session} is still at work on the database {alias!r} for an earlier run, and could not be "
+            f"ended (KILL {session})",
+            hint="end it as a user who may, or wait until it has ended",
+        )
+        self.session = session

@@ -77,7 +77,7 @@ class Lease:
             try:
                 table = LeaseTable.of(connection)
                 row = table.read_or_insert()
-                life = _life(row)
+                life = Life.GONE if _is_kept_for(owner, row) else _life(row)
                 if _is_free(connection, row, life):
                     # By the epoch, so that nothing is taken from somebody who was not seen.
                     if table.take(row, owner, ttl_s, is_gone=life is Life.GONE):
@@ -130,6 +130,18 @@ class Lease:
         _refuse_transaction(table.connection)
         self._renew(table)
 
+    def hand_over(self, keeper: Owner) -> str:
+        """Let another process keep the lease, which is not renewed here any more; return how it renews it. PostgreSQL.
+
+        Args:
+            keeper: whose life and whose renewals count from now on. A process that it starts may acquire the lease
+                under the same name.
+
+        Raises:
+            DatabaseError: unknown whether it was handed over.
+        """
+        return self._table.hand_over(self.epoch, self.owner, keeper, self._ttl_s)
+
     def release(self) -> bool:
         """Give the lease back, so that the next owner need not wait; return whether it was ours until now.
 
@@ -171,6 +183,12 @@ def _refuse_transaction(connection: BaseDatabaseWrapper) -> None:
 
 def _life(row: LeaseRow) -> Life:
     return life_of(row.holder.owner) if row.is_held else Life.GONE
+
+
+def _is_kept_for(owner: Owner, row: LeaseRow) -> bool:
+    """Return whether our coordinator keeps it for the run that we work for, whose earlier worker was lost."""
+    keeper = row.holder.owner
+    return keeper.name == owner.name and keeper.is_parent
 
 
 def _is_free(connection: BaseDatabaseWrapper, row: LeaseRow, life: Life) -> bool:

@@ -35,6 +35,10 @@ _TAKE = """
 """
 _MINE = "id = 1 AND epoch = %s AND owner = %s"
 _RENEW = "UPDATE {table} SET heartbeat_at = {now}, expires_at = {later} WHERE {mine}"
+_HAND_OVER = """
+    UPDATE {table} SET host = %s, pid = %s, machine = %s, started = %s, heartbeat_at = {now}, expires_at = {later}
+    WHERE {mine} RETURNING epoch
+"""
 _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE {mine}"
 _CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
 
@@ -210,6 +214,23 @@ class LeaseTable:
     def renew(self, epoch: int, owner: Owner, ttl_s: float) -> bool:
         """Put the expiry off; return whether this owner still has it."""
         return self._change(_RENEW, [ttl_s, epoch, owner.name]) == 1
+
+    def hand_over(self, epoch: int, owner: Owner, keeper: Owner, ttl_s: float) -> str:
+        """Let another process answer for the lease; return the statement that did so and renews it. PostgreSQL alone.
+
+        Args:
+            epoch: of this owner's acquisition.
+            owner: whose name stays: either process may release it.
+            keeper: the process.
+            ttl_s: until its expiry.
+        """
+        values = [keeper.host, keeper.pid, keeper.machine, keeper.started, ttl_s, epoch, owner.name]
+        renewal = self.connection.ops.compose_sql(  # type: ignore[attr-defined]  # PostgreSQL's has it
+            _dialect(self.connection).fill(_HAND_OVER, self.name), values
+        )
+        with self.connection.cursor() as cursor:
+            cursor.execute(renewal)
+        return str(renewal)
 
     def release(self, epoch: int, owner: Owner) -> bool:
         """Give the lease back; return whether this owner still had it."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from smooth_migrations.protocol.owner import Owner
 from smooth_migrations.protocol.values import Back, Before, OtherAliases, Received, Step
 
 __all__ = [
@@ -68,7 +69,11 @@ class Look(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch(Command):
-    """Run one reading statement over a connection of its own, beside whatever runs. Answer: `Rows`."""
+    """Run one statement over a connection of its own, beside whatever runs. Answer: `Rows`.
+
+    Args:
+        sql: reads, or renews a lease.
+    """
 
     type: ClassVar[str] = "fetch"
     sql: str
@@ -125,10 +130,12 @@ class Prepare(Command):
 
     Args:
         gid: prepare the transaction under this name (PREPARE TRANSACTION); None leaves it open.
+        keeper: who keeps the lease from then on, by the statement that `Done` tells.
     """
 
     type: ClassVar[str] = "prepare"
     gid: str | None = None
+    keeper: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,6 +244,7 @@ class Done(Event):
         measured: what was seen of it, where that was asked for.
         held_back: the contract halves of what it moved.
         contracted: the contract halves that it did.
+        renewal: the statement by which the lease's keeper renews it; it returns a row as long as the lease is its.
     """
 
     type: ClassVar[str] = "done"
@@ -257,6 +258,7 @@ class Done(Event):
     measured: Measured | None = None
     held_back: tuple[ContractHalf, ...] = ()
     contracted: tuple[ContractHalf, ...] = ()
+    renewal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

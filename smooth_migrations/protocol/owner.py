@@ -45,6 +45,16 @@ class Owner:
         _state, started = _process(os.getpid())
         return cls(name or uuid.uuid4().hex, socket.gethostname()[:255], os.getpid(), _machine(), started)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this very process."""
+        return self.machine == _machine() and self.pid == os.getpid()
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it is the process that has started this one, as a coordinator has its workers."""
+        return self.machine == _machine() and self.pid == os.getppid()
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:

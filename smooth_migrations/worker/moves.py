@@ -189,18 +189,19 @@ class Moves:
         held = self._held.get(command.database)
         if held is None:
             return _nothing_held(command)
+        renewal = ""
         try:
             if command.gid is not None:
                 held.callbacks, held.is_prepared = held.call.commit(command.gid), True
-                # It keeps the lease's row locked, and so everybody out.
-                held.turn.rest()
+                if command.keeper is not None:
+                    renewal = held.turn.rest(command.keeper)
             else:
                 with passing("prepare"), connections[command.alias].cursor() as cursor:
                     cursor.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=not _is_unsure(error))
         held.awaits_decision = True
-        return protocol.Done(id=command.id)
+        return protocol.Done(id=command.id, renewal=renewal)
 
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations import protocol
-from smooth_migrations.lease import Lease, LeaseHeld, Owner, holder_at_work
+from smooth_migrations.lease import Holder, Lease, LeaseHeld, Owner, SessionLeft, end_session_left, holder_at_work
 from smooth_migrations.marker import read_markers
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.journal import unfinished_call
@@ -29,10 +29,16 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         command: names the runs.
         connection: the target's, in autocommit.
     """
-    for run in command.runs:
-        _end_sessions(connection, run)
+    if not _is_anothers(holder_at_work(connection)):
+        for run in command.runs:
+            _end_sessions(connection, run)
     if command.fences:
         _fence(connection)
+    left: SessionLeft | None = None
+    try:
+        end_session_left(connection)
+    except SessionLeft as error:
+        left = error
     while True:
         # Prepared, then the records, then prepared again: what is settled meanwhile must not seem never to have been.
         gids = prepared_gids(connection)
@@ -47,8 +53,13 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         markers=markers,
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
-        holder=str(holder) if holder else None,
+        holder=str(holder or left or "") or None,
     )
+
+
+def _is_anothers(holder: Holder | None) -> bool:
+    """Return whether somebody is at work who is neither this worker nor its coordinator: perhaps the very run."""
+    return holder is not None and not (holder.owner.is_here or holder.owner.is_parent)
 
 
 def _fence(connection: BaseDatabaseWrapper) -> None:

@@ -281,3 +281,22 @@ def test_a_lease_is_released_with_its_block_even_if_the_session_was_lost(pg_data
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
         assert holder(pg_database) == (1, "")
+
+
+def test_a_lease_that_was_handed_over_is_its_keeper_s_and_that_of_who_works_for_it(
+    pg_database: PostgresDatabase,
+) -> None:
+    with connected(pg_database.django) as one, connected(pg_database.django) as other:
+        lease = acquire(one, replace(ELSEWHERE, name="run"))
+        worker = Owner.here("run")
+        keeper = replace(worker, pid=os.getppid(), started="")
+        expire(pg_database, Vendor.POSTGRESQL)
+        renewal = lease.hand_over(keeper)
+        for _ in range(2):
+            with pytest.raises(LeaseHeld, match=f"pid {keeper.pid}, since "):
+                acquire(other)
+            expire(pg_database, Vendor.POSTGRESQL)
+            assert ask(pg_database, renewal) == [(1,)]
+        assert acquire(other, worker).epoch == 2
+        assert ask(pg_database, renewal) == []
+        assert not lease.release()

@@ -82,8 +82,8 @@ def is_alive(database: Database) -> bool:
     return ask(database, "SELECT 1 FROM smooth_migrations_lease WHERE expires_at > heartbeat_at") != []
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
+def until(condition: Callable[[], bool], *, patience_s: float = 30) -> None:
+    deadline_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline_s
 

@@ -67,8 +67,10 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/lease/row.py", "create"): _NO_TABLE,
     ("smooth_migrations/lease/row.py", "read_or_insert"): "the row of a lease that nobody holds",
     ("smooth_migrations/lease/row.py", "renew"): _HEARTBEAT,
+    ("smooth_migrations/lease/row.py", "hand_over"): _HEARTBEAT,
     ("smooth_migrations/lease/row.py", "_fetch"): _READS_ONLY,
     ("smooth_migrations/lease/row.py", "_find"): _READS_ONLY,
+    ("smooth_migrations/lease/session_lock.py", "_ask"): "a lock of the session alone, which changes nothing",
     ("smooth_migrations/losses.py", "have_rows"): _READS_ONLY,
     ("smooth_migrations/measuring.py", "watching"): _READS_ONLY,
     ("smooth_migrations/measuring.py", "_rows"): _READS_ONLY,
@@ -99,6 +101,8 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_orchestrator/journal/sqlite.py", "_prepare"): _NO_TABLE,
     ("smooth_orchestrator/journal/sqlite.py", "_query"): _READS_ONLY,
     ("smooth_orchestrator/reads.py", "read"): _READS_ONLY,
+    ("smooth_orchestrator/resting.py", "_renew"): _HEARTBEAT,
+    ("smooth_orchestrator/resting.py", "_through_worker"): _HEARTBEAT,
 }
 
 

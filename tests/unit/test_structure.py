@@ -42,6 +42,7 @@ LAYERS: Final = (
             "lease",
             "prepared",
             "reads",
+            "resting",
             "run",
             "signals",
             "silence",

@@ -23,7 +23,7 @@ from smooth_migrations.errors import Interrupted, Irreversible, UndoAlsoFailed, 
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.guard import Guard
-from smooth_migrations.lease import LeaseHeld
+from smooth_migrations.lease import LeaseHeld, SessionLeft
 from smooth_migrations.options import Options
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
@@ -189,8 +189,8 @@ class Command(migrate.Command):
                 on_wait=console.held,
                 on_unfinished=on_unfinished,
             )
-        except LeaseHeld as error:
-            raise CommandError(f"{error.message}: nothing was run", returncode=LOCKED) from error
+        except (LeaseHeld, SessionLeft) as error:
+            raise CommandError(f"{error.message}: nothing was run ({error.hint})", returncode=LOCKED) from error
         except UndoFailed as error:
             message = f"{error.message} ({error.hint})" if error.hint else error.message
             raise CommandError(message, returncode=NEEDS_OPERATOR) from error

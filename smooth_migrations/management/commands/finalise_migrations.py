@@ -18,7 +18,7 @@ from smooth_migrations.durations import duration_s
 from smooth_migrations.errors import Interrupted, UndoFailed
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.finalising import CannotFinalise, Pending
-from smooth_migrations.lease import LeaseHeld
+from smooth_migrations.lease import LeaseHeld, SessionLeft
 from smooth_migrations.options import Options
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
@@ -110,8 +110,8 @@ class Command(BaseCommand):
 def _errors_told() -> Iterator[None]:
     try:
         yield
-    except LeaseHeld as error:
-        raise CommandError(f"{error.message}: nothing was changed", returncode=LOCKED) from error
+    except (LeaseHeld, SessionLeft) as error:
+        raise CommandError(f"{error.message}: nothing was changed ({error.hint})", returncode=LOCKED) from error
     except CannotFinalise as error:
         raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
     except UndoFailed as error:

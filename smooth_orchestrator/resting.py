@@ -1,0 +1,78 @@
+"""The leases of databases whose transactions stand prepared: the coordinator keeps them until it has ended those.
+
+Such a database has no session any more, so that a fleet fits a server with fewer connections, and its worker may be
+dead. A coordinator that sleeps renews nothing, and one that is gone is not waited for.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import asyncpg
+
+from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.run import Run, TargetRun
+
+__all__ = ["keep_leases"]
+
+_BEAT_S: Final = 5.0
+# A server that does not answer in this time lets the others of its targets wait for the next round.
+_TIMEOUT_S: Final = 5.0
+
+
+async def keep_leases(run: Run, fleet: Fleet) -> None:
+    """Renew the leases of what stands prepared, one connection a server at a time, until cancelled.
+
+    A lease that is another's by now, and with it the transaction, fails the run unless that has decided.
+    """
+    while True:
+        await anyio.sleep(_BEAT_S)
+        servers: dict[str, list[TargetRun]] = defaultdict(list)
+        for item in run.targets:
+            if _is_kept(item):
+                servers[item.target.server].append(item)
+        async with anyio.create_task_group() as group:
+            for items in servers.values():
+                group.start_soon(_keep, run, fleet, items)
+
+
+def _is_kept(item: TargetRun) -> bool:
+    return item.is_prepared and item.gid is not None and bool(item.renewal)
+
+
+async def _keep(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
+    for item in items:
+        if not _is_kept(item):
+            continue  # it has been ended meanwhile
+        try:
+            is_ours = await _renew(fleet, item)
+        except (OSError, TimeoutError):
+            return
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, WorkerError):
+            continue  # nobody knows; the next round asks again
+        if not is_ours and _is_kept(item) and not run.decided:
+            run.fail(ErrorInfo("LeaseLost", f"the lease of {item.name} went to another run"), item.name)
+
+
+async def _renew(fleet: Fleet, item: TargetRun) -> bool:
+    """Renew one lease; return whether it was still ours. Locks its row for a moment; repeating it does no harm."""
+    if item.target.asyncpg is None:
+        return await _through_worker(fleet, item)
+    connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+    try:
+        return await connection.fetchval(item.renewal) is not None
+    except asyncpg.InsufficientPrivilegeError:
+        # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
+        return await _through_worker(fleet, item)
+    finally:
+        connection.terminate()
+
+
+async def _through_worker(fleet: Fleet, item: TargetRun) -> bool:
+    worker = fleet.serving(item.target)
+    command = Fetch(id=worker.next_id(), database=item.name, alias=item.target.alias, sql=item.renewal)
+    answer = await worker.call(command)
+    return not isinstance(answer, Rows) or bool(answer.rows)
