@@ -22,7 +22,17 @@ expiry concerns owners elsewhere, such as other containers on the same volume.
 
 from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
 from smooth_migrations.lease.heartbeat import Heartbeat, lease_held
-from smooth_migrations.lease.lease import Lease, holder_at_work
+from smooth_migrations.lease.lease import Lease, epoch_of, holder_at_work
 from smooth_migrations.protocol.owner import Holder, Owner
 
-__all__ = ["Heartbeat", "Holder", "Lease", "LeaseHeld", "LeaseLost", "Owner", "holder_at_work", "lease_held"]
+__all__ = [
+    "Heartbeat",
+    "Holder",
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
+    "Owner",
+    "epoch_of",
+    "holder_at_work",
+    "lease_held",
+]
