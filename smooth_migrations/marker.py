@@ -38,16 +38,16 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
         )
 
 
-def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tuple[str, ...]:
-    """Return which of these runs have moved this database. Only reads."""
+def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> dict[str, int]:
+    """Return which of these runs have moved this database, each with the epoch of its turn. Only reads."""
     with connection.cursor() as cursor:
         if not runs or _TABLE not in connection.introspection.table_names(cursor):
-            return ()
+            return {}
         cursor.execute(
-            f"SELECT run_id FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
+            f"SELECT run_id, epoch FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
             [*runs],
         )
-        return tuple(str(run_id) for (run_id,) in cursor.fetchall())
+        return {str(run_id): int(epoch) for run_id, epoch in cursor.fetchall()}
 
 
 def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:

@@ -38,6 +38,7 @@ class Turn:
         *,
         owner: str | None = None,
         wait_s: float = 0.0,
+        after: int | None = None,
         on_wait: Callable[[Holder], None] | None = None,
         on_unfinished: Callable[[UnfinishedCall], Call] | None = None,
     ) -> "Turn":
@@ -50,6 +51,7 @@ class Turn:
             call: to be ended when the lease is lost, and not committed without it.
             owner: the run's name, for those who are kept out.
             wait_s: how long another's turn is waited for.
+            after: the epoch of the turn that this one must follow, with nobody's in between.
             on_wait: told once whom we wait for.
             on_unfinished: told of what was left; returns the call that takes it back, or `call` itself to go on with
                 it. Without it, it stays.
@@ -57,12 +59,13 @@ class Turn:
         Raises:
             LeaseHeld: it is another's turn.
             SessionLeft: it is nobody's, but a session that was left at work cannot be ended.
+            LeaseLost: it has been another's since `after`.
             UndoFailed: what was left cannot be taken back.
         """
         if connection.in_atomic_block or _is_in_memory(connection):
             return cls()
         commit_each(connection)
-        lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, on_wait=on_wait)
+        lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, after=after, on_wait=on_wait)
 
         def lost(loss: LeaseLost) -> None:
             call.interruption.ask(str(loss))
@@ -80,6 +83,15 @@ class Turn:
             raise
         call.fence = call.permanent.journal.fence = lease.check
         return turn
+
+    def refuse_unless_after(self, epoch: int) -> None:
+        """Make sure that nobody else has had a turn since one of this epoch, where there are turns.
+
+        Raises:
+            LeaseLost: somebody has.
+        """
+        if self._lease is not None and self.epoch != epoch + 1:
+            raise LeaseLost(self._lease.connection.alias, None)
 
     def rest(self, keeper: Owner) -> str:
         """Leave the lease to a keeper: a transaction was prepared, and there may be no session for it here any more.

@@ -41,7 +41,7 @@ async def apply_target(
         database=item.name,
         alias=target.alias,
         run_id=run.run_id,
-        epoch=0,
+        epoch=item.epoch,
         digest=plan.digest,
         compensated=item.tier is Tier.COMPENSATED,
         measures=measures,

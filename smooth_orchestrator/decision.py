@@ -8,10 +8,11 @@ import anyio
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.commits import commit_held, note_committed
-from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.errors import JournalError, WorkerError
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.journal import Fenced, RecordKind
+from smooth_orchestrator.lease import LOST
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
@@ -44,7 +45,11 @@ def _tell(run: Run, decision: Decision, scope: str) -> None:
 
 
 async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
-    """Commit every held target at once; what fails is run forward again until `settle_timeout`, never compensated."""
+    """Commit every held target at once; what fails is run forward again until `settle_timeout`, never compensated.
+
+    Where somebody else has been at work since, the decision is theirs to carry out, and may have been taken back by
+    them: the target is left alone, and in doubt unless it shows the run's marker.
+    """
     async with anyio.create_task_group() as group:
         for item in items:
             group.start_soon(_commit, run, fleet, item)
@@ -54,11 +59,13 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     started_s = time.monotonic()
     deadline_s = started_s + run.plan.settle_timeout_ms / 1000
     failure = await _try(run, fleet, item)
-    while failure is not None and time.monotonic() < deadline_s:
+    while failure is not None and failure.type not in LOST and time.monotonic() < deadline_s:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
         failure = await _run_forward(run, fleet, item, failure)
         if failure is not None:
             await anyio.sleep(_PAUSE_S)
+    if failure is not None and failure.type in LOST and await _unmarked(run, fleet, item) is None:
+        failure = None
     if failure is not None:
         item.stage, item.error = Stage.IN_DOUBT, failure
         run.fail(failure, item.name)
@@ -102,6 +109,12 @@ async def _unmarked(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None
 
 async def _run_forward(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo) -> ErrorInfo | None:
     """Apply and commit again; of what was committed with a lost answer nothing is found to be pending."""
+    try:
+        await run.journal.renew()
+    except Fenced as error:
+        return ErrorInfo(error.code, error.message, hint=error.hint)
+    except JournalError:
+        pass  # the lease of the database tells as well
     if failure.sqlstate is None:
         # A COMMIT without an answer may still be on its way: it comes before what is done now, or never.
         await end_session(item)

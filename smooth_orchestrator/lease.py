@@ -16,7 +16,10 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.resting import keep_leases
 from smooth_orchestrator.run import Run
 
-__all__ = ["holding_lease"]
+__all__ = ["LOST", "holding_lease"]
+
+LOST: Final = frozenset({Fenced.code, "LeaseLost"})
+"""What an error is called that found another run to have been at work since: on the deploy, or on a database."""
 
 _BEAT_S: Final = 5.0
 _BEAT_AGAIN_S: Final = 1.0

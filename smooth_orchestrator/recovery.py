@@ -168,6 +168,8 @@ async def _settle(
         run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await _look(run, fleet, items, fenced=open_ones)
+    # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
+    await journal.renew()
     decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and forced is None:
         run.fail(_undecided(run, shown))
@@ -254,11 +256,13 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 
 
 def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
-    item.leaves_steps = standing.unfinished == run.run_id
+    item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
     item.gid = next((gid for gid in standing.gids if run_of(gid) == run.run_id), None)
     if item.gid is not None:
         return Shown.PREPARED
     if run.run_id in standing.markers:
+        # Other calls may have had a turn since then.
+        item.epoch = standing.markers[run.run_id]
         return Shown.DONE
     return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
@@ -344,6 +348,7 @@ def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
             item.stage = Stage.COMMITTED
         case Action.REVERSE | Action.ROLL_BACK:
             item.stage, item.is_lost = Stage.WORKING, True
-            item.steps = []
+            if wanted is Action.REVERSE:
+                item.steps = []
         case _:
             item.steps = []

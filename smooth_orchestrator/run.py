@@ -61,7 +61,7 @@ class TargetRun:
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
-        epoch: of the lease on it, 0 while there is none.
+        epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
         gid: of its transaction, once that was to be prepared.
         renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
@@ -89,7 +89,7 @@ class TargetRun:
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
     is_lost: bool = False
-    epoch: int = 0
+    epoch: int | None = None
     gid: str | None = None
     renewal: str = ""
     prepares_early: bool = False

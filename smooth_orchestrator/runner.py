@@ -13,9 +13,9 @@ from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.history import report, runs
-from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind
+from smooth_orchestrator.journal import Journal, JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
-from smooth_orchestrator.lease import holding_lease
+from smooth_orchestrator.lease import LOST, holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
 from smooth_orchestrator.phases import run_ahead, run_phase
@@ -35,8 +35,8 @@ from smooth_orchestrator.told import records_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
-# What an error is called that found another run at work: a worker's on its database, ours on the journal.
-_LOCKED = frozenset({"LeaseHeld", "SessionLeft", Fenced.code})
+# What an error is called that found another run at work.
+_LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
 # What a worker's error is called that would have lost what was written between the preflight and its lock.
 _WOULD_DISCARD = "WouldDiscard"
 _AGAIN = "its databases are old again: deploy with another run id to make them new"

@@ -18,10 +18,11 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.prepared import settle_prepared
+from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
+from smooth_orchestrator.standing import ask_standing
 
 __all__ = ["reverse", "take_back"]
 
@@ -47,13 +48,14 @@ async def take_back(run: Run, fleet: Fleet, *, committed: bool) -> None:
 
 async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     failed_itself = item.stage is Stage.FAILED
-    was_committed = item.stage is Stage.COMMITTED
     failure: ErrorInfo | None = None
     try:
-        if not was_committed:
+        if item.stage is not Stage.COMMITTED:
             failure = await _roll_back(run, fleet, item)
+        was_committed = item.stage is Stage.COMMITTED
         # A lost worker may have committed more than it could tell; the database's own journal knows.
-        is_unsure = item.is_lost and (item.tier is Tier.COMPENSATED or item.leaves_steps)
+        # Without a turn on its database it has done nothing.
+        is_unsure = item.is_lost and item.epoch is not None and (item.tier is Tier.COMPENSATED or item.leaves_steps)
         if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
             failure = await reverse(run, fleet, item)
         elif failure is None:
@@ -102,13 +104,25 @@ async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorI
                 fate = await settle_prepared(run, fleet, item, commits=False)
                 if not isinstance(fate, ErrorInfo):
                     item.gid = None
-                    return None
+                    return await _note_late_commit(run, fleet, item) if fate is Fate.GONE else None
             await anyio.sleep(_PAUSE_S)
     return ErrorInfo(
         "in_doubt",
         f"the prepared transaction {item.gid} could not be rolled back",
         hint="smooth-orchestrate recover PLAN, once its server answers",
     )
+
+
+async def _note_late_commit(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Note that what is gone was committed, where a coordinator that had been given up has woken up to do so."""
+    standing = await ask_standing(run, fleet, item)
+    if isinstance(standing, ErrorInfo):
+        return standing
+    if run.run_id in standing.markers:
+        if not item.steps:
+            return ErrorInfo("in_doubt", f"{item.name} was committed meanwhile, and nobody knows what was moved there")
+        item.stage = Stage.COMMITTED
+    return None
 
 
 async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
@@ -122,6 +136,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             alias=item.target.alias,
             run_id=run.run_id,
             steps=steps,
+            epoch=item.epoch or 0,
             before=item.before,
             received=item.received,
             lock_timeout_ms=item.target.lock_timeout_ms,

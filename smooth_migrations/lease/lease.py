@@ -14,7 +14,7 @@ from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
 from smooth_migrations.lease.row import LeaseRow, LeaseTable, can_beat, locks_keys
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 
-__all__ = ["Lease", "holder_at_work"]
+__all__ = ["Lease", "epoch_of", "holder_at_work"]
 
 _TTL_S = 15.0
 _POLL_S = 0.25
@@ -45,6 +45,7 @@ class Lease:
         owner: Owner,
         *,
         wait_s: float = 0.0,
+        after: int | None = None,
         ttl_s: float = _TTL_S,
         pause: Callable[[float], None] = time.sleep,
         on_wait: Callable[[Holder], None] | None = None,
@@ -59,6 +60,7 @@ class Lease:
             connection: in autocommit, because MariaDB's DDL commits whatever is open.
             owner: this process.
             wait_s: how long somebody else is waited for.
+            after: the epoch that must have been the last one; None lets any be it.
             ttl_s: how long a heartbeat lasts.
             pause: waits between two looks; what it raises ends the waiting.
             on_wait: told once whom we wait for.
@@ -66,6 +68,7 @@ class Lease:
 
         Raises:
             LeaseHeld: somebody else still holds it.
+            LeaseLost: somebody has had it since `after`; it is left as it is.
             DatabaseError: the server cannot be asked; or its lock on a lease that nobody ever held stays.
             TransactionManagementError: a transaction is open.
         """
@@ -77,6 +80,8 @@ class Lease:
             try:
                 table = LeaseTable.of(connection)
                 row = table.read_or_insert()
+                if after not in {None, row.epoch}:
+                    raise LeaseLost(connection.alias, row.holder)
                 life = Life.GONE if _is_kept_for(owner, row) else _life(row)
                 if _is_free(connection, row, life):
                     # By the epoch, so that nothing is taken from somebody who was not seen.
@@ -174,6 +179,13 @@ def holder_at_work(connection: BaseDatabaseWrapper) -> Holder | None:
     if row is None or not row.is_held or _is_free(connection, row, _life(row)):
         return None
     return row.holder
+
+
+def epoch_of(connection: BaseDatabaseWrapper) -> int:
+    """Return the epoch of the last turn that anybody has had on a database; 0 where nobody has. Only reads."""
+    table = LeaseTable.find(connection)
+    row = table.read() if table else None
+    return row.epoch if row else 0
 
 
 def _refuse_transaction(connection: BaseDatabaseWrapper) -> None:

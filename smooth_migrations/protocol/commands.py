@@ -88,7 +88,8 @@ class Apply(Command):
         finalises: do the contract halves of these runs, instead of what is pending.
         expands: hold back what the release still running could not live with.
         run_id: the deploy's run.
-        epoch: the fencing token.
+        epoch: of the run's last turn on this database, or of the last one that was seen: nobody may have had one since.
+            None where the run begins.
         digest: the plan's digest, for the marker.
         compensated: commit after each migration instead of holding one transaction.
         may_step: do so too when it turns out that one transaction cannot hold the migrations.
@@ -104,8 +105,8 @@ class Apply(Command):
 
     type: ClassVar[str] = "apply"
     run_id: str
-    epoch: int
     digest: str
+    epoch: int | None = None
     compensated: bool = False
     may_step: bool = False
     lock_timeout_ms: int | None = None
@@ -176,6 +177,8 @@ class Undo(Command):
     Args:
         run_id: the deploy's run.
         steps: in the order in which they happened.
+        epoch: of the turn in which they were made, or of the last one that was seen: what somebody else has made since
+            under the run's name is left alone.
         before: what the database was like before the run.
         received: what was made beside.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
@@ -188,6 +191,7 @@ class Undo(Command):
     type: ClassVar[str] = "undo"
     run_id: str
     steps: tuple[Step, ...]
+    epoch: int
     before: Before = field(default_factory=Before)
     received: Received = field(default_factory=Received)
     lock_timeout_ms: int | None = None

@@ -207,7 +207,8 @@ class Standing(Event):
     """What `Look` found.
 
     Args:
-        markers: the runs that have moved this database for good.
+        epoch: of the last turn that anybody has had on it.
+        markers: the runs that have moved this database for good, each with the epoch of its turn.
         gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         holder: who is at work on this database at this moment, in words; None when nobody is.
@@ -215,7 +216,8 @@ class Standing(Event):
 
     type: ClassVar[str] = "standing"
     final: ClassVar[bool] = True
-    markers: tuple[str, ...] = ()
+    epoch: int
+    markers: dict[str, int] = field(default_factory=dict)
     gids: tuple[str, ...] = ()
     unfinished: str | None = None
     holder: str | None = None

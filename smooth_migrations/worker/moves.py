@@ -111,7 +111,7 @@ class Moves:
             print(f"taking back what the run {unfinished.call_id} left here when it was killed", flush=True)  # noqa: T201 - becomes a log line
             return Call(connection, _options(command, compensated=True), Printer())
 
-        turn = Turn.begin(connection, call, owner=command.run_id, on_unfinished=on_unfinished)
+        turn = Turn.begin(connection, call, owner=command.run_id, after=command.epoch, on_unfinished=on_unfinished)
         self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
         return turn
 
@@ -210,14 +210,19 @@ class Moves:
         turn: Turn | None = None
         try:
             turn = Turn.begin(connection, call, owner=command.run_id)
+            self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
             # The database's own journal knows more than a coordinator whose worker was lost.
             unfinished = unfinished_call(connection)
-            if unfinished is not None and unfinished.call_id == command.run_id:
-                refuse_what_others_need(connection, unfinished, goes_on=False)
-                call.recall(unfinished)
-            elif not read_markers(connection, [command.run_id]):
+            is_left = unfinished is not None and unfinished.call_id == command.run_id
+            made_at = read_markers(connection, [command.run_id]).get(command.run_id)
+            if not is_left and made_at is None:
                 # Whoever had the lease meanwhile has taken it back, and may have gone on from there.
                 return protocol.Done(id=command.id)
+            if command.epoch != made_at:
+                turn.refuse_unless_after(command.epoch)
+            if unfinished is not None and is_left:
+                refuse_what_others_need(connection, unfinished, goes_on=False)
+                call.recall(unfinished)
             else:
                 nodes = MigrationExecutor(connection).loader.disk_migrations
                 _refuse_other_files(nodes, command.steps)

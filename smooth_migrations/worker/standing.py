@@ -6,7 +6,16 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations import protocol
-from smooth_migrations.lease import Holder, Lease, LeaseHeld, Owner, SessionLeft, end_session_left, holder_at_work
+from smooth_migrations.lease import (
+    Holder,
+    Lease,
+    LeaseHeld,
+    Owner,
+    SessionLeft,
+    end_session_left,
+    epoch_of,
+    holder_at_work,
+)
 from smooth_migrations.marker import read_markers
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.journal import unfinished_call
@@ -42,6 +51,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
     while True:
         # Prepared, then the records, then prepared again: what is settled meanwhile must not seem never to have been.
         gids = prepared_gids(connection)
+        epoch = epoch_of(connection)
         holder = holder_at_work(connection)
         unfinished = unfinished_call(connection)
         runs = {*command.runs, *([unfinished.call_id] if unfinished else [])}
@@ -50,6 +60,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
             break
     return protocol.Standing(
         id=command.id,
+        epoch=epoch,
         markers=markers,
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,

@@ -9,7 +9,9 @@ from smooth_migrations import protocol
     "message",
     [
         protocol.Apply(id=1, database="shards:a", alias="a", run_id="r", epoch=2, digest="d", lock_timeout_ms=5),
-        protocol.Undo(id=2, database="x", alias="default", run_id="r", steps=(protocol.Step("app", "0001_initial"),)),
+        protocol.Undo(
+            id=2, database="x", alias="default", run_id="r", epoch=3, steps=(protocol.Step("app", "0001_initial"),)
+        ),
         protocol.Failed(
             id=3,
             error=protocol.ErrorInfo("E", "no\nway ☠", causes=(protocol.ErrorInfo("F", "either"),)),
