@@ -48,7 +48,13 @@ class Settled:
 
 
 async def settle_earlier(
-    plan: Plan, journal: Journal, fleet: Fleet, *, begins: Callable[[], None], forced: Decision | None = None
+    plan: Plan,
+    journal: Journal,
+    fleet: Fleet,
+    *,
+    begins: Callable[[], None],
+    forced: Decision | None = None,
+    discards: bool = False,
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
@@ -61,6 +67,7 @@ async def settle_earlier(
         fleet: its workers.
         begins: called when there is a run to be settled, before anything is done about it.
         forced: an operator's decision, for runs of which nobody else can tell.
+        discards: whether rollbacks may lose rows and values that were written since; an operator's word, too.
 
     Raises:
         Locked: somebody is at work on one of their databases.
@@ -70,14 +77,19 @@ async def settle_earlier(
     left = await unsettled(plan, journal)
     if left:
         begins()
-    settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
+    settled = [
+        await _settle(plan, journal, fleet, summary, forced=forced, discards=discards) for summary in reversed(left)
+    ]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
     for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
         begins()
         found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
+        is_known = found is not None
         settled.append(
-            await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, forced=forced)
+            await _settle(
+                plan, journal, fleet, summary, is_known=is_known, seen=names, forced=forced, discards=discards
+            )
         )
     return tuple(settled)
 
@@ -145,6 +157,7 @@ async def _settle(
     is_known: bool = True,
     seen: Collection[str] = (),
     forced: Decision | None = None,
+    discards: bool = False,
 ) -> Settled:
     """Settle one run.
 
@@ -156,9 +169,12 @@ async def _settle(
         is_known: whether the journal holds it.
         seen: databases that are known to hold something of it, whether or not the journal tells of them.
         forced: an operator's decision.
+        discards: whether a rollback may lose rows and values that were written since.
     """
     started_s = time.monotonic()
     told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
+    if discards:
+        told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises = told.takes_back, told.finalises
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]

@@ -95,10 +95,15 @@ def finalise(invocation: Invocation) -> int:
     return run_command(invocation, "finalise")
 
 
+_may_discard = click.option(
+    "--discard-data", "discards", is_flag=True, help="Lose rows and values that were written since."
+)
+
+
 @click.command
 @takes_plan
 @click.option("--run", "wanted", metavar="RUN", help="The run; the last one that committed unless given.")
-@click.option("--discard-data", "discards", is_flag=True, help="Lose rows and values that were written since.")
+@_may_discard
 def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> int:
     """Take a committed run back on every database, all or none."""
     return run_command(invocation, "rollback", wanted=wanted, discards=discards)
@@ -108,11 +113,12 @@ def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> i
 @takes_plan
 @click.option("--commit", "commits", is_flag=True, help="Commit what is in doubt, where no journal tells.")
 @click.option("--abort", "aborts", is_flag=True, help="Take it back, where no journal tells.")
-def recover(invocation: Invocation, *, commits: bool, aborts: bool) -> int:
+@_may_discard
+def recover(invocation: Invocation, *, commits: bool, aborts: bool, discards: bool) -> int:
     """Settle what an interrupted run left, by its decision."""
     if commits and aborts:
         raise click.UsageError("--commit and --abort exclude each other; give one of them")
     from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
     forced = Decision.COMMIT if commits else Decision.ABORT if aborts else None
-    return run_command(invocation, "recover", forced=forced)
+    return run_command(invocation, "recover", forced=forced, discards=discards)

@@ -19,7 +19,7 @@ from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
-from smooth_orchestrator.report import UNDECIDED, Report, RunError, RunOutcome
+from smooth_orchestrator.report import UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords_of_url
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def _told_how_to_settle(report: Report, invocation: Invocation) -> Report:
     if report.outcome is not RunOutcome.NEEDS_OPERATOR:
         return report
     command = f"smooth-orchestrate recover {shlex.quote(str(invocation.plan))}"
-    is_undecided = report.error is not None and report.error.type == UNDECIDED
-    choices = (" --commit", " --abort") if is_undecided else ("",)
+    # What would be lost is told of each database, whatever was the first cause.
+    types = {error.type for error in (report.error, *(each.error for each in report.databases)) if error is not None}
+    discarding = " --discard-data" if WOULD_DISCARD in types else ""
+    choices = (" --commit", " --abort") if UNDECIDED in types else (discarding,)
     return replace(report, settle_with=tuple(command + choice for choice in choices))
 
 

@@ -192,6 +192,35 @@ def test_a_decided_run_is_not_called_committed_without_its_files(
         assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
 
 
+def test_what_was_written_after_the_decision_to_roll_back_is_lost_only_where_an_operator_says_so(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=_DEPLOY) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "held_open"')
+        before = _of(fleet)
+        assert fleet.deploy().exit_code == 0
+        # The workers roll back what they hold.
+        _kill(fleet, "journal.decision.after", "rollback")
+        with fleet.first.connect() as session:
+            session.execute("UPDATE demo_item SET note = 'red'")
+        written = fleet.dumps()["primary"]
+
+        for command in ("recover", "deploy"):
+            refused = fleet.run(command)
+
+            assert (refused.exit_code, refused.report["outcome"]) == (4, "needs_operator"), refused.stderr
+            assert refused.outcomes == {LAST: "committed", "primary": "in_doubt", "kiosk": "committed"}
+            message = "demo.0002_note: the values of note would be lost (1 row of demo_item)"
+            assert refused.report["error"]["message"] == message
+            assert "recover PLAN --discard-data" in refused.report["error"]["hint"]
+            assert refused.report["settle_with"] == ["smooth-orchestrate recover deploy.toml --discard-data"]
+            assert fleet.dumps()["primary"] == written
+
+        assert fleet.run_printed(refused).report["outcome"] == "committed"
+        assert _of(fleet) == before
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+
+
 def test_a_decided_run_is_finished_without_migrations_that_came_since(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
