@@ -89,6 +89,7 @@ def options_of(options: dict[str, Any]) -> Options:
         other_aliases=OtherAliases(options["other_aliases"]),
         application_name=f"smooth:{number}:{options['database']}",
         call_id=f"call:{number}",
+        compares=not options.get("no_fingerprint"),
         expands=options["expand"],
     )
 

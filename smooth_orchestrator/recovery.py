@@ -27,7 +27,7 @@ from smooth_orchestrator.same_files import other_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Settled", "is_unsettled", "settle_earlier", "unsettled"]
+__all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
 
@@ -47,14 +47,28 @@ class Settled:
     outcome: RunOutcome
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an operator says of interrupted runs.
+
+    Args:
+        decision: about those of which nobody else can tell.
+        discards: whether rollbacks may lose rows and values that were written since.
+        compares: whether the schema of what is taken back is compared with what it was.
+    """
+
+    decision: Decision | None = None
+    discards: bool = False
+    compares: bool = True
+
+
 async def settle_earlier(
     plan: Plan,
     journal: Journal,
     fleet: Fleet,
     *,
     begins: Callable[[], None],
-    forced: Decision | None = None,
-    discards: bool = False,
+    said: Said,
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
@@ -66,8 +80,7 @@ async def settle_earlier(
         journal: where the runs are written down.
         fleet: its workers.
         begins: called when there is a run to be settled, before anything is done about it.
-        forced: an operator's decision, for runs of which nobody else can tell.
-        discards: whether rollbacks may lose rows and values that were written since; an operator's word, too.
+        said: by an operator.
 
     Raises:
         Locked: somebody is at work on one of their databases.
@@ -77,20 +90,13 @@ async def settle_earlier(
     left = await unsettled(plan, journal)
     if left:
         begins()
-    settled = [
-        await _settle(plan, journal, fleet, summary, forced=forced, discards=discards) for summary in reversed(left)
-    ]
+    settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
     for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
         begins()
         found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        is_known = found is not None
-        settled.append(
-            await _settle(
-                plan, journal, fleet, summary, is_known=is_known, seen=names, forced=forced, discards=discards
-            )
-        )
+        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, said=said))
     return tuple(settled)
 
 
@@ -156,8 +162,7 @@ async def _settle(
     *,
     is_known: bool = True,
     seen: Collection[str] = (),
-    forced: Decision | None = None,
-    discards: bool = False,
+    said: Said,
 ) -> Settled:
     """Settle one run.
 
@@ -168,15 +173,14 @@ async def _settle(
         summary: the run.
         is_known: whether the journal holds it.
         seen: databases that are known to hold something of it, whether or not the journal tells of them.
-        forced: an operator's decision.
-        discards: whether a rollback may lose rows and values that were written since.
+        said: by an operator.
     """
     started_s = time.monotonic()
     told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
-    if discards:
+    if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
-    run.takes_back, run.finalises = told.takes_back, told.finalises
+    run.takes_back, run.finalises, run.compares = told.takes_back, told.finalises, said.compares
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
@@ -185,14 +189,14 @@ async def _settle(
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await _look(run, fleet, items, fenced=open_ones)
     decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
-    if decisions is None and run.cause is None and forced is None:
+    if decisions is None and run.cause is None and said.decision is None:
         run.fail(_undecided(run, shown))
         for item in run.targets:
             if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
                 item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
     if run.cause is None:
-        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, forced))
+        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:

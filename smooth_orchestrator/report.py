@@ -12,6 +12,7 @@ from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
 __all__ = [
+    "SCHEMA_DIFFERS",
     "UNDECIDED",
     "WOULD_DISCARD",
     "DatabaseOutcome",
@@ -29,6 +30,9 @@ UNDECIDED: Final = "journal_lost"
 
 WOULD_DISCARD: Final = "WouldDiscard"
 """The type of a worker's error that lists what was written since a run and would be lost with it."""
+
+SCHEMA_DIFFERS: Final = "SchemaDiffers"
+"""The type of a worker's error that lists what is different in a schema although all was taken back."""
 
 
 class RunOutcome(StrEnum):

@@ -22,7 +22,7 @@ from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
-from smooth_orchestrator.recovery import settle_earlier, unsettled
+from smooth_orchestrator.recovery import Said, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
@@ -101,7 +101,13 @@ async def _in_turn(
 
 
 async def recover(
-    file: PlanFile, *, run_id: str, masker: Masker, forced: Decision | None = None, discards: bool = False
+    file: PlanFile,
+    *,
+    run_id: str,
+    masker: Masker,
+    forced: Decision | None = None,
+    discards: bool = False,
+    compares: bool = True,
 ) -> Report:
     """Settle what interrupted runs have left: commit it or take it back, by the journal's decision.
 
@@ -111,6 +117,7 @@ async def recover(
         masker: learns the secrets that projects tell.
         forced: an operator's decision, where only prepared transactions tell of a run.
         discards: whether a rollback that was decided may lose rows and values that were written since.
+        compares: whether the schema of what is taken back is compared with what it was.
 
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
@@ -118,7 +125,7 @@ async def recover(
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run):
-            settled = await _recover(session, signals, masker, forced, discards=discards)
+            settled = await _recover(session, signals, masker, Said(forced, discards, compares))
             return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
 
@@ -281,9 +288,7 @@ async def _move(session: Session, command: str, signals: Signals, masker: Masker
     return await finish(run, report_of(session, command, outcome), masker)
 
 
-async def _recover(
-    session: Session, signals: Signals, masker: Masker, forced: Decision | None = None, *, discards: bool = False
-) -> Report | None:
+async def _recover(session: Session, signals: Signals, masker: Masker, said: Said | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
 
@@ -291,7 +296,7 @@ async def _recover(
         signals.is_settling = True
 
     for settled in await settle_earlier(
-        session.run.plan, session.run.journal, session.fleet, begins=begins, forced=forced, discards=discards
+        session.run.plan, session.run.journal, session.fleet, begins=begins, said=said or Said()
     ):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)

@@ -298,6 +298,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,
+        compares=command.compares,
         expands=isinstance(command, protocol.Apply) and command.expands,
         application_name=f"smooth:{command.run_id}:{command.alias}",
         call_id=command.run_id,
