@@ -15,7 +15,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
@@ -88,6 +88,9 @@ async def settle_earlier(
         JournalError: the journal cannot be asked, or takes no decision.
     """
     left = await unsettled(plan, journal)
+    for summary in left:
+        # A journal that is damaged decides nothing, about none of them.
+        Told.of(await _records(plan, journal, summary.run_id))
     if left:
         begins()
     settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
@@ -103,13 +106,13 @@ async def settle_earlier(
 async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record]:
     """Return what the deploy's journal tells of a run; of another deploy's, where the deploy has none of that id."""
     records = await journal.records(run_id)
-    begun_by = [record.data["deploy"] for record in records if record.kind is RecordKind.RUN_STARTED]
+    begun_by = [str(record.data.get("deploy")) for record in records if record.kind is RecordKind.RUN_STARTED]
     return records_of(plan.name if plan.name in begun_by or not begun_by else begun_by[-1], records)
 
 
 async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
     opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
-    return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
+    return summary_of(opening[-1], None) if opening else None
 
 
 def is_unsettled(summary: RunSummary) -> bool:
