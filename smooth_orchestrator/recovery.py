@@ -191,14 +191,15 @@ async def _settle(
         run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await _look(run, fleet, items, fenced=open_ones)
-    decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
+    decisions = _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and said.decision is None:
         run.fail(_undecided(run, shown))
         for item in run.targets:
             if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
                 item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
-    if run.cause is None:
+    # What is decided is done wherever that can be; the others are named, and wait.
+    if decisions is not None or run.cause is None:
         decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
@@ -294,7 +295,8 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: boo
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
-        made = verdict(told.decided(group[-1], halts=halts), seen, is_known=is_known)
+        decided = told.decided(group[-1], halts=halts)
+        made = verdict(decided, seen, is_known=is_known, is_whole=run.cause is None)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
