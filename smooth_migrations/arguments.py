@@ -7,6 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from smooth_migrations.durations import duration_s, limit_s
 from smooth_migrations.options import Options
+from smooth_migrations.protocol.names import session_name
 from smooth_migrations.protocol.values import OtherAliases
 from smooth_migrations.undo.transaction import Limits
 
@@ -87,8 +88,9 @@ def options_of(options: dict[str, Any]) -> Options:
         limits=Limits(_ms(options["lock_timeout"]), _ms(options["statement_timeout"])),
         lock_retries=options["lock_retries"],
         other_aliases=OtherAliases(options["other_aliases"]),
-        application_name=f"smooth:{number}:{options['database']}",
+        application_name=session_name(number, options["database"]),
         call_id=f"call:{number}",
+        compares=not options.get("no_fingerprint"),
         expands=options["expand"],
     )
 

@@ -184,7 +184,8 @@ class Call:
         Raises:
             UndoFailed: the file of a migration that it ran is missing, or what was broken off cannot be taken back.
         """
-        self.permanent.recall(unfinished)
+        frame = unfinished.frame if self.options.compares else replace(unfinished.frame, fingerprint="")
+        self.permanent.recall(replace(unfinished, frame=frame))
         if goes_on:
             self.permanent.resume()
 

@@ -151,6 +151,9 @@ class ConsoleReport:
             goes_on: whether the new call goes on with it, rather than take it back.
             wanted: whether that was asked for.
         """
+        if call.is_undone:
+            self._stdout.write(f"An earlier call ({call.call_id}) was taken back here, which is compared once more.")
+            return
         head = f"An earlier call ({call.call_id}) was killed here."
         if goes_on:
             self._stdout.write(f"{head} Going on after {call.steps[-1] if call.steps else 'its beginning'}.")

@@ -20,6 +20,7 @@ __all__ = [
     "Irreversible",
     "OtherAliasRefused",
     "OwnUndoFailed",
+    "SchemaDiffers",
     "SmoothMigrationsError",
     "TransactionEnded",
     "UndoAlsoFailed",
@@ -123,6 +124,10 @@ class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
 
 class OwnUndoFailed(UndoFailed):
     """What a migration registered with `on_rollback` failed; a coordinator knows it by this name."""
+
+
+class SchemaDiffers(UndoFailed):
+    """Everything was taken back, and the schema is not what it was; a coordinator knows it by this name."""
 
 
 class UndoAlsoFailed(BaseExceptionGroup[BaseException]):

@@ -28,7 +28,7 @@ class Guard:
     Args:
         call: begun.
         connection: its target's.
-        options: `fake`, `rehearse`, `allow_irreversible` and `no_fingerprint`.
+        options: `fake`, `rehearse` and `allow_irreversible`.
         tell: told the undo of each migration, after the last receiver.
 
     Attributes:
@@ -124,7 +124,7 @@ class Guard:
         self._call.permanent.expect_back(self._fingerprint(), early, refuses=refuses)
 
     def _fingerprint(self) -> str:
-        if self._options.get("no_fingerprint"):
+        if not self._call.options.compares:
             return ""
         from smooth_migrations.fingerprint import take  # noqa: PLC0415 - what is held is not compared
 

@@ -24,6 +24,7 @@ class Options:
         other_aliases: what happens to a query that reaches another alias.
         application_name: of our session, in `pg_stat_activity`.
         call_id: what the call is called in the database's journal; with a colon where it belongs to no deploy's run.
+        compares: compare the schema after an undo with what it was before, also where a killed call is taken back.
         expands: hold back what the release still running could not live with.
         pause: waits between attempts; injected for tests.
     """
@@ -36,5 +37,6 @@ class Options:
     other_aliases: OtherAliases = OtherAliases.ALLOW
     application_name: str | None = None
     call_id: str = field(default_factory=lambda: f"call:{uuid4().hex}")
+    compares: bool = True
     expands: bool = False
     pause: Callable[[float], None] = time.sleep

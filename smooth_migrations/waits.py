@@ -9,9 +9,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 __all__ = ["LOOKS", "Blocker", "Look", "Progress", "Session"]
 
 _QUERY_LENGTH: Final = 80
-# By its name, since behind a pooler of transactions the number of a session is not that of a server's process. The
-# server keeps 63 bytes of a name. A prepared transaction has no process (pg_blocking_pids: 0).
-_OURS = "w.application_name = left(%s, 63) AND w.datname = current_database()"
+# By its name, since behind a pooler of transactions the number of a session is not that of a server's process. A
+# prepared transaction has no process (pg_blocking_pids: 0).
+_OURS = "w.application_name = %s AND w.datname = current_database()"
 _POSTGRESQL_BLOCKERS = f"""
     SELECT DISTINCT blocker.pid, coalesce(a.application_name, ''),
            CASE WHEN blocker.pid = 0 THEN 'prepared transaction' ELSE coalesce(a.state, '') END,

@@ -56,6 +56,7 @@ async def apply_target(
         other_aliases=target.other_aliases,
         goes_on=run.decided or bool(item.permanent),
         is_ahead=is_ahead,
+        compares=run.compares,
     )
     listener = Listener(run, item)
     answer: Event

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 
@@ -16,12 +17,16 @@ from smooth_orchestrator.lease import LOST
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
+from smooth_orchestrator.report import WOULD_DISCARD
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standing import ask_standing
 
 __all__ = ["commit_everywhere", "decide", "write_decision_down"]
 
 _PAUSE_S = 0.2
+# What errors are called that do not pass by themselves: others have been at work since, or have written.
+_LASTING = LOST | {WOULD_DISCARD}
+_DISCARD_HINT = "smooth-orchestrate recover PLAN --discard-data takes it back all the same; what is listed is lost"
 
 
 async def decide(run: Run, decision: Decision, *, scope: str) -> None:
@@ -59,7 +64,7 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     started_s = time.monotonic()
     deadline_s = started_s + run.plan.settle_timeout_ms / 1000
     failure = await _try(run, fleet, item)
-    while failure is not None and failure.type not in LOST and time.monotonic() < deadline_s:
+    while failure is not None and failure.type not in _LASTING and time.monotonic() < deadline_s:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
         failure = await _run_forward(run, fleet, item, failure)
         if failure is not None:
@@ -67,6 +72,8 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     if failure is not None and failure.type in LOST and await _unmarked(run, fleet, item) is None:
         failure = None
     if failure is not None:
+        if failure.type == WOULD_DISCARD:
+            failure = replace(failure, hint=_DISCARD_HINT)
         item.stage, item.error = Stage.IN_DOUBT, failure
         run.fail(failure, item.name)
         return

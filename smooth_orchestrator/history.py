@@ -1,15 +1,20 @@
 """Runs that have ended, as their journal tells."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.journal import RecordKind, RunSummary
-from smooth_orchestrator.report import Report
+from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.session import journal_of
 from smooth_orchestrator.told import records_of
 
-__all__ = ["known_runs", "report", "runs"]
+__all__ = ["committed_by", "known_runs", "report", "runs"]
+
+_AGAIN: Final = "its databases are old again: deploy with another run id to make them new"
 
 
 async def runs(file: PlanFile) -> tuple[RunSummary, ...]:
@@ -37,6 +42,36 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
         records = records_of(file.deploy.name, await journal.records(run_id)) if run_id else ()
         for record in reversed(records):
             if record.kind is RecordKind.RUN_FINISHED:
-                return Report.from_dict(record.data["report"])
+                return _report_in(record)
     message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+
+
+async def committed_by(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
+    """Return the report of a run id by which this command has committed already; nothing is done again.
+
+    Raises:
+        Refused: another command has committed by it, whose record a second run of that name would hide.
+    """
+    did = "deploy"
+    for record in records_of(file.deploy.name, await journal.records(run_id)):
+        if record.kind is RecordKind.RUN_STARTED:
+            did = str(record.data.get("command"))
+        elif record.kind is RecordKind.RUN_FINISHED and record.data.get("outcome") == RunOutcome.COMMITTED:
+            if did != command:
+                raise Refused(
+                    f"the run id {run_id} is that of a {did} that has committed",
+                    hint=f"give this {command} a run id of its own with --run-id, or none",
+                )
+            stored = _report_in(record)
+            gone = await taken_back_by(journal, file.deploy.name, run_id)
+            errors = (
+                (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
+            )
+            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors)
+    return None
+
+
+def _report_in(record: Record) -> Report:
+    with understood(record.place):
+        return Report.from_dict(record.data["report"])

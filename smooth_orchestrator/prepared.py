@@ -1,6 +1,5 @@
 """Prepared transactions, which the coordinator ends: over asyncpg, or through a worker where that cannot connect."""
 
-import hashlib
 import re
 from enum import Enum, auto
 from typing import Final
@@ -9,6 +8,7 @@ import asyncpg
 
 from smooth_migrations.protocol import ErrorInfo, Failed, SettlePrepared
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.names import shortened
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
@@ -36,8 +36,8 @@ def gid_of(run: Run, item: TargetRun) -> str:
     """Return the name under which a target's transaction is prepared."""
     gid = f"smooth:{run.run_id}:{item.name}:{item.epoch}"
     if len(gid.encode()) > _LONGEST:
-        short = hashlib.sha256(item.name.encode()).hexdigest()[:32]
-        gid = f"smooth:{run.run_id}:{short}:{item.epoch}"
+        room = _LONGEST - len(f"smooth:{run.run_id}::{item.epoch}")
+        gid = f"smooth:{run.run_id}:{shortened(item.name, room)}:{item.epoch}"
     return gid
 
 

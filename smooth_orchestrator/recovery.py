@@ -15,7 +15,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
@@ -27,7 +27,7 @@ from smooth_orchestrator.same_files import other_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Settled", "is_unsettled", "settle_earlier", "unsettled"]
+__all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
 
@@ -47,8 +47,28 @@ class Settled:
     outcome: RunOutcome
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an operator says of interrupted runs.
+
+    Args:
+        decision: about those of which nobody else can tell.
+        discards: whether rollbacks may lose rows and values that were written since.
+        compares: whether the schema of what is taken back is compared with what it was.
+    """
+
+    decision: Decision | None = None
+    discards: bool = False
+    compares: bool = True
+
+
 async def settle_earlier(
-    plan: Plan, journal: Journal, fleet: Fleet, *, begins: Callable[[], None], forced: Decision | None = None
+    plan: Plan,
+    journal: Journal,
+    fleet: Fleet,
+    *,
+    begins: Callable[[], None],
+    said: Said,
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
@@ -60,7 +80,7 @@ async def settle_earlier(
         journal: where the runs are written down.
         fleet: its workers.
         begins: called when there is a run to be settled, before anything is done about it.
-        forced: an operator's decision, for runs of which nobody else can tell.
+        said: by an operator.
 
     Raises:
         Locked: somebody is at work on one of their databases.
@@ -68,30 +88,31 @@ async def settle_earlier(
         JournalError: the journal cannot be asked, or takes no decision.
     """
     left = await unsettled(plan, journal)
+    for summary in left:
+        # A journal that is damaged decides nothing, about none of them.
+        Told.of(await _records(plan, journal, summary.run_id))
     if left:
         begins()
-    settled = [await _settle(plan, journal, fleet, summary, forced=forced) for summary in reversed(left)]
+    settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
     for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
         begins()
         found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(
-            await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, forced=forced)
-        )
+        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, said=said))
     return tuple(settled)
 
 
 async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record]:
     """Return what the deploy's journal tells of a run; of another deploy's, where the deploy has none of that id."""
     records = await journal.records(run_id)
-    begun_by = [record.data["deploy"] for record in records if record.kind is RecordKind.RUN_STARTED]
+    begun_by = [str(record.data.get("deploy")) for record in records if record.kind is RecordKind.RUN_STARTED]
     return records_of(plan.name if plan.name in begun_by or not begun_by else begun_by[-1], records)
 
 
 async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
     opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
-    return RunSummary.of(run_id, (opening[-1].at, opening[-1].data), None) if opening else None
+    return summary_of(opening[-1], None) if opening else None
 
 
 def is_unsettled(summary: RunSummary) -> bool:
@@ -144,7 +165,7 @@ async def _settle(
     *,
     is_known: bool = True,
     seen: Collection[str] = (),
-    forced: Decision | None = None,
+    said: Said,
 ) -> Settled:
     """Settle one run.
 
@@ -155,12 +176,14 @@ async def _settle(
         summary: the run.
         is_known: whether the journal holds it.
         seen: databases that are known to hold something of it, whether or not the journal tells of them.
-        forced: an operator's decision.
+        said: by an operator.
     """
     started_s = time.monotonic()
     told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
+    if said.discards:
+        told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
-    run.takes_back, run.finalises = told.takes_back, told.finalises
+    run.takes_back, run.finalises, run.compares = told.takes_back, told.finalises, said.compares
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
@@ -170,15 +193,16 @@ async def _settle(
     shown = await _look(run, fleet, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
-    decisions = None if run.cause else _verdicts(run, told, shown, is_known=is_known)
-    if decisions is None and run.cause is None and forced is None:
+    decisions = _verdicts(run, told, shown, is_known=is_known)
+    if decisions is None and run.cause is None and said.decision is None:
         run.fail(_undecided(run, shown))
         for item in run.targets:
             if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
                 item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
-    if run.cause is None:
-        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, forced))
+    # What is decided is done wherever that can be; the others are named, and wait.
+    if decisions is not None or run.cause is None:
+        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -275,7 +299,8 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: boo
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
-        made = verdict(told.decided(group[-1], halts=halts), seen, is_known=is_known)
+        decided = told.decided(group[-1], halts=halts)
+        made = verdict(decided, seen, is_known=is_known, is_whole=run.cause is None)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}

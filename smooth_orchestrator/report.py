@@ -11,12 +11,28 @@ from smooth_orchestrator.errors import Interrupted, Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
-__all__ = ["UNDECIDED", "DatabaseOutcome", "DatabaseReport", "Report", "RunError", "RunOutcome", "runs_to_dict"]
+__all__ = [
+    "SCHEMA_DIFFERS",
+    "UNDECIDED",
+    "WOULD_DISCARD",
+    "DatabaseOutcome",
+    "DatabaseReport",
+    "Report",
+    "RunError",
+    "RunOutcome",
+    "runs_to_dict",
+]
 
 _VERSION: Final = 1
 
 UNDECIDED: Final = "journal_lost"
 """The type of an error that only an operator's decision mends."""
+
+WOULD_DISCARD: Final = "WouldDiscard"
+"""The type of a worker's error that lists what was written since a run and would be lost with it."""
+
+SCHEMA_DIFFERS: Final = "SchemaDiffers"
+"""The type of a worker's error that lists what is different in a schema although all was taken back."""
 
 
 class RunOutcome(StrEnum):

@@ -55,18 +55,23 @@ _ACTIONS = {
 }
 
 
-def verdict(decided: Decision | None, shown: Collection[Shown], *, is_known: bool) -> Decision | None:
+def verdict(
+    decided: Decision | None, shown: Collection[Shown], *, is_known: bool, is_whole: bool = True
+) -> Decision | None:
     """Return how a run, or a phase of one that commits by phase, is to be settled; None where nobody can tell.
 
     Args:
         decided: the last decision about it that its journal holds.
         shown: what each of its databases shows.
         is_known: whether the journal holds the run at all.
+        is_whole: whether all of its databases could be looked at; one that could not may hold the marker.
     """
     if decided is not None:
         return decided
     if Shown.DONE in shown:
         return Decision.COMMIT
+    if not is_whole:
+        return None
     if is_known or not {Shown.PREPARED, Shown.STEPS} & {*shown}:
         return Decision.ABORT
     return None

@@ -194,6 +194,7 @@ class Run:
         self.further: list[RunError] = []
         self.decided = False
         self.is_fenced = False
+        self.compares = True
         self.takes_back: str | None = None
         self.finalises: tuple[str, ...] | None = None
         self.interrupted: ErrorInfo | None = None

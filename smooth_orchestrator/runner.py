@@ -12,8 +12,8 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.history import report, runs
-from smooth_orchestrator.journal import Journal, JournalUnsureError, RecordKind
+from smooth_orchestrator.history import committed_by, report, runs
+from smooth_orchestrator.journal import JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import LOST, holding_lease
 from smooth_orchestrator.logs import get_logger
@@ -22,24 +22,20 @@ from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
-from smooth_orchestrator.recovery import settle_earlier, unsettled
+from smooth_orchestrator.recovery import Said, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
-from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.reversal import backwards, choose, give_back, taken_back_by
+from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
+from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
-from smooth_orchestrator.told import records_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
 # What an error is called that found another run at work.
 _LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
-# What a worker's error is called that would have lost what was written between the preflight and its lock.
-_WOULD_DISCARD = "WouldDiscard"
-_AGAIN = "its databases are old again: deploy with another run id to make them new"
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -92,19 +88,27 @@ async def _in_turn(
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await _committed(file, command, run_id, journal)) is not None:
+        if (committed := await committed_by(file, command, run_id, journal)) is not None:
             return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
             if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
             # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
-            if (committed := await _committed(file, command, run_id, journal)) is not None:
+            if (committed := await committed_by(file, command, run_id, journal)) is not None:
                 return committed
             return await work(session, signals)
 
 
-async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decision | None = None) -> Report:
+async def recover(
+    file: PlanFile,
+    *,
+    run_id: str,
+    masker: Masker,
+    forced: Decision | None = None,
+    discards: bool = False,
+    compares: bool = True,
+) -> Report:
     """Settle what interrupted runs have left: commit it or take it back, by the journal's decision.
 
     Args:
@@ -112,6 +116,8 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
         run_id: of this command.
         masker: learns the secrets that projects tell.
         forced: an operator's decision, where only prepared transactions tell of a run.
+        discards: whether a rollback that was decided may lose rows and values that were written since.
+        compares: whether the schema of what is taken back is compared with what it was.
 
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
@@ -119,7 +125,7 @@ async def recover(file: PlanFile, *, run_id: str, masker: Masker, forced: Decisi
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
-            settled = await _recover(session, signals, masker, forced)
+            settled = await _recover(session, signals, masker, Said(forced, discards, compares))
             return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
 
@@ -154,7 +160,7 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
             # No rehearsal commits: what has committed by this id would be hidden by it.
-            await _committed(file, "rehearse", run_id, journal)
+            await committed_by(file, "rehearse", run_id, journal)
             if (refused := await _begin(session, "rehearse", masker)) is not None:
                 return refused
             run = session.run
@@ -242,31 +248,6 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     return None
 
 
-async def _committed(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
-    """Return the report of a run id by which this command has committed already; nothing is done again.
-
-    Raises:
-        Refused: another command has committed by it, whose record a second run of that name would hide.
-    """
-    did = "deploy"
-    for record in records_of(file.deploy.name, await journal.records(run_id)):
-        if record.kind is RecordKind.RUN_STARTED:
-            did = record.data["command"]
-        elif record.kind is RecordKind.RUN_FINISHED and record.data["outcome"] == RunOutcome.COMMITTED:
-            if did != command:
-                raise Refused(
-                    f"the run id {run_id} is that of a {did} that has committed",
-                    hint=f"give this {command} a run id of its own with --run-id, or none",
-                )
-            stored = Report.from_dict(record.data["report"])
-            gone = await taken_back_by(journal, file.deploy.name, run_id)
-            errors = (
-                (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
-            )
-            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors)
-    return None
-
-
 async def _undecided(session: Session, command: str, signals: Signals, masker: Masker) -> Report | None:
     """Settle earlier runs; return the report of one that needs an operator first.
 
@@ -307,7 +288,7 @@ async def _move(session: Session, command: str, signals: Signals, masker: Masker
     return await finish(run, report_of(session, command, outcome), masker)
 
 
-async def _recover(session: Session, signals: Signals, masker: Masker, forced: Decision | None = None) -> Report | None:
+async def _recover(session: Session, signals: Signals, masker: Masker, said: Said | None = None) -> Report | None:
     """Settle earlier runs, and report the one that could not be settled, else the newest; None where there is none."""
     reports: list[Report] = []
 
@@ -315,7 +296,7 @@ async def _recover(session: Session, signals: Signals, masker: Masker, forced: D
         signals.is_settling = True
 
     for settled in await settle_earlier(
-        session.run.plan, session.run.journal, session.fleet, begins=begins, forced=forced
+        session.run.plan, session.run.journal, session.fleet, begins=begins, said=said or Said()
     ):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
@@ -394,6 +375,6 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     if stays:
         return RunOutcome.NEEDS_OPERATOR
     kind = run.cause.type if run.cause else None
-    if kind == _WOULD_DISCARD:
+    if kind == WOULD_DISCARD:
         return RunOutcome.REFUSED
     return RunOutcome.LOCKED if kind in _LOCKED else RunOutcome.ROLLED_BACK

@@ -144,6 +144,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             statement_timeout_ms=run.plan.statement_timeout_ms,
             bind_default=item.target.bind_default,
             other_aliases=item.target.other_aliases,
+            compares=run.compares,
         )
         try:
             return await _ask(run, fleet, item, command)

@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
+from smooth_orchestrator.journal import summary_of
 from smooth_orchestrator.journal.base import LEASE_S, Claim, Fenced, Record, RecordKind, RunSummary, deploy_of, held
 
 __all__ = ["MemoryJournal"]
@@ -101,7 +102,9 @@ class MemoryJournal:
                 started[record.run_id] = record
             elif record.kind is RecordKind.RUN_FINISHED and record.deploy in {None, deploy}:
                 finished[record.run_id] = record
-        return tuple(_summary(record, finished.get(record.run_id)) for record in [*reversed(started.values())][:limit])
+        return tuple(
+            summary_of(record, finished.get(record.run_id)) for record in [*reversed(started.values())][:limit]
+        )
 
     async def aclose(self) -> None:
         """Refuse everything from now on; repeating it does nothing."""
@@ -114,7 +117,3 @@ class MemoryJournal:
     def _check_open(self) -> None:
         if self._closed:
             raise JournalError("the journal is closed")
-
-
-def _summary(started: Record, finished: Record | None) -> RunSummary:
-    return RunSummary.of(started.run_id, (started.at, started.data), (finished.at, finished.data) if finished else None)

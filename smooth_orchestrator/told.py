@@ -7,7 +7,7 @@ from typing import Any, Self
 from smooth_migrations.protocol import Back, Before, ContractHalf, Received, Step
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.events import Decision
-from smooth_orchestrator.journal import Record, RecordKind
+from smooth_orchestrator.journal import Record, RecordKind, understood
 from smooth_orchestrator.plan import Phase, Plan
 
 __all__ = ["Held", "Told", "records_of"]
@@ -76,25 +76,40 @@ class Told:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
-        """Return what records say, oldest first; of a run that was begun again, its last beginning counts."""
+        """Return what records say, oldest first; of a run that was begun again, its last beginning counts.
+
+        Raises:
+            JournalDamaged: one of them does not say what one of its kind says.
+        """
         told = cls()
         for record in records:
-            match record.kind:
-                case RecordKind.RUN_STARTED:
-                    told = cls(frozenset(record.data["targets"]), takes_back=record.data.get("takes_back"))
-                    finalises = record.data.get("finalises")
-                    told.finalises = None if finalises is None else tuple(finalises)
-                    told.commit = CommitUnit(record.data["commit"]) if "commit" in record.data else None
-                    told.on_failure = OnFailure(record.data["on_failure"]) if "on_failure" in record.data else None
-                case RecordKind.INTENT if record.database:
-                    told.tiers[record.database] = Tier(record.data["tier"])
-                    if "back" in record.data:
-                        told.back[record.database] = _back(record.data["back"])
-                case RecordKind.HELD | RecordKind.COMMITTED if record.database and _has_moved(record.data):
-                    told.held[record.database] = Held.of(record.data)
-                case RecordKind.DECISION:
-                    told.decisions.append((record.data["scope"], Decision(record.data["decision"])))
+            with understood(record.place):
+                if record.kind is RecordKind.RUN_STARTED:
+                    told = cls._begun(record.data)
+                else:
+                    told.hear(record)
         return told
+
+    @classmethod
+    def _begun(cls, data: Mapping[str, Any]) -> "Told":
+        told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
+        finalises = data.get("finalises")
+        told.finalises = None if finalises is None else tuple(finalises)
+        told.commit = CommitUnit(data["commit"]) if "commit" in data else None
+        told.on_failure = OnFailure(data["on_failure"]) if "on_failure" in data else None
+        return told
+
+    def hear(self, record: Record) -> None:
+        """Take note of one record after the run's beginning."""
+        match record.kind:
+            case RecordKind.INTENT if record.database:
+                self.tiers[record.database] = Tier(record.data["tier"])
+                if "back" in record.data:
+                    self.back[record.database] = _back(record.data["back"])
+            case RecordKind.HELD | RecordKind.COMMITTED if record.database and _has_moved(record.data):
+                self.held[record.database] = Held.of(record.data)
+            case RecordKind.DECISION:
+                self.decisions.append((record.data["scope"], Decision(record.data["decision"])))
 
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
@@ -138,7 +153,8 @@ def records_of(deploy: str, records: Iterable[Record]) -> list[Record]:
     found, is_ours = [], False
     for record in records:
         if record.kind is RecordKind.RUN_STARTED:
-            is_ours = record.data["deploy"] == deploy
+            with understood(record.place):
+                is_ours = record.data["deploy"] == deploy
         if is_ours if record.deploy is None else record.deploy == deploy:
             found.append(record)
     return found

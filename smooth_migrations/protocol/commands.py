@@ -101,6 +101,7 @@ class Apply(Command):
         measures: say in the answer which locks were taken and what was rewritten.
         goes_on: keep what an earlier call of the same run has completed, and go on from there.
         is_ahead: only run the migrations that come before the first one which a transaction can hold.
+        compares: compare the schema with what it was, where what a killed call left is taken back.
     """
 
     type: ClassVar[str] = "apply"
@@ -120,6 +121,7 @@ class Apply(Command):
     expands: bool = False
     goes_on: bool = False
     is_ahead: bool = False
+    compares: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,7 @@ class Undo(Command):
         statement_timeout_ms: longest single statement; None for the server's own.
         bind_default: make the alias `default` this target meanwhile.
         other_aliases: whether reverse code may reach other aliases.
+        compares: compare the schema afterwards with what it was, where that is known.
     """
 
     type: ClassVar[str] = "undo"
@@ -199,6 +202,7 @@ class Undo(Command):
     statement_timeout_ms: int | None = None
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.REFUSE
+    compares: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

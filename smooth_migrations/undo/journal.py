@@ -42,6 +42,7 @@ class EntryState(StrEnum):
     BEGUN = "begun"
     DONE = "done"
     UNDOING = "undoing"  # of a call alone
+    UNDONE = "undone"  # likewise: what it has left behind for good is still to be told
     ROWS = "rows"  # no state: the row tells which rows of other tables were changed
 
 
@@ -72,6 +73,7 @@ class UnfinishedCall:
         broken: the migration that was at work outside a transaction, if there was one.
         entries: the operations of each migration that ran outside a transaction, in the order in which they began.
         is_being_undone: whether it was killed while it was taken back.
+        is_undone: whether it was taken back, and the schema was not what it had been before.
     """
 
     call_id: str
@@ -81,6 +83,7 @@ class UnfinishedCall:
     broken: Step | None
     entries: Mapping[Step, tuple[Entry, ...]]
     is_being_undone: bool = False
+    is_undone: bool = False
 
     @property
     def can_go_on(self) -> bool:
@@ -89,7 +92,7 @@ class UnfinishedCall:
         Of a step that was being reversed nobody knows how much is left. In a database that was empty no operations are
         written down, so what a broken migration did there can only be dropped with everything else.
         """
-        return not self.is_being_undone and not (self.frame.before.is_empty and self.broken)
+        return not (self.is_being_undone or self.is_undone) and not (self.frame.before.is_empty and self.broken)
 
 
 class CallJournal:
@@ -273,12 +276,11 @@ class CallJournal:
             "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s", [self._call_id, step.app, step.name]
         )
 
-    def note_undo(self) -> None:
-        """Write down that the call is being taken back: from here on nobody can go on with it."""
+    def note_undo(self, state: EntryState = EntryState.UNDOING) -> None:
+        """Write down that the call is being taken back, or was: from here on nobody can go on with it."""
         self.check_turn()
         self._execute(
-            "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s",
-            [EntryState.UNDOING, self._call_id, _CALL],
+            "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s", [state, self._call_id, _CALL]
         )
 
     def end(self) -> None:
@@ -343,6 +345,7 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
         broken=broken,
         entries={step: _entries(mine, step) for step, _state in migrations},
         is_being_undone=calls[0][6] == EntryState.UNDOING,
+        is_undone=calls[0][6] == EntryState.UNDONE,
     )
 
 

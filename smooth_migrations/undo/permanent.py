@@ -11,22 +11,22 @@ from django.db.migrations import Migration
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.contract_queue import purge
-from smooth_migrations.errors import UndoFailed
+from smooth_migrations.errors import SchemaDiffers, UndoFailed
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Received, Step
-from smooth_migrations.received import take_received_back
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import named
 from smooth_migrations.undo.code import REVERSED, ReceiversRows
-from smooth_migrations.undo.emptiness import drop_empty_records, drop_tables, make_empty_again
+from smooth_migrations.undo.emptiness import make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
 from smooth_migrations.undo.kinds import has_code
 from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled, tables_detail
 from smooth_migrations.undo.named import Named
 from smooth_migrations.undo.recalling import nodes_as_run
-from smooth_migrations.undo.records import keys_of, keys_of_squashes, restore_records, take_records
+from smooth_migrations.undo.records import take_records
 from smooth_migrations.undo.removed import removed_kept
+from smooth_migrations.undo.rest import restore_rest
 from smooth_migrations.undo.states import executor_as_before, state_before, tables_of_all
 from smooth_migrations.undo.tables import Definitions, take_tables
 
@@ -80,7 +80,7 @@ class Permanent:
         self._reversed: OperationLog | None = None
         self._tables: Definitions | None = None
         self._is_begun = False
-        self._is_resumed = self._is_recalled = self._refuses = False
+        self._is_resumed = self._is_recalled = self._is_undone = self._refuses = False
         self._early: frozenset[Migration] = frozenset()
         self._frame = Frame(Before())
         self.moved: list[Moved] = []
@@ -265,7 +265,7 @@ class Permanent:
             before=frame.before,
             received=frame.received,
         )
-        self._is_recalled = True
+        self._is_recalled, self._is_undone = True, unfinished.is_undone
         if broken is not None and not frame.before.is_empty:
             migration = nodes[broken.app, broken.name]
             self._broken = self._log(migration, broken)
@@ -324,19 +324,19 @@ class Permanent:
             # What this call wrote elsewhere is not committed, so what reverse code writes there must not be either.
             aliases = self._aliases
             with self._answering(aliases.commit if self._frame.is_finished else aliases.drop):
-                self.journal.note_undo()
+                if not self._is_undone:
+                    self.journal.note_undo()
                 for duration_ms in self._reversing():
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._frame.is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
                     self._on_undone(undone[-1].step, duration_ms)
                     self._tell(undone[-1].step, self._left_of(undone[-1]))
-                from smooth_migrations.undo.proof import proved  # noqa: PLC0415 - loaded by `seal`
-
-                on_left = partial(self._on_left, None) if self._is_recalled else None
-                with proved(self._connection, self._frame, self._manner, on_left):
-                    purge(self._connection)
-                    self.journal.end()
+                purge(self._connection)
+                self._prove()
+                self.journal.end()
+        except SchemaDiffers:
+            raise
         except Exception as failure:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
@@ -344,6 +344,18 @@ class Permanent:
             self._on_undo_failed(step, failure)
             raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
         return undone
+
+    def _prove(self) -> None:
+        from smooth_migrations.undo.proof import prove  # noqa: PLC0415 - loaded by `seal`
+
+        try:
+            prove(
+                self._connection, self._frame, self._manner, partial(self._on_left, None) if self._is_recalled else None
+            )
+        except SchemaDiffers:
+            # The next one tells it again, and takes nothing back for it.
+            self.journal.note_undo(EntryState.UNDONE)
+            raise
 
     def _left_of(self, item: Moved) -> Sequence[str]:
         if item.step.fake or self.before.is_empty:
@@ -353,6 +365,8 @@ class Permanent:
         return (REVERSED,) if has_code(item.migration) else ()
 
     def _reversing(self) -> Iterator[float]:
+        if self._is_undone:
+            return
         if self.before.is_empty:
             tables = tables_of_all(self._connection)
             self._manner.persist(partial(make_empty_again, self._connection, self.before, tables))
@@ -371,17 +385,7 @@ class Permanent:
                 on_reversed=self.journal.forget_step,
             )
         self._give_back_received()
-        self._manner.persist(partial(self._restore_rest, moved))
-
-    def _restore_rest(self, moved: Sequence[Moved]) -> None:
-        with passing("restore"):
-            drop_tables(self._connection, self._frame.synced)
-            if self._frame.records is not None:
-                keys = keys_of_squashes(self._connection).union(*(keys_of(item.migration) for item in moved))
-                restore_records(self._connection, self._frame.records, keys)
-            if not self.before.has_records:
-                drop_empty_records(self._connection)
-            take_received_back(self._connection, self._frame.received or Received())
+        self._manner.persist(partial(restore_rest, self._connection, self._frame, moved))
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:

@@ -1,30 +1,30 @@
 """The proof of an undo: the schema is what it was, or every difference is told."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
-from smooth_migrations.errors import UndoFailed
+from smooth_migrations.errors import SchemaDiffers
 from smooth_migrations.fingerprint import Fingerprint, is_invalid_index_gone, take
 from smooth_migrations.undo.journal import Frame
 from smooth_migrations.undo.moved import Manner
 
-__all__ = ["proved"]
+__all__ = ["prove"]
 
 # What a difference of fingerprints says of a migration that was not recorded before.
 _APPLIED: Final = "+ migration "
+_WAY_OUT: Final = (
+    "it is told until it is mended, or accepted with `apply_migrations --no-fingerprint`, and where a deploy was at "
+    "work with `smooth-orchestrate recover PLAN --no-fingerprint`"
+)
 
 
-@contextmanager
-def proved(
+def prove(
     connection: BaseDatabaseWrapper, frame: Frame, manner: Manner, on_left: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Compare the schema with what a call began with, and tell a difference once what runs within has ended the call.
-
-    Nobody could take back more of it, so the next call is to begin anew rather than to find this one again. Only reads.
+) -> None:
+    """Compare the schema with what a call began with, when all that it did was taken back. Only reads.
 
     Args:
         connection: the target's.
@@ -34,17 +34,16 @@ def proved(
             while nobody holds the lease; without it that is a difference, too.
 
     Raises:
-        UndoFailed: the schema is not what it was, with every difference.
+        SchemaDiffers: the schema is not what it was, with every difference.
     """
     before = Fingerprint.unpacked(frame.fingerprint) if frame.fingerprint else None
     found = manner.persist(lambda: _differences(connection, before, frame)) if before is not None else ()
-    yield
     applied = [line.removeprefix(_APPLIED) for line in found if line.startswith(_APPLIED)]
     cause = f"another process has applied {', '.join(applied)} meanwhile; " if applied else ""
     if applied and on_left is not None:
         on_left(f"{cause}the schema cannot be compared with what it was")
     elif found:
-        raise UndoFailed("\n".join([f"{cause}the schema is not as it was before:", *found]))
+        raise SchemaDiffers("\n".join([f"{cause}{_WAY_OUT}: the schema is not as it was before:", *found]))
 
 
 def _differences(connection: BaseDatabaseWrapper, before: Fingerprint, frame: Frame) -> Sequence[str]:

@@ -20,6 +20,7 @@ from smooth_migrations.halves import install
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.names import session_name
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
 from smooth_migrations.splitting import place_backwards
@@ -304,8 +305,9 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,
+        compares=command.compares,
         expands=isinstance(command, protocol.Apply) and command.expands,
-        application_name=f"smooth:{command.run_id}:{command.alias}",
+        application_name=session_name(command.run_id, command.alias),
         call_id=command.run_id,
     )
 

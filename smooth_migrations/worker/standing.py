@@ -18,16 +18,18 @@ from smooth_migrations.lease import (
 )
 from smooth_migrations.marker import read_markers
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.names import session_prefixes
 from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
 
 __all__ = ["standing"]
 
-# The server cuts a name off after 63 bytes (PostgreSQL manual, application_name). Everybody's are shown to everybody,
-# and it is an error to end one that is not one's own: nobody must be passed over that may yet prepare.
+# Everybody's are shown to everybody, and it is an error to end one that is not one's own: nobody must be passed over
+# that may yet prepare.
 _SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND starts_with(application_name, left(%s, 63))
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND (starts_with(application_name, %s) OR starts_with(application_name, %s))
 """
 
 
@@ -88,7 +90,7 @@ def _end_sessions(connection: BaseDatabaseWrapper, run: str) -> None:
         # (OPTIONS["assume_role"] is another): that is the one whose sessions they are.
         with passing("end_sessions"), transaction.atomic(connection.alias), connection.cursor() as cursor:
             cursor.execute("SET LOCAL ROLE NONE")
-            cursor.execute(_SESSIONS, [f"smooth:{run}:"])
+            cursor.execute(_SESSIONS, session_prefixes(run))
             if not cursor.fetchall():
                 return
             cursor.execute("SELECT pg_sleep(0.02)")

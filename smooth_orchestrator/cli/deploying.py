@@ -1,5 +1,6 @@
 """The commands that deploy, rehearse or settle a deploy, and those that say beforehand what one would do."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "rollback", "run_command"]
 
 
-def run_command(invocation: Invocation, command: str, **given: Any) -> int:  # noqa: ANN401 - of every command
+def run_command(
+    invocation: Invocation,
+    command: str,
+    *,
+    said: Sequence[str] = (),
+    **given: Any,  # noqa: ANN401 - of every command
+) -> int:
     """Have the runner do a command, and write its report.
 
     Args:
         invocation: as it was asked for.
         command: the runner's function.
+        said: options of `recover` that an operator has given.
         given: what it takes beside plan, run id and masker.
 
     Returns:
@@ -35,7 +43,7 @@ def run_command(invocation: Invocation, command: str, **given: Any) -> int:  # n
         report: Report = await getattr(runner, command)(file, run_id=invocation.run_id, masker=masker, **given)
         return report
 
-    return execution.report(invocation, work)
+    return execution.report(invocation, work, said)
 
 
 @click.command
@@ -95,10 +103,15 @@ def finalise(invocation: Invocation) -> int:
     return run_command(invocation, "finalise")
 
 
+_may_discard = click.option(
+    "--discard-data", "discards", is_flag=True, help="Lose rows and values that were written since."
+)
+
+
 @click.command
 @takes_plan
 @click.option("--run", "wanted", metavar="RUN", help="The run; the last one that committed unless given.")
-@click.option("--discard-data", "discards", is_flag=True, help="Lose rows and values that were written since.")
+@_may_discard
 def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> int:
     """Take a committed run back on every database, all or none."""
     return run_command(invocation, "rollback", wanted=wanted, discards=discards)
@@ -108,11 +121,20 @@ def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> i
 @takes_plan
 @click.option("--commit", "commits", is_flag=True, help="Commit what is in doubt, where no journal tells.")
 @click.option("--abort", "aborts", is_flag=True, help="Take it back, where no journal tells.")
-def recover(invocation: Invocation, *, commits: bool, aborts: bool) -> int:
+@_may_discard
+@click.option(
+    "--no-fingerprint",
+    "accepts",
+    is_flag=True,
+    help="Do not compare the schema after an undo with what it was before.",
+)
+def recover(invocation: Invocation, *, commits: bool, aborts: bool, discards: bool, accepts: bool) -> int:
     """Settle what an interrupted run left, by its decision."""
     if commits and aborts:
         raise click.UsageError("--commit and --abort exclude each other; give one of them")
     from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
     forced = Decision.COMMIT if commits else Decision.ABORT if aborts else None
-    return run_command(invocation, "recover", forced=forced)
+    given = {"--commit": commits, "--abort": aborts, "--discard-data": discards, "--no-fingerprint": accepts}
+    said = [option for option, is_given in given.items() if is_given]
+    return run_command(invocation, "recover", said=said, forced=forced, discards=discards, compares=not accepts)

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
@@ -19,7 +19,7 @@ from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
-from smooth_orchestrator.report import UNDECIDED, Report, RunError, RunOutcome
+from smooth_orchestrator.report import SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords_of_url
 
 if TYPE_CHECKING:
@@ -31,18 +31,28 @@ _T = TypeVar("_T")
 
 _OUTCOMES: Final = {outcome.exit_code: outcome for outcome in RunOutcome if outcome.exit_code}
 
+# Which option of `recover` an error of this type asks an operator for.
+_SETTLING: Final = {"--discard-data": WOULD_DISCARD, "--no-fingerprint": SCHEMA_DIFFERS}
+
 _BUG_HINT: Final = "this is a defect of smooth-orchestrate; see with `smooth-orchestrate status` how the databases are"
 
 
-def report(invocation: Invocation, work: Callable[["PlanFile", Masker], Awaitable[Report]]) -> int:
+def report(
+    invocation: Invocation, work: Callable[["PlanFile", Masker], Awaitable[Report]], said: Sequence[str] = ()
+) -> int:
     """Run the work and write the report it returns.
+
+    Args:
+        invocation: the command.
+        work: a coroutine function that does it.
+        said: options of `recover` that an operator has given; a command to settle what is left repeats them.
 
     Returns:
         The exit code.
     """
 
     def show(result: Report, masker: Masker) -> int:
-        told = _told_how_to_settle(result, invocation)
+        told = _told_how_to_settle(result, invocation, said)
         return write_report(told.masked(masker), as_json=invocation.as_json)
 
     return execute(invocation, work, show)
@@ -79,14 +89,17 @@ def execute(
         return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
 
 
-def _told_how_to_settle(report: Report, invocation: Invocation) -> Report:
+def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
     """Return a report that names the command, for this very plan, with which an operator settles what is in doubt."""
     if report.outcome is not RunOutcome.NEEDS_OPERATOR:
         return report
     command = f"smooth-orchestrate recover {shlex.quote(str(invocation.plan))}"
-    is_undecided = report.error is not None and report.error.type == UNDECIDED
-    choices = (" --commit", " --abort") if is_undecided else ("",)
-    return replace(report, settle_with=tuple(command + choice for choice in choices))
+    # Each database tells its own, whatever was the first cause.
+    errors = (report.error, *report.errors, *(each.error for each in report.databases))
+    types = {error.type for error in errors if isinstance(error, RunError)}
+    options = dict.fromkeys([*said, *(option for option, wanting in _SETTLING.items() if wanting in types)])
+    choices = ("--commit", "--abort") if UNDECIDED in types else (None,)
+    return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
 
 
 def write_report(report: Report, *, as_json: bool) -> int:

@@ -8,17 +8,21 @@ from urllib.parse import unquote
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.journal.base import Claim, Fenced, Journal, JournalUnsureError, Record, RecordKind, RunSummary
 from smooth_orchestrator.journal.none import NoJournal
+from smooth_orchestrator.journal.stored import JournalDamaged, summary_of, understood
 
 __all__ = [
     "Claim",
     "Fenced",
     "Journal",
+    "JournalDamaged",
     "JournalUnsureError",
     "NoJournal",
     "Record",
     "RecordKind",
     "RunSummary",
     "open_journal",
+    "summary_of",
+    "understood",
 ]
 
 

@@ -66,6 +66,7 @@ class Record:
         database: the target it speaks of, where there is one.
         data: JSON values, without secrets.
         deploy: whose lease its writer held: two deploys may have given their runs one id.
+        place: where it stands, for people.
     """
 
     seq: int
@@ -75,6 +76,7 @@ class Record:
     database: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     deploy: str | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from smooth_orchestrator.journal.base import (
     held,
 )
 from smooth_orchestrator.journal.none import NoJournal
+from smooth_orchestrator.journal.stored import read_record, read_summary
 from smooth_orchestrator.secrets import Masker
 
 __all__ = ["PostgresJournal"]
@@ -110,8 +111,12 @@ WHERE deploy = $1 AND epoch = $2
 """
 _RELEASE_LEASE: Final = "UPDATE smooth_journal_lease SET owner = '' WHERE deploy = $1 AND epoch = $2"
 
+_RECORDS: Final = """
+SELECT seq, at, run_id, kind, database, data, deploy FROM smooth_journal WHERE run_id = $1 ORDER BY seq
+"""
 _RUNS: Final = """
-SELECT s.run_id, s.at, s.data, f.at AS ended, f.data AS closing
+SELECT s.seq, s.at, s.run_id, s.kind, s.database, s.data, s.deploy,
+       f.seq, f.at, f.run_id, f.kind, f.database, f.data, f.deploy
 FROM (SELECT max(seq) AS seq FROM smooth_journal WHERE kind = 'run_started' AND deploy = $1 GROUP BY run_id
       ORDER BY 1 DESC LIMIT $2) AS newest
 JOIN smooth_journal AS s ON s.seq = newest.seq
@@ -237,26 +242,13 @@ class PostgresJournal:
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
         """Return every record of a run, oldest first."""
-        sql = "SELECT seq, at, kind, database, data, deploy FROM smooth_journal WHERE run_id = $1 ORDER BY seq"
-        rows = await self._run(lambda connection: connection.fetch(sql, run_id))
-        return tuple(
-            Record(
-                *(row["seq"], row["at"], run_id, RecordKind(row["kind"]), row["database"]),
-                *(json.loads(row["data"]), row["deploy"]),
-            )
-            for row in rows
-        )
+        rows = await self._run(lambda connection: connection.fetch(_RECORDS, run_id))
+        return tuple(read_record(self._place, [*row]) for row in rows)
 
     async def runs(self, deploy: str, *, limit: int = 50) -> tuple[RunSummary, ...]:
         """Return the latest runs of a deploy, newest first."""
-        return tuple(
-            RunSummary.of(
-                row["run_id"],
-                (row["at"], json.loads(row["data"])),
-                (row["ended"], json.loads(row["closing"])) if row["ended"] else None,
-            )
-            for row in await self._run(lambda connection: connection.fetch(_RUNS, deploy, limit))
-        )
+        rows = await self._run(lambda connection: connection.fetch(_RUNS, deploy, limit))
+        return tuple(read_summary(self._place, [*row]) for row in rows)
 
     async def aclose(self) -> None:
         """Close the connection; repeating it does nothing."""

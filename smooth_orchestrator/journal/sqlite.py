@@ -21,13 +21,13 @@ from smooth_orchestrator.journal.base import (
     LEASE_S,
     Claim,
     Fenced,
-    Moment,
     Record,
     RecordKind,
     RunSummary,
     deploy_of,
     held,
 )
+from smooth_orchestrator.journal.stored import read_record, read_summary, understood
 
 __all__ = ["SqliteJournal"]
 
@@ -91,8 +91,10 @@ INSERT OR REPLACE INTO lease (deploy, epoch, owner, host, pid, machine, started,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+_RECORDS: Final = "SELECT seq, at, run_id, kind, database, data, deploy FROM journal WHERE run_id = ? ORDER BY seq"
 _RUNS: Final = """
-SELECT s.run_id, s.at, s.data, f.at, f.data
+SELECT s.seq, s.at, s.run_id, s.kind, s.database, s.data, s.deploy,
+       f.seq, f.at, f.run_id, f.kind, f.database, f.data, f.deploy
 FROM (SELECT max(seq) AS seq FROM journal WHERE kind = 'run_started' AND deploy = ? GROUP BY run_id
       ORDER BY 1 DESC LIMIT ?) AS newest
 JOIN journal AS s ON s.seq = newest.seq
@@ -185,20 +187,11 @@ class SqliteJournal:
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
         """Return every record of a run, oldest first."""
-        rows = await self._query(
-            "SELECT seq, at, run_id, kind, database, data, deploy FROM journal WHERE run_id = ? ORDER BY seq", run_id
-        )
-        return tuple(
-            Record(seq, datetime.fromisoformat(at), run, RecordKind(kind), database, json.loads(data), deploy)
-            for seq, at, run, kind, database, data, deploy in rows
-        )
+        return tuple(read_record(str(self._path), row) for row in await self._query(_RECORDS, run_id))
 
     async def runs(self, deploy: str, *, limit: int = 50) -> tuple[RunSummary, ...]:
         """Return the latest runs of a deploy, newest first."""
-        return tuple(
-            RunSummary.of(run_id, _moment(began, opening), _moment(ended, closing) if ended else None)
-            for run_id, began, opening, ended, closing in await self._query(_RUNS, deploy, limit)
-        )
+        return tuple(read_summary(str(self._path), row) for row in await self._query(_RUNS, deploy, limit))
 
     async def aclose(self) -> None:
         """Close the file; repeating it does nothing."""
@@ -237,10 +230,11 @@ class SqliteJournal:
             row = self._connection.execute(_READ_LEASE, (deploy,)).fetchone()
             epoch = row[0] if row else 0
             if row and row[1]:
-                last = Owner(*row[1:6])
-                is_alive = row[8] > _up_s() if _is_of_this_start(last) else datetime.fromisoformat(row[7]) > now
+                with understood(f"{self._path}: the lease of {deploy}"):
+                    last, acquired_at, until = Owner(*row[1:6]), *map(datetime.fromisoformat, row[6:8])
+                    is_alive = row[8] > _up_s() if _is_of_this_start(last) else until > now
                 if is_alive and life_of(last) is not Life.GONE:
-                    raise held(deploy, Holder(last, datetime.fromisoformat(row[6])))
+                    raise held(deploy, Holder(last, acquired_at))
             process = (owner.name, owner.host, owner.pid, owner.machine, owner.started)
             until = now + timedelta(seconds=LEASE_S)
             expiry = (_text(now), _text(until), _up_s() + LEASE_S)
@@ -273,10 +267,6 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _text(at: datetime) -> str:
     return at.isoformat(timespec="microseconds")
-
-
-def _moment(at: str, data: str) -> Moment:
-    return datetime.fromisoformat(at), json.loads(data)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -192,6 +192,65 @@ def test_a_decided_run_is_not_called_committed_without_its_files(
         assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
 
 
+def test_what_was_written_after_the_decision_to_roll_back_is_lost_only_where_an_operator_says_so(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE}, deploy=_DEPLOY) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "held_open"')
+        before = _of(fleet)
+        assert fleet.deploy().exit_code == 0
+        # The workers roll back what they hold.
+        _kill(fleet, "journal.decision.after", "rollback")
+        with fleet.first.connect() as session:
+            session.execute("UPDATE demo_item SET note = 'red'")
+        written = fleet.dumps()["primary"]
+
+        for command in ("recover", "deploy"):
+            refused = fleet.run(command)
+
+            assert (refused.exit_code, refused.report["outcome"]) == (4, "needs_operator"), refused.stderr
+            assert refused.outcomes == {LAST: "committed", "primary": "in_doubt", "kiosk": "committed"}
+            message = "demo.0002_note: the values of note would be lost (1 row of demo_item)"
+            assert refused.report["error"]["message"] == message
+            assert "recover PLAN --discard-data" in refused.report["error"]["hint"]
+            assert refused.report["settle_with"] == ["smooth-orchestrate recover deploy.toml --discard-data"]
+            assert fleet.dumps()["primary"] == written
+
+        assert fleet.run_printed(refused).report["outcome"] == "committed"
+        assert _of(fleet) == before
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+
+
+def test_what_a_run_has_left_behind_for_good_is_told_until_an_operator_accepts_it(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    makes = "editor.connection.cursor().execute('CREATE VIEW left_behind AS SELECT 1 AS one')"
+    breaks = failing(f"if editor.connection.alias == 'shard_1': {makes}; raise ValueError('no')", atomic=False)
+    release = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": breaks}
+    with small_fleet(tmp_path, *servers, release) as fleet:
+        fleet.plan(deploy=_DEPLOY)
+        before = _of(fleet)
+        told = fleet.deploy()
+
+        for _attempt in range(2):
+            assert (told.exit_code, told.outcomes[LAST]) == (4, "in_doubt"), told.stderr
+            (message,) = {
+                each["message"]
+                for each in (told.report["error"], *told.report["errors"])
+                if each["type"] == "SchemaDiffers"
+            }
+            assert message.endswith("+ view public.left_behind owner: postgres")
+            assert told.report["settle_with"] == ["smooth-orchestrate recover deploy.toml --no-fingerprint"]
+            assert "note" not in _of(fleet)[LAST]
+            told = fleet.run("recover")
+
+        assert fleet.run_printed(told).report["outcome"] == "rolled_back"
+        assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+        with fleet.last.connect() as session:
+            session.execute("DROP VIEW left_behind")
+        assert _of(fleet) == before
+
+
 def test_a_decided_run_is_finished_without_migrations_that_came_since(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal import Fenced, Journal, JournalUnsureError, RecordKind, open_journal
+from smooth_orchestrator.journal import Fenced, Journal, JournalDamaged, JournalUnsureError, RecordKind, open_journal
 from smooth_orchestrator.journal.postgres import PostgresJournal
 from tests.support.journal_contract import ELSEWHERE, JournalContract, begin
 from tests.support.lossy_relay import LossyRelay
@@ -46,6 +46,32 @@ async def test_a_record_is_seen_by_another_session_as_soon_as_append_returns(
     with pg_database.connect() as other:
         rows = other.execute("SELECT run_id, kind, data FROM smooth_journal").fetchall()
     assert rows == [("r1", "decision", {"decision": "commit"})]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data = '[1'", "Expecting ',' delimiter"),
+        ("data = '[1]'", "it is of the type list, and not dict"),
+        ("kind = 'unheard'", "this program knows no records of the kind 'unheard'"),
+    ],
+)
+async def test_a_damaged_record_is_named_by_its_place(
+    journal: Journal, pg_database: PostgresDatabase, change: str, words: str
+) -> None:
+    await begin(journal, "r1")
+    damaged = await journal.append("r1", RecordKind.DECISION, data={"decision": "commit", "scope": "deploy"})
+    with pg_database.connect() as other:
+        other.execute("ALTER TABLE smooth_journal DISABLE TRIGGER USER")
+        # Such as a restored dump of another program may have it.
+        other.execute("ALTER TABLE smooth_journal ALTER data TYPE text")
+        other.execute(f"UPDATE smooth_journal SET {change} WHERE seq = {damaged.seq}".encode())
+
+    with pytest.raises(JournalDamaged) as caught:
+        await journal.records("r1")
+    assert f": record {damaged.seq} is damaged: {words}" in str(caught.value)
+    assert str(caught.value).startswith("postgresql://")
+    assert [run.run_id for run in await journal.runs("shop")] == ["r1"]
 
 
 async def test_every_commit_waits_for_the_disk_whatever_the_users_default(pg_database: PostgresDatabase) -> None:

@@ -49,16 +49,16 @@ _RELEASE = {
 }
 
 
-def killed_while_waiting(project: SmallProject) -> None:
+def killed_while_waiting(project: SmallProject, *options: str) -> None:
     """Start a call, and kill it when a migration says that it waits."""
-    with _started(project) as process:
+    with _started(project, *options) as process:
         process.kill()
 
 
 @contextmanager
-def _started(project: SmallProject) -> Iterator["subprocess.Popen[str]"]:
+def _started(project: SmallProject, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """Start a call, and yield it when a migration says that it waits."""
-    with project.start("apply_migrations") as process:
+    with project.start("apply_migrations", *options) as process:
         assert process.stdout is not None
         assert any(line.endswith("waiting\n") for line in process.stdout)
         yield process
@@ -96,23 +96,73 @@ _LEAVES = {
 }
 
 
-def test_what_a_killed_call_has_left_behind_for_good_is_told_once(
-    stepping_databases: NewDatabases, tmp_path: Path
+@pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "mended"])
+def test_what_a_killed_call_has_left_behind_for_good_is_told_until_somebody_has_seen_to_it(
+    stepping_databases: NewDatabases, tmp_path: Path, *, accepts: bool
 ) -> None:
     database = stepping_databases.new()
     project = project_of(tmp_path, database, _LEAVES)
     killed_while_waiting(project)
     project.write_migration("demo.0003_kind", failing("pass", atomic=False))
 
+    for _attempt in range(2):
+        told = project.run("apply_migrations")
+
+        assert told.returncode == 4
+        _, _, differences = told.stderr.partition("the schema is not as it was before:\n")
+        assert differences
+        assert all(line.startswith("+ view ") and "left_behind" in line for line in differences.splitlines())
+        assert "apply_migrations --no-fingerprint" in told.stderr
+        assert "kind" not in dump(database.dsn)
+
+    if accepts:
+        project.succeed("apply_migrations", "--no-fingerprint")
+    else:
+        execute(database, "DROP VIEW left_behind")
+        project.succeed("apply_migrations")
+    assert ("left_behind" in dump(database.dsn)) is accepts
+    assert "kind" in dump(database.dsn)
+    project.succeed("apply_migrations")
+
+
+def test_what_a_failed_call_has_left_behind_for_good_is_told_by_the_next_one_too(
+    pg_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = pg_databases.new()
+    project = project_of(tmp_path, database, _LEAVES)
+    project.write_migration("demo.0003_kind", failing(f"{_MAKES}; raise ValueError('no')", atomic=False))
+    failed = project.run("apply_migrations")
+    project.write_migration("demo.0003_kind", failing("pass", atomic=False))
+
     told = project.run("apply_migrations")
 
-    assert told.returncode == 4
-    _, _, differences = told.stderr.partition("the schema is not as it was before:\n")
-    assert differences
-    assert all(line.startswith("+ view ") and "left_behind" in line for line in differences.splitlines())
-    project.succeed("apply_migrations")
-    assert "left_behind" in dump(database.dsn)
-    assert "kind" in dump(database.dsn)
+    for result in (failed, told):
+        assert result.returncode == 4
+        assert "+ view public.left_behind" in result.stderr
+        assert "apply_migrations --no-fingerprint" in result.stderr
+    project.succeed("apply_migrations", "--no-fingerprint")
+
+
+def test_what_was_taken_back_is_not_taken_back_again_when_what_it_has_left_is_told_again(
+    pg_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = pg_databases.new()
+    execute(database, "CREATE TABLE theirs (number integer)")
+    release = {"demo.0001_item": ITEM, **_LEAVES}
+    project = SmallProject(tmp_path / "project", {"default": database.django}, release, installed=("plain",))
+    project.write("plain/__init__.py", "")
+    project.write("plain/models.py", "from django.db import models\n\n\nclass Thing(models.Model):\n    pass\n")
+    killed_while_waiting(project, "--run-syncdb")
+    project.write_migration("demo.0003_kind", failing("pass", atomic=False))
+    told = project.run("apply_migrations")
+    execute(database, "CREATE TABLE plain_thing (id bigint); INSERT INTO plain_thing VALUES (7)")
+
+    again = project.run("apply_migrations")
+
+    for result in (told, again):
+        assert result.returncode == 4
+        assert "+ view public.left_behind" in result.stderr
+    assert "plain_thing" in dump(database.dsn)
 
 
 def test_without_a_fingerprint_nothing_is_compared(pg_databases: NewDatabases, tmp_path: Path) -> None:

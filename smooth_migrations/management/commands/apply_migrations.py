@@ -179,7 +179,8 @@ class Command(migrate.Command):
             console.unfinished(unfinished, goes_on=goes_on, wanted=options["resume"])
             if goes_on:
                 return call
-            return Call(connection, Options(), ConsoleReport(self.stdout, self.style, verbosity=1))
+            earlier = Options(compares=call.options.compares)
+            return Call(connection, earlier, ConsoleReport(self.stdout, self.style, verbosity=1))
 
         try:
             turn = Turn.begin(
