@@ -1,20 +1,25 @@
 """What the undo must know of a migration that has run, and how it is to be reversed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
+from smooth_migrations.undo.code import REVERSED
 from smooth_migrations.undo.journal import Entry, UnfinishedCall
+from smooth_migrations.undo.kinds import has_code
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.removed import Removed
 from smooth_migrations.undo.states import state_before, states_of
 from smooth_migrations.undo.tables import Definitions
 from smooth_migrations.undo.transaction import Limits
+
+if TYPE_CHECKING:
+    from smooth_migrations.undo.operations import OperationLog
 
 __all__ = ["OUTSIDE", "Manner", "Moved", "recalled", "tables_detail"]
 
@@ -46,6 +51,18 @@ class Moved:
     named: Named = field(default_factory=Named)
     entries: tuple[Entry, ...] | None = None
     removed: list[Removed] = field(default_factory=list)
+
+    def left_by(self, log: "OperationLog | None") -> Sequence[str]:
+        """Return in words what of it may have stayed when it was taken back.
+
+        Args:
+            log: which took its operations back, where each was by itself.
+        """
+        if self.step.fake:
+            return ()
+        if self.entries is not None:
+            return log.left if log else ()
+        return (REVERSED,) if has_code(self.migration) else ()
 
     @property
     def detail(self) -> dict[str, Any]:

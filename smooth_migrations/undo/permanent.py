@@ -17,10 +17,9 @@ from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Received, Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import named
-from smooth_migrations.undo.code import REVERSED, ReceiversRows
+from smooth_migrations.undo.code import ReceiversRows
 from smooth_migrations.undo.emptiness import make_empty_again
 from smooth_migrations.undo.journal import CallJournal, EntryState, Frame, UnfinishedCall
-from smooth_migrations.undo.kinds import has_code
 from smooth_migrations.undo.moved import OUTSIDE, Manner, Moved, recalled, tables_detail
 from smooth_migrations.undo.named import Named
 from smooth_migrations.undo.recalling import nodes_as_run
@@ -331,7 +330,8 @@ class Permanent:
                     (aliases.commit if self._frame.is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
                     self._on_undone(undone[-1].step, duration_ms)
-                    self._tell(undone[-1].step, self._left_of(undone[-1]))
+                    if not self.before.is_empty:
+                        self._tell(undone[-1].step, undone[-1].left_by(self._reversed))
                 purge(self._connection)
                 self._prove()
                 self.journal.end()
@@ -348,21 +348,13 @@ class Permanent:
     def _prove(self) -> None:
         from smooth_migrations.undo.proof import prove  # noqa: PLC0415 - loaded by `seal`
 
+        on_left = partial(self._on_left, None) if self._is_recalled else None
         try:
-            prove(
-                self._connection, self._frame, self._manner, partial(self._on_left, None) if self._is_recalled else None
-            )
+            prove(self._connection, self._frame, self._manner, on_left)
         except SchemaDiffers:
             # The next one tells it again, and takes nothing back for it.
             self.journal.note_undo(EntryState.UNDONE)
             raise
-
-    def _left_of(self, item: Moved) -> Sequence[str]:
-        if item.step.fake or self.before.is_empty:
-            return ()
-        if item.entries is not None:
-            return self._reversed.left if self._reversed else ()
-        return (REVERSED,) if has_code(item.migration) else ()
 
     def _reversing(self) -> Iterator[float]:
         if self._is_undone:
