@@ -5,6 +5,7 @@ from collections.abc import Collection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.values import Marker
 
 __all__ = ["read_markers", "remove_marker", "write_marker"]
 
@@ -38,16 +39,16 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
         )
 
 
-def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> dict[str, int]:
-    """Return which of these runs have moved this database, each with the epoch of its turn. Only reads."""
+def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tuple[Marker, ...]:
+    """Return what these runs have left that have moved this database. Only reads."""
     with connection.cursor() as cursor:
         if not runs or _TABLE not in connection.introspection.table_names(cursor):
-            return {}
+            return ()
         cursor.execute(
-            f"SELECT run_id, epoch FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
+            f"SELECT run_id, epoch, digest FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
             [*runs],
         )
-        return {str(run_id): int(epoch) for run_id, epoch in cursor.fetchall()}
+        return tuple(Marker(str(run_id), int(epoch), str(digest)) for run_id, epoch, digest in cursor.fetchall())
 
 
 def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:

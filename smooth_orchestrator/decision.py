@@ -109,7 +109,7 @@ async def _unmarked(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None
     standing = await ask_standing(run, fleet, item)
     if isinstance(standing, ErrorInfo):
         return standing
-    if run.run_id in standing.markers:
+    if standing.marker(run.run_id) is not None:
         return None
     return ErrorInfo("rolled_back_elsewhere", f"the transaction prepared on {item.name} was ended by somebody else")
 

@@ -40,9 +40,9 @@ async def remove_earlier_marks(run: Run, fleet: Fleet) -> None:
             raise Locked(
                 f"another run is at work on {item.name}: {standing.holder}", hint="wait for it, or end that process"
             )
-        elif run.run_id in standing.markers:
+        elif (marker := standing.marker(run.run_id)) is not None:
             # Of no step: the mark alone goes, and no other one.
-            item.epoch = standing.markers[run.run_id]
+            item.epoch = marker.epoch
             failure = await reverse(run, fleet, item)
         if failure is not None:
             found.append(Mistake(item.name, failure.message, failure.hint))

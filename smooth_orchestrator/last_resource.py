@@ -51,7 +51,7 @@ async def _settle(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo) -
     while True:
         standing = await ask_standing(run, fleet, item, fences=True)
         if isinstance(standing, Standing) and standing.holder is None:
-            if run.run_id in standing.markers:
+            if standing.marker(run.run_id) is not None:
                 return None
             item.stage, item.error = Stage.FAILED, failure
             return failure

@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from smooth_migrations.protocol import Back, ErrorInfo, Standing
+from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
@@ -19,11 +19,11 @@ from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary,
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
-from smooth_orchestrator.report import UNDECIDED, RunOutcome
+from smooth_orchestrator.report import UNDECIDED, RunError, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
-from smooth_orchestrator.same_files import other_files
+from smooth_orchestrator.same_files import moved_by_this_plan, require_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
@@ -284,9 +284,9 @@ def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     item.gid = next((gid for gid in standing.gids if run_of(gid) == run.run_id), None)
     if item.gid is not None:
         return Shown.PREPARED
-    if run.run_id in standing.markers:
+    if (marker := standing.marker(run.run_id)) is not None:
         # Other calls may have had a turn since then.
-        item.epoch = standing.markers[run.run_id]
+        item.epoch, item.marked_by = marker.epoch, marker.digest
         return Shown.DONE
     return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
@@ -318,12 +318,18 @@ async def _obey(
     if told.decisions[-1:] != [("deploy", whole)]:
         await decide(run, whole, scope="deploy")
     run.decided = True
+    untold: list[str] = []
     for item in run.targets:
         if item.name in shown:
-            wanted = action(decisions[item.phase.name], shown[item.name])
+            belongs = bool(told.targets) or bool(moved_by_this_plan(run, item))
+            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs)
+            if not belongs and shown[item.name] is Shown.NOTHING:
+                untold.append(item.name)
             _stand(item, told, shown[item.name], wanted)
             if wanted is Action.RUN_FORWARD:
-                await _require_files(run, fleet, item, told)
+                await require_files(run, fleet, item, told)
+    if untold and whole is Decision.COMMIT:
+        _tell_untold(run, untold)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
@@ -348,15 +354,13 @@ async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], dec
                 await decide(run, Decision.COMMIT, scope=phase.name)
 
 
-async def _require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> None:
-    """Leave a target in doubt that cannot be run forward with the files there are; the others are committed."""
-    # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
-    others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
-    steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
-    moves = item.back or Back(run.run_id, steps, item.received, discards=True)
-    if moves.steps and (failure := await other_files(run, fleet, item, replace(moves, discards=True))) is not None:
-        item.stage, item.error = Stage.IN_DOUBT, failure
-        run.fail(failure, item.name)
+def _tell_untold(run: Run, names: Sequence[str]) -> None:
+    """Tell which databases of the plan were left alone since nothing says that the run was at work on them."""
+    message = f"nothing of the run {run.run_id} is left on {', '.join(names)}: left as they are"
+    error = ErrorInfo("no_trace", message, hint="smooth-orchestrate deploy PLAN brings them up to date")
+    run.further.append(RunError.of(error))
+    for name in names:
+        get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
 
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:

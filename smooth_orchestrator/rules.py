@@ -10,6 +10,7 @@
 | commit | committed steps, or nothing | run forward again |
 | lost | the marker in any database | as decided to commit: no tier shows it before |
 | lost | transactions prepared or committed steps, and no marker | for an operator to decide |
+| lost | nothing, and no marker beside it says that it belonged to the run | left alone |
 """
 
 from collections.abc import Collection
@@ -77,6 +78,14 @@ def verdict(
     return None
 
 
-def action(decision: Decision, shown: Shown) -> Action:
-    """Return what settles a database by a decision."""
+def action(decision: Decision, shown: Shown, *, belongs: bool = True) -> Action:
+    """Return what settles a database by a decision.
+
+    Args:
+        decision: about the run.
+        shown: what the database shows of it.
+        belongs: whether it is known to be one of the run's even where it shows nothing.
+    """
+    if shown is Shown.NOTHING and not belongs:
+        return Action.LEAVE
     return _ACTIONS[decision][shown]

@@ -62,6 +62,7 @@ class TargetRun:
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
+        marked_by: the digest of the plan by which its marker says that the run has moved it.
         gid: of its transaction, once that was to be prepared.
         renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
@@ -90,6 +91,7 @@ class TargetRun:
     error: ErrorInfo | None = None
     is_lost: bool = False
     epoch: int | None = None
+    marked_by: str | None = None
     gid: str | None = None
     renewal: str = ""
     prepares_early: bool = False

@@ -118,7 +118,7 @@ async def _note_late_commit(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInf
     standing = await ask_standing(run, fleet, item)
     if isinstance(standing, ErrorInfo):
         return standing
-    if run.run_id in standing.markers:
+    if standing.marker(run.run_id) is not None:
         if not item.steps:
             return ErrorInfo("in_doubt", f"{item.name} was committed meanwhile, and nobody knows what was moved there")
         item.stage = Stage.COMMITTED

@@ -1,34 +1,57 @@
 """Whether a project has the migration files that an interrupted run has to be finished with, and no others."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from smooth_migrations.protocol import Back, ErrorInfo, Failed, Inspect, TargetReport
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.told import Told
 
-__all__ = ["other_files"]
+__all__ = ["moved_by_this_plan", "require_files"]
 
 _CODES: Final = frozenset({"missing_file", "changed_file"})
 # A long history takes a while to be read.
 _LOOK_S: Final = 300.0
 
 
-async def other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> ErrorInfo | None:
-    """Return why a target cannot be run forward: without the files nothing would be pending, or more with newer ones.
+async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> None:
+    """Leave a target in doubt that cannot be run forward with the files there are; the others are committed.
 
-    Reads only.
+    Only reads.
 
     Args:
         run: which.
         fleet: its workers.
         item: the target.
-        moves: the migrations that the run moves there.
+        told: what the journal tells of the run.
+    """
+    # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
+    others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
+    steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
+    moves = item.back or Back(run.run_id, steps, item.received, discards=True)
+    # Where nobody tells, the run's files are those that leave a database as it is which the run has moved.
+    marked = next((other for other in moved_by_this_plan(run, item) if not told.targets), None)
+    if not moves.steps and marked is None:
+        return
+    if (failure := await _other_files(run, fleet, marked or item, replace(moves, discards=True))) is not None:
+        item.stage, item.error = Stage.IN_DOUBT, failure
+        run.fail(failure, item.name)
 
-    Returns:
-        What is missing, changed or newer, or why nobody can tell; None where all is as it was.
+
+def moved_by_this_plan(run: Run, item: TargetRun) -> list[TargetRun]:
+    """Return the databases of a target's project that the run has moved by this very plan, as their markers say."""
+    project = item.target.project
+    return [each for each in run.targets if each.target.project == project and each.marked_by == run.plan.digest]
+
+
+async def _other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> ErrorInfo | None:
+    """Return why a target cannot be run forward: without the files nothing would be pending, or more with newer ones.
+
+    What is missing, changed or newer, or why nobody can tell; None where all is as it was.
     """
     found: list[str] = []
     is_forward = item.back is None and run.finalises is None

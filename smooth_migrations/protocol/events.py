@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
-from smooth_migrations.protocol.values import Before, ContractHalf, PreparedTransaction, Received, Step
+from smooth_migrations.protocol.values import Before, ContractHalf, Marker, PreparedTransaction, Received, Step
 
 __all__ = [
     "Done",
@@ -208,7 +208,7 @@ class Standing(Event):
 
     Args:
         epoch: of the last turn that anybody has had on it.
-        markers: the runs that have moved this database for good, each with the epoch of its turn.
+        markers: of the runs that have moved this database for good.
         gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         holder: who is at work on this database at this moment, in words; None when nobody is.
@@ -217,10 +217,14 @@ class Standing(Event):
     type: ClassVar[str] = "standing"
     final: ClassVar[bool] = True
     epoch: int
-    markers: dict[str, int] = field(default_factory=dict)
+    markers: tuple[Marker, ...] = ()
     gids: tuple[str, ...] = ()
     unfinished: str | None = None
     holder: str | None = None
+
+    def marker(self, run_id: str) -> Marker | None:
+        """Return a run's, if it has moved this database."""
+        return next((each for each in self.markers if each.run_id == run_id), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

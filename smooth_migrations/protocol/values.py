@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Back", "Before", "ContractHalf", "OtherAliases", "PreparedTransaction", "Received", "Step"]
+__all__ = ["Back", "Before", "ContractHalf", "Marker", "OtherAliases", "PreparedTransaction", "Received", "Step"]
 
 
 class OtherAliases(StrEnum):
@@ -100,6 +100,21 @@ class ContractHalf:
 
     def __str__(self) -> str:
         return f"{self.migration}: {self.description}"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """That a run has moved a database for good, as it stands written there.
+
+    Args:
+        run_id: the run.
+        epoch: of its turn.
+        digest: of the plan by which it did so.
+    """
+
+    run_id: str
+    epoch: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

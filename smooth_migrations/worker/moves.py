@@ -215,11 +215,11 @@ class Moves:
             # The database's own journal knows more than a coordinator whose worker was lost.
             unfinished = unfinished_call(connection)
             is_left = unfinished is not None and unfinished.call_id == command.run_id
-            made_at = read_markers(connection, [command.run_id]).get(command.run_id)
-            if not is_left and made_at is None:
+            made_at = [marker.epoch for marker in read_markers(connection, [command.run_id])]
+            if not is_left and not made_at:
                 # Whoever had the lease meanwhile has taken it back, and may have gone on from there.
                 return protocol.Done(id=command.id)
-            if command.epoch != made_at:
+            if command.epoch not in made_at:
                 turn.refuse_unless_after(command.epoch)
             if unfinished is not None and is_left:
                 refuse_what_others_need(connection, unfinished, goes_on=False)

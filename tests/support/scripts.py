@@ -202,6 +202,7 @@ class _Play:
         self._is_told = self._binds = True
         self._known = 0
         self._coordinators: list[Coordinator] = []
+        self._untold: list[Database] = []
         self._played = Played()
 
     def _settings_of(self, *, fails: bool) -> Settings:
@@ -294,9 +295,14 @@ class _Play:
             before = self._state()
             self._assert_nobody_can_tell()
             self._played.asked = True
+            # What nobody can tell to have belonged to the run stays old until the next deploy.
+            untold = [
+                each for each, shown in zip(self._databases, self._shown(), strict=True) if shown is Shown.NOTHING
+            ]
             again = self._recover()
             assert (again.failure, self._state()) == ("journal_lost", before), "what nobody can tell was settled"
             coordinator = self._recover(self._script.choice)
+            self._untold = untold
         self._drain()
         is_held_up = any(process.is_frozen for process in self._coordinators)
         assert is_held_up or coordinator.outcome in {None, *_SETTLED}, f"left unsettled: {coordinator.failure}"
@@ -372,8 +378,9 @@ class _Play:
         assert Shown.DONE not in shown, "an operator was asked although a marker tells"
 
     def _assert_settled(self) -> None:
-        moved = [database for database in self._databases if database.tier is not None]
         assert all(each.is_new for each in self._databases if each.tier is None), "what had nothing pending was changed"
+        assert all(each.is_old for each in self._untold if each.tier is not None), "what shows nothing was moved"
+        moved = [each for each in self._databases if each.tier is not None and each not in self._untold]
         assert all(each.is_new or each.is_old for each in moved), f"half done: {self._state()}"
         if not self._is_told and not any(each.outcome in _SETTLED for each in self._since_loss()):
             # Of a run that the journal has lost a committed database alone tells nothing: the next deploy goes on.
@@ -384,5 +391,7 @@ class _Play:
         self._played.is_new = moved[0].is_new
         if self._played.asked:
             assert self._played.is_new == (self._script.choice is Decision.COMMIT), "the operator was not obeyed"
+            if any(each.tier is not None and each.is_new != self._played.is_new for each in self._untold):
+                self._played.is_new = None
         elif self._is_told:
             assert self._played.is_new == self._is_decided.get(_RUN, False), "it was decided otherwise"

@@ -26,6 +26,13 @@ def test_once_settled_all_databases_are_new_or_all_are_old(
         assert ends == {made is Decision.COMMIT}
 
 
+@given(st.sampled_from(Decision))
+def test_what_shows_nothing_is_left_alone_where_nothing_says_that_it_belonged_to_the_run(decision: Decision) -> None:
+    assert action(decision, Shown.NOTHING, belongs=False) is Action.LEAVE
+    others = [shown for shown in Shown if shown is not Shown.NOTHING]
+    assert [action(decision, each, belongs=False) for each in others] == [action(decision, each) for each in others]
+
+
 @given(shown=_SHOWN, is_known=st.booleans())
 def test_a_decided_commit_is_never_compensated(*, shown: list[Shown], is_known: bool) -> None:
     made = verdict(Decision.COMMIT, shown, is_known=is_known)

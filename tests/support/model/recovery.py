@@ -155,7 +155,9 @@ class Recovering(Deciding):
         for item in run.items:
             if item.database.number in shown:
                 each = shown[item.database.number]
-                _stand(item, told, each, action(decisions[item.database.phase], each))
+                # Every plan is the same here, and so is every project.
+                belongs = bool(told.targets) or Shown.DONE in shown.values()
+                _stand(item, told, each, action(decisions[item.database.phase], each, belongs=belongs))
         yield from self.commit_everywhere(run)
         if whole is Decision.ABORT:
             yield from self.take_back(run)
