@@ -101,9 +101,6 @@ _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
 _SETTLED = {"commit": "committed", "abort": "rolled_back"}
-_MORE = migration(
-    "migrations.AddField('item', 'more', models.CharField(max_length=40, default='no'))", after=[("demo", "0003_kind")]
-)
 _RECOVERY_SAMPLE = {("prepared", "rollback_prepared.before"), ("prepared", "commit_prepared.after")}
 _RECOVERIES = [
     pytest.param(
@@ -352,40 +349,6 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
         untold = f"nothing of the run {run_id} is left on kiosk: left as they are"
         assert told == ([untold] if choice == "commit" else [])
         _assert_deploys(fleet, deploys("prepared"))
-
-
-@pytest.mark.parametrize("same_plan", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_of_a_lost_journal_what_the_run_did_not_touch_is_not_moved_by_its_settlement(
-    deploys: _Deploys, tmp_path: Path, *, same_plan: bool
-) -> None:
-    with copy_of(deploys("all prepared").old, tmp_path / "plan") as fleet:
-        kiosk = _of(fleet)["kiosk"]
-        _crash(fleet, "journal.decision.after")
-        (gid,) = [gid for gid in fleet.prepared() if ":primary:" in gid]
-        with fleet.first.connect() as session:
-            session.autocommit = True
-            session.execute(f"COMMIT PREPARED '{gid}'".encode())
-        shutil.rmtree(fleet.directory / ".smooth")
-        newer = fleet.directory / "project/demo/migrations/0004_more.py"
-        newer.write_text(_MORE)
-        if not same_plan:
-            # By another plan than the run's nobody knows which databases were its own.
-            fleet.plan(deploy=f"{_DEPLOY}\nlock_retries = 3", servers=_SERVERS["all prepared"])
-
-        settled = fleet.run("recover")
-
-        assert _of(fleet)["kiosk"] == kiosk
-        assert not fleet.prepared()
-        if same_plan:
-            assert (settled.exit_code, settled.outcomes["kiosk"]) == (4, "in_doubt"), settled.stderr
-            assert settled.report["error"]["message"] == "demo.0004_more would run too, and not of this run"
-            newer.unlink()
-            fleet.run_printed(settled)
-        else:
-            assert (settled.exit_code, settled.outcomes["kiosk"]) == (0, "unchanged"), settled.stderr
-            assert [each["type"] for each in settled.report["errors"]] == ["no_trace"]
-            newer.unlink()
-        assert _of(fleet) == deploys("all prepared").new
 
 
 @pytest.mark.long

@@ -13,10 +13,14 @@ from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
 from tests.support.small_migrations import KIND, NOTE, failing
+from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(180)
 
 _RELEASE = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
+_MORE = migration(
+    "migrations.AddField('item', 'more', models.CharField(max_length=40, default='no'))", after=[("demo", "0003_kind")]
+)
 _FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _BY_PHASE = f'{_DEPLOY}\ncommit = "phase"'
@@ -143,6 +147,43 @@ def test_the_mark_of_an_earlier_use_of_a_run_id_is_no_decision(
         _kill(fleet, UNDECIDED, "deploy", "--run-id", "build-7")
         assert _recover(fleet).report["outcome"] == "rolled_back"
         assert _of(fleet) == before
+
+
+@pytest.mark.parametrize("same_plan", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_of_a_lost_journal_what_the_run_did_not_touch_is_not_moved_by_its_settlement(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, *, same_plan: bool
+) -> None:
+    with _fleet(tmp_path, servers, _RELEASE, deploy=_DEPLOY) as fleet:
+        fleet.migrate("kiosk")
+        kiosk = _of(fleet)["kiosk"]
+        _kill(fleet, "journal.decision.after")
+        (gid,) = [gid for gid in fleet.prepared() if ":primary:" in gid]
+        with fleet.first.connect() as session:
+            session.autocommit = True
+            session.execute(f"COMMIT PREPARED '{gid}'".encode())
+        shutil.rmtree(fleet.directory / ".smooth")
+        newer = fleet.directory / "project/demo/migrations/0004_more.py"
+        newer.write_text(_MORE)
+        if not same_plan:
+            # By another plan than the run's nobody knows which databases were its own.
+            fleet.plan(deploy=f"{_DEPLOY}\nlock_retries = 3", servers=_TWO_PHASE)
+
+        settled = fleet.run("recover")
+
+        assert _of(fleet)["kiosk"] == kiosk
+        assert not fleet.prepared()
+        if same_plan:
+            assert (settled.exit_code, settled.outcomes["kiosk"]) == (4, "in_doubt"), settled.stderr
+            assert settled.report["error"]["message"] == "demo.0004_more would run too, and not of this run"
+            newer.unlink()
+            fleet.run_printed(settled)
+        else:
+            assert (settled.exit_code, settled.outcomes["kiosk"]) == (0, "unchanged"), settled.stderr
+            assert [each["type"] for each in settled.report["errors"]] == ["no_trace"]
+            newer.unlink()
+        after = _of(fleet)
+        assert after["kiosk"] == kiosk
+        assert all("0003_kind" in after[name] for name in ("primary", LAST))
 
 
 @pytest.mark.long
