@@ -1,6 +1,5 @@
 """Migrations that reach another alias which the same deploy moves, where the plan allows that."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
-from tests.support.histories import execute
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE, failing, run_python
@@ -111,22 +109,3 @@ def test_what_is_written_to_an_alias_that_is_moved_later_is_an_error_and_not_los
             "migration demo.0002_note of 'default' has written to the alias 'shard_1', which is to be migrated after it"
         )
         assert fleet.dumps() == before
-
-
-def test_a_commit_that_failed_is_run_forward_from_what_is_in_the_database(servers: Servers, tmp_path: Path) -> None:
-    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
-        fleet.plan(shards='gate = ["./take-the-lease-away"]', servers='atomicity = "held_open"')
-        script = tmp_path / "take-the-lease-away"
-        taken = "UPDATE smooth_migrations_lease SET epoch = epoch + 1, owner = '', expires_at = now()"
-        script.write_text(
-            f"#!{sys.executable}\nimport psycopg\n"
-            f"with psycopg.connect({fleet.first.dsn!r}) as session:\n    session.execute({taken!r})\n"
-        )
-        script.chmod(0o755)
-
-        outcome = fleet.deploy()
-
-        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
-        assert len(outcome.named("recover.started")) == 1
-        assert all("0002_note" in text for text in fleet.dumps().values())
-        execute(fleet.first, "INSERT INTO demo_item (name, note) VALUES ('new', 'column')")
