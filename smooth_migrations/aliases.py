@@ -17,7 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from smooth_migrations.errors import OtherAliasRefused
+from smooth_migrations.errors import NotPreparable, OtherAliasRefused
 from smooth_migrations.identity import identity
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import OtherAliases
@@ -101,6 +101,19 @@ class Aliases:
     def has_written_here(self) -> bool:
         """Return whether a migration has written to the database that is moved, over another alias."""
         return any(identity(connections[alias]) == identity(self._connection) for alias in self._written)
+
+    def refuse_to_prepare(self) -> None:
+        """Make sure that nothing joined which the target's prepared transaction would have to wait for.
+
+        Raises:
+            NotPreparable: a migration has written to an alias whose transaction would be lost with this process.
+        """
+        for alias in self._joined.keys() & self._written.keys():
+            raise NotPreparable(
+                f"migration {self._written[alias]} of {self._connection.alias!r} has written to the alias {alias!r}, "
+                "whose transaction cannot be prepared with it",
+                hint=f"let {self._connection.alias!r} be held open, or move {alias!r} in a phase before it",
+            )
 
     def release(self, connection: BaseDatabaseWrapper) -> None:
         """Let go of an alias that is about to be moved itself, by another call. Safe to repeat.

@@ -219,11 +219,12 @@ class Call:
             gid: only prepare the transaction, under this name; `settle` follows when it has been committed.
 
         Raises:
-            DatabaseError: the held transaction is lost, or cannot be prepared.
+            DatabaseError: the held transaction is lost, or cannot be prepared; NotPreparable: not without another one.
         """
         try:
             self.permanent.end()
-            held, callbacks = [*self._open], self._commit(None if gid else self.aliases.commit, gid)
+            held = [*self._open]
+            callbacks = self._commit(self.aliases.refuse_to_prepare if gid else self.aliases.commit, gid)
         except BaseException:
             # Whoever looks through this connection next must not find what is not committed.
             self._transaction.rollback()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Interrupted",
     "Irreversible",
+    "NotPreparable",
     "OtherAliasRefused",
     "OwnUndoFailed",
     "SchemaDiffers",
@@ -108,6 +109,10 @@ class SmoothMigrationsError(Exception):
 
 class OtherAliasRefused(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """A migration reached another database than the one it was run for."""
+
+
+class NotPreparable(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """A transaction must not be prepared, since what belongs to it is in another one; a coordinator knows the name."""
 
 
 class Irreversible(SmoothMigrationsError):  # noqa: N818 - named by what happened

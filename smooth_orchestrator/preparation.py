@@ -20,6 +20,8 @@ __all__ = ["prepare_held", "prepare_target"]
 
 # What a transaction has done cannot be prepared; or the server has no slot, or no lock-table entry, left for it.
 _UNPREPARABLE = frozenset({"0A000", "53200"})
+# What a worker's error is called that has found another alias written to, whose transaction nothing prepares.
+_NOT_PREPARABLE = "NotPreparable"
 
 
 async def prepare_held(run: Run, fleet: Fleet) -> None:
@@ -40,7 +42,7 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     Ahead of the others where its server has too few connections: a prepared transaction needs none.
     """
     failure = await _try(run, fleet, item)
-    if failure is not None and failure.sqlstate in _UNPREPARABLE and _may_hold_open(run, item):
+    if failure is not None and _is_unpreparable(failure) and _may_hold_open(run, item):
         item.tier = Tier.HELD_OPEN
         get_logger().warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=failure)
         await apply_target(run, fleet, item)
@@ -75,6 +77,10 @@ async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     else:
         item.is_lost = True
     return answer.error
+
+
+def _is_unpreparable(failure: ErrorInfo) -> bool:
+    return failure.sqlstate in _UNPREPARABLE or failure.type == _NOT_PREPARABLE
 
 
 def _may_hold_open(run: Run, item: TargetRun) -> bool:

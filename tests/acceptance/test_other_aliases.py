@@ -1,7 +1,8 @@
 """Migrations that reach another alias which the same deploy moves, where the plan allows that."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,60 @@ def test_what_is_written_to_an_alias_that_is_moved_later_is_an_error_and_not_los
         assert outcome.report["error"]["message"] == (
             "migration demo.0002_note of 'default' has written to the alias 'shard_1', which is to be migrated after it"
         )
+        assert fleet.dumps() == before
+
+
+def _beside(fleet: Fleet, **plan: str) -> Path:
+    """Give a fleet an alias that no target is, and return its file."""
+    file = fleet.directory / "beside.sqlite3"
+    fleet.databases["beside"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}
+    fleet.plan(**plan)
+    return file
+
+
+def _tables(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as session:
+        return [name for (name,) in session.execute("SELECT name FROM sqlite_schema WHERE name = 'written'")]
+
+
+_WRITES_BESIDE = run_python(
+    "if editor.connection.alias != 'shard_1': return\n"
+    "    with __import__('django.db', fromlist=['connections']).connections['beside'].cursor() as cursor:\n"
+    "        cursor.execute('CREATE TABLE IF NOT EXISTS written (number)')"
+)
+_BESIDE = {
+    "demo.0002_note": migration(
+        _NOTE, "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=_WRITES_BESIDE
+    )
+}
+
+
+def test_what_is_written_to_an_alias_of_no_target_keeps_its_target_from_being_prepared(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path, *servers, _BESIDE) as fleet:
+        file = _beside(fleet, servers='other_aliases = "allow"')
+
+        outcome = fleet.run("deploy")
+
+        assert outcome.exit_code == 0, outcome.stderr
+        tiers = {entry["database"]: entry["tier"] for entry in outcome.report["databases"]}
+        assert (tiers["primary"], tiers[LAST]) == ("two_phase", "held_open")
+        assert _tables(file) == ["written"]
+        assert all("0002_note" in text for text in fleet.dumps().values())
+
+
+def test_where_it_must_be_prepared_nothing_is_moved(servers: Servers, tmp_path: Path) -> None:
+    with small_fleet(tmp_path, *servers, _BESIDE) as fleet:
+        file = _beside(fleet, servers='other_aliases = "allow"\natomicity = "two_phase"')
+        before = fleet.dumps()
+
+        outcome = fleet.run("deploy")
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert outcome.report["error"]["message"] == (
+            "migration demo.0002_note of 'shard_1' has written to the alias 'beside', whose transaction cannot be "
+            "prepared with it"
+        )
+        assert _tables(file) == []
         assert fleet.dumps() == before
