@@ -188,20 +188,21 @@ async def _settle(
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
-        run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
+        _give_up(run, gone, said)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await _look(run, fleet, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
     decisions = _verdicts(run, told, shown, is_known=is_known)
-    if decisions is None and run.cause is None and said.decision is None:
-        run.fail(_undecided(run, shown))
+    decision: Decision | None = None
+    # What is decided is done wherever that can be; the others are named, and wait.
+    if decisions is None and said.decision is None:
+        if run.cause is None:
+            run.fail(_undecided(run, shown))
         for item in run.targets:
             if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
                 item.stage = Stage.IN_DOUBT
-    decision: Decision | None = None
-    # What is decided is done wherever that can be; the others are named, and wait.
-    if decisions is not None or run.cause is None:
+    else:
         decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
@@ -216,6 +217,19 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
+
+
+def _give_up(run: Run, name: str, said: Said) -> None:
+    """Tell of a database of the run that is not in the plan; it fails the run unless an operator says how that ends."""
+    error = ErrorInfo(
+        "not_in_plan",
+        f"{name} is not in this plan",
+        hint="recover with the plan as it was; where it is gone for good, with --abort or --commit, as was decided",
+    )
+    if said.decision is None:
+        run.fail(error)
+    else:
+        run.further.append(RunError.of(error))
 
 
 def _undecided(run: Run, shown: Mapping[str, Shown]) -> ErrorInfo:

@@ -89,3 +89,33 @@ def test_without_a_decision_nothing_is_settled_before_every_database_was_seen(
     assert _last_gids(fleet) == gids != []
     assert fleet.run_printed(away).report["outcome"] == "rolled_back"
     assert dumps_of(fleet) == before
+
+
+def test_without_a_decision_an_operator_decides_about_those_that_are_seen(fleet: Fleet, server: PostgresServer) -> None:
+    before = dumps_of(fleet)
+    _kill(fleet, "deploy", "journal.decision.before")
+
+    with _away(server):
+        away = fleet.run("recover", "--abort")
+
+    assert (away.exit_code, away.report["error"]["database"]) == (4, "primary"), away.stderr
+    assert _last_gids(fleet) == []
+    assert fleet.run("recover").report["outcome"] == "rolled_back"
+    assert dumps_of(fleet) == before
+
+
+def test_a_database_that_is_gone_for_good_is_given_up_where_an_operator_says_so(fleet: Fleet) -> None:
+    _kill(fleet, "deploy", "journal.decision.before")
+    plan = fleet.directory / "deploy.toml"
+    kept, _, rest = plan.read_text().partition("[databases.shards]")
+    phases = rest[rest.index("[[phases]]") :].partition('[[phases]]\nname = "fleet"')[0]
+    plan.write_text(kept + phases)
+
+    told = fleet.run("recover")
+    assert (told.exit_code, told.report["error"]["message"]) == (4, f"{LAST} is not in this plan"), told.stderr
+    settled = fleet.run("recover", "--abort")
+
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "rolled_back"), settled.stderr
+    assert [error["message"] for error in settled.report["errors"]] == [f"{LAST} is not in this plan"]
+    assert [gid for gid in fleet.prepared() if ":primary:" in gid] == []
+    assert fleet.run("deploy").exit_code == 0
