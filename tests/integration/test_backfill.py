@@ -1,0 +1,295 @@
+"""Columns that are filled batch by batch, outside any big transaction."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.django_connections import ask
+from tests.support.filled import fill, filling_project
+from tests.support.histories import Database, SqliteDatabase, execute
+from tests.support.new_databases import NewDatabases
+from tests.support.small_project import migration
+
+pytestmark = pytest.mark.timeout(120)
+
+_UPPER = "'Item', {'note': Upper('name')}"
+_SMALL = "batch_size=100, max_batch_size=100"
+_COUNTING = f"'Item', {{'touched': F('touched') + 1}}, where=Q(), {_SMALL}"
+_POSITIONS = "SELECT batches FROM smooth_migrations_backfill"
+_FAILS = "migrations.RunPython(lambda apps, editor: 1 / 0, migrations.RunPython.noop)"
+
+
+def _touched(database: Database) -> list[tuple[int, int]]:
+    return ask(database, "SELECT touched, count(*) FROM demo_item GROUP BY touched ORDER BY touched")
+
+
+def _unfilled(database: Database) -> int:
+    return int(ask(database, "SELECT count(*) FROM demo_item WHERE note IS NULL OR note <> upper(name)")[0][0])
+
+
+@pytest.mark.parametrize("command", ["migrate", "apply_migrations"])
+def test_all_rows_are_filled_and_values_that_are_there_stay(
+    every_database: NewDatabases, tmp_path: Path, command: str
+) -> None:
+    database = every_database.new()
+    release = fill(f"'Item', {{'note': Upper('name'), 'other': 'new'}}, {_SMALL}")
+    project = filling_project(tmp_path, database, release, rows=450)
+    execute(database, "UPDATE demo_item SET other = 'own' WHERE name = 'row 7'")
+    execute(database, "UPDATE demo_item SET other = 'own', note = 'own' WHERE name = 'row 8'")
+
+    project.succeed(command)
+
+    found = ask(
+        database,
+        "SELECT note, other, count(*) FROM demo_item WHERE note <> upper(name) OR other <> 'new' "
+        "GROUP BY note, other ORDER BY note DESC",
+    )
+    assert sorted(found) == [("ROW 7", "own", 1), ("own", "own", 1)]
+    assert ask(database, "SELECT count(*) FROM demo_item WHERE note IS NULL OR other IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("command", ["migrate", "apply_migrations"])
+@pytest.mark.parametrize("point", ["fill.after:1", "fill.before:2", "fill.after:2", "fill.before:4", "fill.after:6"])
+def test_a_killed_call_is_gone_on_with_and_no_row_is_written_twice(
+    every_database: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, command: str
+) -> None:
+    database = every_database.new()
+    project = filling_project(tmp_path, database, fill(_COUNTING), rows=450)
+    monkeypatch.setenv("SMOOTH_FAILPOINT", point)
+    reached = project.run(command).returncode
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+    side, number = point.removeprefix("fill.").split(":")
+    is_held = command == "apply_migrations" and every_database.vendor == "sqlite"
+    # The first point is the row's own; SQLite's calls are one transaction, which knows no batches.
+    batches = int(number) - 1 - (side == "before")
+    if is_held:
+        assert (reached, _touched(database)) == (0, [(1, 450)])
+        return
+    assert reached == -9
+    done = min(batches * 100, 450)
+    assert _touched(database) == [each for each in ((0, 450 - done), (1, done)) if each[1]]
+    assert ask(database, _POSITIONS) == [(max(batches, 0),)]
+
+    project.succeed(command)
+
+    assert _touched(database) == [(1, 450)]
+    assert ask(database, _POSITIONS) == []
+
+
+def test_other_arguments_begin_anew(
+    stepping_databases: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = stepping_databases.new()
+    project = filling_project(tmp_path, database, fill(_COUNTING), rows=250)
+    monkeypatch.setenv("SMOOTH_FAILPOINT", "fill.after:2")
+    assert project.run("migrate").returncode == -9
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+    project.write_migration("demo.0002_fill", fill(_COUNTING.replace("+ 1", "+ 10")))
+
+    project.succeed("migrate")
+
+    assert _touched(database) == [(10, 150), (11, 100)]
+    assert ask(database, _POSITIONS) == []
+
+
+_KEYS = {
+    "uuid": ("('id', models.UUIDField(primary_key=True))", "id", "'{0:08x}-0000-4000-8000-000000000000'"),
+    "text": ("('id', models.CharField(max_length=20, primary_key=True))", "id", "'key {0}'"),
+    "date": ("('id', models.DateField(primary_key=True))", "id", "'20{1:02d}-01-{2:02d}'"),
+    "composite": (
+        (
+            "('pk', models.CompositePrimaryKey('a', 'b')), ('a', models.IntegerField()), "
+            "('b', models.CharField(max_length=9))"
+        ),
+        "a, b",
+        "{1}, 'b{2:02d}'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _KEYS)
+def test_batches_go_along_keys_of_any_kind(
+    every_database: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    database = every_database.new()
+    fields, columns, values = _KEYS[kind]
+    item = migration(f"migrations.CreateModel('Item', [{fields}, ('touched', models.IntegerField(default=0))])")
+    project = filling_project(tmp_path, database, fill(_COUNTING), rows=0, item=item)
+    rows = ", ".join(f"({values.format(number, number // 25, number % 25 + 1)}, 0)" for number in range(350))
+    execute(database, f"INSERT INTO demo_item ({columns}, touched) VALUES {rows}")
+    monkeypatch.setenv("SMOOTH_FAILPOINT", "fill.after:3")
+    assert project.run("migrate").returncode == -9
+    assert _touched(database) == [(0, 150), (1, 200)]
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+
+    project.succeed("migrate")
+
+    assert _touched(database) == [(1, 350)]
+
+
+@pytest.mark.parametrize("rows", [0, 100], ids=["empty", "filled"])
+def test_where_nothing_is_to_be_filled_nothing_is_written(
+    every_database: NewDatabases, tmp_path: Path, rows: int
+) -> None:
+    database = every_database.new()
+    project = filling_project(tmp_path, database, fill(_UPPER), rows=rows)
+    execute(database, "UPDATE demo_item SET note = 'own'")
+
+    project.succeed("migrate", "--verbosity=0")
+    project.succeed("migrate", "--verbosity=0", "demo", "0001")
+
+    assert ask(database, "SELECT note, count(*) FROM demo_item GROUP BY note") == ([("own", rows)] if rows else [])
+
+
+def test_an_expression_that_gives_null_is_no_endless_work(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    project = filling_project(tmp_path, database, fill(f"'Item', {{'note': F('other')}}, {_SMALL}"), rows=250)
+    execute(database, "UPDATE demo_item SET other = 'own' WHERE name LIKE 'row 1%'")
+
+    project.succeed("migrate")
+
+    assert ask(database, "SELECT count(*) FROM demo_item WHERE note IS NULL") == [(139,)]
+    assert ask(database, "SELECT count(*) FROM demo_item WHERE note = 'own'") == [(111,)]
+
+
+def test_rows_that_come_meanwhile_are_filled_too(
+    every_database: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = every_database.new()
+    project = filling_project(tmp_path, database, fill(f"{_UPPER}, {_SMALL}"), rows=250)
+    monkeypatch.setenv("SMOOTH_FAILPOINT", "fill.after:3")
+    assert project.run("migrate").returncode == -9
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+    assert _unfilled(database) == 50
+    execute(database, "INSERT INTO demo_item (id, name, touched) VALUES (-5, 'behind', 0), (9000, 'before', 0)")
+
+    project.succeed("migrate")
+
+    assert (_unfilled(database), ask(database, _POSITIONS)) == (0, [])
+
+
+@pytest.mark.parametrize("command", ["migrate", "apply_migrations"])
+def test_in_a_transaction_everything_is_filled_within_it(databases: NewDatabases, tmp_path: Path, command: str) -> None:
+    database = databases.new()
+    project = filling_project(tmp_path, database, fill(f"{_UPPER}, {_SMALL}", _FAILS, atomic=True), rows=250)
+    before = databases.dump(database)
+
+    assert project.run(command).returncode == 1
+    assert databases.dump(database) == before
+
+    project.write_migration("demo.0002_fill", fill(f"{_UPPER}, max_load=('SELECT 9', 1)", atomic=True))
+    project.succeed(command)
+    assert _unfilled(database) == 0
+
+
+def test_a_call_that_fails_afterwards_leaves_what_is_filled_and_the_schema_as_it_was(
+    stepping_databases: NewDatabases, tmp_path: Path
+) -> None:
+    database = stepping_databases.new()
+    project = filling_project(tmp_path, database, fill(_COUNTING), rows=250)
+    adds = "migrations.AddField('item', 'kind', models.CharField(max_length=9, default='any'))"
+    project.write_migration("demo.0003_kind", migration(adds, _FAILS, after=[("demo", "0002_fill")]))
+
+    failed = project.run("apply_migrations")
+
+    assert failed.returncode == 1
+    assert "ZeroDivisionError" in failed.stderr
+    assert "rows" not in failed.stdout
+    assert _touched(database) == [(1, 250)]
+    assert ask(database, "SELECT name FROM django_migrations WHERE app = 'demo'") == [("0001_item",)]
+    assert "kind" not in stepping_databases.dump(database)
+
+
+def test_a_signal_that_cannot_be_read_is_waited_for(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    release = fill(f"{_UPPER}, {_SMALL}, max_load=('SELECT value FROM load_now', 5)")
+    project = filling_project(tmp_path, database, release, rows=250)
+
+    with project.start("migrate") as process:
+        assert process.stderr is not None
+        assert next(process.stderr) == "Fill note of Item in batches pauses: max_load cannot be read\n"
+        assert _unfilled(database) == 250
+        execute(database, "CREATE TABLE load_now (value integer)")
+        execute(database, "INSERT INTO load_now VALUES (5)")
+        process.communicate()
+
+    assert process.returncode == 0
+    assert _unfilled(database) == 0
+
+
+def test_a_call_that_waits_for_a_signal_can_be_ended(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    database = stepping_databases.new()
+    project = filling_project(tmp_path, database, fill(f"{_UPPER}, max_load=('SELECT 9', 5)"), rows=250)
+    before = stepping_databases.dump(database)
+
+    with project.start("apply_migrations") as process:
+        assert process.stderr is not None
+        assert next(process.stderr) == "Fill note of Item in batches pauses: max_load is 9, above 5\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+    assert process.returncode not in {0, 4}
+    assert stepping_databases.dump(database) == before
+
+
+def test_a_lag_is_read_where_the_server_tells_it(stepping_databases: NewDatabases, tmp_path: Path) -> None:
+    database = stepping_databases.new()
+    project = filling_project(tmp_path, database, fill(f"{_UPPER}, max_replication_lag_s=5"), rows=250)
+
+    result = project.run("migrate")
+
+    if stepping_databases.vendor == "postgresql":
+        assert (result.returncode, _unfilled(database)) == (0, 0)
+    else:
+        assert (result.returncode, _unfilled(database)) == (1, 250)
+        assert "does not tell how far its replicas are behind: leave max_replication_lag_s out" in result.stderr
+
+
+_WRONG = {
+    "'Item', {}": "Backfill('Item', {}): no field is named: say {'field': expression}",
+    "'no model', {'note': 1}": "Backfill('no model', {'note'}): that is no model's name: say 'Model', or 'app.Model'",
+    "'Thing', {'note': 1}": "Backfill('Thing', {'note'}): there is no model demo.Thing: name one that there is before "
+    "this migration, and depend on the migration that makes it",
+    "'Item', {'size': 1}": "Backfill('Item', {'size'}): there is no field size: before this migration there are id, "
+    "name, note, other, touched",
+    "'Item', {'id': 1}, where=Q()": "Backfill('Item', {'id'}): id is of the primary key: batches go along that: change "
+    "it in a migration before",
+    "'Item', {'name': 'x'}": "Backfill('Item', {'name'}): name is never NULL: say by where=Q(…) which rows are to be "
+    "filled, and no longer once they are",
+    "'Item', {'note': 1}, batch_size=0": "Backfill('Item', {'note'}): batch_size is 0: it must be a number above 0",
+    "'Item', {'note': 1}, batch_size=2.5": "Backfill('Item', {'note'}): batch_size is 2.5: it must be a whole number",
+    "'Item', {'note': 1}, rows_per_second=-1": "Backfill('Item', {'note'}): rows_per_second is -1: it must be a number "
+    "above 0",
+    "'Item', {'note': 1}, max_load='SELECT 1'": "Backfill('Item', {'note'}): max_load is 'SELECT 1': say "
+    "max_load=('SELECT …', limit)",
+    "'Item', {'note': 1}, where=True": "Backfill('Item', {'note'}): where is no condition: say where=Q(…)",
+}
+
+
+@pytest.mark.parametrize("arguments", _WRONG)
+def test_wrong_arguments_are_told_with_a_remedy(tmp_path: Path, arguments: str) -> None:
+    database = SqliteDatabase(tmp_path / "one.sqlite3")
+    project = filling_project(tmp_path, database, fill(arguments), rows=2)
+
+    result = project.run("migrate")
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].partition(": ")[2] == _WRONG[arguments]
+    assert ask(database, "SELECT count(*) FROM demo_item WHERE note IS NULL AND touched = 0") == [(2,)]
+
+
+def test_it_is_squashed_with_all_its_arguments(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "one.sqlite3")
+    limits = "batch_size=7, max_batch_size=70, batch_ms=5.0, rows_per_second=900, max_load=('SELECT 1', 2)"
+    project = filling_project(tmp_path, database, fill(f"{_UPPER}, where=Q(touched=0), {limits}"), rows=20)
+
+    project.succeed("squashmigrations", "demo", "0002", "--noinput")
+
+    [squashed] = (tmp_path / "project/demo/migrations").glob("0001_*squashed*.py")
+    text = squashed.read_text()
+    assert all(limit in text for limit in limits.replace("('SELECT 1', 2)", "").split(", "))
+    assert "max_load=('SELECT 1', 2)" in text
+    assert "where=models.Q(('touched', 0))" in text or "where=django.db.models.Q(('touched', 0))" in text
+    project.succeed("migrate")
+    assert _unfilled(database) == 0
