@@ -69,8 +69,13 @@ class Filling:
         statement = _ANALYZE.get(self._connection.vendor)
         if statement is not None:
             table = self._connection.ops.quote_name(self._model._meta.db_table)  # noqa: SLF001 - public
-            with self._connection.cursor() as cursor:
-                cursor.execute(f"{statement} {table}")
+            try:
+                with self._connection.cursor() as cursor:
+                    cursor.execute(f"{statement} {table}")
+            except DatabaseError as error:
+                # Such as of a vacuum, which leaves statistics of its own.
+                if not is_lock_failure(error):
+                    raise
 
     def _pass(self) -> None:
         """Go once from where it has come to, to the last key."""
@@ -107,7 +112,9 @@ class Filling:
             is_next = self._position.advance(place, ended.key)
             filled = self._rows.fill(after, until) if is_next else 0
         if not is_next:
-            return self._position.begin(), 0, False
+            # Another process has done this batch, and where the row is gone all of them.
+            found_now = self._position.read()
+            return found_now or place, 0, found_now is None
         self._pace.learn(time.monotonic() - began_s, is_full=is_full)
         return ended, filled, not is_full
 

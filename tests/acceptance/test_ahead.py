@@ -146,6 +146,13 @@ def test_a_column_is_filled_ahead_and_stays_filled(fleet: Fleet) -> None:
     dumps = fleet.dumps()
     assert all("KITE" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
 
+    fleet.plan(deploy="expand_contract = false")
+    back = fleet.run("rollback")
+
+    assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
+    dumps = fleet.dumps()
+    assert all("KITE" in dumps[name] and "kind" not in dumps[name] for name in _SERVERS)
+
 
 @pytest.mark.long
 def test_what_comes_after_the_transaction_cannot_run_ahead(
