@@ -2,12 +2,15 @@
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.django_connections import ask
-from tests.support.filled import fill, filling_project
+from smooth_migrations import Backfill
+from smooth_migrations.backfill.throttle import Throttle
+from tests.support.django_connections import ask, connected
+from tests.support.filled import ITEM, fill, filling_project
 from tests.support.histories import Database, SqliteDatabase, execute
 from tests.support.new_databases import NewDatabases
 from tests.support.small_project import SmallProject, migration
@@ -341,3 +344,32 @@ def test_the_example_of_the_documents_runs(tmp_path: Path) -> None:
     project.succeed("migrate")
 
     assert ask(database, "SELECT email_lower FROM shop_customer") == [("tea@example.org",)]
+
+
+def test_a_database_that_was_empty_is_emptied(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    before = every_database.dump(database)
+    inserts = "migrations.RunSQL(\"INSERT INTO demo_item (name, touched) VALUES ('one', 0), ('two', 0)\", '')"
+    release = {
+        "demo.0001_item": ITEM,
+        "demo.0002_rows": migration(inserts, after=[("demo", "0001_item")]),
+        "demo.0003_fill": fill(_UPPER, _FAILS).replace("0001_item", "0002_rows"),
+    }
+    project = SmallProject(tmp_path / "project", {"default": database.django}, release)
+
+    failed = project.run("apply_migrations")
+
+    assert failed.returncode == 1
+    assert "ZeroDivisionError" in failed.stderr
+    assert every_database.dump(database) == before
+
+
+def test_no_more_rows_are_filled_in_a_second_than_were_asked_for(tmp_path: Path) -> None:
+    operation = Backfill("Item", {"note": 1}, rows_per_second=100)
+    with connected(SqliteDatabase(tmp_path / "one.sqlite3").django) as connection:
+        throttle = Throttle(operation, connection)
+        began_s = time.monotonic()
+        throttle.rest(20, 0.05)
+        took_s = time.monotonic() - began_s
+    assert took_s >= 0.15
+    assert throttle.most(1000) == 100
