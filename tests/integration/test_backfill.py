@@ -2,7 +2,10 @@
 
 import re
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -373,3 +376,28 @@ def test_no_more_rows_are_filled_in_a_second_than_were_asked_for(tmp_path: Path)
         took_s = time.monotonic() - began_s
     assert took_s >= 0.15
     assert throttle.most(1000) == 100
+
+
+@contextmanager
+def _waiting(project: SmallProject) -> Iterator[subprocess.Popen[str]]:
+    """Start a call, and yield it when it waits for its signal."""
+    with project.start("migrate") as process:
+        assert process.stderr is not None
+        assert "pauses" in next(process.stderr)
+        yield process
+
+
+def test_two_processes_at_once_fill_no_row_twice(every_database: NewDatabases, tmp_path: Path) -> None:
+    database = every_database.new()
+    release = fill(f"{_COUNTING}, max_load=('SELECT value FROM load_now', 5)")
+    project = filling_project(tmp_path, database, release, rows=1950)
+
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(_waiting(project)) for _number in range(2))
+        execute(database, "CREATE TABLE load_now (value integer)")
+        execute(database, "INSERT INTO load_now VALUES (1)")
+        told = [process.communicate()[1] for process in (first, second)]
+
+    assert [first.returncode, second.returncode] == [0, 0], told
+    assert _touched(database) == [(1, 1950)]
+    assert ask(database, _POSITIONS) == []
