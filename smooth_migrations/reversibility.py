@@ -8,13 +8,16 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online", "is_plain_kind"]
+__all__ = ["LEFT", "PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online", "is_plain_kind"]
 
 PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
 """Where operations come from that are schema alone, and do it in statements that a transaction can hold."""
 
 SCHEMA = PLAIN | {"django.contrib.postgres.operations"}
 """Where those come from that are schema alone; whatever comes from elsewhere may run any code."""
+
+LEFT = frozenset({"smooth_migrations.backfill.operation"})
+"""Where those come from that change rows alone, which an undo leaves as they are: nothing of them is recorded."""
 
 # In the `hints` of RunPython and RunSQL, which routers are given too.
 _DECLARED = "smooth_online"
@@ -44,7 +47,7 @@ def can_hold(migration: Migration, connection: BaseDatabaseWrapper) -> bool:
 def is_online(migration: Migration) -> bool:
     """Return whether all that a migration does outside a transaction is to build indexes and to validate constraints.
 
-    Or it is code of which its project says so, such as one that fills a column batch by batch. While that runs nobody
+    Or to fill columns batch by batch. Or it is code of which its project says so. While that runs nobody
     waits for it, it is as good left as taken back, and it can be tried again.
     """
     parts = [part for operation in migration.operations for part in database_parts(operation)]
@@ -54,6 +57,8 @@ def is_online(migration: Migration) -> bool:
 def _is_online(part: Operation) -> bool:
     if isinstance(part, RunPython | RunSQL) and part.hints.get(_DECLARED):
         return bool(part.reversible)
+    if type(part).__module__ in LEFT:
+        return True
     if isinstance(part, RunSQL):
         texts = [part.sql] if isinstance(part.sql, str) else [*part.sql]
         return part.reversible and all(isinstance(text, str) and _BUILDS_INDEX.fullmatch(text) for text in texts)

@@ -42,6 +42,8 @@ WORKER: Final = tuple(
         *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),
         # What is held back, and its end.
         *("queue", "dequeue", "contract", "discard"),
+        # A batch of rows.
+        "fill",
     )
     for side in ("before", "after")
 )

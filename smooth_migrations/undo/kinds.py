@@ -5,7 +5,7 @@ import re
 from django.db.migrations import Migration, RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-from smooth_migrations.reversibility import SCHEMA, database_parts
+from smooth_migrations.reversibility import LEFT, SCHEMA, database_parts
 
 __all__ = ["defines", "has_code", "is_code", "is_rows_alone", "name_of"]
 
@@ -24,7 +24,7 @@ def name_of(operation: Operation) -> str:
 def is_code(operation: Operation) -> bool:
     """Return whether it may run code of somebody's own."""
     parts = [] if type(operation) is SeparateDatabaseAndState else [operation]
-    return any(type(part).__module__ not in SCHEMA for part in (*parts, *database_parts(operation)))
+    return any(type(part).__module__ not in SCHEMA | LEFT for part in (*parts, *database_parts(operation)))
 
 
 def defines(operation: Operation, *, backwards: bool) -> bool:
@@ -39,7 +39,7 @@ def defines(operation: Operation, *, backwards: bool) -> bool:
 def is_rows_alone(operation: Operation, *, backwards: bool) -> bool:
     """Return whether an operation changes rows and no definitions, so that its way back may be gone twice."""
     return not defines(operation, backwards=backwards) and all(
-        isinstance(part, RunPython | RunSQL) for part in database_parts(operation)
+        isinstance(part, RunPython | RunSQL) or type(part).__module__ in LEFT for part in database_parts(operation)
     )
 
 

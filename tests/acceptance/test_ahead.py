@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.filled import IMPORTS
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import BUILD, KIND, NOTE, failing, run_python
 from tests.support.small_project import migration
@@ -119,6 +120,38 @@ def test_code_that_says_so_runs_ahead_and_is_taken_back(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     dumps = fleet.dumps()
     assert all("KITE" in dumps[name] for name in _SERVERS)
+
+
+def test_a_column_is_filled_ahead_and_stays_filled(fleet: Fleet) -> None:
+    fill = "Backfill('Item', {'name': Upper('name')}, where=~Q(name=Upper('name')))"
+    _write(fleet, _AHEAD, migration(fill, after=[("demo", "0001_item")], atomic=False, functions=IMPORTS))
+    before = fleet.dumps(sequences=False)
+
+    fleet.plan(deploy=_STRICT, shards='gate = ["false"]')
+    failed = fleet.deploy()
+
+    assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+    assert {name: fleet.dumps(sequences=False)[name] for name in _SERVERS} == {
+        name: before[name].replace("kite", "KITE") for name in _SERVERS
+    }
+
+    fleet.plan(deploy=_STRICT)
+    outcome = fleet.deploy()
+
+    assert outcome.exit_code == 0, outcome.stderr
+    tiers = {entry["database"]: entry["tier"] for entry in outcome.report["databases"]}
+    assert [tiers[name] for name in _SERVERS] == ["two_phase"] * 2
+    names = [migration for _event, migration, _database in _events(outcome.log)]
+    assert names == ["0002_note"] * 4 + ["0003_kind"] * 4
+    dumps = fleet.dumps()
+    assert all("KITE" in dumps[name] and "kind" in dumps[name] for name in _SERVERS)
+
+    fleet.plan(deploy="expand_contract = false")
+    back = fleet.run("rollback")
+
+    assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
+    dumps = fleet.dumps()
+    assert all("KITE" in dumps[name] and "kind" not in dumps[name] for name in _SERVERS)
 
 
 @pytest.mark.long

@@ -33,6 +33,10 @@ pytestmark = pytest.mark.timeout(180)
 # Outside a transaction, so that the databases of PostgreSQL are compensated.
 _STEPPING = {"demo.0002_note": NOTE.replace("atomic = True", "atomic = False"), "demo.0003_kind": KIND}
 _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
+# What is filled stays, so that what was filled must be what was there.
+_FILLING = BUILD.replace("operations = [", "operations = [Backfill('Item', {'name': F('name')}, where=Q()),").replace(
+    "import os\n", "import os\nfrom django.db.models import F, Q\nfrom smooth_migrations import Backfill\n"
+)
 _ADDS = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
 
 
@@ -59,7 +63,7 @@ _RELEASES = {
     "prepared": _PLAIN,
     "all prepared": _PLAIN,
     "phases": _PLAIN,
-    "ahead": {"demo.0002_note": BUILD, "demo.0003_kind": KIND},
+    "ahead": {"demo.0002_note": _FILLING, "demo.0003_kind": KIND},
     # By code that fails outside a transaction.
     "code": _running(_BROKEN_CODE, atomic=False),
     "lost": _running(_LOST_WORKER),

@@ -21,7 +21,7 @@ FLEETS = {
     "held": "`held_open` on two servers and on SQLite",
     "prepared": "`two_phase` on two servers, a SQLite file as the last resource",
     "all prepared": "`two_phase` on two servers, with nothing to do in the SQLite file",
-    "ahead": "the same, with an index that is built outside the transactions",
+    "ahead": "the same, with a column that is filled and an index that is built outside the transactions",
     "phases": '`two_phase` with `commit = "phase"`',
     "steps": "`compensated` on two servers: migrations outside a transaction",
     "joined": "`held_open`, with another alias that joins the call",
@@ -53,11 +53,15 @@ FORWARD = {
     ),
     # Their SQLite file has nothing to do.
     "all prepared": _sides("journal.preparing", "prepare", "journal.decision", "commit_prepared", "journal.committed"),
-    # The same, with an index that is built outside their transactions.
-    "ahead": _sides(
-        *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing", "prepare"),
-        *("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
-    ),
+    # The same, with a column that is filled and an index that is built outside their transactions.
+    "ahead": [
+        *_sides(
+            *("journal.intent", "apply", "seal", "journal.step", "begin", "journal.held", "journal.preparing"),
+            *("prepare", "journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
+        ),
+        # Its first batch; before comes the row that tells how far it has come.
+        *(f"{point}:2" for point in _sides("fill")),
+    ],
     "phases": _sides("journal.decision", "commit_prepared", "journal.committed", "journal.run_finished"),
     "steps": _sides(
         *("journal.run_started", "journal.phase_started", "journal.intent", "apply", "seal", "journal.step"),

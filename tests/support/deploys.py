@@ -133,8 +133,7 @@ databases = ["shards:*"]
         """Bring one alias up to date with Django's own command, and further options of its."""
         environment = os.environ | {self.variable: json.dumps(self.databases), "DJANGO_SETTINGS_MODULE": self.settings}
         command = [sys.executable, "-m", "django", "migrate", "--database", alias, "--verbosity", "0", *options]
-        path = str(self.directory / "project")
-        subprocess.run(command, cwd=path, env=environment | {"PYTHONPATH": path}, check=True)
+        subprocess.run(command, cwd=self.directory / "project", env=environment, check=True)
 
     def run_printed(self, outcome: Outcome) -> Outcome:
         """Run the command that a report gives an operator, as it stands there, and assert that it settles the run."""
