@@ -26,6 +26,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, require_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
+from smooth_orchestrator.whose import another_database
 
 __all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
@@ -190,7 +191,7 @@ async def _settle(
     for gone in sorted(told.tiers.keys() - {*names}):
         run.fail(ErrorInfo("not_in_plan", f"{gone} is not in this plan", hint="recover with the plan as it was"))
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
-    shown = await _look(run, fleet, items, fenced=open_ones)
+    shown = await _look(run, fleet, told, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
     decisions = _verdicts(run, told, shown, is_known=is_known)
@@ -247,10 +248,13 @@ def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | 
     return made
 
 
-async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: Collection[str]) -> dict[str, Shown]:
+async def _look(
+    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]
+) -> dict[str, Shown]:
     """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
 
-    Of these, `fenced`, one alone may have decided by its commit.
+    So does one that is another database than the run's of that name, and is left alone. Of these, `fenced`, one alone
+    may have decided by its commit.
     """
     shown: dict[str, Shown] = {}
 
@@ -264,10 +268,14 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: C
         if isinstance(answer, ErrorInfo):
             item.stage, item.error = Stage.IN_DOUBT, answer
             run.fail(answer, item.name)
+            return
+        each = _shown(run, item, answer)
+        if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
+            run.fail(failure, item.name)
         elif answer.holder:
             raise _locked(item, answer.holder)
         else:
-            shown[item.name] = _shown(run, item, answer)
+            shown[item.name] = each
 
     async with anyio.create_task_group() as group:
         for item in items:

@@ -31,6 +31,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
+from smooth_orchestrator.whose import identity_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
@@ -244,7 +245,9 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
         await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
         finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
         return await finish(run, finished, masker)
-    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
+    # One journal may serve several plans, and one plan several environments, whose names are the same.
+    identities = {item.name: identity_of(run, item).to_dict() for item in run.targets}
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data={**data, "identities": identities})
     return None
 
 

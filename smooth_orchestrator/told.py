@@ -7,6 +7,7 @@ from typing import Any, Self
 from smooth_migrations.protocol import Back, Before, ContractHalf, Received, Step
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.events import Decision
+from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Record, RecordKind, understood
 from smooth_orchestrator.plan import Phase, Plan
 
@@ -62,6 +63,7 @@ class Told:
         finalises: the runs whose contract halves are done.
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
+        identities: which databases its targets were; none where an earlier version wrote its beginning.
     """
 
     targets: frozenset[str] = frozenset()
@@ -73,6 +75,7 @@ class Told:
     finalises: tuple[str, ...] | None = None
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
+    identities: dict[str, Identity] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -97,6 +100,7 @@ class Told:
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
         told.on_failure = OnFailure(data["on_failure"]) if "on_failure" in data else None
+        told.identities = {name: Identity(**each) for name, each in data.get("identities", {}).items()}
         return told
 
     def hear(self, record: Record) -> None:
@@ -119,6 +123,11 @@ class Told:
         """
         is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
+
+    def was_another(self, name: str, here: Identity) -> bool:
+        """Return whether a target of this name was another database in the run than it is here."""
+        then = self.identities.get(name)
+        return then is not None and then.differs(here)
 
     def plan_of(self, plan: Plan) -> Plan:
         """Return the plan with what one decision covers, and what a failure does, as these were when the run began.

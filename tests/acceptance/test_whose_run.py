@@ -1,0 +1,130 @@
+"""Plans and environments that share a journal, names and run ids: no database is moved by what a run did to another."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.dump import dump
+from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome, run_words
+from tests.support.small_migrations import NOTE
+
+pytestmark = pytest.mark.timeout(120)
+
+_PLAN = """\
+version = 1
+[deploy]
+name = "{name}"
+expand_contract = false
+settle_timeout = "2s"
+[projects.one]
+path = "project"
+settings = "small_settings"
+env = {{ SMALL_DATABASES = "${{SMALL_DATABASES}}" }}
+[databases.own]
+project = "one"
+alias = "{own}"
+"""
+_SHARED = """\
+[databases.shared]
+project = "one"
+alias = "shard_1"
+"""
+
+
+@pytest.fixture
+def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def staging(fleet: Fleet) -> Mapping[str, str]:
+    """Write a plan whose one database is `fleet.first` in this environment."""
+    (fleet.directory / "shop.toml").write_text(_PLAN.format(name="shop", own="default"))
+    return fleet.environment
+
+
+@pytest.fixture
+def production(fleet: Fleet) -> Mapping[str, str]:
+    """Return the environment in which that database is `fleet.last`."""
+    return {fleet.variable: json.dumps({**fleet.databases, "default": fleet.databases["shard_1"]})}
+
+
+def _run(fleet: Fleet, environment: Mapping[str, str], *words: str, failpoint: str | None = None) -> Outcome:
+    outcome = run_words(fleet.directory, environment, *words, failpoint=failpoint)
+    if failpoint is not None:
+        assert outcome.exit_code < 0, f"{failpoint} was not reached: {outcome.stdout}"
+        for process in fleet.processes():
+            process.wait(timeout=20)
+        fleet.wait_until_alone()
+    return outcome
+
+
+def _write_two_plans(fleet: Fleet) -> None:
+    for name, own in (("eu", "default"), ("us", "kiosk")):
+        (fleet.directory / f"{name}.toml").write_text(_PLAN.format(name=name, own=own) + _SHARED)
+
+
+def _new_ones(fleet: Fleet) -> list[str]:
+    return [name for name, text in fleet.dumps().items() if "0002_note" in text]
+
+
+@pytest.mark.parametrize("command", ["deploy", "rollback"])
+def test_what_was_decided_in_one_environment_moves_no_database_of_another(
+    fleet: Fleet, staging: Mapping[str, str], production: Mapping[str, str], command: str
+) -> None:
+    if command == "rollback":
+        for environment in (production, staging):
+            assert _run(fleet, environment, "deploy", "shop.toml").exit_code == 0
+    before = dump(fleet.last.dsn, sequences=False)
+    _run(fleet, staging, command, "shop.toml", failpoint="journal.decision.after")
+
+    refused = _run(fleet, production, "recover", "shop.toml")
+
+    assert (refused.exit_code, refused.report["error"]["type"]) == (4, "not_in_plan"), refused.stderr
+    assert "own is not in this plan: it was another database in the run " in refused.report["error"]["message"]
+    assert dump(fleet.last.dsn, sequences=False) == before
+    settled = _run(fleet, staging, "recover", "shop.toml")
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+    assert ("primary" in _new_ones(fleet)) == (command == "deploy")
+    assert dump(fleet.last.dsn, sequences=False) == before
+    assert not fleet.prepared()
+
+
+@pytest.mark.parametrize("command", ["deploy", "rollback"])
+def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_database_alone(
+    fleet: Fleet, command: str
+) -> None:
+    _write_two_plans(fleet)
+    if command == "rollback":
+        assert _run(fleet, fleet.environment, "deploy", "eu.toml").exit_code == 0
+        fleet.migrate("kiosk")
+    before = dump(fleet.kiosk)
+    _run(fleet, fleet.environment, command, "eu.toml", failpoint="journal.decision.after")
+
+    refused = _run(fleet, fleet.environment, "recover", "us.toml")
+
+    assert (refused.exit_code, refused.report["error"]["type"]) == (4, "not_in_plan"), refused.stderr
+    assert not fleet.last.server.prepared(fleet.last.name)
+    assert dump(fleet.kiosk) == before
+    settled = _run(fleet, fleet.environment, "recover", "eu.toml")
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+    assert [name for name in _new_ones(fleet) if name != "kiosk"] == (["primary", LAST] if command == "deploy" else [])
+    assert dump(fleet.kiosk) == before
+    assert _run(fleet, fleet.environment, "recover", "us.toml").report["outcome"] == "nothing_to_do"
+
+
+def test_two_plans_that_share_a_journal_and_a_database_deploy_and_roll_back_one_after_the_other(fleet: Fleet) -> None:
+    _write_two_plans(fleet)
+
+    for command, new in (("deploy", ["primary", "kiosk", LAST]), ("rollback", [])):
+        for plan in ("eu", "us") if command == "deploy" else ("us", "eu"):
+            outcome = _run(fleet, fleet.environment, command, f"{plan}.toml")
+            assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert _new_ones(fleet) == new
+    for plan in ("eu", "us"):
+        assert _run(fleet, fleet.environment, "recover", f"{plan}.toml").report["outcome"] == "nothing_to_do"
