@@ -70,7 +70,7 @@ async def rollback(
 
     async def work(session: Session, signals: Signals) -> Report:
         run = session.run
-        taken, told = await choose(run.journal, run.plan.name, wanted)
+        taken, told = await choose(run, session.fleet, wanted)
         give_back(run, taken, told, discards=discards)
         return await _move(session, "rollback", signals, masker)
 
@@ -89,14 +89,14 @@ async def _in_turn(
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await committed_by(file, command, run_id, journal)) is not None:
-            return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
+        if (committed := await committed_by(session, command)) is not None:
+            return committed
         async with holding_lease(session.run, session.fleet):
             if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
             # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
-            if (committed := await committed_by(file, command, run_id, journal)) is not None:
+            if (committed := await committed_by(session, command)) is not None:
                 return committed
             return await work(session, signals)
 
@@ -161,7 +161,7 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
             # No rehearsal commits: what has committed by this id would be hidden by it.
-            await committed_by(file, "rehearse", run_id, journal)
+            await committed_by(session, "rehearse")
             if (refused := await _begin(session, "rehearse", masker)) is not None:
                 return refused
             run = session.run

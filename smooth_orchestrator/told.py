@@ -124,6 +124,11 @@ class Told:
         is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
 
+    @property
+    def moved(self) -> frozenset[str]:
+        """The databases on which the run has moved anything, and did not just find nothing to do."""
+        return frozenset(name for name, held in self.held.items() if held.steps)
+
     def was_another(self, name: str, here: Identity) -> bool:
         """Return whether a target of this name was another database in the run than it is here."""
         then = self.identities.get(name)

@@ -95,6 +95,49 @@ def test_what_was_decided_in_one_environment_moves_no_database_of_another(
     assert not fleet.prepared()
 
 
+def test_each_environment_takes_back_its_own_last_run(
+    fleet: Fleet, staging: Mapping[str, str], production: Mapping[str, str]
+) -> None:
+    for environment, run_id in ((production, "prod-1"), (staging, "staging-1")):
+        assert _run(fleet, environment, "deploy", "shop.toml", "--run-id", run_id).report["outcome"] == "committed"
+    refused = _run(fleet, production, "rollback", "shop.toml", "--run", "staging-1")
+    assert (refused.exit_code, refused.report["error"]["message"]) == (
+        3,
+        "nothing on own shows that the run staging-1 has moved that database",
+    )
+    refused = _run(fleet, production, "deploy", "shop.toml", "--run-id", "staging-1")
+    assert (refused.exit_code, refused.report["error"]["message"]) == (
+        3,
+        "the run id staging-1 is that of a deploy of other databases than own",
+    )
+    assert _new_ones(fleet) == ["primary", LAST]
+
+    assert _run(fleet, production, "rollback", "shop.toml").report["outcome"] == "committed"
+
+    assert _new_ones(fleet) == ["primary"]
+    again = _run(fleet, staging, "deploy", "shop.toml", "--run-id", "staging-1")
+    assert (again.exit_code, again.report["outcome"], again.report["errors"]) == (0, "nothing_to_do", [])
+    again = _run(fleet, production, "deploy", "shop.toml", "--run-id", "prod-1")
+    assert [error["type"] for error in again.report["errors"]] == ["taken_back"]
+    assert _run(fleet, staging, "rollback", "shop.toml").report["outcome"] == "committed"
+    assert _new_ones(fleet) == []
+
+
+def test_no_database_is_taken_back_that_has_lost_the_mark_of_the_run(fleet: Fleet, staging: Mapping[str, str]) -> None:
+    assert _run(fleet, staging, "deploy", "shop.toml", "--run-id", "staging-1").exit_code == 0
+    with fleet.first.connect() as session:
+        session.execute("DELETE FROM smooth_migrations_marker")
+    before = dump(fleet.first.dsn, sequences=False)
+
+    refused = _run(fleet, staging, "rollback", "shop.toml")
+
+    assert (refused.exit_code, refused.report["error"]["message"]) == (
+        3,
+        "nothing on own shows that the run staging-1 has moved that database",
+    )
+    assert dump(fleet.first.dsn, sequences=False) == before
+
+
 @pytest.mark.parametrize("command", ["deploy", "rollback"])
 def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_database_alone(
     fleet: Fleet, command: str
