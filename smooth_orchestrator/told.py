@@ -64,6 +64,9 @@ class Told:
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
         identities: which databases its targets were; none where an earlier version wrote its beginning.
+        gids: of the transactions that it was about to prepare.
+        foreign: of those that runs of other deploys with its id were about to prepare.
+        has_ended: whether its end was written down.
     """
 
     targets: frozenset[str] = frozenset()
@@ -76,6 +79,9 @@ class Told:
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
     identities: dict[str, Identity] = field(default_factory=dict)
+    gids: set[str] = field(default_factory=set)
+    foreign: frozenset[str] = frozenset()
+    has_ended: bool = False
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -114,6 +120,10 @@ class Told:
                 self.held[record.database] = Held.of(record.data)
             case RecordKind.DECISION:
                 self.decisions.append((record.data["scope"], Decision(record.data["decision"])))
+            case RecordKind.PREPARING:
+                self.gids.add(record.data["gid"])
+            case RecordKind.RUN_FINISHED:
+                self.has_ended = True
 
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
@@ -123,6 +133,13 @@ class Told:
         """
         is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
+
+    def owns(self, gid: str, phase: Phase) -> bool:
+        """Return whether a transaction whose name tells the run's id is this run's, and not another deploy's.
+
+        Whoever has decided has written down before what was prepared. Before that the journal may have lost its end.
+        """
+        return gid in self.gids or (gid not in self.foreign and self.decided(phase) is None)
 
     @property
     def moved(self) -> frozenset[str]:

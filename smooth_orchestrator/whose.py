@@ -1,20 +1,69 @@
 """Whose run it was that left something, and whether a database of this plan is one of that run's."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Standing
-from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.errors import NotInPlan, Refused
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.identity import Identity
+from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, summary_of
+from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.standing import ask_standing
-from smooth_orchestrator.told import Told
+from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Unmarked", "another_database", "identity_of", "unmarked"]
+__all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "unmarked"]
 
 _HINT = "run this with the plan, and its environment, as it was"
+
+
+async def heard_of(
+    plan: Plan, journal: Journal, run_id: str, gids: Collection[str] = ()
+) -> tuple[Told, RunSummary | None]:
+    """Return what the journal tells of the deploy's run; of another deploy's, where the deploy has none of that id.
+
+    Args:
+        plan: of the deploy.
+        journal: where runs are written down.
+        run_id: the run's, which other deploys may have given to theirs.
+        gids: of transactions that stand prepared under that id.
+
+    Returns:
+        What its records say, and how it began, if the journal knows it.
+
+    Raises:
+        NotInPlan: the transactions are not those of the run that they would be taken for.
+        JournalError: the journal cannot be asked, or is damaged.
+    """
+    records = await journal.records(run_id)
+    openings = {
+        str(each.data.get("deploy")): summary_of(each, None) for each in records if each.kind is RecordKind.RUN_STARTED
+    }
+    # The deploy's own first, then the one that began last.
+    deploys = [name for name in dict.fromkeys([plan.name, *reversed(openings)]) if name in openings]
+    if not deploys:
+        return Told.of(records_of(plan.name, records)), None
+    told = {name: Told.of(records_of(name, records)) for name in deploys}
+    owners = {_owner(told, gid) for gid in gids} or {deploys[0]}
+    owner = owners.pop()
+    if owners or owner is None or (plan.name in told and owner != plan.name):
+        whose = f"the deploy {owner}" if owner else "another deploy, or another journal,"
+        raise NotInPlan(
+            f"{', '.join(sorted(gids))} was prepared by a run {run_id} of {whose} and not by that of {plan.name}",
+            hint="smooth-orchestrate recover with the plan of that run settles it",
+        )
+    told[owner].foreign = frozenset().union(*(each.gids for name, each in told.items() if name != owner))
+    return told[owner], openings[owner]
+
+
+def _owner(told: dict[str, Told], gid: str) -> str | None:
+    """Return the deploy that has prepared a transaction; one that may have lost its last records where none tells."""
+    exact = (name for name, each in told.items() if gid in each.gids)
+    open_ones = (name for name, each in told.items() if not each.decisions and not each.has_ended)
+    return next(exact, None) or next(open_ones, None)
 
 
 def identity_of(run: Run, item: TargetRun, standing: Standing | None = None) -> Identity:

@@ -28,6 +28,7 @@ _TYPES: Final[Mapping[RecordKind, Mapping[str, type]]] = {
     },
     RecordKind.INTENT: {"tier": str, "back": dict},
     RecordKind.HELD: {"steps": list, "before": dict, "received": dict},
+    RecordKind.PREPARING: {"gid": str},
     RecordKind.COMMITTED: {"steps": list, "before": dict, "received": dict},
     RecordKind.DECISION: {"decision": str, "scope": str},
     RecordKind.RUN_FINISHED: {"outcome": str, "exit_code": int, "report": dict},

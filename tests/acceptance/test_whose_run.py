@@ -10,7 +10,7 @@ from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.dump import dump
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome, run_words
-from tests.support.small_migrations import NOTE
+from tests.support.small_migrations import KIND, NOTE
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -158,6 +158,43 @@ def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_dat
     assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
     assert [name for name in _new_ones(fleet) if name != "kiosk"] == (["primary", LAST] if command == "deploy" else [])
     assert dump(fleet.kiosk) == before
+    assert _run(fleet, fleet.environment, "recover", "us.toml").report["outcome"] == "nothing_to_do"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "point", "journal"),
+    [
+        pytest.param("committed", "journal.decision.before", "", id="committed"),
+        pytest.param("rolled_back", "journal.decision.after", "", id="rolled-back"),
+        pytest.param("committed", "journal.decision.before", "sqlite:///other.db", id="another-journal"),
+    ],
+)
+def test_a_run_id_of_two_plans_lets_neither_decide_about_the_others_transaction(
+    fleet: Fleet, theirs: str, point: str, journal: str
+) -> None:
+    _write_two_plans(fleet)
+    if theirs == "rolled_back":
+        with (fleet.directory / "us.toml").open("a") as us:
+            us.write('[[phases]]\nname = "all"\ndatabases = ["*"]\ngate = ["false"]\n')
+    if journal:
+        eu = fleet.directory / "eu.toml"
+        eu.write_text(eu.read_text().replace("[deploy]\n", f'[deploy]\njournal = "{journal}"\n'))
+    first = _run(fleet, fleet.environment, "deploy", "us.toml", "--run-id", "build-7")
+    assert first.report["outcome"] == theirs, first.stderr
+    (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(KIND)
+    _run(fleet, fleet.environment, "deploy", "eu.toml", "--run-id", "build-7", failpoint=point)
+    prepared = fleet.last.server.prepared(fleet.last.name)
+    assert len(prepared) == 1
+
+    refused = _run(fleet, fleet.environment, "recover", "us.toml")
+
+    assert (refused.exit_code, refused.report["error"]["type"]) == (4, "not_in_plan"), refused.stderr
+    assert refused.report["error"]["message"].startswith(f"{prepared[0]} was prepared by a run build-7 of ")
+    assert fleet.last.server.prepared(fleet.last.name) == prepared
+    settled = _run(fleet, fleet.environment, "recover", "eu.toml")
+    is_new = point == "journal.decision.after"
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "committed" if is_new else "rolled_back")
+    assert ["0003_kind" in dump(each.dsn, sequences=False) for each in (fleet.first, fleet.last)] == [is_new] * 2
     assert _run(fleet, fleet.environment, "recover", "us.toml").report["outcome"] == "nothing_to_do"
 
 
