@@ -10,6 +10,7 @@ __all__ = [
     "JournalError",
     "Locked",
     "Mistake",
+    "NotInPlan",
     "PlanInvalid",
     "Refused",
     "SmoothError",
@@ -113,6 +114,13 @@ class Locked(SmoothError):  # noqa: N818 - the name says it
 
     code = "locked"
     exit_code = 5
+
+
+class NotInPlan(SmoothError):  # noqa: N818 - the name says it
+    """What has been left in a database is to be settled with another plan."""
+
+    code = "not_in_plan"
+    exit_code = 4
 
 
 class JournalError(SmoothError):

@@ -6,11 +6,12 @@ from typing import Final
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.journal import Record, RecordKind, RunSummary, understood
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
-from smooth_orchestrator.session import journal_of
-from smooth_orchestrator.told import records_of
+from smooth_orchestrator.session import Session, journal_of
+from smooth_orchestrator.told import Told, records_of
+from smooth_orchestrator.whose import unmarked
 
 __all__ = ["committed_by", "known_runs", "report", "runs"]
 
@@ -47,14 +48,16 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
 
 
-async def committed_by(file: PlanFile, command: str, run_id: str, journal: Journal) -> Report | None:
-    """Return the report of a run id by which this command has committed already; nothing is done again.
+async def committed_by(session: Session, command: str) -> Report | None:
+    """Return the report of a run id by which this command has committed already; nothing is done again. Reads only.
 
     Raises:
-        Refused: another command has committed by it, whose record a second run of that name would hide.
+        Refused: another command has committed by it, or this one on other databases: a second run would hide that.
     """
-    did = "deploy"
-    for record in records_of(file.deploy.name, await journal.records(run_id)):
+    run, did = session.run, "deploy"
+    run_id = run.run_id
+    records = records_of(run.plan.name, await run.journal.records(run_id))
+    for record in records:
         if record.kind is RecordKind.RUN_STARTED:
             did = str(record.data.get("command"))
         elif record.kind is RecordKind.RUN_FINISHED and record.data.get("outcome") == RunOutcome.COMMITTED:
@@ -64,7 +67,13 @@ async def committed_by(file: PlanFile, command: str, run_id: str, journal: Journ
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
             stored = _report_in(record)
-            gone = await taken_back_by(journal, file.deploy.name, run_id)
+            lost = await unmarked(run, session.fleet, run_id, Told.of(records))
+            if lost.others:
+                raise Refused(
+                    f"the run id {run_id} is that of a {did} of other databases than {', '.join(sorted(lost.others))}",
+                    hint=f"give this {command} a run id of its own with --run-id, or none",
+                )
+            gone = await taken_back_by(run.journal, run.plan.name, run_id)
             errors = (
                 (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
             )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Final
 
 import anyio
@@ -15,7 +15,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
+from smooth_orchestrator.journal import Journal, RecordKind, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
@@ -25,7 +25,8 @@ from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, require_files
 from smooth_orchestrator.standing import ask_standing
-from smooth_orchestrator.told import Told, records_of
+from smooth_orchestrator.told import Told
+from smooth_orchestrator.whose import another_database, heard_of
 
 __all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
@@ -90,29 +91,17 @@ async def settle_earlier(
     left = await unsettled(plan, journal)
     for summary in left:
         # A journal that is damaged decides nothing, about none of them.
-        Told.of(await _records(plan, journal, summary.run_id))
+        await heard_of(plan, journal, summary.run_id)
     if left:
         begins()
     settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
-    for run_id, names in sorted((await _runs_left(plan, journal, fleet, known)).items()):
+    for run_id, seen in sorted((await _runs_left(plan, journal, fleet, known)).items()):
         begins()
-        found = await _summary(plan, journal, run_id)
+        _told, found = await heard_of(plan, journal, run_id, {*chain(*seen.values())})
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, said=said))
+        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=seen, said=said))
     return tuple(settled)
-
-
-async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record]:
-    """Return what the deploy's journal tells of a run; of another deploy's, where the deploy has none of that id."""
-    records = await journal.records(run_id)
-    begun_by = [str(record.data.get("deploy")) for record in records if record.kind is RecordKind.RUN_STARTED]
-    return records_of(plan.name if plan.name in begun_by or not begun_by else begun_by[-1], records)
-
-
-async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
-    opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
-    return summary_of(opening[-1], None) if opening else None
 
 
 def is_unsettled(summary: RunSummary) -> bool:
@@ -129,14 +118,16 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     return tuple(takewhile(is_unsettled, await journal.runs(plan.name)))
 
 
-async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]) -> dict[str, set[str]]:
-    """Return the other runs that have left something undecided in databases that can be reached, and in which.
+async def _runs_left(
+    plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]
+) -> dict[str, dict[str, set[str]]]:
+    """Return the other runs that have left something undecided in databases that can be reached: by them, what gids.
 
     Raises:
         Locked: one of them is at work, by another plan or another journal.
     """
     run = Run(plan, "", journal)
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, set[str]]] = {}
 
     async def look(item: TargetRun) -> None:
         answer = await ask_standing(run, fleet, item)
@@ -147,7 +138,8 @@ async def _runs_left(plan: Plan, journal: Journal, fleet: Fleet, known: Collecti
         if answer.unfinished and ":" not in answer.unfinished:
             left.add(answer.unfinished)
         for run_id in left.difference(known):
-            found.setdefault(run_id, set()).add(item.name)
+            gids = {gid for gid in answer.gids if run_of(gid) == run_id}
+            found.setdefault(run_id, {})[item.name] = gids
         if left.difference(known) and answer.holder:
             raise _locked(item, answer.holder)
 
@@ -164,7 +156,7 @@ async def _settle(
     summary: RunSummary,
     *,
     is_known: bool = True,
-    seen: Collection[str] = (),
+    seen: Mapping[str, Collection[str]] | None = None,
     said: Said,
 ) -> Settled:
     """Settle one run.
@@ -175,11 +167,12 @@ async def _settle(
         fleet: its workers.
         summary: the run.
         is_known: whether the journal holds it.
-        seen: databases that are known to hold something of it, whether or not the journal tells of them.
+        seen: databases that are known to hold something of it, whether or not the journal tells of them, and what gids.
         said: by an operator.
     """
     started_s = time.monotonic()
-    told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
+    seen = seen or {}
+    told = (await heard_of(plan, journal, summary.run_id, {*chain(*seen.values())}))[0] if is_known else Told()
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
@@ -190,7 +183,7 @@ async def _settle(
     for gone in sorted(told.tiers.keys() - {*names}):
         _give_up(run, gone, said)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
-    shown = await _look(run, fleet, items, fenced=open_ones)
+    shown = await _look(run, fleet, told, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
     decisions = _verdicts(run, told, shown, is_known=is_known)
@@ -261,10 +254,13 @@ def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | 
     return made
 
 
-async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: Collection[str]) -> dict[str, Shown]:
+async def _look(
+    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]
+) -> dict[str, Shown]:
     """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
 
-    Of these, `fenced`, one alone may have decided by its commit.
+    So does one that is another database than the run's of that name, and is left alone. Of these, `fenced`, one alone
+    may have decided by its commit.
     """
     shown: dict[str, Shown] = {}
 
@@ -278,10 +274,14 @@ async def _look(run: Run, fleet: Fleet, items: Sequence[TargetRun], *, fenced: C
         if isinstance(answer, ErrorInfo):
             item.stage, item.error = Stage.IN_DOUBT, answer
             run.fail(answer, item.name)
+            return
+        each = _shown(run, item, told, answer)
+        if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
+            run.fail(failure, item.name)
         elif answer.holder:
             raise _locked(item, answer.holder)
         else:
-            shown[item.name] = _shown(run, item, answer)
+            shown[item.name] = each
 
     async with anyio.create_task_group() as group:
         for item in items:
@@ -293,9 +293,10 @@ def _locked(item: TargetRun, holder: str) -> Locked:
     return Locked(f"another run is at work on {item.name}: {holder}", hint="wait for it, or end that process")
 
 
-def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
+def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
     item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
-    item.gid = next((gid for gid in standing.gids if run_of(gid) == run.run_id), None)
+    gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
+    item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
     if item.gid is not None:
         return Shown.PREPARED
     if (marker := standing.marker(run.run_id)) is not None:
@@ -362,6 +363,9 @@ async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], dec
         if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
             tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
             await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
+        if item.gid is not None and item.gid not in told.gids:
+            # Once it is decided, a transaction that is not written down is another run's.
+            await run.journal.append(run.run_id, RecordKind.PREPARING, database=item.name, data={"gid": item.gid})
     if len({*decisions.values()}) > 1:
         for phase in run.plan.phases:
             if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:

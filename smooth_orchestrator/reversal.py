@@ -1,16 +1,19 @@
 """Which committed run a rollback takes back, and what of it on which target."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from smooth_migrations.protocol import Back
 from smooth_orchestrator.config import CommitUnit
 from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.told import Told, records_of
+from smooth_orchestrator.whose import Unmarked, unmarked
 
 __all__ = ["backwards", "choose", "give_back", "taken_back_by"]
 
@@ -28,50 +31,60 @@ def backwards(plan: Plan) -> Plan:
     return replace(plan, phases=phases, commit=CommitUnit.DEPLOY)
 
 
-async def choose(journal: Journal, deploy: str, wanted: str | None) -> tuple[RunSummary, Told]:
+async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary, Told]:
     """Return the run that is to be taken back, and what its records say. Reads only.
 
-    That is the last one that committed, and no earlier one: the next run stands on it.
+    That is the last one that committed on these databases, and no earlier one: the next run stands on it.
 
     Args:
-        journal: of the deploy.
-        deploy: its name.
+        run: the rollback.
+        fleet: its workers.
         wanted: the run that was asked for.
 
     Raises:
-        Refused: there is none, it is another one, or it has been taken back already.
+        Refused: there is none, it is another one, it has been taken back already, or a database does not show it.
         JournalError: the journal cannot be asked.
     """
+    journal, deploy = run.journal, run.plan.name
     taken_back: dict[str, str] = {}
     finalised: dict[str, str] = {}
-    committed = [run for run in await journal.runs(deploy, limit=_LOOK_BACK) if run.outcome == RunOutcome.COMMITTED]
+    committed = [each for each in await journal.runs(deploy, limit=_LOOK_BACK) if each.outcome == RunOutcome.COMMITTED]
     # Before anything is said of the runs after it: of one that nobody knows there are none.
-    if wanted is not None and wanted not in {run.run_id for run in committed}:
+    if wanted is not None and wanted not in {each.run_id for each in committed}:
         raise Refused(f"the journal holds no committed run {wanted!r}", hint=_HINT)
     for summary in committed:
         told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
         if wanted == summary.run_id and (told.takes_back is not None or told.finalises is not None):
             raise Refused(f"the run {wanted} is a {summary.command}, and no deploy", hint=_HINT)
-        if told.takes_back is not None:
-            taken_back[told.takes_back] = summary.run_id
-        elif told.finalises is not None:
+        if told.finalises is not None:
             finalised |= dict.fromkeys(told.finalises, summary.run_id)
-        elif summary.run_id in finalised and wanted in {None, summary.run_id}:
-            raise Refused(
-                f"the run {summary.run_id} was finalised by {finalised[summary.run_id]}: what it held back is done",
-                hint="deploy a release that goes forward from here",
-            )
         elif summary.run_id in taken_back:
             if wanted in {None, summary.run_id}:
                 raise Refused(
                     f"the run {summary.run_id} was taken back by {taken_back[summary.run_id]}",
                     hint="name an earlier one with --run, if that is meant" if wanted is None else _HINT,
                 )
-        elif wanted in {None, summary.run_id}:
-            return summary, told
+        elif (lost := await unmarked(run, fleet, summary.run_id, told)).is_elsewhere and wanted != summary.run_id:
+            continue  # nothing here stands on it
+        elif told.takes_back is not None:
+            taken_back[told.takes_back] = summary.run_id
         else:
-            raise Refused(f"the run {summary.run_id} committed after {wanted}", hint="take it back first")
+            _require(summary.run_id, wanted, finalised, lost)
+            return summary, told
     raise Refused("no run has committed", hint=_HINT)
+
+
+def _require(run_id: str, wanted: str | None, finalised: Mapping[str, str], lost: Unmarked) -> None:
+    """Raise why the last run that committed is not to be taken back, if it is not."""
+    if wanted not in {None, run_id}:
+        raise Refused(f"the run {run_id} committed after {wanted}", hint="take it back first")
+    if run_id in finalised:
+        raise Refused(
+            f"the run {run_id} was finalised by {finalised[run_id]}: what it held back is done",
+            hint="deploy a release that goes forward from here",
+        )
+    if lost.names:
+        raise lost.refusal()
 
 
 async def taken_back_by(journal: Journal, deploy: str, run_id: str) -> str | None:

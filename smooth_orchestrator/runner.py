@@ -31,6 +31,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
 from smooth_orchestrator.signals import Signals, hearing_signals
+from smooth_orchestrator.whose import identity_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
@@ -69,7 +70,7 @@ async def rollback(
 
     async def work(session: Session, signals: Signals) -> Report:
         run = session.run
-        taken, told = await choose(run.journal, run.plan.name, wanted)
+        taken, told = await choose(run, session.fleet, wanted)
         give_back(run, taken, told, discards=discards)
         return await _move(session, "rollback", signals, masker)
 
@@ -88,14 +89,14 @@ async def _in_turn(
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        if (committed := await committed_by(file, command, run_id, journal)) is not None:
-            return committed
         session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
+        if (committed := await committed_by(session, command)) is not None:
+            return committed
         async with holding_lease(session.run, session.fleet):
             if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
             # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
-            if (committed := await committed_by(file, command, run_id, journal)) is not None:
+            if (committed := await committed_by(session, command)) is not None:
                 return committed
             return await work(session, signals)
 
@@ -160,7 +161,7 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
             for left in await unsettled(opened.plan, journal):
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
             # No rehearsal commits: what has committed by this id would be hidden by it.
-            await committed_by(file, "rehearse", run_id, journal)
+            await committed_by(session, "rehearse")
             if (refused := await _begin(session, "rehearse", masker)) is not None:
                 return refused
             run = session.run
@@ -244,7 +245,9 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
         await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
         finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
         return await finish(run, finished, masker)
-    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
+    # One journal may serve several plans, and one plan several environments, whose names are the same.
+    identities = {item.name: identity_of(run, item).to_dict() for item in run.targets}
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data={**data, "identities": identities})
     return None
 
 

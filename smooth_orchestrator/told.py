@@ -7,6 +7,7 @@ from typing import Any, Self
 from smooth_migrations.protocol import Back, Before, ContractHalf, Received, Step
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.events import Decision
+from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Record, RecordKind, understood
 from smooth_orchestrator.plan import Phase, Plan
 
@@ -62,6 +63,10 @@ class Told:
         finalises: the runs whose contract halves are done.
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
+        identities: which databases its targets were; none where an earlier version wrote its beginning.
+        gids: of the transactions that it was about to prepare.
+        foreign: of those that runs of other deploys with its id were about to prepare.
+        has_ended: whether its end was written down.
     """
 
     targets: frozenset[str] = frozenset()
@@ -73,6 +78,10 @@ class Told:
     finalises: tuple[str, ...] | None = None
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
+    identities: dict[str, Identity] = field(default_factory=dict)
+    gids: set[str] = field(default_factory=set)
+    foreign: frozenset[str] = frozenset()
+    has_ended: bool = False
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -97,6 +106,7 @@ class Told:
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
         told.on_failure = OnFailure(data["on_failure"]) if "on_failure" in data else None
+        told.identities = {name: Identity(**each) for name, each in data.get("identities", {}).items()}
         return told
 
     def hear(self, record: Record) -> None:
@@ -110,6 +120,10 @@ class Told:
                 self.held[record.database] = Held.of(record.data)
             case RecordKind.DECISION:
                 self.decisions.append((record.data["scope"], Decision(record.data["decision"])))
+            case RecordKind.PREPARING:
+                self.gids.add(record.data["gid"])
+            case RecordKind.RUN_FINISHED:
+                self.has_ended = True
 
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
@@ -119,6 +133,23 @@ class Told:
         """
         is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
+
+    def owns(self, gid: str, phase: Phase) -> bool:
+        """Return whether a transaction whose name tells the run's id is this run's, and not another deploy's.
+
+        Whoever has decided has written down before what was prepared. Before that the journal may have lost its end.
+        """
+        return gid in self.gids or (gid not in self.foreign and self.decided(phase) is None)
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """The databases on which the run has moved anything, and did not just find nothing to do."""
+        return frozenset(name for name, held in self.held.items() if held.steps)
+
+    def was_another(self, name: str, here: Identity) -> bool:
+        """Return whether a target of this name was another database in the run than it is here."""
+        then = self.identities.get(name)
+        return then is not None and then.differs(here)
 
     def plan_of(self, plan: Plan) -> Plan:
         """Return the plan with what one decision covers, and what a failure does, as these were when the run began.

@@ -212,6 +212,7 @@ class Standing(Event):
         gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         holder: who is at work on this database at this moment, in words; None when nobody is.
+        physical: as in `TargetReport`.
     """
 
     type: ClassVar[str] = "standing"
@@ -221,6 +222,7 @@ class Standing(Event):
     gids: tuple[str, ...] = ()
     unfinished: str | None = None
     holder: str | None = None
+    physical: str = ""
 
     def marker(self, run_id: str) -> Marker | None:
         """Return a run's, if it has moved this database."""

@@ -27,6 +27,7 @@ from smooth_migrations.splitting import place_forwards
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
+from smooth_migrations.worker.physical import physical_of
 
 __all__ = ["inspect"]
 
@@ -128,7 +129,7 @@ def _look(
         server_version=version,
         fresh=not applied,
         before=look_before(connection),
-        physical=_physical(connection),
+        physical=physical_of(connection),
         applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
         pending=pending,
         findings=tuple(findings),
@@ -185,29 +186,6 @@ def _prepared_slots(connection: BaseDatabaseWrapper) -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('max_prepared_transactions')::int")
         return int((cursor.fetchone() or (0,))[0])
-
-
-def _physical(connection: BaseDatabaseWrapper) -> str:
-    try:
-        if connection.vendor == "postgresql":
-            # A savepoint of its own: nobody may ask, and then the transaction goes on.
-            with transaction.atomic(connection.alias), connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database "
-                    "WHERE datname = current_database()"
-                )
-                return str((cursor.fetchone() or ("",))[0])
-        if connection.vendor == "sqlite":
-            with connection.cursor() as cursor:
-                cursor.execute("PRAGMA database_list")  # the file's path, however the settings name it
-                path = (cursor.fetchone() or (0, "main", ""))[2]
-            if not path:
-                return ""  # it is in memory
-            status = Path(path).stat()
-            return f"{status.st_dev}/{status.st_ino}"
-    except (Error, OSError):
-        pass  # nobody may ask the server, or there is no file: names must do
-    return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_prefixes
 from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
+from smooth_migrations.worker.physical import physical_of
 
 __all__ = ["standing"]
 
@@ -67,6 +68,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
         holder=str(holder or left or "") or None,
+        physical=physical_of(connection),
     )
 
 

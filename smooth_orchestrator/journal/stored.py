@@ -24,9 +24,11 @@ _TYPES: Final[Mapping[RecordKind, Mapping[str, type]]] = {
     RecordKind.RUN_STARTED: {
         **dict.fromkeys(("deploy", "command", "digest", "commit", "on_failure", "takes_back"), str),
         **dict.fromkeys(("targets", "finalises"), list),
+        "identities": dict,
     },
     RecordKind.INTENT: {"tier": str, "back": dict},
     RecordKind.HELD: {"steps": list, "before": dict, "received": dict},
+    RecordKind.PREPARING: {"gid": str},
     RecordKind.COMMITTED: {"steps": list, "before": dict, "received": dict},
     RecordKind.DECISION: {"decision": str, "scope": str},
     RecordKind.RUN_FINISHED: {"outcome": str, "exit_code": int, "report": dict},

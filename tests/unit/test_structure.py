@@ -51,10 +51,11 @@ LAYERS: Final = (
             "standing",
             "testing",
             "transport",
+            "whose",
         }
     ),
     frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
-    frozenset({"config", "durations", "errors", "matching", "places", "plan", "run_ids", "suggestions"}),
+    frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
 

@@ -1,0 +1,35 @@
+"""What a server or a file system calls a database, the same by whatever name it was reached."""
+
+from pathlib import Path
+
+from django.db import Error, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["physical_of"]
+
+
+def physical_of(connection: BaseDatabaseWrapper) -> str:
+    """Return what names a database beyond its address, or nothing where nobody may ask for it. Only reads.
+
+    On PostgreSQL that is its cluster's identifier (manual, pg_control_system) and its own number there.
+    """
+    try:
+        if connection.vendor == "postgresql":
+            # A savepoint of its own: nobody may ask, and then the transaction goes on.
+            with transaction.atomic(connection.alias), connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database "
+                    "WHERE datname = current_database()"
+                )
+                return str((cursor.fetchone() or ("",))[0])
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute("PRAGMA database_list")  # the file's path, however the settings name it
+                path = (cursor.fetchone() or (0, "main", ""))[2]
+            if not path:
+                return ""  # it is in memory
+            status = Path(path).stat()
+            return f"{status.st_dev}/{status.st_ino}"
+    except (Error, OSError):
+        pass  # nobody may ask the server, or there is no file: names must do
+    return ""

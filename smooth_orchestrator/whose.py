@@ -1,0 +1,132 @@
+"""Whose run it was that left something, and whether a database of this plan is one of that run's."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Standing
+from smooth_orchestrator.errors import NotInPlan, Refused
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.identity import Identity
+from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, summary_of
+from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.standing import ask_standing
+from smooth_orchestrator.told import Told, records_of
+
+__all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "unmarked"]
+
+_HINT = "run this with the plan, and its environment, as it was"
+
+
+async def heard_of(
+    plan: Plan, journal: Journal, run_id: str, gids: Collection[str] = ()
+) -> tuple[Told, RunSummary | None]:
+    """Return what the journal tells of the deploy's run; of another deploy's, where the deploy has none of that id.
+
+    Args:
+        plan: of the deploy.
+        journal: where runs are written down.
+        run_id: the run's, which other deploys may have given to theirs.
+        gids: of transactions that stand prepared under that id.
+
+    Returns:
+        What its records say, and how it began, if the journal knows it.
+
+    Raises:
+        NotInPlan: the transactions are not those of the run that they would be taken for.
+        JournalError: the journal cannot be asked, or is damaged.
+    """
+    records = await journal.records(run_id)
+    openings = {
+        str(each.data.get("deploy")): summary_of(each, None) for each in records if each.kind is RecordKind.RUN_STARTED
+    }
+    # The deploy's own first, then the one that began last.
+    deploys = [name for name in dict.fromkeys([plan.name, *reversed(openings)]) if name in openings]
+    if not deploys:
+        return Told.of(records_of(plan.name, records)), None
+    told = {name: Told.of(records_of(name, records)) for name in deploys}
+    owners = {_owner(told, gid) for gid in gids} or {deploys[0]}
+    owner = owners.pop()
+    if owners or owner is None or (plan.name in told and owner != plan.name):
+        whose = f"the deploy {owner}" if owner else "another deploy, or another journal,"
+        raise NotInPlan(
+            f"{', '.join(sorted(gids))} was prepared by a run {run_id} of {whose} and not by that of {plan.name}",
+            hint="smooth-orchestrate recover with the plan of that run settles it",
+        )
+    told[owner].foreign = frozenset().union(*(each.gids for name, each in told.items() if name != owner))
+    return told[owner], openings[owner]
+
+
+def _owner(told: dict[str, Told], gid: str) -> str | None:
+    """Return the deploy that has prepared a transaction; one that may have lost its last records where none tells."""
+    exact = (name for name, each in told.items() if gid in each.gids)
+    open_ones = (name for name, each in told.items() if not each.decisions and not each.has_ended)
+    return next(exact, None) or next(open_ones, None)
+
+
+def identity_of(run: Run, item: TargetRun, standing: Standing | None = None) -> Identity:
+    """Return which database a target is, as its inspection or a look at it tells. Pure."""
+    physical = standing.physical if standing else item.found.physical if item.found else ""
+    return Identity.of(run.plan, item.target, physical)
+
+
+def another_database(run: Run, item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
+    """Return why a target of this plan is not the run's of that name, to one that shows nothing of the run; else None.
+
+    Pure. One that shows something of it is the run's, also where it was restored elsewhere since.
+    """
+    if not told.was_another(item.name, identity_of(run, item, standing)):
+        return None
+    message = f"{item.name} is not in this plan: it was another database in the run {run.run_id}"
+    return ErrorInfo("not_in_plan", message, hint=_HINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """The databases of a plan that do not show that a committed run has moved them, as its journal says.
+
+    Args:
+        run_id: the run.
+        names: of these databases.
+        others: of those among them that are known to be other ones than the run's of that name.
+        is_elsewhere: whether the run has moved no database of this plan, but such of the same names.
+    """
+
+    run_id: str
+    names: frozenset[str]
+    others: frozenset[str]
+    is_elsewhere: bool
+
+    def refusal(self) -> Refused:
+        """Return the error that names them."""
+        names = ", ".join(sorted(self.names))
+        return Refused(f"nothing on {names} shows that the run {self.run_id} has moved that database", hint=_HINT)
+
+
+async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
+    """Return which databases of this plan do not show that a committed run has moved them, as its journal says.
+
+    Only reads. One that cannot be asked is left out, as are all where an earlier version wrote the run's beginning.
+
+    Args:
+        run: of the command that asks.
+        fleet: its workers.
+        run_id: of the committed run.
+        told: what its records say.
+    """
+    looking = Run(run.plan, run_id, run.journal)
+    found: dict[str, bool] = {}
+
+    async def look(item: TargetRun) -> None:
+        standing = await ask_standing(looking, fleet, item)
+        if isinstance(standing, Standing) and standing.marker(run_id) is None:
+            found[item.name] = told.was_another(item.name, identity_of(looking, item, standing))
+
+    async with anyio.create_task_group() as group:
+        for item in looking.targets:
+            if item.name in told.moved and item.name in told.identities:
+                group.start_soon(look, item)
+    others = frozenset(name for name, is_another in found.items() if is_another)
+    return Unmarked(run_id, frozenset(found), others, bool(told.moved) and told.moved <= others)
