@@ -17,9 +17,10 @@ from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.lost_tail import leave_to_operator, not_to_be_taken_back, undecided, write_down_lost
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
-from smooth_orchestrator.report import UNDECIDED, RunError, RunOutcome
+from smooth_orchestrator.report import RunError, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
@@ -195,9 +196,9 @@ async def _settle(
     await journal.renew()
     decisions = _verdicts(run, told, shown, is_known=is_known)
     if decisions is None and run.cause is None and said.decision is None:
-        run.fail(_undecided(run, shown))
+        run.fail(undecided(run, told, shown))
         for item in run.targets:
-            if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
+            if shown.get(item.name, Shown.NOTHING) is not Shown.NOTHING:
                 item.stage = Stage.IN_DOUBT
     decision: Decision | None = None
     # What is decided is done wherever that can be; the others are named, and wait.
@@ -216,20 +217,6 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
-
-
-def _undecided(run: Run, shown: Mapping[str, Shown]) -> ErrorInfo:
-    prepared, stepped = (
-        ", ".join(sorted(name for name, each in shown.items() if each is wanted))
-        for wanted in (Shown.PREPARED, Shown.STEPS)
-    )
-    left = [f"transactions stand prepared on {prepared}"] if prepared else []
-    left += [f"committed steps await a decision on {stepped}"] if stepped else []
-    return ErrorInfo(
-        UNDECIDED,
-        f"the journal does not know the run {run.run_id}, whose {', and whose '.join(left)}",
-        hint="smooth-orchestrate recover PLAN --commit makes these databases new, --abort leaves them as they were",
-    )
 
 
 def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | None) -> dict[str, Decision]:
@@ -304,8 +291,11 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: boo
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
-    is_whole = Decision.ABORT not in decisions.values() or halts
-    return decisions if is_whole else dict.fromkeys(decisions, Decision.ABORT)
+    if Decision.ABORT not in decisions.values() or halts:
+        return decisions
+    if not_to_be_taken_back(told, shown) and ("deploy", Decision.ABORT) not in told.decisions:
+        return None
+    return dict.fromkeys(decisions, Decision.ABORT)
 
 
 async def _obey(
@@ -314,7 +304,7 @@ async def _obey(
     """Bring every database to where the decisions want it, and return the one about the run as a whole."""
     halts = run.plan.on_failure is OnFailure.HALT
     whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
-    await _write_down_lost(run, told, shown, decisions)
+    await write_down_lost(run, told, shown, decisions)
     if told.decisions[-1:] != [("deploy", whole)]:
         await decide(run, whole, scope="deploy")
     run.decided = True
@@ -322,36 +312,21 @@ async def _obey(
     for item in run.targets:
         if item.name in shown:
             belongs = bool(told.targets) or bool(moved_by_this_plan(run, item))
-            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs)
+            is_told = item.name in told.held
+            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs, is_told=is_told)
             if not belongs and shown[item.name] is Shown.NOTHING:
                 untold.append(item.name)
             _stand(item, told, shown[item.name], wanted)
             if wanted is Action.RUN_FORWARD:
                 await require_files(run, fleet, item, told)
+            elif wanted is Action.ASK:
+                leave_to_operator(run, item)
     if untold and whole is Decision.COMMIT:
         _tell_untold(run, untold)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
     return whole
-
-
-async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]) -> None:
-    """Write down what the journal has lost, or has not heard of, and what a decision about all would hide.
-
-    Whoever finds this recovery cut off after that decision leaves out the databases of which nothing tells that the run
-    had begun with them, and takes a phase that stays committed for one that was given up.
-    """
-    for item in run.targets:
-        each = shown.get(item.name)
-        is_lost = item.name in told.targets and item.name not in told.tiers
-        if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
-            tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
-            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
-    if len({*decisions.values()}) > 1:
-        for phase in run.plan.phases:
-            if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:
-                await decide(run, Decision.COMMIT, scope=phase.name)
 
 
 def _tell_untold(run: Run, names: Sequence[str]) -> None:

@@ -34,7 +34,8 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
     steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
     moves = item.back or Back(run.run_id, steps, item.received, discards=True)
     # Where nobody tells, the run's files are those that leave a database as it is which the run has moved.
-    marked = next((other for other in moved_by_this_plan(run, item) if not told.targets), None)
+    is_forward = item.back is None and run.finalises is None
+    marked = next((each for each in moved_by_this_plan(run, item) if is_forward and not moves.steps), None)
     if not moves.steps and marked is None:
         return
     if (failure := await _other_files(run, fleet, marked or item, replace(moves, discards=True))) is not None:

@@ -143,7 +143,16 @@ class Recovering(Deciding):
             if made is None:
                 return None
             decisions |= dict.fromkeys(group, made)
-        return dict.fromkeys(decisions, Decision.ABORT) if Decision.ABORT in decisions.values() else decisions
+        if Decision.ABORT not in decisions.values():
+            return decisions
+        lost = any(
+            action(Decision.ABORT, shown[each.number], is_told=each.name in told.held) is Action.ASK
+            for each in self.settings.databases
+            if each.number in shown
+        )
+        if lost and ("deploy", Decision.ABORT) not in told.decisions:
+            return None
+        return dict.fromkeys(decisions, Decision.ABORT)
 
     def _obey(
         self, run: Run, told: Told, shown: Mapping[int, Shown], decisions: Mapping[int, Decision]

@@ -1,0 +1,73 @@
+"""What a journal has lost that misses its last records: what the rest of it makes up for, and what nobody can tell."""
+
+from collections.abc import Mapping
+
+from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.config import Tier
+from smooth_orchestrator.decision import decide
+from smooth_orchestrator.events import Decision
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.report import UNDECIDED
+from smooth_orchestrator.rules import Action, Shown, action
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.told import Told
+
+__all__ = ["leave_to_operator", "not_to_be_taken_back", "undecided", "write_down_lost"]
+
+
+def not_to_be_taken_back(told: Told, shown: Mapping[str, Shown]) -> list[str]:
+    """Return the databases that were committed, and of which the journal does not tell what was moved. Pure."""
+    return sorted(
+        name for name, each in shown.items() if action(Decision.ABORT, each, is_told=name in told.held) is Action.ASK
+    )
+
+
+def undecided(run: Run, told: Told, shown: Mapping[str, Shown]) -> ErrorInfo:
+    """Return the error that says what an operator has to decide, and what each choice means. Pure."""
+    if lost := not_to_be_taken_back(told, shown):
+        return ErrorInfo(
+            UNDECIDED,
+            f"the journal has lost what the run {run.run_id} moved on {', '.join(lost)}, where it is committed",
+            hint="smooth-orchestrate recover PLAN --commit makes the other databases new as well; "
+            "--abort takes back what can be taken back, and leaves these to you",
+        )
+    prepared, stepped = (
+        ", ".join(sorted(name for name, each in shown.items() if each is wanted))
+        for wanted in (Shown.PREPARED, Shown.STEPS)
+    )
+    left = [f"transactions stand prepared on {prepared}"] if prepared else []
+    left += [f"committed steps await a decision on {stepped}"] if stepped else []
+    return ErrorInfo(
+        UNDECIDED,
+        f"the journal does not know the run {run.run_id}, whose {', and whose '.join(left)}",
+        hint="smooth-orchestrate recover PLAN --commit makes these databases new, --abort leaves them as they were",
+    )
+
+
+def leave_to_operator(run: Run, item: TargetRun) -> None:
+    """Leave a target in doubt that is committed and can neither stay so nor be taken back."""
+    message = f"{item.name} is committed, and nobody knows what was moved there"
+    item.stage = Stage.IN_DOUBT
+    item.error = ErrorInfo("unknown_moves", message, hint="restore it, or move it by hand, with manage.py migrate")
+    run.fail(item.error, item.name)
+
+
+async def write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]) -> None:
+    """Write down what the journal has lost, or has not heard of, and what a decision about all would hide.
+
+    Whoever finds this recovery cut off after that decision leaves out the databases of which nothing tells that the run
+    had begun with them, and takes a phase that stays committed for one that was given up.
+
+    Raises:
+        JournalError: it could not be written; then nothing is decided.
+    """
+    for item in run.targets:
+        each = shown.get(item.name)
+        is_lost = item.name in told.targets and item.name not in told.tiers
+        if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
+            tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
+            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
+    if len({*decisions.values()}) > 1:
+        for phase in run.plan.phases:
+            if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:
+                await decide(run, Decision.COMMIT, scope=phase.name)
