@@ -2,17 +2,39 @@
 
 from collections.abc import Mapping
 
-from smooth_migrations.protocol import ErrorInfo
+from smooth_migrations.protocol import Back, ErrorInfo, Received
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.decision import decide
 from smooth_orchestrator.events import Decision
-from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.journal import Journal, RecordKind
 from smooth_orchestrator.report import UNDECIDED
 from smooth_orchestrator.rules import Action, Shown, action
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.told import Told
+from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["leave_to_operator", "not_to_be_taken_back", "undecided", "write_down_lost"]
+__all__ = ["leave_to_operator", "make_up_for", "not_to_be_taken_back", "undecided", "write_down_lost"]
+
+
+async def make_up_for(journal: Journal, deploy: str, told: Told) -> None:
+    """Add what a rollback was to take back where the journal has lost its intents: the run that it takes back tells.
+
+    Whether it was told to lose what was written since is lost with them: it is not.
+
+    Args:
+        journal: of the deploy.
+        deploy: its name.
+        told: what the rollback's own records say.
+
+    Raises:
+        JournalError: the journal cannot be asked.
+    """
+    if told.takes_back is None:
+        return
+    taken = Told.of(records_of(deploy, await journal.records(told.takes_back)))
+    for name in told.targets - told.back.keys() if taken.targets else ():
+        held = taken.held.get(name)
+        steps, received = (held.steps, held.received) if held else ((), Received())
+        told.back[name] = Back(told.takes_back, steps, received, discards=False)
 
 
 def not_to_be_taken_back(told: Told, shown: Mapping[str, Shown]) -> list[str]:

@@ -17,7 +17,13 @@ from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.lost_tail import leave_to_operator, not_to_be_taken_back, undecided, write_down_lost
+from smooth_orchestrator.lost_tail import (
+    leave_to_operator,
+    make_up_for,
+    not_to_be_taken_back,
+    undecided,
+    write_down_lost,
+)
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.report import RunError, RunOutcome
@@ -181,6 +187,7 @@ async def _settle(
     """
     started_s = time.monotonic()
     told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
+    await make_up_for(journal, plan.name, told)
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)

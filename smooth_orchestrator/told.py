@@ -114,10 +114,9 @@ class Told:
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
 
-        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records. Of
-        a rollback only those records tell what was to be taken back.
+        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records.
         """
-        is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
+        is_whole = any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
 
     def plan_of(self, plan: Plan) -> Plan:

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.fault_proxy import Fault, Harm
+from tests.support.leases import until
 from tests.support.postgres_server import PostgresServer
+from tests.support.processes import kill_family
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.tiers import decided_by_journal, proxied
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -85,3 +89,31 @@ def test_a_phase_of_which_nobody_knows_what_it_moved_is_not_called_taken_back(
             assert (settled.exit_code, settled.outcomes["primary"]) == (4, "in_doubt"), settled.stderr
             assert settled.report["error"]["message"].endswith("is committed, and nobody knows what was moved there")
             assert _new(fleet) == {"primary", "kiosk"}
+
+
+def test_a_rollback_with_nothing_but_its_beginning_is_settled_by_the_marks_it_has_left(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        decided_by_journal(fleet)
+        before = _of(fleet)
+        assert fleet.deploy().exit_code == 0
+        with proxied(fleet) as (first, _last), fleet.running(command="rollback") as run:
+
+            def meanwhile() -> None:
+                until(lambda: not fleet.last.server.prepared(fleet.last.name))
+                kill_family(run.process.pid)
+
+            first.arm(Fault("^COMMIT PREPARED", Harm.REQUEST_LOST, meanwhile=meanwhile)).wait()
+            run.process.wait()
+        fleet.databases |= {"default": fleet.first.django, "shard_1": fleet.last.django}
+        _wait(fleet)
+        (gid,) = fleet.prepared()
+        assert ":primary:" in gid
+        _cut(fleet, f"({_BEGUN}) + 1")
+
+        settled = fleet.run("recover")
+
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+        assert not fleet.prepared()
+        assert _of(fleet) == before
