@@ -12,7 +12,20 @@ from smooth_orchestrator.rules import Action, Shown, action
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["leave_to_operator", "make_up_for", "not_to_be_taken_back", "undecided", "write_down_lost"]
+__all__ = ["adopt", "leave_to_operator", "make_up_for", "not_to_be_taken_back", "undecided", "write_down_lost"]
+
+
+async def adopt(run: Run) -> None:
+    """Write down that a run which the journal does not know is settled by it, so that it is unfinished until it is.
+
+    Whoever goes on with that obeys the same decision, and looks at every database again.
+
+    Raises:
+        JournalError: it could not be written; then nothing is decided.
+    """
+    names = [item.name for item in run.targets]
+    data = {"deploy": run.plan.name, "command": "deploy", "digest": run.plan.digest, "targets": names, "adopted": True}
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
 
 
 async def make_up_for(journal: Journal, deploy: str, told: Told) -> None:
@@ -85,7 +98,7 @@ async def write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], deci
     """
     for item in run.targets:
         each = shown.get(item.name)
-        is_lost = item.name in told.targets and item.name not in told.tiers
+        is_lost = told.is_known and item.name in told.targets and item.name not in told.tiers
         if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
             tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
             await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})

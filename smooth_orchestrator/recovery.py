@@ -18,6 +18,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, Record, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.lost_tail import (
+    adopt,
     leave_to_operator,
     make_up_for,
     not_to_be_taken_back,
@@ -106,7 +107,7 @@ async def settle_earlier(
         begins()
         found = await _summary(plan, journal, run_id)
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=names, said=said))
+        settled.append(await _settle(plan, journal, fleet, summary, is_new=found is None, seen=names, said=said))
     return tuple(settled)
 
 
@@ -119,7 +120,8 @@ async def _records(plan: Plan, journal: Journal, run_id: str) -> Sequence[Record
 
 async def _summary(plan: Plan, journal: Journal, run_id: str) -> RunSummary | None:
     opening = [record for record in await _records(plan, journal, run_id) if record.kind is RecordKind.RUN_STARTED]
-    return summary_of(opening[-1], None) if opening else None
+    # What was adopted and settled may come up again by that name, and nobody knows whether it is the same.
+    return summary_of(opening[-1], None) if opening and not opening[-1].data.get("adopted") else None
 
 
 def is_unsettled(summary: RunSummary) -> bool:
@@ -170,7 +172,7 @@ async def _settle(
     fleet: Fleet,
     summary: RunSummary,
     *,
-    is_known: bool = True,
+    is_new: bool = False,
     seen: Collection[str] = (),
     said: Said,
 ) -> Settled:
@@ -181,18 +183,18 @@ async def _settle(
         journal: where the run is written down.
         fleet: its workers.
         summary: the run.
-        is_known: whether the journal holds it.
+        is_new: whether the journal does not know it; then it is written down there before anything is decided.
         seen: databases that are known to hold something of it, whether or not the journal tells of them.
         said: by an operator.
     """
     started_s = time.monotonic()
-    told = Told.of(await _records(plan, journal, summary.run_id) if is_known else ())
+    told = Told() if is_new else Told.of(await _records(plan, journal, summary.run_id))
     await make_up_for(journal, plan.name, told)
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises, run.compares = told.takes_back, told.finalises, said.compares
-    items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
+    items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
@@ -201,7 +203,7 @@ async def _settle(
     shown = await _look(run, fleet, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
-    decisions = _verdicts(run, told, shown, is_known=is_known)
+    decisions = _verdicts(run, told, shown)
     if decisions is None and run.cause is None and said.decision is None:
         run.fail(undecided(run, told, shown))
         for item in run.targets:
@@ -210,7 +212,10 @@ async def _settle(
     decision: Decision | None = None
     # What is decided is done wherever that can be; the others are named, and wait.
     if decisions is not None or run.cause is None:
-        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
+        wanted = _forced(run, decisions, said.decision)
+        if is_new:
+            await adopt(run)
+        decision = await _obey(run, fleet, told, shown, wanted)
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -285,16 +290,16 @@ def _shown(run: Run, item: TargetRun, standing: Standing) -> Shown:
     return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
 
-def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
+def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
-    by_phase = run.plan.commit is CommitUnit.PHASE and is_known
+    by_phase = run.plan.commit is CommitUnit.PHASE and told.is_known
     halts = run.plan.on_failure is OnFailure.HALT
     groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
         decided = told.decided(group[-1], halts=halts)
-        made = verdict(decided, seen, is_known=is_known, is_whole=run.cause is None)
+        made = verdict(decided, seen, is_known=told.is_known, is_whole=run.cause is None)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
@@ -318,7 +323,7 @@ async def _obey(
     untold: list[str] = []
     for item in run.targets:
         if item.name in shown:
-            belongs = bool(told.targets) or bool(moved_by_this_plan(run, item))
+            belongs = told.is_known or bool(moved_by_this_plan(run, item))
             is_told = item.name in told.held
             wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs, is_told=is_told)
             if not belongs and shown[item.name] is Shown.NOTHING:

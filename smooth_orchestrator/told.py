@@ -62,6 +62,7 @@ class Told:
         finalises: the runs whose contract halves are done.
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
+        is_adopted: whether its beginning was not written by itself, but by a recovery that found what it had left.
     """
 
     targets: frozenset[str] = frozenset()
@@ -73,6 +74,12 @@ class Told:
     finalises: tuple[str, ...] | None = None
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
+    is_adopted: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run itself has written its beginning down, and by that which databases are its own."""
+        return bool(self.targets) and not self.is_adopted
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -93,6 +100,7 @@ class Told:
     @classmethod
     def _begun(cls, data: Mapping[str, Any]) -> "Told":
         told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
+        told.is_adopted = bool(data.get("adopted"))
         finalises = data.get("finalises")
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
@@ -114,9 +122,10 @@ class Told:
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
 
-        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records.
+        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records; of
+        a run that was adopted nobody ever does.
         """
-        is_whole = any(scope == "deploy" for scope, _made in self.decisions)
+        is_whole = self.is_known and any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
 
     def plan_of(self, plan: Plan) -> Plan:

@@ -24,6 +24,7 @@ _TYPES: Final[Mapping[RecordKind, Mapping[str, type]]] = {
     RecordKind.RUN_STARTED: {
         **dict.fromkeys(("deploy", "command", "digest", "commit", "on_failure", "takes_back"), str),
         **dict.fromkeys(("targets", "finalises"), list),
+        "adopted": bool,
     },
     RecordKind.INTENT: {"tier": str, "back": dict},
     RecordKind.HELD: {"steps": list, "before": dict, "received": dict},

@@ -1,10 +1,13 @@
 """Journals that have lost their last records, or all of them: what was settled stays one and the same everywhere."""
 
+import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
@@ -117,3 +120,71 @@ def test_a_rollback_with_nothing_but_its_beginning_is_settled_by_the_marks_it_ha
         assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
         assert not fleet.prepared()
         assert _of(fleet) == before
+
+
+def test_what_an_operator_has_said_of_a_lost_journal_stays_said_when_its_recovery_is_killed(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        decided_by_journal(fleet)
+        before = _of(fleet)
+        _kill(fleet, "journal.decision.before")
+        shutil.rmtree(fleet.directory / ".smooth")
+        _kill(fleet, "rollback_prepared.after", "recover", "--abort")
+
+        refused = fleet.run("recover", "--commit")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert "is to be settled by abort, as was decided" in refused.report["error"]["message"]
+        settled = fleet.run("recover")
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "rolled_back"), settled.stderr
+        assert fleet.decisions() == ["abort"]
+        assert _of(fleet) == before
+
+
+@contextmanager
+def _away(fleet: Fleet) -> Iterator[None]:
+    """Keep everybody out of the last database."""
+    with psycopg.connect(fleet.last.server.dsn("postgres"), autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{fleet.last.name}" ALLOW_CONNECTIONS false'.encode())
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [fleet.last.name])
+        try:
+            yield
+        finally:
+            admin.execute(f'ALTER DATABASE "{fleet.last.name}" ALLOW_CONNECTIONS true'.encode())
+
+
+def _committed_on_kiosk_alone(fleet: Fleet) -> None:
+    """Leave a journal lost and a run decided, of which the last database has let go of what it held."""
+    plan = fleet.directory / "deploy.toml"
+    head, found, tail = plan.read_text().rpartition('atomicity = "two_phase"')
+    assert found
+    plan.write_text(f'{head}atomicity = "held_open"{tail}')
+    _kill(fleet, "journal.decision.after")
+    with closing(sqlite3.connect(fleet.directory / ".smooth/journal.db")) as journal:
+        query = "SELECT run_id, data FROM journal WHERE kind = 'run_started' ORDER BY seq DESC"
+        run_id, data = journal.execute(query).fetchone()
+    # As a kill between two commits leaves it.
+    fleet.migrate("kiosk")
+    with closing(sqlite3.connect(fleet.kiosk)) as kiosk, kiosk:
+        mark = "INSERT INTO smooth_migrations_marker (run_id, database_name, epoch, digest) VALUES (?, 'kiosk', 2, ?)"
+        kiosk.execute(mark, [run_id, json.loads(data)["digest"]])
+    shutil.rmtree(fleet.directory / ".smooth")
+
+
+def test_what_was_away_when_a_run_without_its_journal_was_settled_is_settled_when_it_is_back(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        _committed_on_kiosk_alone(fleet)
+        with _away(fleet):
+            for _attempt in range(2):
+                away = fleet.run("recover")
+                assert (away.exit_code, away.outcomes[LAST]) == (4, "in_doubt"), away.stderr
+                assert not fleet.first.server.prepared(fleet.first.name)
+
+        assert fleet.run_printed(away).report["outcome"] == "committed"
+        assert _new(fleet) == {"primary", "kiosk", LAST}
+        refused = fleet.run("rollback")
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert refused.report["error"]["message"].endswith("without its journal: nobody knows what it moved")
