@@ -1,18 +1,27 @@
 """What a journal has lost that misses its last records: what the rest of it makes up for, and what nobody can tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from smooth_migrations.protocol import Back, ErrorInfo, Received
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.decision import decide
-from smooth_orchestrator.events import Decision
+from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.journal import Journal, RecordKind
-from smooth_orchestrator.report import UNDECIDED
+from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.report import NO_TRACE, UNDECIDED, RunError
 from smooth_orchestrator.rules import Action, Shown, action
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["adopt", "leave_to_operator", "make_up_for", "not_to_be_taken_back", "undecided", "write_down_lost"]
+__all__ = [
+    "adopt",
+    "leave_to_operator",
+    "make_up_for",
+    "not_to_be_taken_back",
+    "tell_untold",
+    "undecided",
+    "write_down_lost",
+]
 
 
 async def adopt(run: Run) -> None:
@@ -85,6 +94,29 @@ def leave_to_operator(run: Run, item: TargetRun) -> None:
     item.stage = Stage.IN_DOUBT
     item.error = ErrorInfo("unknown_moves", message, hint="restore it, or move it by hand, with manage.py migrate")
     run.fail(item.error, item.name)
+
+
+def tell_untold(run: Run, names: Sequence[str], *, accepts: bool) -> None:
+    """Tell which databases were left alone since nothing says that the run was at work on them.
+
+    Args:
+        run: which; it needs an operator until one accepts that.
+        names: of these databases.
+        accepts: whether one does.
+    """
+    message = f"nothing of the run {run.run_id} is left on {', '.join(names)}: left as they are"
+    hint = (
+        "smooth-orchestrate deploy PLAN brings them up to date, unless it was a rollback that was cut off"
+        if accepts
+        else "recover with the plan as it was, if it has been changed; recover PLAN --commit accepts them as they are"
+    )
+    error = ErrorInfo(NO_TRACE, message, hint=hint)
+    if accepts:
+        run.further.append(RunError.of(error))
+    else:
+        run.fail(error)
+    for name in names:
+        get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
 
 
 async def write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]) -> None:

@@ -22,12 +22,13 @@ from smooth_orchestrator.lost_tail import (
     leave_to_operator,
     make_up_for,
     not_to_be_taken_back,
+    tell_untold,
     undecided,
     write_down_lost,
 )
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
-from smooth_orchestrator.report import RunError, RunOutcome
+from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
@@ -215,7 +216,7 @@ async def _settle(
         wanted = _forced(run, decisions, said.decision)
         if is_new:
             await adopt(run)
-        decision = await _obey(run, fleet, told, shown, wanted)
+        decision = await _obey(run, fleet, told, shown, wanted, accepts=said.decision is Decision.COMMIT)
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -311,9 +312,18 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Dec
 
 
 async def _obey(
-    run: Run, fleet: Fleet, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]
+    run: Run,
+    fleet: Fleet,
+    told: Told,
+    shown: Mapping[str, Shown],
+    decisions: Mapping[str, Decision],
+    *,
+    accepts: bool,
 ) -> Decision:
-    """Bring every database to where the decisions want it, and return the one about the run as a whole."""
+    """Bring every database to where the decisions want it, and return the one about the run as a whole.
+
+    Those of which nothing tells that they were the run's stay as they are, where an operator `accepts` that.
+    """
     halts = run.plan.on_failure is OnFailure.HALT
     whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
     await write_down_lost(run, told, shown, decisions)
@@ -334,20 +344,11 @@ async def _obey(
             elif wanted is Action.ASK:
                 leave_to_operator(run, item)
     if untold and whole is Decision.COMMIT:
-        _tell_untold(run, untold)
+        tell_untold(run, untold, accepts=accepts)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
     return whole
-
-
-def _tell_untold(run: Run, names: Sequence[str]) -> None:
-    """Tell which databases of the plan were left alone since nothing says that the run was at work on them."""
-    message = f"nothing of the run {run.run_id} is left on {', '.join(names)}: left as they are"
-    error = ErrorInfo("no_trace", message, hint="smooth-orchestrate deploy PLAN brings them up to date")
-    run.further.append(RunError.of(error))
-    for name in names:
-        get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
 
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:

@@ -170,6 +170,8 @@ class Recovering(Deciding):
                 each = shown[item.database.number]
                 # Every plan is the same here, and so is every project.
                 belongs = told.is_known or Shown.DONE in shown.values()
+                if each is Shown.NOTHING and whole is Decision.COMMIT and not belongs and self._forced is None:
+                    run.fail("no_trace")
                 _stand(item, told, each, action(decisions[item.database.phase], each, belongs=belongs))
         yield from self.commit_everywhere(run)
         if whole is Decision.ABORT:
