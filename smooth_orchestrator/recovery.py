@@ -354,6 +354,7 @@ async def _obey(
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     """Note how far a database has come, so that what a run does next settles it."""
     item.back = told.back.get(item.name)
+    item.moves_unknown = shown is not Shown.NOTHING and item.name not in told.held
     if (held := told.held.get(item.name)) is not None:
         item.steps, item.before, item.received = [*held.steps], held.before, held.received
         item.held_back, item.contracted = held.held_back, held.contracted

@@ -188,3 +188,23 @@ def test_what_was_away_when_a_run_without_its_journal_was_settled_is_settled_whe
         refused = fleet.run("rollback")
         assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
         assert refused.report["error"]["message"].endswith("without its journal: nobody knows what it moved")
+
+
+def test_what_an_operator_commits_without_a_journal_is_called_committed(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        assert fleet.deploy().exit_code == 0
+        plan = fleet.directory / "deploy.toml"
+        head, _found, tail = plan.read_text().rpartition('atomicity = "two_phase"')
+        plan.write_text(f'{head}atomicity = "held_open"{tail}')
+        _kill(fleet, "journal.decision.after", "rollback")
+        shutil.rmtree(fleet.directory / ".smooth")
+
+        settled = fleet.run("recover", "--commit")
+
+        assert settled.outcomes == {"primary": "committed", "kiosk": "unchanged", LAST: "unchanged"}
+        assert _new(fleet) == {"kiosk", LAST}
+        (told,) = settled.report["errors"]
+        assert told["type"] == "no_trace"
+        assert told["hint"].endswith("unless it was a rollback that was cut off")
