@@ -15,11 +15,21 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Locked, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RecordKind, RunSummary
+from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.lost_tail import (
+    adopt,
+    give_up,
+    leave_to_operator,
+    make_up_for,
+    not_to_be_taken_back,
+    tell_untold,
+    undecided,
+    write_down_lost,
+)
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
-from smooth_orchestrator.report import UNDECIDED, RunError, RunOutcome
+from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
@@ -100,7 +110,7 @@ async def settle_earlier(
         begins()
         _told, found = await heard_of(plan, journal, run_id, {*chain(*seen.values())})
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, summary, is_known=found is not None, seen=seen, said=said))
+        settled.append(await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said))
     return tuple(settled)
 
 
@@ -155,7 +165,7 @@ async def _settle(
     fleet: Fleet,
     summary: RunSummary,
     *,
-    is_known: bool = True,
+    is_new: bool = False,
     seen: Mapping[str, Collection[str]] | None = None,
     said: Said,
 ) -> Settled:
@@ -166,37 +176,41 @@ async def _settle(
         journal: where the run is written down.
         fleet: its workers.
         summary: the run.
-        is_known: whether the journal holds it.
+        is_new: whether the journal does not know it; then it is written down there before anything is decided.
         seen: databases that are known to hold something of it, whether or not the journal tells of them, and what gids.
         said: by an operator.
     """
     started_s = time.monotonic()
     seen = seen or {}
-    told = (await heard_of(plan, journal, summary.run_id, {*chain(*seen.values())}))[0] if is_known else Told()
+    told = Told() if is_new else (await heard_of(plan, journal, summary.run_id, {*chain(*seen.values())}))[0]
+    await make_up_for(journal, plan.name, told)
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises, run.compares = told.takes_back, told.finalises, said.compares
-    items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or not is_known]
+    items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
     for gone in sorted(told.tiers.keys() - {*names}):
-        _give_up(run, gone, said)
+        give_up(run, gone, accepts=said.decision is not None)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await _look(run, fleet, told, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
-    decisions = _verdicts(run, told, shown, is_known=is_known)
+    decisions = _verdicts(run, told, shown)
     decision: Decision | None = None
     # What is decided is done wherever that can be; the others are named, and wait.
     if decisions is None and said.decision is None:
         if run.cause is None:
-            run.fail(_undecided(run, shown))
+            run.fail(undecided(run, told, shown))
         for item in run.targets:
-            if shown.get(item.name) in {Shown.PREPARED, Shown.STEPS}:
+            if shown.get(item.name, Shown.NOTHING) is not Shown.NOTHING:
                 item.stage = Stage.IN_DOUBT
     else:
-        decision = await _obey(run, fleet, told, shown, _forced(run, decisions, said.decision))
+        wanted = _forced(run, decisions, said.decision)
+        if is_new:
+            await adopt(run)
+        decision = await _obey(run, fleet, told, shown, wanted, accepts=said.decision is Decision.COMMIT)
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -210,33 +224,6 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
-
-
-def _give_up(run: Run, name: str, said: Said) -> None:
-    """Tell of a database of the run that is not in the plan; it fails the run unless an operator says how that ends."""
-    error = ErrorInfo(
-        "not_in_plan",
-        f"{name} is not in this plan",
-        hint="recover with the plan as it was; where it is gone for good, with --abort or --commit, as was decided",
-    )
-    if said.decision is None:
-        run.fail(error)
-    else:
-        run.further.append(RunError.of(error))
-
-
-def _undecided(run: Run, shown: Mapping[str, Shown]) -> ErrorInfo:
-    prepared, stepped = (
-        ", ".join(sorted(name for name, each in shown.items() if each is wanted))
-        for wanted in (Shown.PREPARED, Shown.STEPS)
-    )
-    left = [f"transactions stand prepared on {prepared}"] if prepared else []
-    left += [f"committed steps await a decision on {stepped}"] if stepped else []
-    return ErrorInfo(
-        UNDECIDED,
-        f"the journal does not know the run {run.run_id}, whose {', and whose '.join(left)}",
-        hint="smooth-orchestrate recover PLAN --commit makes these databases new, --abort leaves them as they were",
-    )
 
 
 def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | None) -> dict[str, Decision]:
@@ -306,84 +293,70 @@ def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
     return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
 
-def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_known: bool) -> dict[str, Decision] | None:
+def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
-    by_phase = run.plan.commit is CommitUnit.PHASE and is_known
+    by_phase = run.plan.commit is CommitUnit.PHASE and told.is_known
     halts = run.plan.on_failure is OnFailure.HALT
     groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
     decisions: dict[str, Decision] = {}
     for group in groups:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
         decided = told.decided(group[-1], halts=halts)
-        made = verdict(decided, seen, is_known=is_known, is_whole=run.cause is None)
+        made = verdict(decided, seen, is_known=told.is_known, is_whole=run.cause is None)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
-    is_whole = Decision.ABORT not in decisions.values() or halts
-    return decisions if is_whole else dict.fromkeys(decisions, Decision.ABORT)
+    if Decision.ABORT not in decisions.values() or halts:
+        return decisions
+    if not_to_be_taken_back(told, shown) and ("deploy", Decision.ABORT) not in told.decisions:
+        return None
+    return dict.fromkeys(decisions, Decision.ABORT)
 
 
 async def _obey(
-    run: Run, fleet: Fleet, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]
+    run: Run,
+    fleet: Fleet,
+    told: Told,
+    shown: Mapping[str, Shown],
+    decisions: Mapping[str, Decision],
+    *,
+    accepts: bool,
 ) -> Decision:
-    """Bring every database to where the decisions want it, and return the one about the run as a whole."""
+    """Bring every database to where the decisions want it, and return the one about the run as a whole.
+
+    Those of which nothing tells that they were the run's stay as they are, where an operator `accepts` that.
+    """
     halts = run.plan.on_failure is OnFailure.HALT
     whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
-    await _write_down_lost(run, told, shown, decisions)
+    await write_down_lost(run, told, shown, decisions)
     if told.decisions[-1:] != [("deploy", whole)]:
         await decide(run, whole, scope="deploy")
     run.decided = True
     untold: list[str] = []
     for item in run.targets:
         if item.name in shown:
-            belongs = bool(told.targets) or bool(moved_by_this_plan(run, item))
-            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs)
+            belongs = told.is_known or bool(moved_by_this_plan(run, item))
+            is_told = item.name in told.held
+            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs, is_told=is_told)
             if not belongs and shown[item.name] is Shown.NOTHING:
                 untold.append(item.name)
             _stand(item, told, shown[item.name], wanted)
             if wanted is Action.RUN_FORWARD:
                 await require_files(run, fleet, item, told)
+            elif wanted is Action.ASK:
+                leave_to_operator(run, item)
     if untold and whole is Decision.COMMIT:
-        _tell_untold(run, untold)
+        tell_untold(run, untold, accepts=accepts)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
         await take_back(run, fleet, committed=not halts)
     return whole
 
 
-async def _write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], decisions: Mapping[str, Decision]) -> None:
-    """Write down what the journal has lost, or has not heard of, and what a decision about all would hide.
-
-    Whoever finds this recovery cut off after that decision leaves out the databases of which nothing tells that the run
-    had begun with them, and takes a phase that stays committed for one that was given up.
-    """
-    for item in run.targets:
-        each = shown.get(item.name)
-        is_lost = item.name in told.targets and item.name not in told.tiers
-        if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
-            tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
-            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
-        if item.gid is not None and item.gid not in told.gids:
-            # Once it is decided, a transaction that is not written down is another run's.
-            await run.journal.append(run.run_id, RecordKind.PREPARING, database=item.name, data={"gid": item.gid})
-    if len({*decisions.values()}) > 1:
-        for phase in run.plan.phases:
-            if decisions[phase.name] is Decision.COMMIT and told.decided(phase, halts=True) is not Decision.COMMIT:
-                await decide(run, Decision.COMMIT, scope=phase.name)
-
-
-def _tell_untold(run: Run, names: Sequence[str]) -> None:
-    """Tell which databases of the plan were left alone since nothing says that the run was at work on them."""
-    message = f"nothing of the run {run.run_id} is left on {', '.join(names)}: left as they are"
-    error = ErrorInfo("no_trace", message, hint="smooth-orchestrate deploy PLAN brings them up to date")
-    run.further.append(RunError.of(error))
-    for name in names:
-        get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
-
-
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     """Note how far a database has come, so that what a run does next settles it."""
     item.back = told.back.get(item.name)
+    item.moves_unknown = shown is not Shown.NOTHING and item.name not in told.held
     if (held := told.held.get(item.name)) is not None:
         item.steps, item.before, item.received = [*held.steps], held.before, held.received
         item.held_back, item.contracted = held.held_back, held.contracted

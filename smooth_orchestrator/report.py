@@ -12,6 +12,7 @@ from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
 __all__ = [
+    "NO_TRACE",
     "SCHEMA_DIFFERS",
     "UNDECIDED",
     "WOULD_DISCARD",
@@ -27,6 +28,9 @@ _VERSION: Final = 1
 
 UNDECIDED: Final = "journal_lost"
 """The type of an error that only an operator's decision mends."""
+
+NO_TRACE: Final = "no_trace"
+"""The type of an error that names databases of which nobody can tell whether a run was at work on them."""
 
 WOULD_DISCARD: Final = "WouldDiscard"
 """The type of a worker's error that lists what was written since a run and would be lost with it."""

@@ -107,8 +107,13 @@ def give_back(run: Run, taken: RunSummary, told: Told, *, discards: bool) -> Non
     """Note on each target what is to be taken back there.
 
     Raises:
-        Refused: the run moved a database that is not in the plan.
+        Refused: the run moved a database that is not in the plan, or nobody knows what it moved.
     """
+    if told.is_adopted:
+        raise Refused(
+            f"the run {taken.run_id} was finished without its journal: nobody knows what it moved",
+            hint="take it back by hand, with manage.py migrate, or deploy a release that goes forward from here",
+        )
     run.takes_back = taken.run_id
     moved = {name: held for name, held in told.held.items() if held.steps}
     if missing := moved.keys() - {item.name for item in run.targets}:

@@ -5,6 +5,7 @@
 | none | a transaction prepared | rolled back: presumed abort |
 | none | committed steps | reversed |
 | abort | the same, or the marker of a phase that was committed | likewise |
+| abort | such a marker, and the journal has lost what was moved there | for an operator to decide |
 | commit | a transaction prepared | committed, never compensated |
 | commit | the run's marker | done already |
 | commit | committed steps, or nothing | run forward again |
@@ -38,6 +39,7 @@ class Action(StrEnum):
     RUN_FORWARD = "run_forward"
     ROLL_BACK = "roll_back"
     REVERSE = "reverse"
+    ASK = "ask"
 
 
 _ACTIONS = {
@@ -78,14 +80,18 @@ def verdict(
     return None
 
 
-def action(decision: Decision, shown: Shown, *, belongs: bool = True) -> Action:
-    """Return what settles a database by a decision.
+def action(decision: Decision, shown: Shown, *, belongs: bool = True, is_told: bool = True) -> Action:
+    """Return what settles a database by a decision; `ASK` where nothing can, and an operator has to.
 
     Args:
         decision: about the run.
         shown: what the database shows of it.
         belongs: whether it is known to be one of the run's even where it shows nothing.
+        is_told: whether the journal tells what was moved there; committed steps that are not yet the run's mark stand
+            in the database's own.
     """
     if shown is Shown.NOTHING and not belongs:
         return Action.LEAVE
+    if decision is Decision.ABORT and shown is Shown.DONE and not is_told:
+        return Action.ASK
     return _ACTIONS[decision][shown]

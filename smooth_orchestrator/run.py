@@ -63,6 +63,7 @@ class TargetRun:
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
         marked_by: the digest of the plan by which its marker says that the run has moved it.
+        moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
         gid: of its transaction, once that was to be prepared.
         renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
@@ -92,6 +93,7 @@ class TargetRun:
     is_lost: bool = False
     epoch: int | None = None
     marked_by: str | None = None
+    moves_unknown: bool = False
     gid: str | None = None
     renewal: str = ""
     prepares_early: bool = False
@@ -150,7 +152,7 @@ class TargetRun:
     @property
     def _outcome(self) -> DatabaseOutcome:
         # Somebody else may have brought it up to date between the inspection and our turn.
-        if self.stage is Stage.COMMITTED and not self.has_moved:
+        if self.stage is Stage.COMMITTED and not (self.has_moved or self.moves_unknown):
             return DatabaseOutcome.UNCHANGED
         return _OUTCOMES[self.stage]
 

@@ -29,17 +29,27 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
         item: the target.
         told: what the journal tells of the run.
     """
+    if run.takes_back is not None and item.back is None:
+        message = f"nobody knows what the run {run.takes_back} moved on {item.name}"
+        _leave(run, item, ErrorInfo("unknown_moves", message, hint="take it back by hand, with manage.py migrate"))
+        return
     # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
     others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
     steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
     moves = item.back or Back(run.run_id, steps, item.received, discards=True)
     # Where nobody tells, the run's files are those that leave a database as it is which the run has moved.
-    marked = next((other for other in moved_by_this_plan(run, item) if not told.targets), None)
+    is_forward = item.back is None and run.finalises is None
+    marked = next((each for each in moved_by_this_plan(run, item) if is_forward and not moves.steps), None)
     if not moves.steps and marked is None:
         return
-    if (failure := await _other_files(run, fleet, marked or item, replace(moves, discards=True))) is not None:
-        item.stage, item.error = Stage.IN_DOUBT, failure
-        run.fail(failure, item.name)
+    failure = await _other_files(run, fleet, marked or item, replace(moves, discards=True))
+    if failure is not None:
+        _leave(run, item, failure)
+
+
+def _leave(run: Run, item: TargetRun, failure: ErrorInfo) -> None:
+    item.stage, item.error = Stage.IN_DOUBT, failure
+    run.fail(failure, item.name)
 
 
 def moved_by_this_plan(run: Run, item: TargetRun) -> list[TargetRun]:

@@ -67,6 +67,7 @@ class Told:
         gids: of the transactions that it was about to prepare.
         foreign: of those that runs of other deploys with its id were about to prepare.
         has_ended: whether its end was written down.
+        is_adopted: whether its beginning was not written by itself, but by a recovery that found what it had left.
     """
 
     targets: frozenset[str] = frozenset()
@@ -82,6 +83,12 @@ class Told:
     gids: set[str] = field(default_factory=set)
     foreign: frozenset[str] = frozenset()
     has_ended: bool = False
+    is_adopted: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run itself has written its beginning down, and by that which databases are its own."""
+        return bool(self.targets) and not self.is_adopted
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Told":
@@ -102,6 +109,7 @@ class Told:
     @classmethod
     def _begun(cls, data: Mapping[str, Any]) -> "Told":
         told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
+        told.is_adopted = bool(data.get("adopted"))
         finalises = data.get("finalises")
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
@@ -128,10 +136,10 @@ class Told:
     def may_concern(self, name: str) -> bool:
         """Return whether the run may have begun with a database.
 
-        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records. Of
-        a rollback only those records tell what was to be taken back.
+        Before a decision about all of it stands there, nobody knows that the journal has not lost its last records; of
+        a run that was adopted nobody ever does.
         """
-        is_whole = self.takes_back is not None or any(scope == "deploy" for scope, _made in self.decisions)
+        is_whole = self.is_known and any(scope == "deploy" for scope, _made in self.decisions)
         return name in self.tiers or (name in self.targets and not is_whole)
 
     def owns(self, gid: str, phase: Phase) -> bool:

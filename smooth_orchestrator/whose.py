@@ -42,11 +42,14 @@ async def heard_of(
     openings = {
         str(each.data.get("deploy")): summary_of(each, None) for each in records if each.kind is RecordKind.RUN_STARTED
     }
-    # The deploy's own first, then the one that began last.
-    deploys = [name for name in dict.fromkeys([plan.name, *reversed(openings)]) if name in openings]
+    # The deploy's own first, then the one that began last. What was adopted and settled may come up again by that name,
+    # and nobody knows whether it is the same.
+    named = (name for name in dict.fromkeys([plan.name, *reversed(openings)]) if name in openings)
+    heard = {name: Told.of(records_of(name, records)) for name in named}
+    told = {name: each for name, each in heard.items() if not (each.is_adopted and each.has_ended)}
+    deploys = [*told]
     if not deploys:
         return Told.of(records_of(plan.name, records)), None
-    told = {name: Told.of(records_of(name, records)) for name in deploys}
     owners = {_owner(told, gid) for gid in gids} or {deploys[0]}
     owner = owners.pop()
     if owners or owner is None or (plan.name in told and owner != plan.name):

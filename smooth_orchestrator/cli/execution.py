@@ -19,7 +19,7 @@ from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
-from smooth_orchestrator.report import SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
+from smooth_orchestrator.report import NO_TRACE, SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords_of_url
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[s
     errors = (report.error, *report.errors, *(each.error for each in report.databases))
     types = {error.type for error in errors if isinstance(error, RunError)}
     options = dict.fromkeys([*said, *(option for option, wanting in _SETTLING.items() if wanting in types)])
-    choices = ("--commit", "--abort") if UNDECIDED in types else (None,)
+    choices: tuple[str | None, ...] = ("--commit", "--abort") if UNDECIDED in types else (None,)
+    if NO_TRACE in types:
+        choices = ("--commit",)
     return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
 
 

@@ -25,6 +25,7 @@ _TYPES: Final[Mapping[RecordKind, Mapping[str, type]]] = {
         **dict.fromkeys(("deploy", "command", "digest", "commit", "on_failure", "takes_back"), str),
         **dict.fromkeys(("targets", "finalises"), list),
         "identities": dict,
+        "adopted": bool,
     },
     RecordKind.INTENT: {"tier": str, "back": dict},
     RecordKind.HELD: {"steps": list, "before": dict, "received": dict},

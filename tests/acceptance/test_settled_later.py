@@ -178,8 +178,11 @@ def test_of_a_lost_journal_what_the_run_did_not_touch_is_not_moved_by_its_settle
             newer.unlink()
             fleet.run_printed(settled)
         else:
-            assert (settled.exit_code, settled.outcomes["kiosk"]) == (0, "unchanged"), settled.stderr
-            assert [each["type"] for each in settled.report["errors"]] == ["no_trace"]
+            assert (settled.exit_code, settled.outcomes["kiosk"]) == (4, "unchanged"), settled.stderr
+            assert settled.report["error"]["type"] == "no_trace"
+            assert fleet.run("recover").exit_code == 4
+            accepted = fleet.run_printed(settled)
+            assert [each["type"] for each in accepted.report["errors"]] == ["no_trace"]
             newer.unlink()
         after = _of(fleet)
         assert after["kiosk"] == kiosk

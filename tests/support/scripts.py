@@ -340,7 +340,10 @@ class _Play:
             self._is_decided[record.run_id] = True
         is_given_up = self._binds and not is_commit and self._is_decided.get(record.run_id, False)
         assert not is_given_up, "a decided commit was given up"
-        is_known = any(each.kind is RecordKind.RUN_STARTED and each.run_id == record.run_id for each in journal.records)
+        is_known = any(
+            each.kind is RecordKind.RUN_STARTED and each.run_id == record.run_id and not each.data.get("adopted")
+            for each in journal.records
+        )
         if not is_known and not self._played.asked:
             shown = {*self._shown()}
             proves = Shown.DONE in shown if is_commit else not {Shown.PREPARED, Shown.STEPS} & shown

@@ -33,6 +33,14 @@ def test_what_shows_nothing_is_left_alone_where_nothing_says_that_it_belonged_to
     assert [action(decision, each, belongs=False) for each in others] == [action(decision, each) for each in others]
 
 
+@given(decision=st.sampled_from(Decision), shown=st.sampled_from(Shown))
+def test_what_is_committed_is_left_to_an_operator_where_nobody_knows_what_to_take_back(
+    *, decision: Decision, shown: Shown
+) -> None:
+    is_asked = decision is Decision.ABORT and shown is Shown.DONE
+    assert action(decision, shown, is_told=False) is (Action.ASK if is_asked else action(decision, shown))
+
+
 @given(shown=_SHOWN, is_known=st.booleans())
 def test_a_decided_commit_is_never_compensated(*, shown: list[Shown], is_known: bool) -> None:
     made = verdict(Decision.COMMIT, shown, is_known=is_known)

@@ -51,7 +51,7 @@ class Recovering(Deciding):
         """
         known = self._unsettled()
         for run_id in reversed(known):
-            yield from self._settle(run_id, is_known=True)
+            yield from self._settle(run_id, is_new=False)
         left: set[str] = set()
         for database in self.settings.databases:
             is_held = yield from self.look(Item(database), None, fences=False)
@@ -61,8 +61,9 @@ class Recovering(Deciding):
                 raise Failure("Locked")
             left |= here - {*known}
         for run_id in sorted(left):
-            begun = {each.run_id for each in self.journal.records if each.kind is RecordKind.RUN_STARTED}
-            yield from self._settle(run_id, is_known=run_id in begun)
+            begun = [each for each in self.journal.records if each.kind is RecordKind.RUN_STARTED]
+            adopted = {each.run_id: bool(each.data.get("adopted")) for each in begun}
+            yield from self._settle(run_id, is_new=adopted.get(run_id, True))
 
     def _unsettled(self) -> list[str]:
         """Return the runs that have not ended, or that needed an operator, newest first."""
@@ -80,14 +81,14 @@ class Recovering(Deciding):
             open_ones.append(run_id)
         return open_ones
 
-    def _settle(self, run_id: str, *, is_known: bool) -> Steps[None]:
+    def _settle(self, run_id: str, *, is_new: bool) -> Steps[None]:
         yield ALWAYS
         run = Run(run_id, [Item(each) for each in self.settings.databases])
-        records = [record for record in self.journal.records if record.run_id == run_id] if is_known else []
+        records = [] if is_new else [record for record in self.journal.records if record.run_id == run_id]
         told = Told.of(records)
-        items = [item for item in run.items if not is_known or told.may_concern(item.database.name)]
+        items = [item for item in run.items if is_new or told.may_concern(item.database.name)]
         shown = yield from self._look_everywhere(run, told, items)
-        decisions = self._verdicts(told, shown, is_known=is_known)
+        decisions = self._verdicts(told, shown)
         if decisions is None and self._forced is None:
             self.failure, self.outcome = "journal_lost", RunOutcome.NEEDS_OPERATOR
             return
@@ -95,6 +96,9 @@ class Recovering(Deciding):
             decisions = dict.fromkeys(range(self.settings.phases), self._forced or Decision.ABORT)
         elif self._forced is not None and {*decisions.values()} != {self._forced}:
             raise Failure("Refused")
+        if is_new:
+            names = [item.database.name for item in run.items]
+            yield from self.append(run, RecordKind.RUN_STARTED, targets=names, adopted=True)
         whole = yield from self._obey(run, told, shown, decisions)
         if run.is_stopping or run.in_stage(Stage.IN_DOUBT):
             self.outcome = RunOutcome.NEEDS_OPERATOR
@@ -127,10 +131,10 @@ class Recovering(Deciding):
             return item.database.is_held and item.database.holder not in self.workers
         raise Failure("worker_lost")
 
-    def _verdicts(self, told: Told, shown: Mapping[int, Shown], *, is_known: bool) -> dict[int, Decision] | None:
+    def _verdicts(self, told: Told, shown: Mapping[int, Shown]) -> dict[int, Decision] | None:
         phases = range(self.settings.phases)
         groups: list[Collection[int]] = (
-            [[phase] for phase in phases] if self.settings.by_phase and is_known else [phases]
+            [[phase] for phase in phases] if self.settings.by_phase and told.is_known else [phases]
         )
         decisions: dict[int, Decision] = {}
         for group in groups:
@@ -139,11 +143,20 @@ class Recovering(Deciding):
             ]
             names = {"deploy", phase_name(max(group))}
             decided = next((made for scope, made in reversed(told.decisions) if scope in names), None)
-            made = verdict(decided, seen, is_known=is_known)
+            made = verdict(decided, seen, is_known=told.is_known)
             if made is None:
                 return None
             decisions |= dict.fromkeys(group, made)
-        return dict.fromkeys(decisions, Decision.ABORT) if Decision.ABORT in decisions.values() else decisions
+        if Decision.ABORT not in decisions.values():
+            return decisions
+        lost = any(
+            action(Decision.ABORT, shown[each.number], is_told=each.name in told.held) is Action.ASK
+            for each in self.settings.databases
+            if each.number in shown
+        )
+        if lost and ("deploy", Decision.ABORT) not in told.decisions:
+            return None
+        return dict.fromkeys(decisions, Decision.ABORT)
 
     def _obey(
         self, run: Run, told: Told, shown: Mapping[int, Shown], decisions: Mapping[int, Decision]
@@ -156,7 +169,9 @@ class Recovering(Deciding):
             if item.database.number in shown:
                 each = shown[item.database.number]
                 # Every plan is the same here, and so is every project.
-                belongs = bool(told.targets) or Shown.DONE in shown.values()
+                belongs = told.is_known or Shown.DONE in shown.values()
+                if each is Shown.NOTHING and whole is Decision.COMMIT and not belongs and self._forced is None:
+                    run.fail("no_trace")
                 _stand(item, told, each, action(decisions[item.database.phase], each, belongs=belongs))
         yield from self.commit_everywhere(run)
         if whole is Decision.ABORT:
