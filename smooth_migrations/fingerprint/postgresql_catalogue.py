@@ -125,7 +125,10 @@ _RELATIONS: Final = """
             WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END END,
         CASE attcompression WHEN 'p' THEN 'compression pglz' WHEN 'l' THEN 'compression lz4' END,
         'statistics ' || nullif(attstattarget, -1),
-        'options ' || array_to_string(attoptions, ', '), 'options ' || array_to_string(attfdwoptions, ', '))
+        -- Since November 2026 (15.20) the server keeps there too at which position of its log the column was made.
+        'options ' || nullif(array_to_string(array(SELECT option FROM unnest(attoptions) AS option
+                                                   WHERE NOT starts_with(option, 'pg_attver=')), ', '), ''),
+        'options ' || array_to_string(attfdwoptions, ', '))
     FROM attributes JOIN pg_type t ON t.oid = atttypid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     UNION ALL

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.fingerprints import assert_there_and_back
+from tests.support.fingerprints import assert_there_and_back, fingerprint_of
 from tests.support.histories import execute
 from tests.support.postgres_database import PostgresDatabase
 
@@ -259,3 +259,21 @@ def test_a_changed_table_differs_in_just_that_and_its_inverse_in_nothing(
 ) -> None:
     execute(pg_database, _SCHEMA)
     assert_there_and_back(pg_database, change, inverse, expected)
+
+
+def test_where_in_the_log_a_column_was_made_does_not_count(pg_database: PostgresDatabase) -> None:
+    """Servers write it down by themselves since 15.20; by hand it may be written on each."""
+    execute(pg_database, _SCHEMA)
+    before = fingerprint_of(pg_database)
+    execute(
+        pg_database,
+        """
+        UPDATE pg_attribute SET attoptions = '{pg_attver=815,n_distinct=5}'
+        WHERE attrelid = 'child'::regclass AND attname = 'note'
+        """,
+    )
+
+    assert before.differences(fingerprint_of(pg_database)) == (
+        "- table public.child column note: text",
+        "+ table public.child column note: text options n_distinct=5",
+    )

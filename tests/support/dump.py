@@ -23,6 +23,8 @@ _COPY = re.compile(r"COPY (?:.+\.)?(?P<table>[^.]+) \((?P<columns>.*)\) FROM std
 _SETVAL = "SELECT pg_catalog.setval("
 # The server's and the client's version, and a token that is new in every dump.
 _VOLATILE = ("-- Dumped from ", "-- Dumped by ", "\\restrict ", "\\unrestrict ")
+# Where in the log a column was made, by servers since 15.20: to an older pg_dump an option like others.
+_ATTRIBUTE_VERSION = re.compile(r"ALTER TABLE .* ALTER COLUMN .* SET \(pg_attver=\d+\);")
 _ENVIRONMENT = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
 _SQLITE_PRAGMAS = ("application_id", "auto_vacuum", "encoding", "journal_mode", "page_size", "user_version")
 
@@ -86,6 +88,8 @@ def _pg_dump(dsn: str) -> Iterator[str]:
 def _canonical(lines: Iterator[str], blanks: Mapping[str, set[str]], *, sequences: bool) -> Iterator[str]:
     for line in lines:
         if line.startswith(_VOLATILE) or not line or (line.startswith(_SETVAL) and not sequences):
+            continue
+        if _ATTRIBUTE_VERSION.fullmatch(line):
             continue
         yield line
         if header := _COPY.fullmatch(line):
