@@ -17,6 +17,7 @@ from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.losing import keep_what_would_be_lost
 from smooth_orchestrator.lost_tail import (
     adopt,
     give_up,
@@ -33,7 +34,7 @@ from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
-from smooth_orchestrator.same_files import moved_by_this_plan, require_files
+from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
 from smooth_orchestrator.whose import another_database, heard_of
@@ -41,6 +42,7 @@ from smooth_orchestrator.whose import another_database, heard_of
 __all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
 _PAUSE_S: Final = 0.5
+_NEWER_HINT: Final = "recover PLAN --commit with the files of the release that was interrupted, or recover PLAN --abort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Said:
 
     Args:
         decision: about those of which nobody else can tell.
-        discards: whether rollbacks may lose rows and values that were written since.
+        discards: whether what is taken back may lose rows and values that were written since.
         compares: whether the schema of what is taken back is compared with what it was.
     """
 
@@ -208,9 +210,11 @@ async def _settle(
                 item.stage = Stage.IN_DOUBT
     else:
         wanted = _forced(run, decisions, said.decision)
+        if decisions is None and said.decision is Decision.COMMIT:
+            await _refuse_newer(run, fleet, shown)
         if is_new:
             await adopt(run)
-        decision = await _obey(run, fleet, told, shown, wanted, accepts=said.decision is Decision.COMMIT)
+        decision = await _obey(run, fleet, told, shown, wanted, said=said)
     if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
         outcome = RunOutcome.NEEDS_OPERATOR
     else:
@@ -239,6 +243,17 @@ def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | 
             f"the run {run.run_id} is to be settled by {decided}, as was decided", hint="leave --commit and --abort out"
         )
     return made
+
+
+async def _refuse_newer(run: Run, fleet: Fleet, shown: Mapping[str, Shown]) -> None:
+    """Make sure that what an operator wants to be new becomes what the run was about to make it.
+
+    Raises:
+        Refused: other migrations would run as well; nothing is decided.
+    """
+    stepped = [item for item in run.targets if shown.get(item.name) is Shown.STEPS]
+    if (failure := await newer_than_left(run, fleet, stepped)) is not None:
+        raise Refused(f"the run {run.run_id} cannot be committed: {failure.message}", hint=_NEWER_HINT)
 
 
 async def _look(
@@ -282,6 +297,7 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 
 def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
     item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
+    item.left = standing.steps if item.leaves_steps else ()
     gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
     item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
     if item.gid is not None:
@@ -320,11 +336,11 @@ async def _obey(
     shown: Mapping[str, Shown],
     decisions: Mapping[str, Decision],
     *,
-    accepts: bool,
+    said: Said,
 ) -> Decision:
     """Bring every database to where the decisions want it, and return the one about the run as a whole.
 
-    Those of which nothing tells that they were the run's stay as they are, where an operator `accepts` that.
+    Those of which nothing tells that they were the run's stay as they are, where an operator accepts that.
     """
     halts = run.plan.on_failure is OnFailure.HALT
     whole = Decision.ABORT if Decision.ABORT in decisions.values() else Decision.COMMIT
@@ -346,9 +362,11 @@ async def _obey(
             elif wanted is Action.ASK:
                 leave_to_operator(run, item)
     if untold and whole is Decision.COMMIT:
-        tell_untold(run, untold, accepts=accepts)
+        tell_untold(run, untold, accepts=said.decision is Decision.COMMIT)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
+        if not (halts or said.discards):
+            await keep_what_would_be_lost(run, fleet)
         await take_back(run, fleet, committed=not halts)
     return whole
 

@@ -69,6 +69,7 @@ class TargetRun:
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
         ahead: the migrations that run before the transaction, on every target first.
         leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
+        left: these, as far as the database itself tells of them.
         is_prepared: whether its transaction is known to stand prepared, and needs no worker any more.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
@@ -99,6 +100,7 @@ class TargetRun:
     prepares_early: bool = False
     ahead: tuple[str, ...] = ()
     leaves_steps: bool = False
+    left: tuple[Step, ...] = ()
     is_prepared: bool = False
     undo_error: ErrorInfo | None = None
     before: Before = field(default_factory=Before)

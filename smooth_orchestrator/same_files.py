@@ -1,17 +1,17 @@
 """Whether a project has the migration files that an interrupted run has to be finished with, and no others."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
-from smooth_migrations.protocol import Back, ErrorInfo, Failed, Inspect, TargetReport
+from smooth_migrations.protocol import Back, ErrorInfo, Failed, Inspect, Step, TargetReport
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
 from smooth_orchestrator.told import Told
 
-__all__ = ["moved_by_this_plan", "require_files"]
+__all__ = ["inspected", "moved_by_this_plan", "newer_than_left", "require_files"]
 
 _CODES: Final = frozenset({"missing_file", "changed_file"})
 # A long history takes a while to be read.
@@ -34,8 +34,13 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
         _leave(run, item, ErrorInfo("unknown_moves", message, hint="take it back by hand, with manage.py migrate"))
         return
     # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
-    others = [other for other in run.targets if other.target.project == item.target.project and other.name in told.held]
-    steps = tuple(item.steps) or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
+    siblings = [other for other in run.targets if other.target.project == item.target.project]
+    others = [other for other in siblings if other.name in told.held]
+    steps = (
+        tuple(item.steps)
+        or tuple(dict.fromkeys(step for other in others for step in told.held[other.name].steps))
+        or _left(siblings)
+    )
     moves = item.back or Back(run.run_id, steps, item.received, discards=True)
     # Where nobody tells, the run's files are those that leave a database as it is which the run has moved.
     is_forward = item.back is None and run.finalises is None
@@ -45,6 +50,29 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
     failure = await _other_files(run, fleet, marked or item, replace(moves, discards=True))
     if failure is not None:
         _leave(run, item, failure)
+
+
+async def newer_than_left(run: Run, fleet: Fleet, items: Collection[TargetRun]) -> ErrorInfo | None:
+    """Return why databases cannot be made new of which nothing tells but the steps left in them; None where they can.
+
+    The operator who says so means the migrations of the run that was interrupted, and no newer ones. Only reads.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        items: the targets.
+    """
+    for item in items:
+        siblings = [other for other in run.targets if other.target.project == item.target.project]
+        moves = Back(run.run_id, _left(siblings), discards=True)
+        if (failure := await _other_files(run, fleet, item, moves)) is not None:
+            return failure
+    return None
+
+
+def _left(items: Collection[TargetRun]) -> tuple[Step, ...]:
+    """Return the steps of which databases' own journals tell, in their order, each once."""
+    return tuple(dict.fromkeys(step for item in items for step in item.left))
 
 
 def _leave(run: Run, item: TargetRun, failure: ErrorInfo) -> None:
@@ -66,7 +94,7 @@ async def _other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> 
     found: list[str] = []
     is_forward = item.back is None and run.finalises is None
     for back in (moves, None) if is_forward else (moves,):
-        report = await _inspected(run, fleet, item, back)
+        report = await inspected(run, fleet, item, back)
         if isinstance(report, ErrorInfo):
             return report
         found += _newer(report, moves) if back is None else _changed(report)
@@ -76,7 +104,15 @@ async def _other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> 
     return ErrorInfo("other_files", "; ".join(found), hint=hint)
 
 
-async def _inspected(run: Run, fleet: Fleet, item: TargetRun, back: Back | None) -> TargetReport | ErrorInfo:
+async def inspected(run: Run, fleet: Fleet, item: TargetRun, back: Back | None) -> TargetReport | ErrorInfo:
+    """Return what a target's worker finds there, or why it cannot be looked at. Only reads.
+
+    Args:
+        run: which.
+        fleet: its workers; a lost one is replaced.
+        item: the target.
+        back: what is to be taken back there; None to look forward.
+    """
     try:
         worker = await fleet.living(run.plan, item.target)
         command = Inspect(

@@ -211,6 +211,7 @@ class Standing(Event):
         markers: of the runs that have moved this database for good.
         gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
+        steps: what these are, in order, with the one that was at work.
         holder: who is at work on this database at this moment, in words; None when nobody is.
         physical: as in `TargetReport`.
     """
@@ -221,6 +222,7 @@ class Standing(Event):
     markers: tuple[Marker, ...] = ()
     gids: tuple[str, ...] = ()
     unfinished: str | None = None
+    steps: tuple[Step, ...] = ()
     holder: str | None = None
     physical: str = ""
 

@@ -19,7 +19,7 @@ from smooth_migrations.lease import (
 from smooth_migrations.marker import read_markers
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_prefixes
-from smooth_migrations.undo.journal import unfinished_call
+from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
 from smooth_migrations.worker.physical import physical_of
 
@@ -67,9 +67,14 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         markers=markers,
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
+        steps=_steps_of(unfinished) if unfinished else (),
         holder=str(holder or left or "") or None,
         physical=physical_of(connection),
     )
+
+
+def _steps_of(unfinished: UnfinishedCall) -> tuple[protocol.Step, ...]:
+    return (*unfinished.steps, *([unfinished.broken] if unfinished.broken else ()))
 
 
 def _is_anothers(holder: Holder | None) -> bool:

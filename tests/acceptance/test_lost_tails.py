@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 _BY_PHASE = f'{_DEPLOY}\ncommit = "phase"'
+_OUTSIDE = NOTE.replace("atomic = True", "atomic = False")
 _BEGUN = "SELECT max(seq) FROM journal WHERE kind = 'run_started'"
 
 
@@ -208,3 +209,27 @@ def test_what_an_operator_commits_without_a_journal_is_called_committed(
         (told,) = settled.report["errors"]
         assert told["type"] == "no_trace"
         assert told["hint"].endswith("unless it was a rollback that was cut off")
+
+
+def test_what_an_operator_commits_without_a_journal_is_the_release_that_was_interrupted(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": _OUTSIDE}) as fleet:
+        fleet.plan(deploy=_DEPLOY)
+        _kill(fleet, "decide.before")
+        shutil.rmtree(fleet.directory / ".smooth")
+        newer = fleet.directory / "project/demo/migrations/0003_kind.py"
+        newer.write_text(KIND)
+
+        refused = fleet.run("recover", "--commit")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert refused.report["error"]["message"].endswith(
+            "cannot be committed: demo.0003_kind would run too, and not of this run"
+        )
+        assert _new(fleet) == set()
+        newer.unlink()
+        settled = fleet.run("recover", "--commit")
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+        assert settled.outcomes == {"primary": "committed", "kiosk": "unchanged", LAST: "committed"}
+        assert {name for name, text in _of(fleet).items() if "0002_note" in text} == {"primary", LAST}

@@ -27,6 +27,7 @@ LAYERS: Final = (
             "decision",
             "earlier_use",
             "last_resource",
+            "losing",
             "lost_tail",
             "phases",
             "preflight",

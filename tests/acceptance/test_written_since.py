@@ -1,0 +1,79 @@
+"""What is written to a phase that has committed while the deploy goes on, or lies cut off: kept, or told of."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import KIND, NOTE
+
+pytestmark = pytest.mark.timeout(180)
+
+_DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"\ncommit = "phase"'
+_WRITING = "import psycopg, sys; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.argv[2]); sys.exit(1)"
+_LOSS = "demo.0002_note: the values of note would be lost (1 row of demo_item)"
+
+
+@contextmanager
+def _fleet(directory: Path, first: PostgresServer, last: PostgresServer) -> Iterator[Fleet]:
+    with small_fleet(directory, first, last, {"demo.0002_note": NOTE, "demo.0003_kind": KIND}) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"')
+        yield fleet
+
+
+def _notes(fleet: Fleet) -> list[str]:
+    with fleet.first.connect() as session:
+        return [note for (note,) in session.execute("SELECT note FROM demo_item ORDER BY note")]
+
+
+def _new(fleet: Fleet) -> set[str]:
+    return {name for name, text in fleet.dumps().items() if "0003_kind" in text}
+
+
+def test_a_phase_that_was_written_to_is_not_taken_back_by_whoever_comes_next(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, pg_server, second_pg_server) as fleet:
+        before = fleet.dumps(sequences=False, applied=False)
+        killed = fleet.run("deploy", failpoint="journal.phase_started.before:2")
+        assert killed.exit_code == -9, killed.stderr
+        fleet.wait_until_alone()
+        with fleet.first.connect() as session:
+            assert session.execute("UPDATE demo_item SET note = 'red' WHERE name = 'kite'").rowcount == 1
+        written = _notes(fleet)
+
+        for command in ("finalise", "deploy", "recover"):
+            asked = fleet.run(command)
+            assert (asked.exit_code, asked.report["outcome"]) == (4, "needs_operator"), asked.stderr
+            assert asked.outcomes == {"primary": "in_doubt", "kiosk": "in_doubt", LAST: "unchanged"}
+            told = {each["database"]: each["error"] for each in asked.report["databases"]}
+            assert told["primary"]["message"] == _LOSS
+            assert told["kiosk"]["message"] == "it stays as it is with primary"
+            assert asked.report["settle_with"] == ["smooth-orchestrate recover deploy.toml --discard-data"]
+            assert (_new(fleet), _notes(fleet)) == ({"primary", "kiosk"}, written)
+
+        assert fleet.run_printed(asked).report["outcome"] == "rolled_back"
+
+        assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_what_is_lost_with_a_phase_that_a_deploy_takes_back_is_told(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    writes = "UPDATE demo_item SET note = 'red' WHERE name = 'kite'"
+    with _fleet(tmp_path, pg_server, second_pg_server) as fleet:
+        gate = json.dumps([sys.executable, "-c", _WRITING, fleet.first.dsn, writes])
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"', shards=f"gate = {gate}")
+        before = fleet.dumps(sequences=False, applied=False)
+
+        failed = fleet.deploy()
+
+        assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+        (lost,) = [error for error in failed.report["errors"] if error["type"] == "discarded"]
+        assert (lost["database"], lost["message"]) == ("primary", _LOSS)
+        assert fleet.dumps(sequences=False, applied=False) == before
