@@ -57,6 +57,7 @@ def _assert_told(fleet: Fleet, command: str, seq: int, words: str) -> None:
     assert refused.report["errors"] == []
 
 
+@pytest.mark.long
 def test_every_command_that_reads_a_damaged_record_names_it_and_changes_nothing(fleet: Fleet) -> None:
     before = fleet.dumps()
     seq, written = _damage(fleet, "run_started", "data", '{"deploy": "small", "comm')

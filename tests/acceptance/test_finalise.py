@@ -117,7 +117,9 @@ _GONE = {
 }
 
 
-@pytest.mark.parametrize("case", _GONE)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case == "model" else pytest.mark.long) for case in _GONE]
+)
 def test_a_rollback_tells_the_rows_that_it_could_not_take_and_deletes_them_if_told_so(
     fleet: Fleet, tmp_path: Path, case: str
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_rollback_with_nothing_but_its_beginning_is_settled_by_the_marks_it_ha
         assert _of(fleet) == before
 
 
+@pytest.mark.long
 def test_what_an_operator_has_said_of_a_lost_journal_stays_said_when_its_recovery_is_killed(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def _committed_on_kiosk_alone(fleet: Fleet) -> None:
     shutil.rmtree(fleet.directory / ".smooth")
 
 
+@pytest.mark.long
 def test_what_was_away_when_a_run_without_its_journal_was_settled_is_settled_when_it_is_back(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_what_was_away_when_a_run_without_its_journal_was_settled_is_settled_whe
         assert refused.report["error"]["message"].endswith("without its journal: nobody knows what it moved")
 
 
+@pytest.mark.long
 def test_what_an_operator_commits_without_a_journal_is_called_committed(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ def _last_gids(fleet: Fleet) -> list[str]:
     return fleet.last.server.prepared(fleet.last.name)
 
 
-@pytest.mark.parametrize("decision", ["commit", "abort"])
+@pytest.mark.parametrize("decision", ["commit", pytest.param("abort", marks=pytest.mark.long)])
 def test_the_others_are_settled_and_the_one_that_is_away_is_named(
     fleet: Fleet, server: PostgresServer, decision: str
 ) -> None:
@@ -75,6 +75,7 @@ def test_the_others_are_settled_and_the_one_that_is_away_is_named(
     assert all("note" in text for text in found.values()) if decision == "commit" else found == before
 
 
+@pytest.mark.long
 def test_without_a_decision_nothing_is_settled_before_every_database_was_seen(
     fleet: Fleet, server: PostgresServer
 ) -> None:
@@ -91,6 +92,7 @@ def test_without_a_decision_nothing_is_settled_before_every_database_was_seen(
     assert dumps_of(fleet) == before
 
 
+@pytest.mark.long
 def test_without_a_decision_an_operator_decides_about_those_that_are_seen(fleet: Fleet, server: PostgresServer) -> None:
     before = dumps_of(fleet)
     _kill(fleet, "deploy", "journal.decision.before")

@@ -98,14 +98,13 @@ _FAILS = 'gate = ["false"]'
 _SAMPLE = {
     ("held", "journal.decision.after"),
     ("prepared", "journal.decision.after"),
-    ("steps", "seal.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before")}
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
 _SETTLED = {"commit": "committed", "abort": "rolled_back"}
-_RECOVERY_SAMPLE = {("prepared", "rollback_prepared.before"), ("prepared", "commit_prepared.after")}
+_RECOVERY_SAMPLE = {("prepared", "commit_prepared.after")}
 _RECOVERIES = [
     pytest.param(
         kind,

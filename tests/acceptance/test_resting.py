@@ -97,6 +97,7 @@ def test_a_run_that_waits_for_its_decision_is_not_taken_for_dead(releases: Relea
         assert dumps_of(fleet) == releases.after("two_phase")
 
 
+@pytest.mark.long
 def test_a_coordinator_that_is_frozen_while_it_waits_is_taken_over(releases: Releases, tmp_path: Path) -> None:
     with _waiting(releases, tmp_path / "plan") as fleet, proxied(fleet) as (_first, last):
         twin = _twin_of(fleet, tmp_path / "twin")
@@ -123,6 +124,7 @@ def test_a_coordinator_that_is_frozen_while_it_waits_is_taken_over(releases: Rel
         assert dumps_of(fleet) == (before if outcome.exit_code else releases.after("two_phase"))
 
 
+@pytest.mark.long
 def test_a_second_run_of_the_same_id_ends_no_session_of_the_first(releases: Releases, tmp_path: Path) -> None:
     with _waiting(releases, tmp_path / "plan") as fleet:
         fleet.plan(deploy=DEPLOY, servers=TIERS["two_phase"].servers, shards=_GATE)

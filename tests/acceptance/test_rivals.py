@@ -35,6 +35,7 @@ def releases(
 # --- frozen ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tier", "statement", "harm"),
     [

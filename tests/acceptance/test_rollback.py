@@ -88,6 +88,7 @@ def test_what_was_written_since_is_counted_and_not_lost(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_a_deploy_that_was_cut_off_is_not_followed_by_the_run_before_it(fleet: Fleet) -> None:
     assert fleet.deploy("--run-id", "first").exit_code == 0
     first = fleet.dumps(sequences=False)
@@ -235,6 +236,7 @@ def test_what_somebody_else_applied_on_top_is_refused_by_name(fleet: Fleet) -> N
     assert fleet.dumps() == after
 
 
+@pytest.mark.long
 def test_a_phase_that_committed_takes_its_content_types_along_when_a_later_one_fails(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

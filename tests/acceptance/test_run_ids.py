@@ -38,6 +38,7 @@ def test_another_commands_run_id_is_refused_and_hides_no_run(fleet: Fleet) -> No
     assert [error["message"] for error in again.report["errors"]] == ["the run build-7 was taken back by back"]
 
 
+@pytest.mark.long
 def test_a_run_that_is_tried_again_and_settled_by_that_can_be_taken_back(fleet: Fleet) -> None:
     assert fleet.run("deploy", "--run-id", "build-7", failpoint="decide.after").exit_code < 0
     assert [each["unsettled"] for each in fleet.run("status").report["databases"]] == [["build-7"]] * 3
@@ -100,6 +101,7 @@ def test_a_transaction_whose_name_only_begins_like_ours_is_another_programs(flee
             session.execute(f"ROLLBACK PREPARED '{name}'".encode())
 
 
+@pytest.mark.long
 def test_the_mark_of_another_deploy_decides_nothing_of_a_run_that_is_cut_off_at_once(fleet: Fleet) -> None:
     plan = fleet.directory / "deploy.toml"
     ours = plan.read_text()

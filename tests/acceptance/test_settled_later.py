@@ -61,6 +61,7 @@ def _recover(fleet: Fleet) -> Outcome:
     return recovered
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on_failure", ["rollback", pytest.param("halt", marks=pytest.mark.long)])
 def test_a_rollback_is_one_decision_also_where_the_plan_commits_by_phase(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, on_failure: str
@@ -74,6 +75,7 @@ def test_a_rollback_is_one_decision_also_where_the_plan_commits_by_phase(
         assert _of(fleet) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["finalise", pytest.param("recover", marks=pytest.mark.long)])
 def test_a_deploy_by_phase_is_settled_as_such_by_any_command(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, command: str
@@ -129,6 +131,7 @@ def test_a_recovery_from_a_shortened_journal_may_be_killed_too(
         assert _of(fleet) == before
 
 
+@pytest.mark.long
 def test_the_mark_of_an_earlier_use_of_a_run_id_is_no_decision(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
@@ -208,6 +211,7 @@ def test_what_another_program_has_prepared_under_a_like_name_is_no_run(
         assert fleet.prepared() == gids
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["deploy", pytest.param("rollback", marks=pytest.mark.long)])
 def test_a_decided_run_is_not_called_committed_without_its_files(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, command: str
@@ -265,6 +269,7 @@ def test_what_was_written_after_the_decision_to_roll_back_is_lost_only_where_an_
         assert fleet.run("recover").report["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.long
 def test_what_a_run_has_left_behind_for_good_is_told_until_an_operator_accepts_it(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
@@ -314,6 +319,7 @@ def test_a_decided_run_is_finished_without_migrations_that_came_since(
         assert all("0002_note" in text for text in _of(fleet).values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("commit", "point"),
     [("phase", "journal.run_finished.before"), pytest.param("deploy", "decide.after", marks=pytest.mark.long)],
@@ -338,6 +344,7 @@ def test_a_database_that_a_run_did_not_come_to_is_not_moved_by_the_next_release(
         assert fleet.deploy().report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_a_phase_is_not_taken_back_by_files_that_have_changed(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

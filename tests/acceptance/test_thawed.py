@@ -126,6 +126,7 @@ def test_a_deploy_that_was_taken_back_meanwhile_moves_nothing(releases: Releases
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tier", _TIERS)
 def test_a_rollback_whose_run_was_deployed_again_meanwhile_moves_nothing(
     releases: Releases, tmp_path: Path, tier: str
@@ -143,6 +144,7 @@ def test_a_rollback_whose_run_was_deployed_again_meanwhile_moves_nothing(
         assert outcome.named("lease.lost")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tier", "statement"),
     [
@@ -168,6 +170,7 @@ def test_a_recovery_that_was_overtaken_moves_nothing(
         _assert_in_doubt(fleet, outcome, left)
 
 
+@pytest.mark.long
 def test_a_phase_that_was_given_up_meanwhile_is_not_run_again(releases: Releases, tmp_path: Path) -> None:
     with releases.copy("two_phase", tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
         _patient(fleet, by_phase=True)
@@ -179,6 +182,7 @@ def test_a_phase_that_was_given_up_meanwhile_is_not_run_again(releases: Releases
         _assert_in_doubt(fleet, outcome, left)
 
 
+@pytest.mark.long
 def test_what_the_same_run_has_committed_meanwhile_is_not_taken_back(releases: Releases, tmp_path: Path) -> None:
     with releases.copy("two_phase", tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
         _patient(fleet, by_phase=True, shards='gate = ["sh", "-c", "mv closed open || exit 0; exit 1"]')
@@ -215,6 +219,7 @@ def test_the_mark_of_the_same_run_that_has_committed_meanwhile_stays(releases: R
         assert "build-7" in _marked(fleet)
 
 
+@pytest.mark.long
 def test_what_is_committed_late_by_a_phase_that_is_given_up_is_taken_back(releases: Releases, tmp_path: Path) -> None:
     with releases.copy("two_phase", tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
         _patient(fleet, by_phase=True)

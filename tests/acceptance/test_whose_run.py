@@ -73,7 +73,7 @@ def _new_ones(fleet: Fleet) -> list[str]:
     return [name for name, text in fleet.dumps().items() if "0002_note" in text]
 
 
-@pytest.mark.parametrize("command", ["deploy", "rollback"])
+@pytest.mark.parametrize("command", ["deploy", pytest.param("rollback", marks=pytest.mark.long)])
 def test_what_was_decided_in_one_environment_moves_no_database_of_another(
     fleet: Fleet, staging: Mapping[str, str], production: Mapping[str, str], command: str
 ) -> None:
@@ -123,6 +123,7 @@ def test_each_environment_takes_back_its_own_last_run(
     assert _new_ones(fleet) == []
 
 
+@pytest.mark.long
 def test_no_database_is_taken_back_that_has_lost_the_mark_of_the_run(fleet: Fleet, staging: Mapping[str, str]) -> None:
     assert _run(fleet, staging, "deploy", "shop.toml", "--run-id", "staging-1").exit_code == 0
     with fleet.first.connect() as session:
@@ -138,6 +139,7 @@ def test_no_database_is_taken_back_that_has_lost_the_mark_of_the_run(fleet: Flee
     assert dump(fleet.first.dsn, sequences=False) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["deploy", "rollback"])
 def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_database_alone(
     fleet: Fleet, command: str
@@ -165,8 +167,10 @@ def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_dat
     ("theirs", "point", "journal"),
     [
         pytest.param("committed", "journal.decision.before", "", id="committed"),
-        pytest.param("rolled_back", "journal.decision.after", "", id="rolled-back"),
-        pytest.param("committed", "journal.decision.before", "sqlite:///other.db", id="another-journal"),
+        pytest.param("rolled_back", "journal.decision.after", "", id="rolled-back", marks=pytest.mark.long),
+        pytest.param(
+            "committed", "journal.decision.before", "sqlite:///other.db", id="another-journal", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_run_id_of_two_plans_lets_neither_decide_about_the_others_transaction(
@@ -198,6 +202,7 @@ def test_a_run_id_of_two_plans_lets_neither_decide_about_the_others_transaction(
     assert _run(fleet, fleet.environment, "recover", "us.toml").report["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.long
 def test_two_plans_that_share_a_journal_and_a_database_deploy_and_roll_back_one_after_the_other(fleet: Fleet) -> None:
     _write_two_plans(fleet)
 

@@ -20,7 +20,7 @@ def _marks(vendor: Vendor, move: FailingMove) -> list[pytest.MarkDecorator]:
         return awaited(move.not_yet)
     # Where a transaction holds the operations, they are all undone in one way.
     is_held = vendor is not Vendor.MYSQL and not move.outside
-    return [pytest.mark.long] if is_held and move.cases == (15,) else []
+    return [pytest.mark.long] if is_held and (move.cases == (15,) or vendor is Vendor.SQLITE) else []
 
 
 @pytest.mark.parametrize(
