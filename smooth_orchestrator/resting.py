@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 5.0
 
 
 async def keep_leases(run: Run, fleet: Fleet) -> None:
-    """Renew the leases of what stands prepared, one connection a server at a time, until cancelled.
+    """Renew the leases of what stands prepared, over a few connections to each server, until cancelled.
 
     A lease that is another's by now, and with it the transaction, fails the run unless that has decided.
     """
@@ -44,17 +44,24 @@ def _is_kept(item: TargetRun) -> bool:
 
 
 async def _keep(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
-    for item in items:
-        if not _is_kept(item):
-            continue  # it has been ended meanwhile
-        try:
-            is_ours = await _renew(fleet, item)
-        except (OSError, TimeoutError):
-            return
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, WorkerError):
-            continue  # nobody knows; the next round asks again
-        if not is_ours and _is_kept(item) and not run.decided:
-            run.fail(ErrorInfo("LeaseLost", f"the lease of {item.name} went to another run"), item.name)
+    async with anyio.create_task_group() as group:
+
+        async def keep(item: TargetRun) -> None:
+            async with fleet.room_on(item.target):
+                if not _is_kept(item):
+                    return  # it has been ended meanwhile
+                try:
+                    is_ours = await _renew(fleet, item)
+                except (OSError, TimeoutError):
+                    group.cancel_scope.cancel()
+                    return
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, WorkerError):
+                    return  # nobody knows; the next round asks again
+                if not is_ours and _is_kept(item) and not run.decided:
+                    run.fail(ErrorInfo("LeaseLost", f"the lease of {item.name} went to another run"), item.name)
+
+        for item in items:
+            group.start_soon(keep, item)
 
 
 async def _renew(fleet: Fleet, item: TargetRun) -> bool:
@@ -74,5 +81,8 @@ async def _renew(fleet: Fleet, item: TargetRun) -> bool:
 async def _through_worker(fleet: Fleet, item: TargetRun) -> bool:
     worker = fleet.serving(item.target)
     command = Fetch(id=worker.next_id(), database=item.name, alias=item.target.alias, sql=item.renewal)
-    answer = await worker.call(command)
-    return not isinstance(answer, Rows) or bool(answer.rows)
+    # It may be at work on another target for long, and what is behind this one must not wait for that.
+    with anyio.move_on_after(_TIMEOUT_S):
+        answer = await worker.call(command)
+        return not isinstance(answer, Rows) or bool(answer.rows)
+    return True
