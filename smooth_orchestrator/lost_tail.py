@@ -35,7 +35,8 @@ async def adopt(run: Run) -> None:
     """
     names = [item.name for item in run.targets]
     data = {"deploy": run.plan.name, "command": "deploy", "digest": run.plan.digest, "targets": names, "adopted": True}
-    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
+    identities = {item.name: item.identity.to_dict() for item in run.targets if item.identity is not None}
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data={**data, "identities": identities})
 
 
 async def make_up_for(journal: Journal, deploy: str, told: Told) -> None:

@@ -37,7 +37,7 @@ from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
-from smooth_orchestrator.whose import another_database, heard_of
+from smooth_orchestrator.whose import another_database, heard_of, identity_of
 
 __all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
@@ -298,6 +298,7 @@ def _locked(item: TargetRun, holder: str) -> Locked:
 def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
     item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
     item.left = standing.steps if item.leaves_steps else ()
+    item.identity = identity_of(run, item, standing)
     gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
     item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
     if item.gid is not None:

@@ -12,6 +12,7 @@ from smooth_migrations.protocol import Back, Before, ContractHalf, ErrorInfo, Me
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Fenced, Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
@@ -63,6 +64,7 @@ class TargetRun:
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
         marked_by: the digest of the plan by which its marker says that the run has moved it.
+        identity: which database it is, once it was looked at for what an interrupted run has left.
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
         gid: of its transaction, once that was to be prepared.
         renewal: the statement that renews its lease while its transaction stands prepared.
@@ -94,6 +96,7 @@ class TargetRun:
     is_lost: bool = False
     epoch: int | None = None
     marked_by: str | None = None
+    identity: Identity | None = None
     moves_unknown: bool = False
     gid: str | None = None
     renewal: str = ""

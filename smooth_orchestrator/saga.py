@@ -8,6 +8,7 @@ from smooth_migrations.protocol import (
     ErrorInfo,
     Failed,
     Rollback,
+    Standing,
     Undo,
 )
 from smooth_migrations.protocol.failures import OWN_UNDO_FAILED
@@ -102,9 +103,16 @@ async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorI
             # A PREPARE without an answer may still be on its way: its session must have ended before.
             if not item.is_lost or await end_session(item) is None:
                 fate = await settle_prepared(run, fleet, item, commits=False)
-                if not isinstance(fate, ErrorInfo):
+                if fate is Fate.ENDED:
                     item.gid = None
-                    return await _note_late_commit(run, fleet, item) if fate is Fate.GONE else None
+                    return None
+                # Whoever looks ends the sessions that nobody could be asked to end before.
+                standing = await ask_standing(run, fleet, item) if fate is Fate.GONE else None
+                if isinstance(standing, ErrorInfo):
+                    return standing
+                if standing is not None and item.gid not in standing.gids:
+                    item.gid = None
+                    return _note_late_commit(run, item, standing)
             await anyio.sleep(_PAUSE_S)
     return ErrorInfo(
         "in_doubt",
@@ -113,11 +121,8 @@ async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorI
     )
 
 
-async def _note_late_commit(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+def _note_late_commit(run: Run, item: TargetRun, standing: Standing) -> ErrorInfo | None:
     """Note that what is gone was committed, where a coordinator that had been given up has woken up to do so."""
-    standing = await ask_standing(run, fleet, item)
-    if isinstance(standing, ErrorInfo):
-        return standing
     if standing.marker(run.run_id) is not None:
         if not item.steps:
             return ErrorInfo("in_doubt", f"{item.name} was committed meanwhile, and nobody knows what was moved there")

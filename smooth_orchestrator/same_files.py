@@ -44,7 +44,7 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
     moves = item.back or Back(run.run_id, steps, item.received, discards=True)
     # Where nobody tells, the run's files are those that leave a database as it is which the run has moved.
     is_forward = item.back is None and run.finalises is None
-    marked = next((each for each in moved_by_this_plan(run, item) if is_forward and not moves.steps), None)
+    marked = next((each for each in siblings if each.marked_by is not None and is_forward and not moves.steps), None)
     if not moves.steps and marked is None:
         return
     failure = await _other_files(run, fleet, marked or item, replace(moves, discards=True))
