@@ -10,9 +10,10 @@ __all__ = ["page"]
 _HEAD: Final = """\
 # What `lint_migrations` finds
 
-`python manage.py lint_migrations` looks at migration files, and needs no database. [How to use
-it](../how-to/lint-migrations.md). Errors and warnings make the exit code 1, notes do not; a comment `# smooth: allow
-CODE because REASON`, anywhere in a migration's file, allows it there. Codes are stable: none gets another meaning.
+`python manage.py lint_migrations` and `smooth-orchestrate lint PLAN` look at migration files, and need no database.
+[How to use them](../how-to/lint-migrations.md). Errors and warnings make the exit code 1, notes do not; a comment
+`# smooth: allow CODE because REASON`, anywhere in a migration's file, allows it there. Codes are stable: none gets
+another meaning.
 
 | code | level | |
 |---|---|---|

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import pytest
 from pydantic import ValidationError
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as SarifLog
 
 from smooth_migrations.lint.outputs import OUTPUTS, Linted
 from smooth_migrations.protocol.linting import Level, LintedMigration, LintFinding, LintReport, LintRule
+from smooth_orchestrator.cli.linting import lint
 
 ROOT: Final = Path("/srv/shop")
 RULES: Final = (
@@ -118,3 +120,9 @@ def test_annotations_are_commands_of_githubs_runner_in_one_line_each() -> None:
 @pytest.mark.parametrize(("form", "times"), [("sarif", 1), ("github", 1), ("json", 2), ("text", 2)])
 def test_what_is_so_for_two_databases_is_one_finding_where_files_are_what_counts(form: str, times: int) -> None:
     assert written(form, REPORT, REPORT).count("may wait") == times
+
+
+def test_the_program_offers_every_form() -> None:
+    [option] = [parameter for parameter in lint.params if parameter.name == "form"]
+    assert isinstance(option.type, click.Choice)
+    assert [*option.type.choices] == [*OUTPUTS]
