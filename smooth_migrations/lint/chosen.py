@@ -5,21 +5,22 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.db import DatabaseError, Error
+from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.lint.source import path_of
+from smooth_migrations.reaching import connect
 
-__all__ = ["Chosen", "Deployed", "UnknownRevision", "choose"]
+__all__ = ["CannotLint", "Chosen", "Deployed", "choose"]
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
-class UnknownRevision(SmoothMigrationsError):  # noqa: N818 - named by what is so
-    """Git cannot tell what has changed since a revision."""
+class CannotLint(SmoothMigrationsError):  # noqa: N818 - named by what is so
+    """There is no such revision, or the settings do not say enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,13 @@ class Chosen:
         basis: what is looked at, and why that, in words.
         deploys: in order.
         unmigrated: apps without migrations.
+        is_read: whether the database was read, so that its server may be asked what it can do.
     """
 
     basis: str
     deploys: tuple[Deployed, ...]
     unmigrated: frozenset[str]
+    is_read: bool = False
 
 
 def choose(connection: BaseDatabaseWrapper, *, apps: Collection[str], since: str | None, everything: bool) -> Chosen:
@@ -61,7 +64,7 @@ def choose(connection: BaseDatabaseWrapper, *, apps: Collection[str], since: str
         everything: every migration by itself, though some are applied.
 
     Raises:
-        UnknownRevision: Git knows no such revision, or is not there.
+        CannotLint: Git knows no such revision, or is not there.
     """
     loader, doubt = (MigrationLoader(None), None) if since or everything else _loaded(connection)
     history = [*_history(loader)]
@@ -75,7 +78,8 @@ def choose(connection: BaseDatabaseWrapper, *, apps: Collection[str], since: str
         pending = frozenset(
             migration for migration in wanted if (migration.app_label, migration.name) not in loader.applied_migrations
         )
-        return Chosen(f"pending in {connection.alias}", tuple(_together(history, pending, loader)), unmigrated)
+        deploys = tuple(_together(history, pending, loader))
+        return Chosen(f"pending in {connection.alias}", deploys, unmigrated, is_read=True)
     own = frozenset(migration for migration in wanted if apps or not _INSTALLED & {*path_of(migration).parts})
     basis = "every migration, each as a deploy by itself" + (f", since {doubt}" if doubt else "")
     return Chosen(basis, tuple(Deployed((each,), own & {each}) for each in history), unmigrated)
@@ -86,8 +90,9 @@ def _loaded(connection: BaseDatabaseWrapper) -> tuple[MigrationLoader, str | Non
     if connection.vendor == "sqlite" and not Path(str(connection.settings_dict["NAME"])).is_file():
         return MigrationLoader(None), f"the file of {connection.alias} is not there"
     try:
+        connect(connection)
         loader = MigrationLoader(connection)
-    except (DatabaseError, Error) as error:
+    except Error as error:
         return MigrationLoader(None), f"{connection.alias} cannot be read ({type(error).__name__})"
     finally:
         connection.close()
@@ -127,8 +132,8 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607 - on PATH
     except OSError as error:
-        raise UnknownRevision(f"git cannot be run: {error.strerror}", hint="install it, or use --all") from error
+        raise CannotLint(f"git cannot be run: {error.strerror}", hint="install it, or use --all") from error
     if done.returncode:
         reason = (done.stderr.strip() or "no such revision").splitlines()[0]
-        raise UnknownRevision(f"git {arguments[0]}: {reason}", hint="name a revision that was fetched, or use --all")
+        raise CannotLint(f"git {arguments[0]}: {reason}", hint="name a revision that was fetched, or use --all")
     return done.stdout

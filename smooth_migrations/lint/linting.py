@@ -13,8 +13,8 @@ from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED
 
 from smooth_migrations.classification import effects
-from smooth_migrations.lint.chosen import Deployed, choose
-from smooth_migrations.lint.presumed import PresumedTables
+from smooth_migrations.lint.chosen import CannotLint, Deployed, choose
+from smooth_migrations.lint.presumed import PresumedTables, without_server
 from smooth_migrations.lint.rules import RULES
 from smooth_migrations.lint.source import Source
 from smooth_migrations.lint.subject import Step, Subject
@@ -49,9 +49,15 @@ def lint(
         expands: whether what the release still running cannot live with is held back.
 
     Raises:
-        UnknownRevision: Git cannot tell what has changed.
+        CannotLint: Git cannot tell what has changed, or the settings name no server.
     """
+    if connection.vendor == "unknown":
+        raise CannotLint(
+            f"the settings name no server for {connection.alias}, whose kind decides what is split",
+            hint="name its ENGINE in DATABASES; it need not be there",
+        )
     chosen = choose(connection, apps=apps, since=since, everything=everything)
+    connection = connection if chosen.is_read else without_server(connection)
     project = ProjectState(real_apps=set(chosen.unmigrated))
     migrations: list[LintedMigration] = []
     findings: list[LintFinding] = []
@@ -74,9 +80,10 @@ def _subjects(
         return
     way = _Way(project, connection, expands=expands)
     for migration in deploy.migrations:
-        steps = tuple(way.past(migration, Source.of(migration)))
+        source = Source.of(migration)
+        steps = tuple(way.past(migration, source))
         if migration in deploy.told:
-            yield Subject(migration, Source.of(migration), connection.vendor, expands, steps)
+            yield Subject(migration, source, connection.vendor, expands, steps)
 
 
 class _Way:

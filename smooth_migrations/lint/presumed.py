@@ -1,20 +1,30 @@
-"""Tables of which nobody says whether they hold rows: those that were there before are taken to hold some."""
+"""What nobody says without a database: tables that were there before are taken to hold rows, a server to be usual."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from django.db import Error
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.losses import Tables
 
-if TYPE_CHECKING:
-    from django.db.models import Field
+__all__ = ["PresumedTables", "without_server"]
 
-    _Field = Field[Any, Any]
-
-__all__ = ["PresumedTables"]
+# What Django asks a server before it names a type or says what it can do.
+_SERVERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "postgresql": {"pg_version": 180000},
+    "mysql": {
+        "mysql_server_data": {
+            "version": "11.4.0-MariaDB",
+            "sql_mode": "STRICT_TRANS_TABLES",
+            "default_storage_engine": "InnoDB",
+            "sql_auto_is_null": False,
+            "lower_case_table_names": False,
+            "has_zoneinfo_database": True,
+        }
+    },
+}
 
 
 class PresumedTables(Tables):
@@ -37,9 +47,13 @@ class PresumedTables(Tables):
         del condition
         return self._names.get(key) in self._before
 
-    def lose(self, key: tuple[str, str], name: str, old: "_Field", new: "_Field", state: ProjectState) -> bool:
-        """Return whether values might not come back; they might not where that is for the server to say."""
-        try:
-            return super().lose(key, name, old, new, state)
-        except Error:
-            return self.have_rows(key)
+
+def without_server(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    """Return a connection that is never opened, and says of its server what most would.
+
+    Args:
+        connection: the database's, which stays as it is.
+    """
+    alone = connections.create_connection(connection.alias)
+    alone.__dict__.update(_SERVERS.get(alone.vendor, {}))
+    return alone

@@ -5,6 +5,7 @@ import inspect
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,7 +81,9 @@ class Source:
 
 def path_of(migration: Migration) -> Path:
     """Return where a migration's file is."""
-    return Path(inspect.getsourcefile(type(migration)) or "").resolve()
+    with suppress(TypeError):
+        return Path(inspect.getsourcefile(type(migration)) or "").resolve()
+    return Path()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,6 +161,36 @@ def test_what_the_same_deploy_has_made_is_used_by_no_release_before_it(tmp_path:
     found = linted(project)
     assert looked_at(found)[-1] == "sm101_quiet.0002_case"
     assert spoken(found, "SM101") == set()
+
+
+def test_mariadb_is_judged_as_what_it_can_do_without_being_there(tmp_path: Path) -> None:
+    pytest.importorskip("MySQLdb")
+    mariadb = {**AWAY["default"], "ENGINE": "django.db.backends.mysql"}
+    typed = NOTE.replace("models.CharField(max_length=40, default='none')", "models.UUIDField(null=True)")
+    retyped = migration(
+        "migrations.AlterField('item', 'note', models.CharField(max_length=40))", after=[("demo", "0002_note")]
+    )
+    project = SmallProject(
+        tmp_path, {"default": mariadb}, {"demo.0001_item": ITEM, "demo.0002_note": typed, "demo.0003_retyped": retyped}
+    )
+    found = linted(project)
+    assert spoken(found, "SM101") == spoken(found, "SM201") == {"demo.0003_retyped"}
+    [rewrite] = found["migrations"][2]["rewrites"]
+    assert rewrite == "Alter field note on item: its type changes from uuid to varchar(40)"
+
+
+def test_without_a_kind_of_server_nothing_can_be_said(tmp_path: Path) -> None:
+    result = SmallProject(tmp_path, {}, HISTORY).run("lint_migrations")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "the settings name no server for default" in result.stderr
+
+
+@pytest.mark.long
+def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = {**AWAY["default"], "PORT": str(silent.getsockname()[1])}
+        found = linted(SmallProject(tmp_path, {"default": server}, HISTORY))
+    assert found["basis"].endswith("since default cannot be read (OperationalError)")
 
 
 def test_since_a_revision_what_was_changed_or_added_is_looked_at(history: SmallProject, tmp_path: Path) -> None:

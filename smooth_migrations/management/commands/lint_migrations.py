@@ -11,7 +11,7 @@ from django.db.migrations.exceptions import BadMigrationError, CircularDependenc
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from smooth_migrations import __version__
-from smooth_migrations.lint.chosen import UnknownRevision
+from smooth_migrations.lint.chosen import CannotLint
 from smooth_migrations.lint.linting import lint
 from smooth_migrations.lint.outputs import OUTPUTS, Linted
 from smooth_migrations.lint.rules import RULES
@@ -73,7 +73,7 @@ class Command(BaseCommand):
                 everything=options["all"],
                 expands=options["expands"],
             )
-        except UnknownRevision as error:
+        except CannotLint as error:
             raise CommandError(f"{error.message} ({error.hint})", returncode=_USAGE) from error
         except (BadMigrationError, CircularDependencyError, NodeNotFoundError) as error:
             raise CommandError(f"the migrations cannot be read: {error}", returncode=_USAGE) from error
