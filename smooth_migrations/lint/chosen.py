@@ -20,7 +20,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class CannotLint(SmoothMigrationsError):  # noqa: N818 - named by what is so
-    """There is no such revision, or the settings do not say enough."""
+    """What was asked for cannot be looked at: there is no such revision, or settings or files are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ def choose(connection: BaseDatabaseWrapper, *, apps: Collection[str], since: str
         everything: every migration by itself, though some are applied.
 
     Raises:
-        CannotLint: Git knows no such revision, or is not there.
+        CannotLint: Git knows no such revision, or is not there; or the migrations cannot be imported.
     """
-    loader, doubt = (MigrationLoader(None), None) if since or everything else _loaded(connection)
+    loader, doubt = (_load(None), None) if since or everything else _loaded(connection)
     history = [*_history(loader)]
     wanted = [migration for migration in history if not apps or migration.app_label in apps]
     unmigrated = frozenset(loader.unmigrated_apps)
@@ -88,15 +88,27 @@ def choose(connection: BaseDatabaseWrapper, *, apps: Collection[str], since: str
 def _loaded(connection: BaseDatabaseWrapper) -> tuple[MigrationLoader, str | None]:
     """Return the migrations, with what is applied, or why that is not known."""
     if connection.vendor == "sqlite" and not Path(str(connection.settings_dict["NAME"])).is_file():
-        return MigrationLoader(None), f"the file of {connection.alias} is not there"
+        return _load(None), f"the file of {connection.alias} is not there"
     try:
         connect(connection)
-        loader = MigrationLoader(connection)
+        loader = _load(connection)
     except Error as error:
-        return MigrationLoader(None), f"{connection.alias} cannot be read ({type(error).__name__})"
+        return _load(None), f"{connection.alias} cannot be read ({type(error).__name__})"
     finally:
         connection.close()
     return loader, None if loader.applied_migrations else f"nothing is applied in {connection.alias}"
+
+
+def _load(connection: BaseDatabaseWrapper | None) -> MigrationLoader:
+    try:
+        return MigrationLoader(connection)
+    except Error:
+        raise
+    except Exception as error:
+        # Migrations are the user's code: importing them may raise anything.
+        raise CannotLint(
+            f"the migrations cannot be read: {type(error).__name__}: {error}", hint="see that they can be imported"
+        ) from error
 
 
 def _history(loader: MigrationLoader) -> Iterator[Migration]:

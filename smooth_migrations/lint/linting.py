@@ -49,7 +49,7 @@ def lint(
         expands: whether what the release still running cannot live with is held back.
 
     Raises:
-        CannotLint: Git cannot tell what has changed, or the settings name no server.
+        CannotLint: Git cannot tell what has changed, the settings name no server, or migrations cannot be imported.
     """
     if connection.vendor == "unknown":
         raise CannotLint(

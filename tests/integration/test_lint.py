@@ -54,7 +54,7 @@ def allowing(comment: str) -> str:
 
 @pytest.fixture
 def history(tmp_path: Path) -> SmallProject:
-    return SmallProject(tmp_path, AWAY, HISTORY)
+    return SmallProject(tmp_path, AWAY, HISTORY, installed=["django.contrib.contenttypes"])
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,24 @@ def test_without_a_kind_of_server_nothing_can_be_said(tmp_path: Path) -> None:
     result = SmallProject(tmp_path, {}, HISTORY).run("lint_migrations")
     assert (result.returncode, result.stdout) == (2, "")
     assert "the settings name no server for default" in result.stderr
+
+
+def test_migrations_that_cannot_be_imported_are_a_usage_error(history: SmallProject) -> None:
+    history.write_migration("demo.0004_sort", "nonsense(")
+    result = history.run("lint_migrations")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "CommandError: the migrations cannot be read: SyntaxError: " in result.stderr
+
+
+def test_a_default_that_asks_the_database_is_not_known_without_one(history: SmallProject) -> None:
+    counted = NOTE.replace("note", "count").replace("'none'", "counted").replace("0001_item", "0003_blind")
+    function = (
+        "def counted():\n"
+        "    from django.contrib.contenttypes.models import ContentType\n"
+        "    return ContentType.objects.count()\n\n"
+    )
+    history.write_migration("demo.0004_count", counted.replace("class Migration", f"{function}class Migration"))
+    assert [each["contract"] for each in linted(history)["migrations"]][3] == ["set demo_item.count NOT NULL"]
 
 
 @pytest.mark.long

@@ -7,7 +7,6 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.db import connections
-from django.db.migrations.exceptions import BadMigrationError, CircularDependencyError, NodeNotFoundError
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from smooth_migrations import __version__
@@ -75,8 +74,6 @@ class Command(BaseCommand):
             )
         except CannotLint as error:
             raise CommandError(f"{error.message} ({error.hint})", returncode=_USAGE) from error
-        except (BadMigrationError, CircularDependencyError, NodeNotFoundError) as error:
-            raise CommandError(f"the migrations cannot be read: {error}", returncode=_USAGE) from error
         linted = Linted((report,), Path.cwd(), __version__)
         self.stdout.write(OUTPUTS[options["format"]](linted), ending="")
         self.stdout.write("")
