@@ -89,13 +89,15 @@ def _loaded(connection: BaseDatabaseWrapper) -> tuple[MigrationLoader, str | Non
     """Return the migrations, with what is applied, or why that is not known."""
     if connection.vendor == "sqlite" and not Path(str(connection.settings_dict["NAME"])).is_file():
         return _load(None), f"the file of {connection.alias} is not there"
+    was_open = connection.connection is not None
     try:
         connect(connection)
         loader = _load(connection)
     except Error as error:
         return _load(None), f"{connection.alias} cannot be read ({type(error).__name__})"
     finally:
-        connection.close()
+        if not was_open:
+            connection.close()
     return loader, None if loader.applied_migrations else f"nothing is applied in {connection.alias}"
 
 
