@@ -8,7 +8,17 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import RunPython, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["LEFT", "PLAIN", "SCHEMA", "can_hold", "committed_early", "database_parts", "is_online", "is_plain_kind"]
+__all__ = [
+    "LEFT",
+    "PLAIN",
+    "SCHEMA",
+    "can_hold",
+    "committed_early",
+    "database_parts",
+    "is_online",
+    "is_online_part",
+    "is_plain_kind",
+]
 
 PLAIN = frozenset({"django.db.migrations.operations.models", "django.db.migrations.operations.fields"})
 """Where operations come from that are schema alone, and do it in statements that a transaction can hold."""
@@ -51,10 +61,11 @@ def is_online(migration: Migration) -> bool:
     waits for it, it is as good left as taken back, and it can be tried again.
     """
     parts = [part for operation in migration.operations for part in database_parts(operation)]
-    return not migration.atomic and all(_is_online(part) for part in parts)
+    return not migration.atomic and all(is_online_part(part) for part in parts)
 
 
-def _is_online(part: Operation) -> bool:
+def is_online_part(part: Operation) -> bool:
+    """Return whether one operation, none within another, is of that kind."""
     if isinstance(part, RunPython | RunSQL) and part.hints.get(_DECLARED):
         return bool(part.reversible)
     if type(part).__module__ in LEFT:

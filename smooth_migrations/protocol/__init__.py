@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Commit,
         Fetch,
         Inspect,
+        Lint,
         Look,
         Prepare,
         Rollback,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Failed,
         Hello,
         Leased,
+        Linted,
         LockRetry,
         MigrationApplied,
         MigrationFailed,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         PendingMigration,
         Rewritten,
     )
+    from smooth_migrations.protocol.linting import LintReport
     from smooth_migrations.protocol.values import (
         Back,
         Before,
@@ -87,6 +90,9 @@ __all__ = [
     "Hello",
     "Inspect",
     "Leased",
+    "Lint",
+    "LintReport",
+    "Linted",
     "LockRetry",
     "Look",
     "Marker",
@@ -119,7 +125,7 @@ __all__ = [
     "encode",
 ]
 
-_MODULES = ("values", "failures", "findings", "commands", "events", "wire")
+_MODULES = ("values", "failures", "findings", "linting", "commands", "events", "wire")
 
 
 def __getattr__(name: str) -> object:

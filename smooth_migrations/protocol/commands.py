@@ -13,6 +13,7 @@ __all__ = [
     "Commit",
     "Fetch",
     "Inspect",
+    "Lint",
     "Look",
     "Prepare",
     "Rollback",
@@ -51,6 +52,22 @@ class Inspect(Command):
     bind_default: bool = False
     lock_timeout_ms: int | None = None
     statement_timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lint(Command):
+    """Look at the project's migration files as they are for this alias. Answer: `Linted` or `Failed`.
+
+    Args:
+        since: those that were changed or added since this revision of Git; None for what is pending.
+        everything: each of them, as a deploy by itself.
+        expands: whether what the release still running could not live with would be held back.
+    """
+
+    type: ClassVar[str] = "lint"
+    since: str | None = None
+    everything: bool = False
+    expands: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
+from smooth_migrations.protocol.linting import LintReport
 from smooth_migrations.protocol.values import Before, ContractHalf, Marker, PreparedTransaction, Received, Step
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Failed",
     "Hello",
     "Leased",
+    "Linted",
     "LockRetry",
     "MigrationApplied",
     "MigrationFailed",
@@ -200,6 +202,15 @@ class TargetReport(Event):
     prepared: tuple[PreparedTransaction, ...] = ()
     contract_pending: tuple[ContractHalf, ...] = ()
     sessions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linted(Event):
+    """Answer to `Lint`."""
+
+    type: ClassVar[str] = "linted"
+    final: ClassVar[bool] = True
+    report: LintReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

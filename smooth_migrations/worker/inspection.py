@@ -22,6 +22,7 @@ from smooth_migrations.lock_entries import Touched, existing_relations, lock_ent
 from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.operations import CannotSplit
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
+from smooth_migrations.reaching import connect
 from smooth_migrations.reversibility import can_hold, is_online
 from smooth_migrations.splitting import place_forwards
 from smooth_migrations.unapplying import back_findings, plan_back
@@ -30,10 +31,6 @@ from smooth_migrations.undo.prepared import not_endable, prepared_on_server
 from smooth_migrations.worker.physical import physical_of
 
 __all__ = ["inspect"]
-
-
-# A server that takes the connection and says nothing is given up, where the project's settings name no time of theirs.
-_CONNECT_TIMEOUT_S = 10
 
 
 def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
@@ -57,7 +54,7 @@ def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
 def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
     vendor = connection.vendor
     try:
-        _connect(connection)
+        connect(connection)
         version = ".".join(str(part) for part in connection.get_database_version())
     except (Error, NotSupportedError) as error:
         finding = MigrationFinding("unreachable", _first_line(error), sqlstate=sqlstate_of(error))
@@ -71,18 +68,6 @@ def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
         message = f"{type(error).__name__}: {_first_line(error)}"
         findings.append(MigrationFinding("unloadable", message, sqlstate=sqlstate_of(error)))
         return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
-
-
-def _connect(connection: BaseDatabaseWrapper) -> None:
-    options = connection.settings_dict.get("OPTIONS", {})
-    if connection.vendor != "postgresql" or "connect_timeout" in options or "service" in options:
-        connection.ensure_connection()
-        return
-    options["connect_timeout"] = _CONNECT_TIMEOUT_S
-    try:
-        connection.ensure_connection()
-    finally:
-        del options["connect_timeout"]
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import os
 import signal
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from django.db import Error, connections
 
@@ -66,9 +67,11 @@ class _Loop:
         answer: protocol.Event
         match command:
             case protocol.Inspect():
-                self._is_looking = True
-                answer = inspect(command, connections[command.alias])
-                self._is_looking = False
+                with self._looking():
+                    answer = inspect(command, connections[command.alias])
+            case protocol.Lint():
+                with self._looking():
+                    answer = _lint(command)
             case protocol.Look():
                 answer = standing(command, connections[command.alias])
             case protocol.Apply():
@@ -88,6 +91,14 @@ class _Loop:
                 error = protocol.ErrorInfo("unknown_command", f"a worker does not know {command.type}")
                 answer = protocol.Failed(id=command.id, error=error)
         return answer
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        self._is_looking = True
+        try:
+            yield
+        finally:
+            self._is_looking = False
 
     # --- in the reading thread --------------------------------------------------------------------------------------
 
@@ -116,6 +127,15 @@ class _Loop:
     def _strike(self) -> None:
         # Python code of a migration notices no thread, but a signal.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+def _lint(command: protocol.Lint) -> protocol.Event:
+    from smooth_migrations.lint.linting import lint  # noqa: PLC0415 - no deploy needs it
+
+    report = lint(
+        connections[command.alias], since=command.since, everything=command.everything, expands=command.expands
+    )
+    return protocol.Linted(id=command.id, report=report)
 
 
 def _fetch(command: protocol.Fetch) -> protocol.Event:

@@ -15,6 +15,7 @@ from smooth_orchestrator.cli.deploying import check, deploy, finalise, plan, rec
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
 from smooth_orchestrator.cli.interruption import ENDING, hear_signals
+from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
 
@@ -46,7 +47,21 @@ _group: Final = click.version_option(__version__, prog_name=_NAME)(
         name=_NAME,
         help=_HELP,
         epilog=_EPILOG,
-        commands=[deploy, plan, check, rehearse, finalise, rollback, recover, status, runs, report, schema, failpoints],
+        commands=[
+            deploy,
+            plan,
+            check,
+            rehearse,
+            finalise,
+            rollback,
+            recover,
+            status,
+            runs,
+            report,
+            lint,
+            schema,
+            failpoints,
+        ],
     )
 )
 

@@ -29,6 +29,7 @@ DOCUMENTS: Final = {
 README: Final = DOCUMENTS["README.md"]
 _FENCED = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(?P<code>[^`]+)`(?!`)")
+_MANAGEMENT: Final = ("apply_migrations", "finalise_migrations", "lint_migrations")
 _PROGRAMS: Final = ("smooth-orchestrate", "make ", "manage.py", ".venv/bin/")
 
 
@@ -96,7 +97,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
 @pytest.fixture(scope="module")
 def management_help(project: SmallProject) -> str:
     """What the management commands say of their options."""
-    return "".join(project.succeed(name, "--help") for name in ("apply_migrations", "finalise_migrations"))
+    return "".join(project.succeed(name, "--help") for name in _MANAGEMENT)
 
 
 def test_every_kind_of_command_is_found_in_the_documents() -> None:
@@ -121,7 +122,7 @@ def test_an_option_that_is_spoken_of_exists(
     command: Command, capsys: pytest.CaptureFixture[str], management_help: str
 ) -> None:
     [option] = command.options
-    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report")]
+    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report", "lint")]
     assert _has("".join(helps) + management_help, option)
 
 

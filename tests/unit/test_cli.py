@@ -328,6 +328,7 @@ def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) ->
         "status",
         "runs",
         "report",
+        "lint",
         "schema",
         "failpoints",
     ]

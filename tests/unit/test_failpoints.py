@@ -102,6 +102,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_orchestrator/journal/sqlite.py", "renew"): _HEARTBEAT,
     ("smooth_orchestrator/journal/sqlite.py", "_prepare"): _NO_TABLE,
     ("smooth_orchestrator/journal/sqlite.py", "_query"): _READS_ONLY,
+    ("smooth_orchestrator/linting.py", "lint"): _READS_ONLY,
     ("smooth_orchestrator/reads.py", "read"): _READS_ONLY,
     ("smooth_orchestrator/resting.py", "_renew"): _HEARTBEAT,
     ("smooth_orchestrator/resting.py", "_through_worker"): _HEARTBEAT,

@@ -1,0 +1,1 @@
+"""What migration files would do to two releases that are live at once, told without a database."""
