@@ -62,10 +62,10 @@ def test_a_run_that_was_frozen_past_its_leases_commits_nothing_that_another_did_
             others.append(fleet.run("deploy"))
             frozen.go_on()
 
-        # Each inspection's own transaction ends with a COMMIT before anything is held.
-        nth = 3 if statement == "^COMMIT$" else 1
+        # Each look at the database has a transaction of its own, and ends with a COMMIT before anything is held.
+        after = "^ALTER TABLE" if statement == "^COMMIT$" else ""
         with fleet.running() as frozen.run:
-            fault = first.arm(Fault(statement, harm, nth=nth, meanwhile=meanwhile))
+            fault = first.arm(Fault(statement, harm, after=after, meanwhile=meanwhile))
             outcome = frozen.run.finish()
             fault.wait()
 

@@ -52,8 +52,8 @@ def _patient(fleet: Fleet, *, by_phase: bool = False, shards: str = "") -> None:
 
 def _decided(tier: str) -> Fault:
     """Return what befalls the statement that commits `primary` after the decision."""
-    # Each inspection's own transaction ends with a COMMIT before anything is held.
-    return Fault(_COMMIT[tier], Harm.DELAYED, nth=3 if tier == "held_open" else 1)
+    # Each look at the database has a transaction of its own, and ends with a COMMIT before anything is held.
+    return Fault(_COMMIT[tier], Harm.DELAYED, after="^ALTER TABLE" if tier == "held_open" else "")
 
 
 def _kill(fleet: Fleet, point: str) -> None:

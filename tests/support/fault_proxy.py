@@ -50,6 +50,7 @@ class Fault:
             its parameters follow the statement.
         harm: what is done.
         nth: to which of the statements that match, from 1.
+        after: those alone count that come after one which matches this.
         meanwhile: called in the connection's thread: where a reply is concerned when the server has answered, where a
             request is, before it goes on or is lost. What is delayed is delayed for as long as this takes.
         done: set when all of that has happened.
@@ -58,13 +59,16 @@ class Fault:
     statement: str
     harm: Harm
     nth: int = 1
+    after: str = ""
     meanwhile: Callable[[], object] = lambda: None
     done: threading.Event = field(default_factory=threading.Event)
     _seen: int = 0
+    _is_due: bool = False
 
     def strikes(self, sql: bytes) -> bool:
         """Return whether a statement is the one."""
-        if self._seen >= self.nth or not re.search(self.statement.encode(), sql, re.IGNORECASE | re.DOTALL):
+        self._is_due = self._is_due or _matches(self.after, sql)
+        if self._seen >= self.nth or not (self._is_due and _matches(self.statement, sql)):
             return False
         self._seen += 1
         return self._seen == self.nth
@@ -76,6 +80,10 @@ class Fault:
     def is_over(self) -> bool:
         """Wait until it has happened, or for too long, and return whether it has."""
         return self.done.wait(_PATIENCE_S)
+
+
+def _matches(pattern: str, sql: bytes) -> bool:
+    return re.search(pattern.encode(), sql, re.IGNORECASE | re.DOTALL) is not None
 
 
 class FaultProxy:
