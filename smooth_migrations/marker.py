@@ -7,16 +7,32 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Marker
 
-__all__ = ["read_markers", "remove_marker", "write_marker"]
+__all__ = ["make_table", "read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
+
+
+def make_table(connection: BaseDatabaseWrapper) -> None:
+    """Make the markers' table where it is not there yet, outside any project's migration graph. Safe to repeat.
+
+    Where a server commits every change of the schema by itself (MariaDB), this has to come before anything that must
+    not be committed yet.
+    """
+    with connection.cursor() as cursor:
+        if _TABLE in connection.introspection.table_names(cursor):
+            return
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
+            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
+            "epoch bigint NOT NULL, digest varchar(64) NOT NULL, "
+            "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
+        )
 
 
 def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, epoch: int, digest: str) -> None:
     """Write the marker of a run, so that a lost answer can be settled by looking.
 
-    The table is made on first use by idempotent DDL, outside any project's migration graph. Called inside the open
-    transaction; one row a run, so repeating it after a retry changes nothing.
+    Called inside the open transaction; one row a run, so repeating it after a retry changes nothing.
 
     Args:
         connection: the target's, inside its transaction.
@@ -25,13 +41,8 @@ def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, ep
         epoch: the run's fencing token.
         digest: the plan's digest.
     """
+    make_table(connection)
     with passing("mark"), connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
-            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
-            "epoch bigint NOT NULL, digest varchar(64) NOT NULL, "
-            "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
-        )
         cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608 - a constant name
         cursor.execute(
             f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest) VALUES (%s, %s, %s, %s)",  # noqa: S608

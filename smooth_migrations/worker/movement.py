@@ -10,7 +10,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.finalising import Pending
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import write_marker
+from smooth_migrations.marker import make_table, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.received import made_since, take_received
 from smooth_migrations.segments import SegmentEnds
@@ -69,6 +69,8 @@ class Movement:
         if self._measuring is not None:
             self._measuring.restart()
         self.contracted.clear()
+        if not connection.features.can_rollback_ddl:
+            make_table(connection)
         received = take_received(connection)
         self._way()()
         if (call.steps or self.contracted) and not command.is_ahead:
