@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Final
 
 import anyio
@@ -124,10 +124,12 @@ def is_unsettled(summary: RunSummary) -> bool:
 async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     """Return the deploy's runs that have not ended, or that needed an operator, newest first. Reads only.
 
+    Among them those before a run that was found without its journal, and settled, while they waited for an operator.
+
     Raises:
         JournalError: the journal cannot be asked.
     """
-    return tuple(takewhile(is_unsettled, await journal.runs(plan.name)))
+    return tuple(filter(is_unsettled, await journal.runs(plan.name)))
 
 
 async def _runs_left(

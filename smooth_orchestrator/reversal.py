@@ -83,8 +83,8 @@ def _require(run_id: str, wanted: str | None, finalised: Mapping[str, str], lost
             f"the run {run_id} was finalised by {finalised[run_id]}: what it held back is done",
             hint="deploy a release that goes forward from here",
         )
-    if lost.names:
-        raise lost.refusal()
+    if (refusal := lost.refusal()) is not None:
+        raise refusal
 
 
 async def taken_back_by(journal: Journal, deploy: str, run_id: str) -> str | None:

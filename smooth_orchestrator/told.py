@@ -57,6 +57,7 @@ class Told:
         targets: of the plan as it was.
         tiers: of the targets that were begun.
         held: of those that have reached the barrier.
+        heard: the databases of which it tells what was moved there, be it nothing.
         back: what was to be taken back on them, in a rollback.
         decisions: (scope, decision) in order.
         takes_back: the run that a rollback takes back.
@@ -73,6 +74,7 @@ class Told:
     targets: frozenset[str] = frozenset()
     tiers: dict[str, Tier] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
     back: dict[str, Back] = field(default_factory=dict)
     decisions: list[tuple[str, Decision]] = field(default_factory=list)
     takes_back: str | None = None
@@ -124,8 +126,10 @@ class Told:
                 self.tiers[record.database] = Tier(record.data["tier"])
                 if "back" in record.data:
                     self.back[record.database] = _back(record.data["back"])
-            case RecordKind.HELD | RecordKind.COMMITTED if record.database and _has_moved(record.data):
-                self.held[record.database] = Held.of(record.data)
+            case RecordKind.HELD | RecordKind.COMMITTED if record.database:
+                self.heard.add(record.database)
+                if _has_moved(record.data):
+                    self.held[record.database] = Held.of(record.data)
             case RecordKind.DECISION:
                 self.decisions.append((record.data["scope"], Decision(record.data["decision"])))
             case RecordKind.PREPARING:

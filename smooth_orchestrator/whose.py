@@ -18,6 +18,7 @@ from smooth_orchestrator.told import Told, records_of
 __all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "unmarked"]
 
 _HINT = "run this with the plan, and its environment, as it was"
+_UNTOLD_HINT = "take it back by hand, with manage.py migrate, or deploy a release that goes forward from here"
 
 
 async def heard_of(
@@ -95,15 +96,22 @@ class Unmarked:
         names: of these databases.
         others: of those among them that are known to be other ones than the run's of that name.
         is_elsewhere: whether the run has moved no database of this plan, but such of the same names.
+        untold: databases that do show it, and of which the journal does not tell what it moved there.
     """
 
     run_id: str
     names: frozenset[str]
     others: frozenset[str]
     is_elsewhere: bool
+    untold: frozenset[str]
 
-    def refusal(self) -> Refused:
-        """Return the error that names them."""
+    def refusal(self) -> Refused | None:
+        """Return the error that names them, if there are any."""
+        if self.untold:
+            names = ", ".join(sorted(self.untold))
+            return Refused(f"the journal has lost what the run {self.run_id} moved on {names}", hint=_UNTOLD_HINT)
+        if not self.names:
+            return None
         names = ", ".join(sorted(self.names))
         return Refused(f"nothing on {names} shows that the run {self.run_id} has moved that database", hint=_HINT)
 
@@ -121,15 +129,21 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
     """
     looking = Run(run.plan, run_id, run.journal)
     found: dict[str, bool] = {}
+    untold: set[str] = set()
 
     async def look(item: TargetRun) -> None:
         standing = await ask_standing(looking, fleet, item)
-        if isinstance(standing, Standing) and standing.marker(run_id) is None:
+        if not isinstance(standing, Standing):
+            return
+        if standing.marker(run_id) is not None:
+            untold.update({item.name} - told.heard if told.is_known else ())
+        elif item.name in told.moved:
             found[item.name] = told.was_another(item.name, identity_of(looking, item, standing))
 
     async with anyio.create_task_group() as group:
         for item in looking.targets:
-            if item.name in told.moved and item.name in told.identities:
+            if item.name in told.identities and (item.name in told.moved or item.name not in told.heard):
                 group.start_soon(look, item)
     others = frozenset(name for name, is_another in found.items() if is_another)
-    return Unmarked(run_id, frozenset(found), others, bool(told.moved) and told.moved <= others)
+    is_elsewhere = bool(told.moved) and told.moved <= others
+    return Unmarked(run_id, frozenset(found), others, is_elsewhere, frozenset(untold))

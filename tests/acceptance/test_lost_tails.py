@@ -236,3 +236,22 @@ def test_what_an_operator_commits_without_a_journal_is_the_release_that_was_inte
         assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
         assert settled.outcomes == {"primary": "committed", "kiosk": "unchanged", LAST: "committed"}
         assert {name for name, text in _of(fleet).items() if "0002_note" in text} == {"primary", LAST}
+
+
+@pytest.mark.long
+def test_a_run_of_which_the_journal_has_lost_a_part_is_taken_back_nowhere(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        decided_by_journal(fleet)
+        _kill(fleet, "commit_prepared.after")
+        _cut(fleet, f"SELECT min(seq) FROM journal WHERE kind = 'held' AND database = '{LAST}' AND seq > ({_BEGUN})")
+        settled = fleet.run("recover")
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+        new = _of(fleet)
+
+        refused = fleet.run("rollback")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert f"moved on {LAST}" in refused.report["error"]["message"]
+        assert _of(fleet) == new
