@@ -24,29 +24,28 @@ def make_table(connection: BaseDatabaseWrapper) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
             "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
-            "epoch bigint NOT NULL, digest varchar(64) NOT NULL, "
+            "epoch bigint NOT NULL, digest varchar(64) NOT NULL, command varchar(16) DEFAULT 'deploy' NOT NULL, "
             "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
         )
 
 
-def write_marker(connection: BaseDatabaseWrapper, run_id: str, database: str, epoch: int, digest: str) -> None:
+def write_marker(connection: BaseDatabaseWrapper, database: str, marker: Marker) -> None:
     """Write the marker of a run, so that a lost answer can be settled by looking.
 
     Called inside the open transaction; one row a run, so repeating it after a retry changes nothing.
 
     Args:
         connection: the target's, inside its transaction.
-        run_id: the run.
         database: the target's name in the plan.
-        epoch: the run's fencing token.
-        digest: the plan's digest.
+        marker: what is written.
     """
     make_table(connection)
     with passing("mark"), connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608 - a constant name
+        cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [marker.run_id])  # noqa: S608 - a constant name
         cursor.execute(
-            f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest) VALUES (%s, %s, %s, %s)",  # noqa: S608
-            [run_id, database, epoch, digest],
+            f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest, command) "  # noqa: S608
+            "VALUES (%s, %s, %s, %s, %s)",
+            [marker.run_id, database, marker.epoch, marker.digest, marker.command],
         )
 
 
@@ -56,10 +55,11 @@ def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tupl
         if not runs or _TABLE not in connection.introspection.table_names(cursor):
             return ()
         cursor.execute(
-            f"SELECT run_id, epoch, digest FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
+            f"SELECT run_id, epoch, digest, command FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
             [*runs],
         )
-        return tuple(Marker(str(run_id), int(epoch), str(digest)) for run_id, epoch, digest in cursor.fetchall())
+        rows = cursor.fetchall()
+    return tuple(Marker(str(run_id), int(epoch), str(digest), str(command)) for run_id, epoch, digest, command in rows)
 
 
 def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:

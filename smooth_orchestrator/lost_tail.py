@@ -1,6 +1,7 @@
 """What a journal has lost that misses its last records: what the rest of it makes up for, and what nobody can tell."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from smooth_migrations.protocol import Back, ErrorInfo, Received
 from smooth_orchestrator.config import Tier
@@ -17,6 +18,7 @@ __all__ = [
     "adopt",
     "give_up",
     "leave_to_operator",
+    "lost_back",
     "make_up_for",
     "not_to_be_taken_back",
     "tell_untold",
@@ -59,6 +61,17 @@ async def make_up_for(journal: Journal, deploy: str, told: Told) -> None:
         held = taken.held.get(name)
         steps, received = (held.steps, held.received) if held else ((), Received())
         told.back[name] = Back(told.takes_back, steps, received, discards=False)
+
+
+def lost_back(item: TargetRun) -> Back | None:
+    """Return what was to be taken back on a target where its own steps alone tell that the run is a rollback. Pure.
+
+    Where that was decided these are all; what they have left to be done is to be called done.
+    """
+    if not item.left or not all(step.backwards for step in item.left):
+        return None
+    steps = tuple(replace(step, backwards=False) for step in reversed(item.left))
+    return Back("", steps, discards=False)
 
 
 def not_to_be_taken_back(told: Told, shown: Mapping[str, Shown]) -> list[str]:

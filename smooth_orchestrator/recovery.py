@@ -22,6 +22,7 @@ from smooth_orchestrator.lost_tail import (
     adopt,
     give_up,
     leave_to_operator,
+    lost_back,
     make_up_for,
     not_to_be_taken_back,
     tell_untold,
@@ -307,7 +308,7 @@ def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
         return Shown.PREPARED
     if (marker := standing.marker(run.run_id)) is not None:
         # Other calls may have had a turn since then.
-        item.epoch, item.marked_by = marker.epoch, marker.digest
+        item.epoch, item.marked_by = marker.epoch, marker.digest if marker.command == "deploy" else None
         return Shown.DONE
     return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
@@ -376,7 +377,7 @@ async def _obey(
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     """Note how far a database has come, so that what a run does next settles it."""
-    item.back = told.back.get(item.name)
+    item.back = told.back.get(item.name) or lost_back(item)
     item.moves_unknown = shown is not Shown.NOTHING and item.name not in told.held
     if (held := told.held.get(item.name)) is not None:
         item.steps, item.before, item.received = [*held.steps], held.before, held.received

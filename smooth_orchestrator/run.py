@@ -63,7 +63,7 @@ class TargetRun:
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
-        marked_by: the digest of the plan by which its marker says that the run has moved it.
+        marked_by: the digest of the plan by which its marker says that the run, a deploy, has moved it.
         identity: which database it is, once it was looked at for what an interrupted run has left.
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
         gid: of its transaction, once that was to be prepared.

@@ -110,11 +110,13 @@ class Marker:
         run_id: the run.
         epoch: of its turn.
         digest: of the plan by which it did so.
+        command: what the run was: `deploy`, `rollback` or `finalise`.
     """
 
     run_id: str
     epoch: int
     digest: str
+    command: str = "deploy"
 
 
 @dataclass(frozen=True, slots=True)

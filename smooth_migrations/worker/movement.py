@@ -74,10 +74,17 @@ class Movement:
         received = take_received(connection)
         self._way()()
         if (call.steps or self.contracted) and not command.is_ahead:
-            write_marker(connection, command.run_id, command.database, epoch, command.digest)
+            marker = protocol.Marker(command.run_id, epoch, command.digest, self._kind)
+            write_marker(connection, command.database, marker)
             self.made = made_since(connection, received)
         if self._measuring is not None:
             self.measured = self._measuring.measured()
+
+    @property
+    def _kind(self) -> str:
+        if self._command.back is not None:
+            return "rollback"
+        return "deploy" if self._command.finalises is None else "finalise"
 
     def _way(self) -> Callable[[], None]:
         if self._command.back is not None:

@@ -255,3 +255,26 @@ def test_a_run_of_which_the_journal_has_lost_a_part_is_taken_back_nowhere(
         assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
         assert f"moved on {LAST}" in refused.report["error"]["message"]
         assert _of(fleet) == new
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["commit.before", "journal.decision.before"])
+def test_a_rollback_without_its_journal_is_finished_as_one(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, point: str
+) -> None:
+    with _fleet(tmp_path, servers) as fleet:
+        decided_by_journal(fleet)
+        before = _of(fleet)
+        assert fleet.deploy().exit_code == 0
+        # A worker is killed when it is to commit, or the coordinator before it has decided.
+        assert fleet.run("rollback", failpoint=point).exit_code in {4, -9}
+        _wait(fleet)
+        shutil.rmtree(fleet.directory / ".smooth")
+
+        settled = fleet.run("recover")
+        if point == "journal.decision.before":
+            assert (settled.exit_code, settled.report["error"]["type"]) == (4, "journal_lost"), settled.stderr
+            settled = fleet.run("recover", "--commit")
+
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+        assert _of(fleet) == before
