@@ -132,7 +132,10 @@ def _by_kubernetes(fleet: Fleet) -> Start:
     return Start([*container["command"], *container["args"]], _BARE | fleet.environment)
 
 
-@pytest.mark.parametrize("scheduled", [_by_cron, _by_systemd, _by_kubernetes])
+@pytest.mark.parametrize(
+    "scheduled",
+    [_by_cron, *(pytest.param(each, marks=pytest.mark.long) for each in (_by_systemd, _by_kubernetes))],
+)
 def test_what_is_scheduled_waits_for_the_release_before_and_then_finalises(
     fleet: Fleet, scheduled: Callable[[Fleet], Start]
 ) -> None:

@@ -16,6 +16,7 @@ _ONE, _OTHER = (f"release-{'x' * 55}{letter}" for letter in "ab")
 _DEPLOY = 'expand_contract = false\natomicity = "held_open"\nlock_timeout = "60s"'
 
 
+@pytest.mark.long
 def test_a_recovery_ends_no_session_of_a_run_whose_id_begins_alike(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def test_what_an_operator_commits_without_a_journal_is_called_committed(
         assert told["hint"].endswith("unless it was a rollback that was cut off")
 
 
+@pytest.mark.long
 def test_what_an_operator_commits_without_a_journal_is_the_release_that_was_interrupted(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def _exit_codes(tier: str, stage: str, mishap: str) -> set[int]:
     return {4} if (tier, mishap) == ("two_phase", "stays-away") else {1}
 
 
-_SHORT = {("two_phase", "decided", "stays-away"), ("held_open", "decided", "cuts")}
+_SHORT = {("held_open", "decided", "cuts")}
 
 
 @pytest.mark.parametrize(

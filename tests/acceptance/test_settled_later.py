@@ -240,6 +240,7 @@ def test_a_decided_run_is_not_called_committed_without_its_files(
         assert after == before if command == "rollback" else all("0003_kind" in text for text in after.values())
 
 
+@pytest.mark.long
 def test_what_was_written_after_the_decision_to_roll_back_is_lost_only_where_an_operator_says_so(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_what_was_decided_in_one_environment_moves_no_database_of_another(
     assert not fleet.prepared()
 
 
+@pytest.mark.long
 def test_each_environment_takes_back_its_own_last_run(
     fleet: Fleet, staging: Mapping[str, str], production: Mapping[str, str]
 ) -> None:
