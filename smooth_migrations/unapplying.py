@@ -114,6 +114,8 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     )
     migrations = plan_back(executor, back)
     if not migrations:
+        # All of them are gone, perhaps by a call that was killed before it came to what was made beside.
+        _forget(connection, _state_now(executor), back)
         return
     if not back.discards:
         _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
@@ -123,13 +125,27 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
         _discard(connection, placed)
     install(placed, call.options.call_id)
     plan = [(migration, True) for migration in migrations]
-    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    state = _state_now(executor)
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     with already_made_left(connection):
         state = executor.migrate([], plan=plan, state=state.clone())
     _render(state)
     purge(connection)
     emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
+    _forget(connection, state, back)
+
+
+def _state_now(executor: MigrationExecutor) -> ProjectState:
+    state: ProjectState = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    return state
+
+
+def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) -> None:
+    """Remove what the run has made beside its migrations, and its mark. Repeating it does nothing.
+
+    Raises:
+        WouldDiscard: something refers to that.
+    """
     if not back.discards:
         _refuse(
             f"{count} rows of {table} would be lost"

@@ -11,7 +11,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.transport import Worker
 
-__all__ = ["lose", "refuse_long_locks", "watching_held"]
+__all__ = ["left_to_lock_s", "lose", "refuse_long_locks", "watch_locks", "watching_held"]
 
 _LOOK_S = 0.1
 
@@ -20,7 +20,7 @@ _LOOK_S = 0.1
 async def watching_held(run: Run, fleet: Fleet) -> AsyncIterator[None]:
     """Stop the run as soon as a worker that holds is lost, or locks are held for longer than `max_lock_hold`."""
     async with anyio.create_task_group() as group:
-        group.start_soon(_watch_locks, run)
+        group.start_soon(watch_locks, run)
         for worker in fleet.workers:
             group.start_soon(_watch_worker, run, fleet, worker)
         yield
@@ -42,10 +42,17 @@ def lose(run: Run, item: TargetRun, error: ErrorInfo) -> None:
     run.fail(error, item.name)
 
 
-async def _watch_locks(run: Run) -> None:
+async def watch_locks(run: Run) -> None:
+    """Fail the run as soon as locks are held for longer than `max_lock_hold`; until then, or until cancelled."""
     while not run.stopping.is_set():
         refuse_long_locks(run)
         await anyio.sleep(_LOOK_S)
+
+
+def left_to_lock_s(run: Run) -> float:
+    """Return for how long locks that are held may go on to be held, in seconds."""
+    held = [item.lock_hold_ms for item in run.in_stage(Stage.HELD) if item.tier is not Tier.COMPENSATED]
+    return max(0.0, (run.plan.max_lock_hold_ms - max(held, default=0.0)) / 1000)
 
 
 def refuse_long_locks(run: Run) -> None:

@@ -129,9 +129,11 @@ async def _run_forward(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorIn
         await fleet.living(run.plan, item.target)
     except WorkerError as error:
         return ErrorInfo(error.code, error.message, hint=error.hint)
-    steps = item.steps
+    held = item.holds
     await apply_target(run, fleet, item)
     if item.stage is not Stage.HELD:
         return item.error
-    item.steps = item.steps or steps
+    if not item.has_moved:
+        # It had been committed: what it has moved is what it held.
+        item.hold(held)
     return await _try(run, fleet, item)

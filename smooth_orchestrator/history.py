@@ -74,10 +74,12 @@ async def committed_by(session: Session, command: str) -> Report | None:
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
             gone = await taken_back_by(run.journal, run.plan.name, run_id)
-            errors = (
-                (RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN),) if gone else ()
+            errors = [RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN)] if gone else []
+            if lost.names and not gone:
+                errors.append(RunError("unmarked", f"{lost.what}; it may have been restored since", hint=_AGAIN))
+            return replace(
+                stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=tuple(errors)
             )
-            return replace(stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors)
     return None
 
 

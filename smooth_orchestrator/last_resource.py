@@ -11,6 +11,7 @@ import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_migrations.protocol.failpoints import passing
+from smooth_orchestrator.barrier import left_to_lock_s
 from smooth_orchestrator.commits import commit_held, note_committed
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.fleet import Fleet
@@ -34,11 +35,20 @@ def last_resource(run: Run) -> TargetRun | None:
 async def commit_last_resource(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     """Commit it, or return why it is not committed; its stage says whether that is known.
 
-    An answer that does not come is settled by looking at the database, for `settle_timeout`.
+    An answer that does not come, or not before `max_lock_hold` is over, is settled by looking at the database, for
+    `settle_timeout`.
     """
     started_s = time.monotonic()
-    with passing("decide"):
+    failure: ErrorInfo | None = ErrorInfo(
+        "max_lock_hold",
+        f"{item.name} could not be committed while locks may be held",
+        hint="end what reads or writes there, or raise max_lock_hold",
+    )
+    with passing("decide"), anyio.move_on_after(left_to_lock_s(run)) as limit:
         failure = await commit_held(run, fleet, item)
+    if limit.cancelled_caught:
+        # What it still does must not be done late.
+        fleet.serving(item.target).kill()
     if failure is not None:
         failure = await _settle(run, fleet, item, failure)
     if failure is None:

@@ -5,7 +5,7 @@ import anyio
 from smooth_migrations.protocol import Done, ErrorInfo, Failed, Prepare
 from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.applying import apply_target
-from smooth_orchestrator.barrier import lose, refuse_long_locks
+from smooth_orchestrator.barrier import lose, refuse_long_locks, watch_locks
 from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
@@ -22,6 +22,8 @@ __all__ = ["prepare_held", "prepare_target"]
 _UNPREPARABLE = frozenset({"0A000", "53200"})
 # What a worker's error is called that has found another alias written to, whose transaction nothing prepares.
 _NOT_PREPARABLE = "NotPreparable"
+# How long a server may take to answer a PREPARE once the run has failed; others wait for what is held beside.
+_GRACE_S = 2.0
 
 
 async def prepare_held(run: Run, fleet: Fleet) -> None:
@@ -29,11 +31,24 @@ async def prepare_held(run: Run, fleet: Fleet) -> None:
 
     A transaction that its server cannot prepare is run again and held open, where the plan leaves the tier open.
     """
-    async with anyio.create_task_group() as group:
-        for item in run.in_stage(Stage.HELD):
-            if not item.is_prepared:
-                group.start_soon(prepare_target, run, fleet, item)
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(watch_locks, run)
+        watching.start_soon(_give_up, run, fleet)
+        async with anyio.create_task_group() as group:
+            for item in run.in_stage(Stage.HELD):
+                if not item.is_prepared:
+                    group.start_soon(prepare_target, run, fleet, item)
+        watching.cancel_scope.cancel()
     refuse_long_locks(run)
+
+
+async def _give_up(run: Run, fleet: Fleet) -> None:
+    """Wait for no server that does not answer a PREPARE once the run is to end: its locks are waited for by others."""
+    await run.stopping.wait()
+    await anyio.sleep(_GRACE_S)
+    for item in run.in_stage(Stage.HELD):
+        if not item.is_prepared:
+            fleet.serving(item.target).kill()
 
 
 async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:

@@ -380,8 +380,7 @@ def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     item.back = told.back.get(item.name) or lost_back(item)
     item.moves_unknown = shown is not Shown.NOTHING and item.name not in told.held
     if (held := told.held.get(item.name)) is not None:
-        item.steps, item.before, item.received = [*held.steps], held.before, held.received
-        item.held_back, item.contracted = held.held_back, held.contracted
+        item.hold(held)
     item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, Tier.TWO_PHASE)
     match wanted:
         case Action.RUN_FORWARD | Action.COMMIT:

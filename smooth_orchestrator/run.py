@@ -137,6 +137,11 @@ class TargetRun:
         """What it holds or has committed, to be written down."""
         return Held(tuple(self.steps), self.before, self.received, self.held_back, self.contracted)
 
+    def hold(self, held: Held) -> None:
+        """Take over what a target of another time held or had committed."""
+        self.steps, self.before, self.received = [*held.steps], held.before, held.received
+        self.held_back, self.contracted = held.held_back, held.contracted
+
     @property
     def contract_pending(self) -> tuple[str, ...]:
         """What waits for `finalise`, in words."""

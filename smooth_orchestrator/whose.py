@@ -112,8 +112,13 @@ class Unmarked:
             return Refused(f"the journal has lost what the run {self.run_id} moved on {names}", hint=_UNTOLD_HINT)
         if not self.names:
             return None
+        return Refused(self.what, hint=_HINT)
+
+    @property
+    def what(self) -> str:
+        """What is so of the databases that do not show it, in words."""
         names = ", ".join(sorted(self.names))
-        return Refused(f"nothing on {names} shows that the run {self.run_id} has moved that database", hint=_HINT)
+        return f"nothing on {names} shows that the run {self.run_id} has moved that database"
 
 
 async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
