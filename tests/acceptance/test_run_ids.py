@@ -117,3 +117,19 @@ def test_the_mark_of_another_deploy_decides_nothing_of_a_run_that_is_cut_off_at_
     assert _new_ones(fleet) == ["primary"]
     assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
     assert _new_ones(fleet) == ["primary", "kiosk", LAST]
+
+
+@pytest.mark.long
+def test_a_run_that_is_given_again_tells_which_database_was_restored_since(fleet: Fleet) -> None:
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+    fleet.migrate("shard_1", "demo", "0001")
+    with fleet.last.connect() as session:
+        session.execute("DELETE FROM smooth_migrations_marker WHERE run_id = 'build-7'")
+
+    again = fleet.deploy("--run-id", "build-7")
+
+    assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do")
+    assert [error["message"] for error in again.report["errors"]] == [
+        f"nothing on {LAST} shows that the run build-7 has moved that database; it may have been restored since"
+    ]
+    assert _new_ones(fleet) == ["primary", "kiosk"]
