@@ -69,6 +69,7 @@ def test_what_ran_ahead_is_taken_back_where_the_last_phase_fails(fleet: Fleet) -
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_what_ran_ahead_is_taken_back_behind_a_prepared_transaction(fleet: Fleet) -> None:
     # Of a transaction with a cursor that outlives it the last server keeps nothing prepared.
     cursor = "editor.connection.cursor().execute('DECLARE kept CURSOR WITH HOLD FOR SELECT 1')"
@@ -122,6 +123,7 @@ def test_code_that_says_so_runs_ahead_and_is_taken_back(fleet: Fleet) -> None:
     assert all("KITE" in dumps[name] for name in _SERVERS)
 
 
+@pytest.mark.long
 def test_a_column_is_filled_ahead_and_stays_filled(fleet: Fleet) -> None:
     fill = "Backfill('Item', {'name': Upper('name')}, where=~Q(name=Upper('name')))"
     _write(fleet, _AHEAD, migration(fill, after=[("demo", "0001_item")], atomic=False, functions=IMPORTS))

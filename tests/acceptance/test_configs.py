@@ -117,6 +117,7 @@ def test_the_plan_of_one_database_is_run(tmp_path: Path, pg_database: PostgresDa
     assert (tmp_path / ".smooth/journal.db").is_file()
 
 
+@pytest.mark.long
 def test_the_plan_of_a_primary_and_shards_is_run(tmp_path: Path, guarded: PostgresServer) -> None:
     aliases = ("default", "shard_1", "shard_2", "shard_3")
     gate = tmp_path / "bin/smoke-test"

@@ -75,6 +75,7 @@ def test_every_command_that_reads_a_damaged_record_names_it_and_changes_nothing(
     assert fleet.run("recover").report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_a_damaged_decision_is_obeyed_by_nobody(fleet: Fleet) -> None:
     before = fleet.dumps()
     for command, (kind, (column, value, words)) in zip((*_MOVING, *_MOVING), _DAMAGES.items(), strict=False):

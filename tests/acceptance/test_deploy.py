@@ -141,6 +141,7 @@ def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_what_cannot_be_undone_is_refused_where_it_would_be_committed_early(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_rollback_tells_the_rows_that_it_could_not_take_and_deletes_them_if_to
     fleet.execute("INSERT INTO demo_item (name, kind_id) VALUES ('again', 2)")
 
 
+@pytest.mark.long
 def test_a_rollback_does_not_cut_off_what_the_new_release_has_written(fleet: Fleet, tmp_path: Path) -> None:
     migrations = tmp_path / "project" / "demo" / "migrations"
     (migrations / "0002_next.py").write_text(_KINDS)
@@ -196,6 +197,7 @@ def test_it_waits_for_the_sessions_of_the_release_before(fleet: Fleet) -> None:
     assert fleet.run("finalise").report["outcome"] == "committed"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gate", ["false", "no-such-command"])
 def test_its_gate_refuses(fleet: Fleet, gate: str) -> None:
     _plan(fleet, f'{_SOON}\ngate = ["{gate}"]')

@@ -177,6 +177,7 @@ def test_cron_is_told_where_the_environment_is_missing(fleet: Fleet, capfd: pyte
     assert not (fleet.directory / _LOG).exists()
 
 
+@pytest.mark.long
 def test_the_next_minute_changes_nothing_while_one_is_still_at_work(fleet: Fleet) -> None:
     gate = "touch at_the_gate; until [ -e go ]; do sleep 0.05; done"
     _plan(fleet, bake_time="0s", gate=f'gate = ["sh", "-c", "{gate}"]')

@@ -78,6 +78,7 @@ def test_an_older_release_is_brought_to_where_stock_migrate_brings_it(
         _assert_same(older.dumps(), {name: updated[vendor_of(at)] for name, at in older.databases.items()})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("history", "last"), EACH_AND_LAST)
 def test_a_failure_in_the_last_phase_leaves_every_database_at_the_older_release(
     history: History, last: str, stock: Stock, servers: Servers, tmp_path: Path

@@ -80,6 +80,7 @@ def test_a_worker_killed_while_it_migrates_changes_no_database(
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_a_gate_looks_ends_the_gate_and_changes_no_database(fleet: Fleet) -> None:
     fleet.plan(shards='gate = ["sleep", "120"]')
     before = fleet.dumps()
@@ -97,6 +98,7 @@ def test_a_worker_killed_while_a_gate_looks_ends_the_gate_and_changes_no_databas
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_locks_held_for_too_long_while_a_gate_looks_end_the_gate_and_change_no_database(fleet: Fleet) -> None:
     fleet.plan(deploy='expand_contract = false\nmax_lock_hold = "500ms"', shards='gate = ["sleep", "120"]')
     before = fleet.dumps()
@@ -174,6 +176,7 @@ def test_a_second_signal_does_not_leave_behind_a_worker_that_hangs_when_it_impor
     assert not still_running(family)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "file", ["demo/migrations/0004_hangs.py", pytest.param("small_settings.py", marks=pytest.mark.long)]
 )
@@ -231,7 +234,7 @@ def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
     assert fleet.dumps() == before
 
 
-@pytest.mark.parametrize("command", ["recover", "deploy"])
+@pytest.mark.parametrize("command", ["recover", pytest.param("deploy", marks=pytest.mark.long)])
 def test_an_interrupted_settlement_says_that_it_is_not_settled_and_is_taken_up_again(
     command: str, fleet: Fleet
 ) -> None:

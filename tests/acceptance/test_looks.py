@@ -89,6 +89,7 @@ def _prepare(database: PostgresDatabase, gid: str, table: str) -> None:
         session.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
 
 
+@pytest.mark.long
 def test_status_shows_whatever_stands_prepared_whoever_prepared_it(fleet: Fleet) -> None:
     fleet.plan(deploy='expand_contract = false\nsettle_timeout = "2s"', servers='atomicity = "two_phase"')
     assert fleet.run("deploy", "--run-id", "sunday", failpoint="decide.before").exit_code == -signal.SIGKILL

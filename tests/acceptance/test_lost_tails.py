@@ -67,6 +67,7 @@ def _cut(fleet: Fleet, first: str) -> None:
         assert journal.execute(f"DELETE FROM journal WHERE seq >= ({first})").rowcount
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choice", ["--commit", pytest.param("--abort", marks=pytest.mark.long)])
 def test_a_phase_of_which_nobody_knows_what_it_moved_is_not_called_taken_back(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, choice: str

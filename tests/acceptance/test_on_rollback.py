@@ -31,6 +31,7 @@ def test_what_is_held_at_the_barrier_calls_it_when_it_is_rolled_back(
         assert sorted((tmp_path / "project/undone").read_text().split()) == held
 
 
+@pytest.mark.long
 def test_an_error_in_it_needs_an_operator(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_without_a_decision_an_operator_decides_about_those_that_are_seen(fleet:
     assert dumps_of(fleet) == before
 
 
+@pytest.mark.long
 def test_a_database_that_is_gone_for_good_is_given_up_where_an_operator_says_so(fleet: Fleet) -> None:
     _kill(fleet, "deploy", "journal.decision.before")
     plan = fleet.directory / "deploy.toml"

@@ -88,6 +88,7 @@ def test_what_is_written_to_an_alias_of_an_earlier_phase_is_written_once_however
         assert _names(fleet.first) == ["kite", "stray"]
 
 
+@pytest.mark.long
 def test_what_is_written_to_an_alias_of_an_earlier_phase_is_undone_with_a_failure(
     servers: Servers, tmp_path: Path
 ) -> None:

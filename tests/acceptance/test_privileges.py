@@ -101,6 +101,7 @@ def test_the_deploy_role_deploys_rehearses_and_rolls_back(fleet: Fleet, roles: _
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("role", "point"),
     [
@@ -166,6 +167,7 @@ def test_the_role_that_looks_reads_where_every_database_stands(fleet: Fleet, rol
     assert refused.exit_code == 3, refused.stderr
 
 
+@pytest.mark.long
 def test_a_journal_is_kept_by_a_role_of_its_own(fleet: Fleet, roles: _Roles, monkeypatch: pytest.MonkeyPatch) -> None:
     roles.make("A journal on PostgreSQL", fleet.first)
     server = fleet.first.server

@@ -178,6 +178,7 @@ def test_a_worker_killed_at_any_moment_leaves_all_databases_old_or_all_new(
     strike_worker(seed, release, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_a_worker_killed_between_committed_steps_leaves_all_databases_old_or_all_new(
     seed: int, release_outside_transactions: Release, tmp_path: Path
@@ -205,6 +206,7 @@ def test_a_signal_at_any_moment_leaves_all_databases_old_or_all_new(
         assert_all_or_nothing(release, fleet, outcome)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_a_coordinator_killed_at_any_moment_is_settled_by_the_journal_s_decision(
     seed: int, release: Release, tmp_path: Path

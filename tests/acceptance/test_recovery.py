@@ -96,7 +96,6 @@ _FAILS = 'gate = ["false"]'
 
 # As many as there is time for at each commit; each of the others is `long`.
 _SAMPLE = {
-    ("held", "journal.decision.after"),
     ("prepared", "journal.decision.after"),
 }
 _BACK_SAMPLE = {("held", "rollback.before")}
@@ -278,6 +277,7 @@ def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kin
         assert _of(fleet) == old
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "point", "then"), _RECOVERIES)
 def test_a_crash_of_the_recovery_is_settled_by_the_next(
     deploys: _Deploys, tmp_path: Path, kind: str, point: str, then: str
@@ -319,6 +319,7 @@ def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_p
         assert _of(fleet) == deploys("prepared").new
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choice", ["commit", pytest.param("abort", marks=pytest.mark.long)])
 def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
     deploys: _Deploys, tmp_path: Path, choice: str

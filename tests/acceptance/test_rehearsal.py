@@ -116,6 +116,7 @@ def test_what_no_transaction_holds_is_left_alone_and_said(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_traffic_comes_first(fleet: Fleet) -> None:
     before = fleet.dumps()
     with fleet.first.connect() as session:

@@ -71,6 +71,7 @@ def _outlast_the_lease(fleet: Fleet) -> None:
         until(lambda: session.execute("SELECT clock_timestamp() > %s", [expires_at]).fetchone() == (True,))
 
 
+@pytest.mark.long
 def test_a_run_that_waits_for_its_decision_is_not_taken_for_dead(releases: Releases, tmp_path: Path) -> None:
     with _waiting(releases, tmp_path / "plan") as fleet, proxied(fleet) as (_first, last):
         twin = _twin_of(fleet, tmp_path / "twin")

@@ -22,6 +22,7 @@ def _new_ones(fleet: Fleet) -> list[str]:
     return [name for name, text in fleet.dumps().items() if "0002_note" in text]
 
 
+@pytest.mark.long
 def test_another_commands_run_id_is_refused_and_hides_no_run(fleet: Fleet) -> None:
     assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
 
@@ -54,6 +55,7 @@ def test_a_run_that_is_tried_again_and_settled_by_that_can_be_taken_back(fleet: 
     assert not _new_ones(fleet)
 
 
+@pytest.mark.long
 def test_a_run_of_another_deploy_with_the_same_id_decides_nothing_about_this_one(fleet: Fleet) -> None:
     plan = fleet.directory / "deploy.toml"
     ours = plan.read_text().replace(', "kiosk"', "").replace('[databases.kiosk]\nproject = "one"\nalias = "kiosk"', "")

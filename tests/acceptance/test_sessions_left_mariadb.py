@@ -73,6 +73,7 @@ def test_a_deploy_whose_worker_is_killed_ends_what_that_has_left_at_work(
     assert not diff(before, dump(mariadb_database.dsn, sequences=False))
 
 
+@pytest.mark.long
 def test_recover_settles_nothing_beside_a_session_that_it_cannot_end(
     mariadb_database: MariadbDatabase, environment: dict[str, str], tmp_path: Path
 ) -> None:

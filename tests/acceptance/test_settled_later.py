@@ -152,7 +152,8 @@ def test_the_mark_of_an_earlier_use_of_a_run_id_is_no_decision(
         assert _of(fleet) == before
 
 
-@pytest.mark.parametrize("same_plan", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("same_plan", [False, True])
 def test_of_a_lost_journal_what_the_run_did_not_touch_is_not_moved_by_its_settlement(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, *, same_plan: bool
 ) -> None:

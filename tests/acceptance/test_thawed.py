@@ -109,6 +109,7 @@ def _assert_in_doubt(fleet: Fleet, outcome: Outcome, left: dict[str, str]) -> No
     assert outcome.report["settle_with"] == ["smooth-orchestrate recover deploy.toml"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tier", _TIERS)
 def test_a_deploy_that_was_taken_back_meanwhile_moves_nothing(releases: Releases, tmp_path: Path, tier: str) -> None:
     with releases.copy(tier, tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):

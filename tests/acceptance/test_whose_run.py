@@ -73,6 +73,7 @@ def _new_ones(fleet: Fleet) -> list[str]:
     return [name for name, text in fleet.dumps().items() if "0002_note" in text]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["deploy", pytest.param("rollback", marks=pytest.mark.long)])
 def test_what_was_decided_in_one_environment_moves_no_database_of_another(
     fleet: Fleet, staging: Mapping[str, str], production: Mapping[str, str], command: str

@@ -35,6 +35,7 @@ def _new(fleet: Fleet) -> set[str]:
     return {name for name, text in fleet.dumps().items() if "0003_kind" in text}
 
 
+@pytest.mark.long
 def test_a_phase_that_was_written_to_is_not_taken_back_by_whoever_comes_next(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -149,14 +149,11 @@ _REFUSED = {
 _SHORT = {
     "add field",
     "remove field",
-    "remove foreign key",
     "remove m2m",
     "not null",
     "unique",
     "constraint",
-    "delete model",
     "add foreign key with a default",
-    "narrower",
     "several on one table",
 }
 _PARAMETERS = [pytest.param(case, marks=() if case in _SHORT else pytest.mark.long) for case in _CASES]

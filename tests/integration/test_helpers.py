@@ -127,12 +127,14 @@ def library(database: Database, tmp_path: Path) -> Library:
     return library
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_every_use_of_what_is_deprecated_raises_and_names_the_callers_line(library: Library) -> None:
     told = library.run("uses")
     assert _those(told["fields"], lambda each: each[:2] != ["FieldDeprecatedException", True]) == {}
     assert _those(told["models"], lambda each: each[:2] != ["ModelDeprecatedException", True]) == {}
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_every_use_with_warn_warns_with_the_callers_line(library: Library) -> None:
     library.warn_only()
     told = library.run("uses")
@@ -144,6 +146,7 @@ def test_every_use_with_warn_warns_with_the_callers_line(library: Library) -> No
     assert told["fields"]["read"] == [None, False, ["demo.Book.summary is deprecated, and was read"], True]
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_what_is_deprecated_with_warn_works_on_and_others_hear_nothing(library: Library) -> None:
     library.warn_only()
     assert library.run("warned") == {
@@ -155,6 +158,7 @@ def test_what_is_deprecated_with_warn_works_on_and_others_hear_nothing(library: 
     }
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_whatever_is_not_deprecated_goes_on(library: Library) -> None:
     assert library.run("sanity") == SANE
 

@@ -68,6 +68,7 @@ def _said_of(small: Library, models: str) -> list[tuple[str, str]]:
     return _checked(small)
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_it_lists_what_is_held_back(library: Library) -> None:
     library.deploy(2)
     assert library.project.succeed("show_migration_changes") == LISTED
@@ -89,6 +90,7 @@ def _deprecated() -> list[str]:
     return ["cover", "note", "publisher", "rating", "shelf", "stock", "summary", "tags"]
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_the_database_tells_what_the_next_migration_is_to_do_and_what_has_had_its_time(library: Library) -> None:
     library.make(2)
     assert _checked(library, "--database", "default") == []

@@ -120,6 +120,7 @@ def _fields(source: str) -> list[str]:
     return [line.removeprefix("field=").removesuffix(",") for line in lines if line.startswith("field=")]
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_wrapping_makes_columns_nullable_and_taking_the_wrappers_away_finishes(
     library: Library, every_database: NewDatabases, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_wrapping_makes_columns_nullable_and_taking_the_wrappers_away_finishes(
     assert library.schema() == fresh.schema()
 
 
+@pytest.mark.long_on("mysql", "postgresql")
 def test_the_migration_is_the_same_from_every_program(library: Library) -> None:
     library.check_out(2)
     told = library.run("elsewhere", ELSEWHERE)
@@ -147,6 +149,7 @@ def test_the_migration_is_the_same_from_every_program(library: Library) -> None:
     assert all(made == told[0] for made in told)
 
 
+@pytest.mark.long_on("mysql", "sqlite")
 def test_the_old_release_works_on_beside_the_new_one(library: Library, database: Database, tmp_path: Path) -> None:
     new = Library(tmp_path / "new", database)
     new.deploy(1)

@@ -96,7 +96,10 @@ _LEAVES = {
 }
 
 
-@pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "mended"])
+@pytest.mark.long_on("postgresql")
+@pytest.mark.parametrize(
+    "accepts", [pytest.param(True, id="accepted", marks=pytest.mark.long), pytest.param(False, id="mended")]
+)
 def test_what_a_killed_call_has_left_behind_for_good_is_told_until_somebody_has_seen_to_it(
     stepping_databases: NewDatabases, tmp_path: Path, *, accepts: bool
 ) -> None:
@@ -143,6 +146,7 @@ def test_what_a_failed_call_has_left_behind_for_good_is_told_by_the_next_one_too
     project.succeed("apply_migrations", "--no-fingerprint")
 
 
+@pytest.mark.long
 def test_what_was_taken_back_is_not_taken_back_again_when_what_it_has_left_is_told_again(
     pg_databases: NewDatabases, tmp_path: Path
 ) -> None:
@@ -165,6 +169,7 @@ def test_what_was_taken_back_is_not_taken_back_again_when_what_it_has_left_is_to
     assert "plain_thing" in dump(database.dsn)
 
 
+@pytest.mark.long
 def test_without_a_fingerprint_nothing_is_compared(pg_databases: NewDatabases, tmp_path: Path) -> None:
     database = pg_databases.new()
     project = project_of(tmp_path, database, _LEAVES)
@@ -176,6 +181,7 @@ def test_without_a_fingerprint_nothing_is_compared(pg_databases: NewDatabases, t
     assert project.run("apply_migrations").returncode == 4
 
 
+@pytest.mark.long
 def test_a_call_whose_migration_files_have_changed_is_not_taken_back_by_guess(
     pg_databases: NewDatabases, tmp_path: Path
 ) -> None:
@@ -195,6 +201,7 @@ def test_a_call_whose_migration_files_have_changed_is_not_taken_back_by_guess(
     project.succeed("apply_migrations")
 
 
+@pytest.mark.long_on("postgresql")
 def test_a_table_whose_name_was_put_into_the_file_meanwhile_is_not_dropped(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
@@ -224,6 +231,7 @@ def test_a_table_whose_name_was_put_into_the_file_meanwhile_is_not_dropped(
     project.succeed("apply_migrations")
 
 
+@pytest.mark.long_on("postgresql")
 def test_a_call_whose_migration_files_are_gone_is_not_taken_back_by_guess(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
@@ -251,7 +259,9 @@ _KILLS = migration(
     "was_empty",
     [pytest.param(False, id="rows before"), pytest.param(True, id="empty before", marks=pytest.mark.long)],
 )
-@pytest.mark.parametrize("fake", [False, True], ids=["applied", "faked"])
+@pytest.mark.parametrize(
+    "fake", [pytest.param(False, id="applied", marks=pytest.mark.long), pytest.param(True, id="faked")]
+)
 def test_what_others_have_built_upon_what_a_killed_call_left_is_not_taken_back(
     stepping_databases: NewDatabases, tmp_path: Path, *, was_empty: bool, fake: bool
 ) -> None:
@@ -278,6 +288,7 @@ def test_what_others_have_built_upon_what_a_killed_call_left_is_not_taken_back(
     project.succeed("apply_migrations")
 
 
+@pytest.mark.long_on("postgresql")
 def test_a_call_that_cannot_be_understood_any_more_waits_for_an_operator(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:
@@ -306,6 +317,7 @@ def at_work(databases: NewDatabases, tmp_path: Path) -> Iterator[SmallProject]:
             process.kill()
 
 
+@pytest.mark.long_on("postgresql")
 def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
     result = at_work.run("apply_migrations")
     assert result.returncode == 5
@@ -317,6 +329,7 @@ def test_a_second_call_is_kept_out_by_name(at_work: SmallProject) -> None:
     assert waited.stdout.startswith("Waiting for another run: ")
 
 
+@pytest.mark.long_on("postgresql")
 def test_the_next_call_takes_back_what_was_killed_while_it_was_taken_back(
     stepping_databases: NewDatabases, tmp_path: Path
 ) -> None:

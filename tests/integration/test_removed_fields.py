@@ -62,6 +62,7 @@ def test_they_come_back_with_their_values(stepping_databases: NewDatabases, tmp_
     assert not diff(before, dump(dsn, sequences=False))
 
 
+@pytest.mark.long_on("postgresql")
 def test_they_are_not_removed_where_their_values_are_too_many(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     project, dsn = _project(stepping_databases, tmp_path, 10_001, atomic=False)
     before = dump(dsn, sequences=False)
@@ -80,6 +81,7 @@ def test_they_are_not_removed_where_their_values_are_too_many(stepping_databases
     assert not diff(before, dump(dsn, sequences=False))
 
 
+@pytest.mark.long_on("postgresql")
 def test_they_are_removed_all_the_same_where_that_is_wanted(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     project, _dsn = _project(stepping_databases, tmp_path, 10_001, atomic=False)
     project.write_migration("demo.0005_fail", migration(after=[("demo", "0004_remove")]))
@@ -91,6 +93,7 @@ def test_they_are_removed_all_the_same_where_that_is_wanted(stepping_databases: 
     assert not [name for name in _REMOVALS if f"{name} = " in columns]
 
 
+@pytest.mark.long_on("postgresql")
 def test_they_come_back_when_the_call_is_killed(stepping_databases: NewDatabases, tmp_path: Path) -> None:
     project, dsn = _project(stepping_databases, tmp_path, 3, atomic=False)
     before = dump(dsn, sequences=False)
