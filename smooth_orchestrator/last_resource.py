@@ -60,7 +60,7 @@ async def _settle(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo) -
     deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
     while True:
         standing = await ask_standing(run, fleet, item, fences=True)
-        if isinstance(standing, Standing) and standing.holder is None:
+        if isinstance(standing, Standing) and not (standing.holder or standing.is_missing):
             if standing.marker(run.run_id) is not None:
                 return None
             item.stage, item.error = Stage.FAILED, failure

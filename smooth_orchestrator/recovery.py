@@ -1,18 +1,15 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
-import anyio
-
-from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
-from smooth_orchestrator.errors import Locked, Refused
+from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal, RunSummary
@@ -30,19 +27,17 @@ from smooth_orchestrator.lost_tail import (
     write_down_lost,
 )
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
-from smooth_orchestrator.standing import ask_standing
+from smooth_orchestrator.sight import look_at, runs_left
 from smooth_orchestrator.told import Told
-from smooth_orchestrator.whose import another_database, heard_of, identity_of
+from smooth_orchestrator.whose import heard_of
 
 __all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
 
-_PAUSE_S: Final = 0.5
 _NEWER_HINT: Final = "recover PLAN --commit with the files of the release that was interrupted, or recover PLAN --abort"
 
 
@@ -109,7 +104,7 @@ async def settle_earlier(
         begins()
     settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
-    for run_id, seen in sorted((await _runs_left(plan, journal, fleet, known)).items()):
+    for run_id, seen in sorted((await runs_left(plan, journal, fleet, known)).items()):
         begins()
         _told, found = await heard_of(plan, journal, run_id, {*chain(*seen.values())})
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
@@ -131,37 +126,6 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
         JournalError: the journal cannot be asked.
     """
     return tuple(filter(is_unsettled, await journal.runs(plan.name)))
-
-
-async def _runs_left(
-    plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]
-) -> dict[str, dict[str, set[str]]]:
-    """Return the other runs that have left something undecided in databases that can be reached: by them, what gids.
-
-    Raises:
-        Locked: one of them is at work, by another plan or another journal.
-    """
-    run = Run(plan, "", journal)
-    found: dict[str, dict[str, set[str]]] = {}
-
-    async def look(item: TargetRun) -> None:
-        answer = await ask_standing(run, fleet, item)
-        if not isinstance(answer, Standing):
-            return
-        left = {run_id for gid in answer.gids if (run_id := run_of(gid)) is not None}
-        # A run's id holds no colon, and that of a call which belongs to no run does.
-        if answer.unfinished and ":" not in answer.unfinished:
-            left.add(answer.unfinished)
-        for run_id in left.difference(known):
-            gids = {gid for gid in answer.gids if run_of(gid) == run_id}
-            found.setdefault(run_id, {})[item.name] = gids
-        if left.difference(known) and answer.holder:
-            raise _locked(item, answer.holder)
-
-    async with anyio.create_task_group() as group:
-        for item in run.targets:
-            group.start_soon(look, item)
-    return found
 
 
 async def _settle(
@@ -199,7 +163,7 @@ async def _settle(
     for gone in sorted(told.tiers.keys() - {*names}):
         give_up(run, gone, accepts=said.decision is not None)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
-    shown = await _look(run, fleet, told, items, fenced=open_ones)
+    shown = await look_at(run, fleet, told, items, fenced=open_ones)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
     decisions = _verdicts(run, told, shown)
@@ -257,60 +221,6 @@ async def _refuse_newer(run: Run, fleet: Fleet, shown: Mapping[str, Shown]) -> N
     stepped = [item for item in run.targets if shown.get(item.name) is Shown.STEPS]
     if (failure := await newer_than_left(run, fleet, stepped)) is not None:
         raise Refused(f"the run {run.run_id} cannot be committed: {failure.message}", hint=_NEWER_HINT)
-
-
-async def _look(
-    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]
-) -> dict[str, Shown]:
-    """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
-
-    So does one that is another database than the run's of that name, and is left alone. Of these, `fenced`, one alone
-    may have decided by its commit.
-    """
-    shown: dict[str, Shown] = {}
-
-    async def look(item: TargetRun) -> None:
-        deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
-        while True:
-            answer = await ask_standing(run, fleet, item, fences=item.name in fenced)
-            if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
-                break
-            await anyio.sleep(_PAUSE_S)
-        if isinstance(answer, ErrorInfo):
-            item.stage, item.error = Stage.IN_DOUBT, answer
-            run.fail(answer, item.name)
-            return
-        each = _shown(run, item, told, answer)
-        if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
-            run.fail(failure, item.name)
-        elif answer.holder:
-            raise _locked(item, answer.holder)
-        else:
-            shown[item.name] = each
-
-    async with anyio.create_task_group() as group:
-        for item in items:
-            group.start_soon(look, item)
-    return shown
-
-
-def _locked(item: TargetRun, holder: str) -> Locked:
-    return Locked(f"another run is at work on {item.name}: {holder}", hint="wait for it, or end that process")
-
-
-def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
-    item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
-    item.left = standing.steps if item.leaves_steps else ()
-    item.identity = identity_of(run, item, standing)
-    gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
-    item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
-    if item.gid is not None:
-        return Shown.PREPARED
-    if (marker := standing.marker(run.run_id)) is not None:
-        # Other calls may have had a turn since then.
-        item.epoch, item.marked_by = marker.epoch, marker.digest if marker.command == "deploy" else None
-        return Shown.DONE
-    return Shown.STEPS if item.leaves_steps else Shown.NOTHING
 
 
 def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Decision] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
@@ -230,7 +231,7 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     run = session.run
     names = [item.name for item in run.targets]
     get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
-    data = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
+    data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.
     data |= {"commit": str(run.plan.commit), "on_failure": str(run.plan.on_failure)}
     if run.takes_back is not None:
@@ -247,8 +248,9 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
         finished = replace(report_of(session, command, RunOutcome.REFUSED), errors=refused.findings)
         return await finish(run, finished, masker)
     # One journal may serve several plans, and one plan several environments, whose names are the same.
-    identities = {item.name: identity_of(run, item).to_dict() for item in run.targets}
-    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data={**data, "identities": identities})
+    data["identities"] = {item.name: identity_of(run, item).to_dict() for item in run.targets}
+    data["missing"] = [item.name for item in run.targets if item.found and item.found.is_missing]
+    await run.journal.append(run.run_id, RecordKind.RUN_STARTED, data=data)
     return None
 
 

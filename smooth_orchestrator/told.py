@@ -65,6 +65,7 @@ class Told:
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
         identities: which databases its targets were; none where an earlier version wrote its beginning.
+        missing: those of them that were not there when it began: SQLite makes a file when it is first written to.
         gids: of the transactions that it was about to prepare.
         foreign: of those that runs of other deploys with its id were about to prepare.
         has_ended: whether its end was written down.
@@ -82,6 +83,7 @@ class Told:
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
     identities: dict[str, Identity] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
     gids: set[str] = field(default_factory=set)
     foreign: frozenset[str] = frozenset()
     has_ended: bool = False
@@ -117,6 +119,7 @@ class Told:
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
         told.on_failure = OnFailure(data["on_failure"]) if "on_failure" in data else None
         told.identities = {name: Identity(**each) for name, each in data.get("identities", {}).items()}
+        told.missing = frozenset(data.get("missing", ()))
         return told
 
     def hear(self, record: Record) -> None:

@@ -15,9 +15,10 @@ from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "unmarked"]
+__all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "missing_database", "unmarked"]
 
 _HINT = "run this with the plan, and its environment, as it was"
+_MISSING_HINT = "mount the volume that it is on; where there is none to be had, make an empty file, or restore a backup"
 _UNTOLD_HINT = "take it back by hand, with manage.py migrate, or deploy a release that goes forward from here"
 
 
@@ -85,6 +86,17 @@ def another_database(run: Run, item: TargetRun, told: Told, standing: Standing) 
         return None
     message = f"{item.name} is not in this plan: it was another database in the run {run.run_id}"
     return ErrorInfo("not_in_plan", message, hint=_HINT)
+
+
+def missing_database(item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
+    """Return why nobody can tell what a run has left in a target whose file is not there; None where it left nothing.
+
+    Pure. That is so where the file was not there when the run began either, and it has not come to the barrier since.
+    """
+    if not standing.is_missing or (item.name in told.missing and item.name not in told.heard):
+        return None
+    message = f"the file of {item.name} is not there"
+    return ErrorInfo("missing_database", message, hint=_MISSING_HINT)
 
 
 @dataclass(frozen=True, slots=True)

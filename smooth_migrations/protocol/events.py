@@ -175,6 +175,7 @@ class TargetReport(Event):
         fresh: whether nothing has ever been migrated there.
         before: what an undo must know of it.
         physical: what the server or the file system calls it, the same by whatever name it was reached; or empty.
+        is_missing: whether it is a file that is not there yet.
         applied: `app.name` of every recorded migration.
         pending: in the order in which they would run.
         findings: what refuses the deploy.
@@ -193,6 +194,7 @@ class TargetReport(Event):
     fresh: bool = False
     before: Before = field(default_factory=Before)
     physical: str = ""
+    is_missing: bool = False
     applied: tuple[str, ...] = ()
     pending: tuple[PendingMigration, ...] = ()
     findings: tuple[MigrationFinding, ...] = ()
@@ -225,6 +227,7 @@ class Standing(Event):
         steps: what these are, in order, with the one that was at work.
         holder: who is at work on this database at this moment, in words; None when nobody is.
         physical: as in `TargetReport`.
+        is_missing: whether it is a file that is not there; nothing is known of it then.
     """
 
     type: ClassVar[str] = "standing"
@@ -236,6 +239,7 @@ class Standing(Event):
     steps: tuple[Step, ...] = ()
     holder: str | None = None
     physical: str = ""
+    is_missing: bool = False
 
     def marker(self, run_id: str) -> Marker | None:
         """Return a run's, if it has moved this database."""

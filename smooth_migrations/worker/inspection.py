@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from django.db import Error, NotSupportedError, transaction
@@ -28,7 +29,7 @@ from smooth_migrations.splitting import place_forwards
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
-from smooth_migrations.worker.physical import physical_of
+from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["inspect"]
 
@@ -40,13 +41,12 @@ def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
         command: that asked.
         connection: the alias to look at. Only reads; takes no lock beyond those of SELECT, and leaves no file behind.
     """
-    path = Path(str(connection.settings_dict["NAME"])) if connection.vendor == "sqlite" else None
-    was_missing = path is not None and not path.exists()
+    path = missing_file(connection)
     try:
-        return _inspect(command, connection)
+        return replace(_inspect(command, connection), is_missing=path is not None)
     finally:
         # SQLite makes a file of no bytes when it first looks.
-        if path is not None and was_missing and path.exists() and path.stat().st_size == 0:
+        if path is not None and path.exists() and path.stat().st_size == 0:
             connection.close()
             path.unlink()
 

@@ -1,11 +1,21 @@
 """What a server or a file system calls a database, the same by whatever name it was reached."""
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["physical_of"]
+__all__ = ["missing_file", "physical_of"]
+
+
+def missing_file(connection: BaseDatabaseWrapper) -> Path | None:
+    """Return the file of a database of SQLite that is not there; whoever connects makes it. Connects to nothing."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor != "sqlite" or ":memory:" in name or "mode=memory" in name:
+        return None
+    path = Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+    return None if path.exists() else path
 
 
 def physical_of(connection: BaseDatabaseWrapper) -> str:

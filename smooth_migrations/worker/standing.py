@@ -21,7 +21,7 @@ from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_prefixes
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
-from smooth_migrations.worker.physical import physical_of
+from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["standing"]
 
@@ -39,8 +39,10 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
 
     Args:
         command: names the runs.
-        connection: the target's, in autocommit.
+        connection: the target's, in autocommit. No file is made that is not there.
     """
+    if missing_file(connection) is not None:
+        return protocol.Standing(id=command.id, epoch=0, is_missing=True)
     if not _is_anothers(holder_at_work(connection)):
         for run in command.runs:
             _end_sessions(connection, run)

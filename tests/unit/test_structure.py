@@ -36,6 +36,7 @@ LAYERS: Final = (
             "room",
             "saga",
             "same_files",
+            "sight",
         }
     ),
     frozenset(

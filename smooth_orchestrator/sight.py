@@ -1,0 +1,126 @@
+"""What the databases of a plan show of interrupted runs, and which runs have left anything there."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import anyio
+
+from smooth_migrations.protocol import ErrorInfo, Standing
+from smooth_orchestrator.errors import Locked
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.prepared import run_of
+from smooth_orchestrator.rules import Shown
+from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.standing import ask_standing
+from smooth_orchestrator.told import Told
+from smooth_orchestrator.whose import another_database, identity_of, missing_database
+
+__all__ = ["look_at", "runs_left"]
+
+_PAUSE_S: Final = 0.5
+
+
+async def runs_left(
+    plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]
+) -> dict[str, dict[str, set[str]]]:
+    """Return the other runs that have left something undecided in databases that can be reached: by them, what gids.
+
+    Ends those runs' sessions there, and changes nothing else.
+
+    Args:
+        plan: of the deploy.
+        journal: where its runs are written down.
+        fleet: its workers.
+        known: runs that are left out.
+
+    Raises:
+        Locked: one of them is at work, by another plan or another journal.
+    """
+    run = Run(plan, "", journal)
+    found: dict[str, dict[str, set[str]]] = {}
+
+    async def look(item: TargetRun) -> None:
+        answer = await ask_standing(run, fleet, item)
+        if not isinstance(answer, Standing):
+            return
+        left = {run_id for gid in answer.gids if (run_id := run_of(gid)) is not None}
+        # A run's id holds no colon, and that of a call which belongs to no run does.
+        if answer.unfinished and ":" not in answer.unfinished:
+            left.add(answer.unfinished)
+        for run_id in left.difference(known):
+            gids = {gid for gid in answer.gids if run_of(gid) == run_id}
+            found.setdefault(run_id, {})[item.name] = gids
+        if left.difference(known) and answer.holder:
+            raise _locked(item, answer.holder)
+
+    async with anyio.create_task_group() as group:
+        for item in run.targets:
+            group.start_soon(look, item)
+    return found
+
+
+async def look_at(
+    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]
+) -> dict[str, Shown]:
+    """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
+
+    So does one that is another database than the run's of that name, and is left alone, and one that is not there.
+
+    Args:
+        run: which; its targets note what they show.
+        fleet: its workers.
+        told: what the journal tells of the run.
+        items: the targets to be looked at.
+        fenced: those of them of which one alone may have decided by its commit.
+
+    Raises:
+        Locked: somebody is at work on one of them.
+    """
+    shown: dict[str, Shown] = {}
+
+    async def look(item: TargetRun) -> None:
+        deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
+        while True:
+            answer = await ask_standing(run, fleet, item, fences=item.name in fenced)
+            if isinstance(answer, Standing):
+                answer = missing_database(item, told, answer) or answer
+            if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
+                break
+            await anyio.sleep(_PAUSE_S)
+        if isinstance(answer, ErrorInfo):
+            item.stage, item.error = Stage.IN_DOUBT, answer
+            run.fail(answer, item.name)
+            return
+        each = _shown(run, item, told, answer)
+        if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
+            run.fail(failure, item.name)
+        elif answer.holder:
+            raise _locked(item, answer.holder)
+        else:
+            shown[item.name] = each
+
+    async with anyio.create_task_group() as group:
+        for item in items:
+            group.start_soon(look, item)
+    return shown
+
+
+def _locked(item: TargetRun, holder: str) -> Locked:
+    return Locked(f"another run is at work on {item.name}: {holder}", hint="wait for it, or end that process")
+
+
+def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
+    item.leaves_steps, item.epoch = standing.unfinished == run.run_id, standing.epoch
+    item.left = standing.steps if item.leaves_steps else ()
+    item.identity = identity_of(run, item, standing)
+    gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
+    item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
+    if item.gid is not None:
+        return Shown.PREPARED
+    if (marker := standing.marker(run.run_id)) is not None:
+        # Other calls may have had a turn since then.
+        item.epoch, item.marked_by = marker.epoch, marker.digest if marker.command == "deploy" else None
+        return Shown.DONE
+    return Shown.STEPS if item.leaves_steps else Shown.NOTHING
