@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import ContractHalf
 
@@ -85,12 +86,13 @@ def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tupl
         connection: the database's.
         struck: also what a call that has not ended has struck out.
     """
+    table = find_table(connection, _TABLE)
+    if table is None:
+        return ()
     with connection.cursor() as cursor:
-        if _TABLE not in connection.introspection.table_names(cursor):
-            return ()
         cursor.execute(
             f"SELECT run_id, app, name, operation, kind, description, payload, {_AGE[connection.vendor]} "  # noqa: S608
-            f"FROM {_TABLE} ORDER BY seq"
+            f"FROM {table} ORDER BY seq"
         )
         rows = cursor.fetchall()
     payloads = [json.loads(row[6]) for row in rows]
@@ -113,17 +115,17 @@ def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tupl
 
 def add(connection: BaseDatabaseWrapper, queued: Queued) -> None:
     """Hold a contract half back; the table is made on first use. Takes part in the transaction that is open."""
-    vendor = connection.vendor
+    vendor, table = connection.vendor, name_of_table(connection, _TABLE)
     with passing("queue"), connection.cursor() as cursor:
         cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} ({_KEYS.get(vendor, _KEY)}, run_id varchar(64) NOT NULL, "
+            f"CREATE TABLE IF NOT EXISTS {table} ({_KEYS.get(vendor, _KEY)}, run_id varchar(64) NOT NULL, "
             "app varchar(255) NOT NULL, name varchar(255) NOT NULL, operation integer NOT NULL, "
             "kind varchar(64) NOT NULL, description text NOT NULL, payload text NOT NULL, "
             f"since {_SINCE.get(vendor, 'text')} NOT NULL)"
         )
-        cursor.execute(f"DELETE FROM {_TABLE} WHERE {_IS}", queued.key)  # noqa: S608 - constant names, as below
+        cursor.execute(f"DELETE FROM {table} WHERE {_IS}", queued.key)  # noqa: S608 - constant names, as below
         cursor.execute(
-            f"INSERT INTO {_TABLE} (run_id, app, name, operation, kind, description, payload, since) "  # noqa: S608
+            f"INSERT INTO {table} (run_id, app, name, operation, kind, description, payload, since) "  # noqa: S608
             f"VALUES (%s, %s, %s, %s, %s, %s, %s, {_NOW[vendor]})",
             [
                 *(queued.run_id, queued.app, queued.name, queued.operation, queued.kind, queued.description),
@@ -135,8 +137,9 @@ def add(connection: BaseDatabaseWrapper, queued: Queued) -> None:
 def strike_out(connection: BaseDatabaseWrapper, queued: Queued) -> None:
     """Note that the expand half was taken back, by a call that may yet be killed: `purge` ends it. Safe to repeat."""
     payload = json.dumps({"version": queued.version, "digest": queued.digest, "struck": True})
+    table = name_of_table(connection, _TABLE)
     with passing("dequeue"), connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {_TABLE} SET payload = %s WHERE {_IS}", [payload, *queued.key])  # noqa: S608
+        cursor.execute(f"UPDATE {table} SET payload = %s WHERE {_IS}", [payload, *queued.key])  # noqa: S608
 
 
 def purge(connection: BaseDatabaseWrapper) -> None:
@@ -146,7 +149,8 @@ def purge(connection: BaseDatabaseWrapper) -> None:
 
 def remove(connection: BaseDatabaseWrapper, done: Iterable[Queued]) -> None:
     """Forget contract halves. Takes part in the transaction that is open; repeating it does nothing."""
+    table = name_of_table(connection, _TABLE)
     with connection.cursor() as cursor:
         for queued in done:
             with passing("dequeue"):
-                cursor.execute(f"DELETE FROM {_TABLE} WHERE {_IS}", queued.key)  # noqa: S608
+                cursor.execute(f"DELETE FROM {table} WHERE {_IS}", queued.key)  # noqa: S608

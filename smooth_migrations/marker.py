@@ -4,66 +4,79 @@ from collections.abc import Collection
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Marker
 
 __all__ = ["make_table", "read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
+# Callers choose run ids: two deploys that share a database may have used the same one.
+_IS = "deploy = %s AND run_id = %s"
 
 
-def make_table(connection: BaseDatabaseWrapper) -> None:
+def make_table(connection: BaseDatabaseWrapper) -> str:
     """Make the markers' table where it is not there yet, outside any project's migration graph. Safe to repeat.
 
     Where a server commits every change of the schema by itself (MariaDB), this has to come before anything that must
     not be committed yet.
+
+    Returns:
+        Its name, as SQL writes it.
     """
+    found = find_table(connection, _TABLE)
+    if found is not None:
+        return found
+    table = name_of_table(connection, _TABLE)
     with connection.cursor() as cursor:
-        if _TABLE in connection.introspection.table_names(cursor):
-            return
         cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} ("
-            "run_id varchar(64) NOT NULL PRIMARY KEY, database_name text NOT NULL, "
+            f"CREATE TABLE IF NOT EXISTS {table} ("
+            "deploy varchar(255) NOT NULL, run_id varchar(64) NOT NULL, database_name text NOT NULL, "
             "epoch bigint NOT NULL, digest varchar(64) NOT NULL, command varchar(16) DEFAULT 'deploy' NOT NULL, "
-            "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL)"
+            "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL, PRIMARY KEY (deploy, run_id))"
         )
+    return table
 
 
-def write_marker(connection: BaseDatabaseWrapper, database: str, marker: Marker) -> None:
+def write_marker(connection: BaseDatabaseWrapper, deploy: str, database: str, marker: Marker) -> None:
     """Write the marker of a run, so that a lost answer can be settled by looking.
 
     Called inside the open transaction; one row a run, so repeating it after a retry changes nothing.
 
     Args:
         connection: the target's, inside its transaction.
+        deploy: the run's deploy.
         database: the target's name in the plan.
         marker: what is written.
     """
-    make_table(connection)
+    table = make_table(connection)
     with passing("mark"), connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [marker.run_id])  # noqa: S608 - a constant name
+        cursor.execute(f"DELETE FROM {table} WHERE {_IS}", [deploy, marker.run_id])  # noqa: S608 - constant names
         cursor.execute(
-            f"INSERT INTO {_TABLE} (run_id, database_name, epoch, digest, command) "  # noqa: S608
-            "VALUES (%s, %s, %s, %s, %s)",
-            [marker.run_id, database, marker.epoch, marker.digest, marker.command],
+            f"INSERT INTO {table} (deploy, run_id, database_name, epoch, digest, command) "  # noqa: S608
+            "VALUES (%s, %s, %s, %s, %s, %s)",
+            [deploy, marker.run_id, database, marker.epoch, marker.digest, marker.command],
         )
 
 
-def read_markers(connection: BaseDatabaseWrapper, runs: Collection[str]) -> tuple[Marker, ...]:
-    """Return what these runs have left that have moved this database. Only reads."""
+def read_markers(connection: BaseDatabaseWrapper, deploy: str, runs: Collection[str]) -> tuple[Marker, ...]:
+    """Return what these runs of a deploy have left that have moved this database. Only reads."""
+    table = find_table(connection, _TABLE) if runs else None
+    if table is None:
+        return ()
     with connection.cursor() as cursor:
-        if not runs or _TABLE not in connection.introspection.table_names(cursor):
-            return ()
         cursor.execute(
-            f"SELECT run_id, epoch, digest, command FROM {_TABLE} WHERE run_id IN ({', '.join(['%s'] * len(runs))})",  # noqa: S608
-            [*runs],
+            f"SELECT run_id, epoch, digest, command FROM {table} "  # noqa: S608 - a constant name
+            f"WHERE deploy = %s AND run_id IN ({', '.join(['%s'] * len(runs))})",
+            [deploy, *runs],
         )
         rows = cursor.fetchall()
     return tuple(Marker(str(run_id), int(epoch), str(digest), str(command)) for run_id, epoch, digest, command in rows)
 
 
-def remove_marker(connection: BaseDatabaseWrapper, run_id: str) -> None:
+def remove_marker(connection: BaseDatabaseWrapper, deploy: str, run_id: str) -> None:
     """Take back that a run has moved this database, since that was taken back. Repeating it does nothing."""
-    if read_markers(connection, [run_id]):
+    if read_markers(connection, deploy, [run_id]):
+        table = name_of_table(connection, _TABLE)
         with passing("unmark"), connection.cursor() as cursor:
-            cursor.execute(f"DELETE FROM {_TABLE} WHERE run_id = %s", [run_id])  # noqa: S608
+            cursor.execute(f"DELETE FROM {table} WHERE {_IS}", [deploy, run_id])  # noqa: S608 - constant names

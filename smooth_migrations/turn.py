@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed
 from smooth_migrations.lease import Heartbeat, Holder, Lease, LeaseLost, Owner, SessionLock
+from smooth_migrations.own_tables import keep_path, release_path
 from smooth_migrations.session import commit_each
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 
@@ -23,8 +24,13 @@ class Turn:
     """
 
     def __init__(
-        self, lease: Lease | None = None, heartbeat: Heartbeat | None = None, session_lock: SessionLock | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        lease: Lease | None = None,
+        heartbeat: Heartbeat | None = None,
+        session_lock: SessionLock | None = None,
     ) -> None:
+        self._connection = connection
         self._lease = lease
         self._heartbeat = heartbeat
         self._session_lock = session_lock
@@ -63,9 +69,15 @@ class Turn:
             UndoFailed: what was left cannot be taken back.
         """
         if connection.in_atomic_block or _is_in_memory(connection):
-            return cls()
+            keep_path(connection)
+            return cls(connection)
         commit_each(connection)
-        lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, after=after, on_wait=on_wait)
+        keep_path(connection)
+        try:
+            lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, after=after, on_wait=on_wait)
+        except BaseException:
+            release_path(connection)
+            raise
 
         def lost(loss: LeaseLost) -> None:
             call.interruption.ask(str(loss))
@@ -73,7 +85,7 @@ class Turn:
         heartbeat = Heartbeat(lease, lost, application_name=call.options.application_name)
         heartbeat.start()
         session_lock = SessionLock(lease)
-        turn = cls(lease, heartbeat, session_lock)
+        turn = cls(connection, lease, heartbeat, session_lock)
         try:
             session_lock.take()
             if on_unfinished is not None:
@@ -106,8 +118,14 @@ class Turn:
                 return self._lease.hand_over(keeper)
         return ""
 
-    def end(self) -> None:
-        """Give the turn back. Repeating it does nothing."""
+    def end(self, *, goes_on: bool = False) -> None:
+        """Give the turn back. Repeating it does nothing.
+
+        Args:
+            goes_on: whether the session goes on to another turn of the same call, which keeps to the same tables.
+        """
+        if not goes_on:
+            release_path(self._connection)
         if self._heartbeat is not None:
             self._heartbeat.stop()
         if self._session_lock is not None:

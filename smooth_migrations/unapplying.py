@@ -15,7 +15,6 @@ from smooth_migrations.discarding import losses
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
-from smooth_migrations.marker import remove_marker
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back
@@ -96,7 +95,7 @@ def _file_findings(executor: MigrationExecutor, back: Back) -> Iterator[Migratio
 
 
 def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
-    """Unapply a run's migrations inside a call, with the signals of `migrate`, and its marker.
+    """Unapply a run's migrations inside a call, with the signals of `migrate`.
 
     On PostgreSQL the tables that lose something are locked before they are looked at, so that nobody writes to them
     between the look and the loss.
@@ -141,7 +140,7 @@ def _state_now(executor: MigrationExecutor) -> ProjectState:
 
 
 def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) -> None:
-    """Remove what the run has made beside its migrations, and its mark. Repeating it does nothing.
+    """Remove what the run has made beside its migrations. Repeating it does nothing.
 
     Raises:
         WouldDiscard: something refers to that.
@@ -152,7 +151,6 @@ def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) ->
             for table, count in dependents(connection, state.apps, back.received)
         )
     remove_received(connection, state.apps, back.received)
-    remove_marker(connection, back.run_id)
 
 
 def _refuse(lost: Iterator[str]) -> None:

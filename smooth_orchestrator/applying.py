@@ -40,6 +40,7 @@ async def apply_target(
         id=worker.next_id(),
         database=item.name,
         alias=target.alias,
+        deploy=plan.name,
         run_id=run.run_id,
         epoch=item.epoch,
         digest=plan.digest,

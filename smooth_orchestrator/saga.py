@@ -139,6 +139,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             id=worker.next_id(),
             database=item.name,
             alias=item.target.alias,
+            deploy=run.plan.name,
             run_id=run.run_id,
             steps=steps,
             epoch=item.epoch or 0,

@@ -25,7 +25,12 @@ async def ask_standing(run: Run, fleet: Fleet, item: TargetRun, *, fences: bool 
     try:
         worker = await fleet.living(run.plan, item.target)
         command = Look(
-            id=worker.next_id(), database=item.name, alias=item.target.alias, runs=(run.run_id,), fences=fences
+            id=worker.next_id(),
+            database=item.name,
+            alias=item.target.alias,
+            deploy=run.plan.name,
+            runs=(run.run_id,),
+            fences=fences,
         )
         answer = await call_unless_silent(worker, command, _LOOK_S)
     except WorkerError as error:

@@ -10,6 +10,7 @@ from django.db.migrations.serializer import serializer_factory
 from django.db.models import Model
 
 from smooth_migrations.backfill.operation import Backfill
+from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 
 __all__ = ["Place", "Position", "packed", "unpacked"]
@@ -48,11 +49,12 @@ class Position:
 
     def read(self) -> Place | None:
         """Return how far it has come; None before `begin`. Only reads."""
+        table = find_table(self._connection, _TABLE)
+        if table is None:
+            return None
         with self._connection.cursor() as cursor:
-            if _TABLE not in self._connection.introspection.table_names(cursor):
-                return None
             cursor.execute(
-                f"SELECT batches, position FROM {_TABLE} WHERE target = %s AND arguments = %s",  # noqa: S608 - constant
+                f"SELECT batches, position FROM {table} WHERE target = %s AND arguments = %s",  # noqa: S608 - constant
                 [self._target, self._arguments],
             )
             row = cursor.fetchone()
@@ -66,19 +68,20 @@ class Position:
         found = self.read()
         if found is not None:
             return found
+        table = name_of_table(self._connection, _TABLE)
         insert, conflict = _IGNORING.get(self._connection.vendor, ("INSERT", " ON CONFLICT DO NOTHING"))
         with passing("fill"), self._connection.cursor() as cursor:
             cursor.execute(
-                f"CREATE TABLE IF NOT EXISTS {_TABLE} (target varchar(64) NOT NULL PRIMARY KEY, "
+                f"CREATE TABLE IF NOT EXISTS {table} (target varchar(64) NOT NULL PRIMARY KEY, "
                 "model varchar(255) NOT NULL, arguments varchar(64) NOT NULL, batches bigint NOT NULL, "
                 "position text NOT NULL)"
             )
             cursor.execute(
-                f"DELETE FROM {_TABLE} WHERE target = %s AND arguments <> %s",  # noqa: S608 - a constant name, as below
+                f"DELETE FROM {table} WHERE target = %s AND arguments <> %s",  # noqa: S608 - a constant name, as below
                 [self._target, self._arguments],
             )
             cursor.execute(
-                f"{insert} INTO {_TABLE} (target, model, arguments, batches, position) "
+                f"{insert} INTO {table} (target, model, arguments, batches, position) "
                 f"VALUES (%s, %s, %s, 0, ''){conflict}",
                 [self._target, self._label, self._arguments],
             )
@@ -94,9 +97,10 @@ class Position:
         Returns:
             Whether it was the next one: another process may be at the same work.
         """
+        table = name_of_table(self._connection, _TABLE)
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {_TABLE} SET batches = batches + 1, position = %s "  # noqa: S608 - a constant name
+                f"UPDATE {table} SET batches = batches + 1, position = %s "  # noqa: S608 - a constant name
                 "WHERE target = %s AND arguments = %s AND batches = %s",
                 [key, self._target, self._arguments, place.batches],
             )
@@ -105,8 +109,9 @@ class Position:
     def forget(self) -> None:
         """Strike it out: everything is filled. Safe to repeat."""
         if self.read() is not None:
+            table = name_of_table(self._connection, _TABLE)
             with passing("fill"), self._connection.cursor() as cursor:
-                cursor.execute(f"DELETE FROM {_TABLE} WHERE target = %s", [self._target])  # noqa: S608 - a constant name
+                cursor.execute(f"DELETE FROM {table} WHERE target = %s", [self._target])  # noqa: S608 - a constant name
 
 
 def packed(key: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.owner import Holder, Owner
 
@@ -18,7 +19,7 @@ _COLUMNS = """
     pid bigint NOT NULL, machine varchar(255) NOT NULL, started varchar(40) NOT NULL,
     acquired_at {timestamp} NOT NULL, heartbeat_at {timestamp} NOT NULL, expires_at {timestamp} NOT NULL
 """
-_CREATE = "CREATE TABLE IF NOT EXISTS " + _TABLE + " (" + _COLUMNS + "){engine}"
+_CREATE = "CREATE TABLE IF NOT EXISTS {table} (" + _COLUMNS + "){engine}"
 _INSERT = """
     {insert} INTO {table} (id, epoch, owner, host, pid, machine, started, acquired_at, heartbeat_at, expires_at)
     VALUES (1, 0, '', '', 0, '', '', {now}, {now}, {now}){conflict}
@@ -46,7 +47,6 @@ _CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
 class _Dialect(NamedTuple):
     """What the vendors write differently; `later` takes seconds. All are run with parameters, so % is doubled."""
 
-    find: str
     timestamp: str
     now: str
     later: str
@@ -66,9 +66,6 @@ class _Dialect(NamedTuple):
 
 _DIALECTS = {
     "postgresql": _Dialect(
-        # Qualified, because a migration may change the search_path under us.
-        find="SELECT format('%%I.%%I', nspname, relname) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE pg_class.oid = to_regclass(%s)",
         timestamp="timestamptz",
         now="clock_timestamp()",
         later="clock_timestamp() + %s * interval '1 second'",
@@ -80,7 +77,6 @@ _DIALECTS = {
         locks_keys=True,
     ),
     "sqlite": _Dialect(
-        find="SELECT name FROM sqlite_master WHERE type = 'table' AND name = %s",
         timestamp="text",
         now="strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
         later="strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', %s || ' seconds')",
@@ -89,7 +85,6 @@ _DIALECTS = {
         beats=False,
     ),
     "mysql": _Dialect(
-        find="SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s",
         timestamp="datetime(6)",
         # CURRENT_TIMESTAMP would jump with daylight saving time.
         now="UTC_TIMESTAMP(6)",
@@ -151,21 +146,23 @@ class LeaseTable:
 
         DDL in autocommit: nobody else's transaction may be open on this connection.
         """
-        found = _find(connection)
-        if found is None:
-            try:
-                cls(connection, _TABLE).create()
-            except DatabaseError:
-                # PostgreSQL looks for the table before it waits for whoever makes it at this moment.
-                if _find(connection) is None:
-                    raise
-            found = _find(connection)
-        return cls(connection, found or _TABLE)
+        found = cls.find(connection)
+        if found is not None:
+            return found
+        made = cls(connection, name_of_table(connection, _TABLE))
+        try:
+            made.create()
+        except DatabaseError:
+            # PostgreSQL looks for the table before it waits for whoever makes it at this moment.
+            found = cls.find(connection)
+            if found is None:
+                raise
+        return found or made
 
     @classmethod
     def find(cls, connection: BaseDatabaseWrapper) -> Self | None:
         """Find the table; None where it was never made. Only reads."""
-        found = _find(connection)
+        found = find_table(connection, _TABLE)
         return None if found is None else cls(connection, found)
 
     def create(self) -> None:
@@ -257,10 +254,3 @@ def _dialect(connection: BaseDatabaseWrapper) -> _Dialect:
     if connection.vendor not in _DIALECTS:
         raise NotSupportedError(f"no lease can be kept in a database of {connection.display_name}")
     return _DIALECTS[connection.vendor]
-
-
-def _find(connection: BaseDatabaseWrapper) -> str | None:
-    with connection.cursor() as cursor:
-        cursor.execute(_dialect(connection).find, [_TABLE])
-        row = cursor.fetchone()
-    return str(row[0]) if row else None

@@ -75,11 +75,13 @@ class Look(Command):
     """Say what earlier runs have left in this database; their sessions there are ended. Answer: `Standing` or `Failed`.
 
     Args:
+        deploy: whose runs are asked about.
         runs: which runs' markers are looked for, beside those of runs that have left something else.
         fences: take a turn first, so that who only slept commits nothing any more.
     """
 
     type: ClassVar[str] = "look"
+    deploy: str
     runs: tuple[str, ...] = ()
     fences: bool = False
 
@@ -104,7 +106,8 @@ class Apply(Command):
         back: unapply these, instead of what is pending.
         finalises: do the contract halves of these runs, instead of what is pending.
         expands: hold back what the release still running could not live with.
-        run_id: the deploy's run.
+        deploy: the deploy's name.
+        run_id: its run.
         epoch: of the run's last turn on this database, or of the last one that was seen: nobody may have had one since.
             None where the run begins.
         digest: the plan's digest, for the marker.
@@ -122,6 +125,7 @@ class Apply(Command):
     """
 
     type: ClassVar[str] = "apply"
+    deploy: str
     run_id: str
     digest: str
     epoch: int | None = None
@@ -194,7 +198,8 @@ class Undo(Command):
     """Take committed steps back, newest first, in a worker that need not have made them. Answer: `Done` or `Failed`.
 
     Args:
-        run_id: the deploy's run.
+        deploy: the deploy's name.
+        run_id: its run.
         steps: in the order in which they happened.
         epoch: of the turn in which they were made, or of the last one that was seen: what somebody else has made since
             under the run's name is left alone.
@@ -209,6 +214,7 @@ class Undo(Command):
     """
 
     type: ClassVar[str] = "undo"
+    deploy: str
     run_id: str
     steps: tuple[Step, ...]
     epoch: int

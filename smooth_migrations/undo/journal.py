@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.fencing import fenced
@@ -106,6 +107,7 @@ class CallJournal:
     def __init__(self, connection: BaseDatabaseWrapper, call_id: str) -> None:
         self._connection = connection
         self._call_id = call_id
+        self._table = _TABLE
         self.fence: Callable[[], None] | None = None
         self._is_begun = False
         self._has_steps = False
@@ -131,8 +133,9 @@ class CallJournal:
                 )
             self._begun_with = frame
             return
+        self._table = name_of_table(self._connection, _TABLE)
         with self._over(over):
-            _create_table(self._connection)
+            _create_table(self._connection, self._table)
             self._is_begun = True
             self._begun_with = frame
             # What was empty is emptied, whatever was done to it.
@@ -154,6 +157,7 @@ class CallJournal:
 
     def adopt(self, unfinished: UnfinishedCall) -> None:
         """Take over the rows of a killed call."""
+        self._table = name_of_table(self._connection, _TABLE)
         self._is_begun = True
         self._begun_with = unfinished.frame
         self._has_steps = not unfinished.frame.before.is_empty
@@ -229,7 +233,7 @@ class CallJournal:
             return None
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT state, detail FROM {_TABLE} "  # noqa: S608 - a constant name
+                f"SELECT state, detail FROM {self._table} "  # noqa: S608 - a constant name
                 "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s ORDER BY seq",
                 [self._call_id, *_place(step, operation)],
             )
@@ -242,7 +246,8 @@ class CallJournal:
         """Return whether rows are written down of an operation that is not, since it was rolled back. Only reads."""
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT operation FROM {_TABLE} WHERE call_id = %s AND app = %s AND name = %s "  # noqa: S608 - a constant
+                f"SELECT operation FROM {self._table} "  # noqa: S608 - a constant name
+                "WHERE call_id = %s AND app = %s AND name = %s "
                 "GROUP BY operation HAVING MIN(state) = %s AND MAX(state) = %s",
                 [self._call_id, step.app, step.name, EntryState.ROWS, EntryState.ROWS],
             )
@@ -313,7 +318,7 @@ class CallJournal:
     def _execute(self, sql: str, params: Sequence[str | int]) -> None:
         if self._is_begun:
             # A session of MariaDB that code has set `sql_safe_updates` in wants a key to be named.
-            statement = sql.replace("{table}", _TABLE).replace(" WHERE ", " WHERE seq > 0 AND ")
+            statement = sql.replace("{table}", self._table).replace(" WHERE ", " WHERE seq > 0 AND ")
             with passing("note"), self._connection.cursor() as cursor:
                 cursor.execute(statement, params)
 
@@ -323,11 +328,12 @@ def unfinished_call(connection: BaseDatabaseWrapper) -> UnfinishedCall | None:
 
     Whoever asks holds the database's lease: what is written down otherwise may be of a call at work.
     """
+    table = find_table(connection, _TABLE)
+    if table is None:
+        return None
     with connection.cursor() as cursor:
-        if _TABLE not in connection.introspection.table_names(cursor):
-            return None
         cursor.execute(
-            f"SELECT call_id, app, name, operation, backwards, fake, state, detail FROM {_TABLE} ORDER BY seq"  # noqa: S608 - a constant name
+            f"SELECT call_id, app, name, operation, backwards, fake, state, detail FROM {table} ORDER BY seq"  # noqa: S608 - a constant name
         )
         rows = cursor.fetchall()
     calls = [row for row in rows if row[3] == _CALL]
@@ -365,10 +371,10 @@ def _step(row: Sequence[Any]) -> Step:
     return Step(row[1], row[2], backwards=bool(row[4]), fake=bool(row[5]))
 
 
-def _create_table(connection: BaseDatabaseWrapper) -> None:
+def _create_table(connection: BaseDatabaseWrapper, table: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} ({_KEYS.get(connection.vendor, _KEY)}, "
+            f"CREATE TABLE IF NOT EXISTS {table} ({_KEYS.get(connection.vendor, _KEY)}, "
             "call_id varchar(64) NOT NULL, app varchar(255) NOT NULL, name varchar(255) NOT NULL, "
             "operation integer NOT NULL, backwards smallint NOT NULL, fake smallint NOT NULL, "
             f"state varchar(16) NOT NULL, detail {_LONG_TEXT.get(connection.vendor, 'text')} NOT NULL)"

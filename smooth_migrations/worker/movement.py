@@ -10,7 +10,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.finalising import Pending
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
-from smooth_migrations.marker import make_table, write_marker
+from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.received import made_since, take_received
 from smooth_migrations.segments import SegmentEnds
@@ -75,7 +75,7 @@ class Movement:
         self._way()()
         if (call.steps or self.contracted) and not command.is_ahead:
             marker = protocol.Marker(command.run_id, epoch, command.digest, self._kind)
-            write_marker(connection, command.database, marker)
+            write_marker(connection, command.deploy, command.database, marker)
             self.made = made_since(connection, received)
         if self._measuring is not None:
             self.measured = self._measuring.measured()
@@ -92,8 +92,9 @@ class Movement:
         return self._forwards if self._command.finalises is None else self._contract
 
     def _back(self) -> None:
-        if self._command.back is not None:
-            unapply(self._call, self._connection, self._command.back)
+        if (back := self._command.back) is not None:
+            unapply(self._call, self._connection, back)
+            remove_marker(self._connection, self._command.deploy, back.run_id)
 
     def _contract(self) -> None:
         def tell(done: Queued) -> None:

@@ -11,6 +11,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
@@ -93,7 +94,7 @@ class Moves:
     def _call(self, command: protocol.Apply, connection: BaseDatabaseWrapper, reporter: Reporter) -> Call:
         if (earlier := self._held.pop(command.database, None)) is not None:
             # What it has committed is in the database's journal, from which this call goes on.
-            earlier.turn.end()
+            earlier.turn.end(goes_on=True)
         options = _options(command, compensated=command.compensated)
         if command.is_ahead:
             # What it would write elsewhere could not wait there for the decision.
@@ -215,9 +216,9 @@ class Moves:
             # The database's own journal knows more than a coordinator whose worker was lost.
             unfinished = unfinished_call(connection)
             is_left = unfinished is not None and unfinished.call_id == command.run_id
-            made_at = [marker.epoch for marker in read_markers(connection, [command.run_id])]
-            if not is_left and not made_at:
-                # Whoever had the lease meanwhile has taken it back, and may have gone on from there.
+            made_at = [marker.epoch for marker in read_markers(connection, command.deploy, [command.run_id])]
+            if not is_left and not made_at and not _any_stands(connection, command.steps):
+                # Whoever had the lease meanwhile has taken it back.
                 return protocol.Done(id=command.id)
             if command.epoch not in made_at:
                 turn.refuse_unless_after(command.epoch)
@@ -232,7 +233,7 @@ class Moves:
                 # From here on it shows as steps to be taken back, however far that comes.
                 with passing("undo"), transaction.atomic(command.alias):
                     call.permanent.adopt(moved, before=command.before, received=command.received)
-                    remove_marker(connection, command.run_id)
+                    remove_marker(connection, command.deploy, command.run_id)
             with self._pulse(command):
                 undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
@@ -290,6 +291,12 @@ def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Seque
             raise UndoFailed(
                 f"the file of {step} {what}", hint="smooth-orchestrate recover PLAN, with the files of that release"
             )
+
+
+def _any_stands(connection: BaseDatabaseWrapper, steps: Sequence[protocol.Step]) -> bool:
+    """Return whether the records show the effect of a step, whoever it was that made it."""
+    applied = MigrationRecorder(connection).applied_migrations()
+    return any(((step.app, step.name) in applied) is not step.backwards for step in steps)
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

@@ -60,7 +60,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         holder = holder_at_work(connection)
         unfinished = unfinished_call(connection)
         runs = {*command.runs, *([unfinished.call_id] if unfinished else [])}
-        markers = read_markers(connection, runs)
+        markers = read_markers(connection, command.deploy, runs)
         if gids == prepared_gids(connection):
             break
     return protocol.Standing(

@@ -104,7 +104,7 @@ def test_a_connection_cut_while_a_database_rolls_back_changes_none(
             last.arm(Fault(_PREPARES[tier], Harm.REQUEST_LOST, meanwhile=first.arm(prepared).wait))
         else:
             fleet.plan(deploy=DEPLOY, servers=TIERS[tier].servers, shards=_FAILS)
-            marker = "^INSERT INTO smooth_migrations_marker"
+            marker = r"^INSERT INTO \S*smooth_migrations_marker"
             last.arm(Fault(marker, Harm.DELAYED, meanwhile=lambda: first.arm(rollback)))
         outcome = fleet.run("deploy")
         rollback.wait()

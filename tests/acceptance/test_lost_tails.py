@@ -170,7 +170,8 @@ def _committed_on_kiosk_alone(fleet: Fleet) -> None:
     # As a kill between two commits leaves it.
     fleet.migrate("kiosk")
     with closing(sqlite3.connect(fleet.kiosk)) as kiosk, kiosk:
-        mark = "INSERT INTO smooth_migrations_marker (run_id, database_name, epoch, digest) VALUES (?, 'kiosk', 2, ?)"
+        mark = "INSERT INTO smooth_migrations_marker (deploy, run_id, database_name, epoch, digest) "
+        mark += "VALUES ('small', ?, 'kiosk', 2, ?)"
         kiosk.execute(mark, [run_id, json.loads(data)["digest"]])
     shutil.rmtree(fleet.directory / ".smooth")
 

@@ -1,5 +1,7 @@
 """Run ids that callers choose: what has committed by one stays known by it, whoever else is given the same."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import SCRIPT, run_words
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)
@@ -135,3 +138,60 @@ def test_a_run_that_is_given_again_tells_which_database_was_restored_since(fleet
         f"nothing on {LAST} shows that the run build-7 has moved that database; it may have been restored since"
     ]
     assert _new_ones(fleet) == ["primary", "kiosk"]
+
+
+_OTHER = """\
+version = 1
+deploy = {{ name = "other", expand_contract = false }}
+projects.one = {{ path = "project", settings = "small_settings", env = {{ SMALL_DATABASES = "${{SMALL_DATABASES}}" }} }}
+databases.shared = {{ project = "one", alias = "{alias}" }}
+"""
+_GATE = """\
+import subprocess, sys
+assert subprocess.run([sys.argv[1], "deploy", "other.toml", "--run-id", "build-7"]).returncode == 0
+sys.exit(1)
+"""
+
+
+def _deploy_other(fleet: Fleet, alias: str) -> None:
+    (fleet.directory / "other.toml").write_text(_OTHER.format(alias=alias))
+    other = run_words(fleet.directory, fleet.environment, "deploy", "other.toml", "--run-id", "build-7")
+    assert other.exit_code == 0, other.stderr
+
+
+def test_a_run_of_another_deploy_with_the_same_id_leaves_the_mark_of_this_one(fleet: Fleet) -> None:
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+    _deploy_other(fleet, "default")
+
+    back = fleet.run("rollback")
+
+    assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
+    assert not _new_ones(fleet)
+
+
+@pytest.mark.long
+def test_a_phase_is_taken_back_although_its_run_id_was_used_again_meanwhile(fleet: Fleet) -> None:
+    (fleet.directory / "other.toml").write_text(_OTHER.format(alias="default"))
+    (fleet.directory / "gate.py").write_text(_GATE)
+    gate = json.dumps([sys.executable, "gate.py", SCRIPT])
+    fleet.plan(deploy='expand_contract = false\ncommit = "phase"', shards=f"gate = {gate}")
+
+    failed = fleet.deploy("--run-id", "build-7")
+
+    assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+    assert failed.report["error"]["type"] == "gate_failed"
+    assert not _new_ones(fleet)
+
+
+def test_the_mark_on_a_last_resource_decides_although_another_deploy_has_used_the_same_id(fleet: Fleet) -> None:
+    fleet.plan(servers='atomicity = "two_phase"')
+    # Its commit on kiosk is the decision, which the journal is yet to be told.
+    assert fleet.run("deploy", "--run-id", "build-7", failpoint="journal.decision.before").exit_code == -9
+    fleet.wait_until_alone()
+    _deploy_other(fleet, "kiosk")
+
+    settled = fleet.run("recover")
+
+    assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
+    assert _new_ones(fleet) == ["primary", "kiosk", LAST]
+    assert not fleet.prepared()

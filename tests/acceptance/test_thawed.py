@@ -17,7 +17,11 @@ from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, rele
 
 pytestmark = pytest.mark.timeout(120)
 
-_COMMIT = {"two_phase": "^COMMIT PREPARED", "held_open": "^COMMIT$", "compensated": "^DELETE FROM smooth_migrations_jo"}
+_COMMIT = {
+    "two_phase": "^COMMIT PREPARED",
+    "held_open": "^COMMIT$",
+    "compensated": r"^DELETE FROM \S*smooth_migrations_jo",
+}
 _ROLLBACK = ["rollback", "--discard-data"]
 _MORE = migration(
     "migrations.AddField('item', 'more', models.CharField(max_length=40, default='no'))", after=[("demo", "0003_kind")]

@@ -8,9 +8,17 @@ from smooth_migrations import protocol
 @pytest.mark.parametrize(
     "message",
     [
-        protocol.Apply(id=1, database="shards:a", alias="a", run_id="r", epoch=2, digest="d", lock_timeout_ms=5),
+        protocol.Apply(
+            id=1, database="shards:a", alias="a", deploy="s", run_id="r", epoch=2, digest="d", lock_timeout_ms=5
+        ),
         protocol.Undo(
-            id=2, database="x", alias="default", run_id="r", epoch=3, steps=(protocol.Step("app", "0001_initial"),)
+            id=2,
+            database="x",
+            alias="default",
+            deploy="s",
+            run_id="r",
+            epoch=3,
+            steps=(protocol.Step("app", "0001_initial"),),
         ),
         protocol.Failed(
             id=3,
