@@ -5,7 +5,6 @@ where whoever looks with another session will find it, so a turn keeps to the sc
 """
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -27,7 +26,8 @@ class _Path:
     schemas: list[str]
 
 
-_kept: WeakKeyDictionary[BaseDatabaseWrapper, _Path] = WeakKeyDictionary()
+# Of the connection itself, which `django.db.connection` stands for as well.
+_KEPT = "smooth_path"
 
 
 def keep_path(connection: BaseDatabaseWrapper) -> None:
@@ -37,14 +37,15 @@ def keep_path(connection: BaseDatabaseWrapper) -> None:
     """
     if connection.vendor == "postgresql":
         connection.ensure_connection()
-        kept = _kept.get(connection)
+        kept = _kept(connection)
         if kept is None or kept.session is not connection.connection:
-            _kept[connection] = _Path(connection.connection, _current(connection))
+            setattr(connection, _KEPT, _Path(connection.connection, _current(connection)))
 
 
 def release_path(connection: BaseDatabaseWrapper) -> None:
     """Look along the session's own path again. Repeating it does nothing."""
-    _kept.pop(connection, None)
+    if _kept(connection) is not None:
+        setattr(connection, _KEPT, None)
 
 
 def find_table(connection: BaseDatabaseWrapper, table: str) -> str | None:
@@ -69,8 +70,13 @@ def name_of_table(connection: BaseDatabaseWrapper, table: str) -> str:
 
 
 def _schemas(connection: BaseDatabaseWrapper) -> list[str]:
-    kept = _kept.get(connection)
+    kept = _kept(connection)
     return _current(connection) if kept is None else kept.schemas
+
+
+def _kept(connection: BaseDatabaseWrapper) -> _Path | None:
+    kept: _Path | None = getattr(connection, _KEPT, None)
+    return kept
 
 
 def _current(connection: BaseDatabaseWrapper) -> list[str]:
