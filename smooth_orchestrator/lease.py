@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -11,7 +12,7 @@ from smooth_migrations.protocol.owner import Owner
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Claim, Fenced
+from smooth_orchestrator.journal import Claim, Fenced, Journal
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.resting import keep_leases
 from smooth_orchestrator.run import Run
@@ -37,8 +38,9 @@ async def holding_lease(run: Run, fleet: Fleet) -> AsyncIterator[None]:
     """
     claim = await run.journal.acquire(run.plan.name, Owner.here(run.run_id))
     get_logger().info(EventName.LEASE_ACQUIRED, epoch=claim.epoch, owner=run.run_id)
+    held = _Held(run.journal, claim)
     async with anyio.create_task_group() as group:
-        group.start_soon(_beat, run, claim)
+        group.start_soon(_beat, run, held)
         group.start_soon(keep_leases, run, fleet)
         try:
             yield
@@ -46,23 +48,40 @@ async def holding_lease(run: Run, fleet: Fleet) -> AsyncIterator[None]:
             group.cancel_scope.cancel()
     # A journal that is away lets it expire.
     with suppress(JournalError):
+        # One that was frozen may have ended before its next beat.
+        await held.renew()
         await run.journal.release()
 
 
-async def _beat(run: Run, claim: Claim) -> None:
+@dataclass(slots=True)
+class _Held:
+    """A lease, and why it is not ours any more."""
+
+    journal: Journal
+    claim: Claim
+    lost: ErrorInfo | None = None
+
+    async def renew(self) -> None:
+        """Put its expiry off, or tell once that somebody else has it. Raises `JournalError` when nobody can say."""
+        if self.lost is not None:
+            return
+        try:
+            await self.journal.renew()
+        except Fenced as error:
+            self.lost = ErrorInfo(error.code, error.message, hint=error.hint)
+            get_logger().error(EventName.LEASE_LOST, epoch=self.claim.epoch, error=self.lost)
+
+
+async def _beat(run: Run, held: _Held) -> None:
     pause_s = _BEAT_S
-    while True:
+    while held.lost is None:
         await anyio.sleep(pause_s)
         try:
-            await run.journal.renew()
-        except Fenced as error:
-            failure = ErrorInfo(error.code, error.message, hint=error.hint)
-            get_logger().error(EventName.LEASE_LOST, epoch=claim.epoch, error=failure)
-            if not run.decided:
-                run.fail(failure)
-            return
+            await held.renew()
         except JournalError:
             # Whether it was lost meanwhile is for the next record to say.
             pause_s = _BEAT_AGAIN_S
         else:
             pause_s = _BEAT_S
+    if not run.decided:
+        run.fail(held.lost)
