@@ -95,21 +95,18 @@ _FAILS = 'gate = ["false"]'
 
 
 # As many as there is time for at each commit; each of the others is `long`.
-_SAMPLE = {
-    ("prepared", "journal.decision.after"),
-}
+_SAMPLE = {("prepared", "journal.decision.after")}
 _BACK_SAMPLE = {("held", "rollback.before")}
 _ROLLBACK_SAMPLE = {("prepared", "journal.decision.after")}
 
 
 _SETTLED = {"commit": "committed", "abort": "rolled_back"}
-_RECOVERY_SAMPLE = {("prepared", "commit_prepared.after")}
 _RECOVERIES = [
     pytest.param(
         kind,
         point,
         then,
-        marks=[] if (kind, then) in _RECOVERY_SAMPLE else [pytest.mark.long],
+        marks=pytest.mark.long,
         id=f"{kind}-{point}-{then}",
     )
     for (kind, point), each in RECOVERY.items()
@@ -277,7 +274,6 @@ def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kin
         assert _of(fleet) == old
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("kind", "point", "then"), _RECOVERIES)
 def test_a_crash_of_the_recovery_is_settled_by_the_next(
     deploys: _Deploys, tmp_path: Path, kind: str, point: str, then: str
@@ -320,7 +316,7 @@ def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_p
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("choice", ["commit", pytest.param("abort", marks=pytest.mark.long)])
+@pytest.mark.parametrize("choice", ["commit", "abort"])
 def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
     deploys: _Deploys, tmp_path: Path, choice: str
 ) -> None:
