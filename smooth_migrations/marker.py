@@ -11,7 +11,9 @@ from smooth_migrations.protocol.values import Marker
 __all__ = ["make_table", "read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
-# Callers choose run ids: two deploys that share a database may have used the same one.
+# Callers choose run ids: two deploys that share a database may have used the same one, and one deploy may use two that
+# differ by case, which MariaDB's usual collations take for one.
+_EXACT = {"mysql": " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"}
 _IS = "deploy = %s AND run_id = %s"
 
 
@@ -28,10 +30,11 @@ def make_table(connection: BaseDatabaseWrapper) -> str:
     if found is not None:
         return found
     table = name_of_table(connection, _TABLE)
+    exact = _EXACT.get(connection.vendor, "")
     with connection.cursor() as cursor:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {table} ("
-            "deploy varchar(255) NOT NULL, run_id varchar(64) NOT NULL, database_name text NOT NULL, "
+            f"deploy varchar(255){exact} NOT NULL, run_id varchar(64){exact} NOT NULL, database_name text NOT NULL, "
             "epoch bigint NOT NULL, digest varchar(64) NOT NULL, command varchar(16) DEFAULT 'deploy' NOT NULL, "
             "moved_at timestamp DEFAULT CURRENT_TIMESTAMP NOT NULL, PRIMARY KEY (deploy, run_id))"
         )

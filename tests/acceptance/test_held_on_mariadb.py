@@ -31,6 +31,9 @@ _TYPES = ("django.contrib.contenttypes", "django.contrib.auth")
 _EXTRA = migration(
     "migrations.CreateModel('Extra', [('id', models.BigAutoField(primary_key=True))])", after=[("demo", "0001_item")]
 )
+_MORE = migration(
+    "migrations.AddField('extra', 'more', models.IntegerField(null=True))", after=[("demo", "0002_extra")]
+)
 
 
 @pytest.fixture
@@ -71,4 +74,20 @@ def test_a_rollback_that_is_given_up_leaves_the_mark_of_what_it_was_to_take_back
     assert (recovered.exit_code, recovered.outcomes) == (0, {"primary": "rolled_back"}), recovered.stderr
     assert diff(new, dump(mariadb_database.dsn, sequences=False)) == ""
     assert run_in(tmp_path, environment, "rollback").exit_code == 0
+    assert diff(old, dump(mariadb_database.dsn, sequences=False)) == ""
+
+
+def test_run_ids_that_differ_by_case_are_two(
+    mariadb_database: MariadbDatabase, environment: dict[str, str], tmp_path: Path
+) -> None:
+    old = dump(mariadb_database.dsn, sequences=False)
+    assert run_in(tmp_path, environment, "deploy", "--run-id", "Build-7").exit_code == 0
+    (tmp_path / "project/demo/migrations/0003_more.py").write_text(_MORE)
+
+    again = run_in(tmp_path, environment, "deploy", "--run-id", "build-7")
+
+    assert (again.exit_code, again.report["outcome"]) == (0, "committed"), again.stderr
+    for taken_back in ("build-7", "Build-7"):
+        back = run_in(tmp_path, environment, "rollback", "--run", taken_back)
+        assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
     assert diff(old, dump(mariadb_database.dsn, sequences=False)) == ""
