@@ -17,11 +17,14 @@ from django.db.migrations.operations import (
     AddConstraint,
     AddField,
     AddIndex,
+    AlterField,
     AlterModelManagers,
     AlterModelOptions,
+    AlterModelTable,
     AlterModelTableComment,
     AlterUniqueTogether,
     CreateModel,
+    DeleteModel,
     RemoveConstraint,
     RemoveField,
     RenameField,
@@ -39,6 +42,11 @@ from smooth_migrations.operations.base import ModelKey
 from smooth_migrations.reversibility import PLAIN, database_parts, is_plain_kind
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
+
+_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed")
+# The server changes no type of a column that a view has, and the view would not follow another name.
+_NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
+_APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
 
 
 class PendingConflict(CannotSplit):
@@ -69,6 +77,7 @@ class Walk:
     _halves_so_far: list[Split] = field(default_factory=list)
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
+    _renamed: set[ModelKey] = field(default_factory=set)
 
     @classmethod
     def to_now(
@@ -121,9 +130,7 @@ class Walk:
     def splits(self, plan: Sequence[Migration]) -> bool:
         """Return whether anything of a plan would run in halves; stays where it is."""
         # What it notes on the way is its own.
-        noted = {
-            name: copy(getattr(self, name)) for name in ("_held", "_in_halves", "_halves_so_far", "_made", "_added")
-        }
+        noted = {name: copy(getattr(self, name)) for name in _NOTED}
         ahead = replace(self, schema=self.schema.clone(), **noted)
         return any(item.split for migration in plan for item in ahead.through(migration))
 
@@ -169,6 +176,10 @@ class Walk:
         if halves is not None:
             self._in_halves.add(_touched(operation, app_label)[0])
             self._halves_so_far.append(halves)
+            if isinstance(operation, RenameModel):
+                self._renamed |= {(app_label, operation.old_name_lower), (app_label, operation.new_name_lower)}
+            elif isinstance(operation, AlterModelTable):
+                self._renamed.add((app_label, operation.name_lower))
         return halves, tuple(states) if keeps else ()
 
     def _is_void(self, operation: Operation, app_label: str) -> bool:
@@ -184,6 +195,8 @@ class Walk:
         key = (migration.app_label, migration.name, number)
         if key in self.queue:
             self._held.append((_touched(operation, migration.app_label), self.queue[key]))
+            if isinstance(operation, RenameModel):
+                self._held.append((((migration.app_label, operation.new_name_lower), None), self.queue[key]))
             halves = split(operation, place)
             if halves is None or not self.queue[key].may_be(halves.kind, halves.description, digest_of(migration)):
                 raise PendingConflict(
@@ -196,13 +209,11 @@ class Walk:
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
             return None
-        if isinstance(operation, CreateModel) and place.model(operation.name) is not None:
-            raise CannotSplit(
-                f"{operation.describe()}: its table is still that of a model that has been removed",
-                hint="finalise first, or give the new model another name",
-            )
+        if isinstance(operation, CreateModel):
+            self._refuse_taken_name(operation, place)
         if not self._is_used(operation, place):
             return None
+        self._refuse_beside_old_names(operation, place)
         try:
             halves = split(operation, place)
         except CannotSplit:
@@ -219,6 +230,23 @@ class Walk:
                     f"{migration}: {operation.describe()} touches what is still held back ({item})",
                     hint="finalise first: smooth-orchestrate finalise PLAN, or manage.py finalise_migrations",
                 )
+
+    def _refuse_taken_name(self, operation: CreateModel, place: Place) -> None:
+        is_renamed = (place.app_label, operation.name_lower) in self._renamed
+        if is_renamed or place.model(operation.name) is not None:
+            raise CannotSplit(
+                f"{operation.describe()}: its table is still that of a model that has been "
+                + ("renamed" if is_renamed else "removed"),
+                hint="finalise first, or give the new model another name",
+            )
+
+    def _refuse_beside_old_names(self, operation: Operation, place: Place) -> None:
+        """Refuse what a view under a table's old name does not allow, or would be made without."""
+        key = (place.app_label, model_of(operation) or "")
+        if key in self._renamed and isinstance(operation, _NOT_BESIDE_VIEWS):
+            raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=_APART)
+        if isinstance(operation, RenameModel | AlterModelTable) and key in self._in_halves:
+            raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=_APART)
 
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""
@@ -257,8 +285,13 @@ class Walk:
                 self._added.add((key, operation.new_name))
         elif self.existing is not None and isinstance(operation, CreateModel):
             self._made.add((app_label, operation.name_lower))
-        elif isinstance(operation, RenameModel) and (app_label, operation.old_name_lower) in self._made:
-            self._made.add((app_label, operation.new_name_lower))
+        elif isinstance(operation, RenameModel):
+            old, new = (app_label, operation.old_name_lower), (app_label, operation.new_name_lower)
+            for models in (self._made, self._renamed):
+                if old in models:
+                    models.add(new)
+            if self.existing is not None and old in self.existing:
+                self.existing = self.existing | {new}
 
 
 def _is_here(operation: Operation, place: Place) -> bool:

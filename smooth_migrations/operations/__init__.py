@@ -12,6 +12,7 @@ from smooth_migrations.operations.base import CannotSplit, Explanation, Obstacle
 from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUniqueTogether
 from smooth_migrations.operations.delete_model import SplitDeleteModel
 from smooth_migrations.operations.remove_field import SplitRemoveField
+from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import database_parts
 
 __all__ = ["CannotSplit", "Explanation", "Obstacle", "Place", "Split", "may_split", "split"]
@@ -23,9 +24,10 @@ _MEMBERS: dict[type[Operation], type[Split]] = {
     django.DeleteModel: SplitDeleteModel,
     django.AddConstraint: SplitAddConstraint,
     django.AlterUniqueTogether: SplitUniqueTogether,
+    django.RenameModel: SplitRename,
+    django.AlterModelTable: SplitRename,
 }
-_RENAMES = (django.RenameField, django.RenameModel, django.AlterModelTable)
-_NOT_SPLIT = (*_RENAMES, django.AlterOrderWithRespectTo)
+_NOT_SPLIT = (django.RenameField, django.AlterOrderWithRespectTo)
 
 
 def may_split(operation: Operation) -> bool:
@@ -52,7 +54,7 @@ def split(operation: Operation, place: Place) -> Split | None:
             return halves
     if isinstance(operation, django.AlterOrderWithRespectTo):
         _refuse_order(operation, place)
-    if isinstance(operation, _RENAMES):
+    if isinstance(operation, django.RenameField):
         raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
     return None
 

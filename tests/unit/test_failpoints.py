@@ -56,6 +56,7 @@ _NO_TABLE: Final = "makes tables that say nothing before something is written in
 _HEARTBEAT: Final = "a heartbeat: whose turn it is stays as it is"
 
 _RECORD: Final = "the crash point `record` stands from the one to the other"
+_WITHIN = "a part of a migration, or of a contract half, as Django's own operations are"
 _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/aliases.py", "_join"): "opens a transaction in which nothing is written yet",
     ("smooth_migrations/backfill/filling.py", "_analyze"): "statistics, which change nothing",
@@ -76,6 +77,8 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/marker.py", "make_table"): _NO_TABLE,
     ("smooth_migrations/measuring.py", "watching"): _READS_ONLY,
     ("smooth_migrations/measuring.py", "_rows"): _READS_ONLY,
+    ("smooth_migrations/operations/old_names.py", "database_backwards"): _WITHIN,
+    ("smooth_migrations/operations/old_names.py", "_make_view"): _WITHIN,
     ("smooth_migrations/turn.py", "begin"): _TURN_OVER,
     ("smooth_migrations/undo/emptiness.py", "_things"): _READS_ONLY,
     ("smooth_migrations/undo/fencing.py", "fenced"): _FENCE,

@@ -1,0 +1,123 @@
+"""The names that a table and its columns had before, kept as a view that takes writes, for the release that knows them.
+
+A view of columns of one table alone is updatable: what is written to it is written to the table, whose own defaults and
+sequences give what is left out, and RETURNING and ON CONFLICT work (PostgreSQL manual, CREATE VIEW, updatable views).
+COPY and TRUNCATE do not.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+__all__ = ["DropOldNames", "KeepOldNames", "Renamed"]
+
+# From here on a view may read its table with the rights of whoever asks it.
+_AS_INVOKER = 150000
+# Those that a view can have as well, of the table and of single columns.
+_GRANTS = """
+    SELECT NULL::text, privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE grantee::regrole::text END
+    FROM pg_class, aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner
+        AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+    UNION ALL
+    SELECT attname, privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE grantee::regrole::text END
+    FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+        AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A table that is called otherwise now.
+
+    Args:
+        old: its name before.
+        new: its name now.
+        columns: of each of its columns the name before and the name now.
+    """
+
+    old: str
+    new: str
+    columns: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, before: "type[Model]", after: "type[Model]") -> "Renamed":
+        """Return what was renamed of a model's table."""
+        old, new = before._meta, after._meta  # noqa: SLF001 - public
+        fields = zip(old.local_concrete_fields, new.local_concrete_fields, strict=True)
+        columns = tuple((str(one.column), str(other.column)) for one, other in fields)
+        return cls(old.db_table, new.db_table, columns)
+
+
+class KeepOldNames(Operation):
+    """Give tables that were renamed their old names beside the new ones; going back takes these away."""
+
+    reversible = True
+
+    def __init__(self, tables: Sequence[Renamed]) -> None:
+        self._tables = tables
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Change nothing: no model has a view for its table."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Make the views, with the privileges of the tables. Locks no table for more than reading its catalogue."""
+        del app_label, from_state, to_state
+        for table in self._tables:
+            _make_view(schema_editor, table)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Drop the views."""
+        del app_label, from_state, to_state
+        for table in self._tables:
+            schema_editor.execute(f"DROP VIEW {schema_editor.quote_name(table.old)}")
+
+    def describe(self) -> str:
+        """Return what is made, in words."""
+        return f"Keep {', '.join(table.old for table in self._tables)} as a view for the release before"
+
+
+class DropOldNames(KeepOldNames):
+    """Take the old names away."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Drop the views. Takes ACCESS EXCLUSIVE on each."""
+        super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def describe(self) -> str:
+        """Return what is dropped, in words."""
+        return f"Drop the view {', '.join(table.old for table in self._tables)}"
+
+
+def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
+    quote = editor.quote_name
+    columns = ", ".join(f"{quote(new)} AS {quote(old)}" for old, new in table.columns)
+    is_invoker = editor.connection.pg_version >= _AS_INVOKER  # type: ignore[attr-defined]  # PostgreSQL's
+    options = " WITH (security_invoker = true)" if is_invoker else ""
+    query = f"SELECT {columns} FROM {quote(table.new)}"  # noqa: S608 - quoted names
+    editor.execute(f"CREATE VIEW {quote(table.old)}{options} AS {query}")
+    for grant in _grants(editor, table):
+        editor.execute(grant)
+
+
+def _grants(editor: BaseDatabaseSchemaEditor, table: Renamed) -> Iterator[str]:
+    quote, old_names = editor.quote_name, {new: old for old, new in table.columns}
+    with editor.connection.cursor() as cursor:
+        cursor.execute(_GRANTS, [quote(table.new)] * 2)
+        rows = cursor.fetchall()
+    for column, privilege, is_grantable, grantee in rows:
+        on = f"{privilege} ({quote(old_names[column])})" if column is not None else privilege
+        option = " WITH GRANT OPTION" if is_grantable else ""
+        yield f"GRANT {on} ON {quote(table.old)} TO {grantee or 'PUBLIC'}{option}"

@@ -1,0 +1,124 @@
+"""Tables that get another name: both releases use them, each by the name that it knows."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.two_releases import assert_both_work, assert_goes_back, assert_refused, project_with
+
+_CASES = {
+    "rename model": (
+        ["migrations.RenameModel('Item', 'Thing')", "migrations.AlterModelOptions('thing', {'ordering': ['name']})"],
+        [
+            "INSERT INTO demo_thing (name, code, note, price, kind_id) VALUES ('new', 'n', 'n', 5, 1)",
+            "INSERT INTO demo_thing_tags (thing_id, kind_id) VALUES (1, 2) ON CONFLICT DO NOTHING",
+        ],
+    ),
+    "another table": (
+        ["migrations.AlterModelTable('item', 'things')"],
+        ["INSERT INTO things (name, code, note, price, kind_id) VALUES ('new', 'n', 'n', 5, 1)"],
+    ),
+    "rename model, and fields beside": (
+        [
+            "migrations.RenameModel('Item', 'Thing')",
+            "migrations.RemoveField('thing', 'price')",
+            "migrations.AddField('thing', 'size', models.IntegerField(default=7))",
+        ],
+        ["INSERT INTO demo_thing (name, code, note, kind_id, size) VALUES ('new', 'n', 'n', 1, 9)"],
+    ),
+}
+_REFUSED = {
+    "a name that is taken by a view": (
+        [
+            "migrations.RenameModel('Item', 'Thing')",
+            "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True))])",
+        ],
+        "Create model Item: its table is still that of a model that has been renamed",
+    ),
+    "a column under a view": (
+        [
+            "migrations.RenameModel('Item', 'Thing')",
+            "migrations.AlterField('thing', 'price', models.BigIntegerField())",
+        ],
+        "Alter field price on thing: its table has just been renamed",
+    ),
+    "a name of what is held back": (
+        ["migrations.RemoveField('item', 'price')", "migrations.RenameModel('Item', 'Thing')"],
+        "Rename model Item to Thing: something else of its table is held back",
+    ),
+    "a column of a table that stays": (
+        ["migrations.RenameModel('Kind', 'Sort')"],
+        "Rename model Kind to Sort: it renames kind_id to sort_id in demo_item_tags, which stays",
+    ),
+}
+_MODEL = ["migrations.RenameModel('Item', 'Thing')"]
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_both_releases_work_between_the_halves(pg_databases: NewDatabases, tmp_path: Path, case: str) -> None:
+    assert_both_work(pg_databases, tmp_path, *_CASES[case])
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_going_back_before_the_contract_gives_the_old_name_back(
+    pg_databases: NewDatabases, tmp_path: Path, case: str
+) -> None:
+    assert_goes_back(pg_databases, tmp_path, _CASES[case][0])
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_what_no_view_can_stand_for_is_refused(pg_databases: NewDatabases, tmp_path: Path, case: str) -> None:
+    assert_refused(pg_databases, tmp_path, *_REFUSED[case])
+
+
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+def test_where_views_take_no_writes_it_is_refused(databases: NewDatabases, tmp_path: Path) -> None:
+    message = "Rename model Item to Thing: the release still running knows the old name"
+    assert_refused(databases, tmp_path, _MODEL, message)
+
+
+def test_the_old_name_does_what_the_table_did(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project_with(tmp_path, pg_database, _MODEL).succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        insert = "INSERT INTO demo_item (name, code, note, price, kind_id) VALUES ('old', 'o', 'z', 3, 1)"
+        row = session.execute(f"{insert} RETURNING id, name").fetchone()
+        assert row == (3, "old")
+        again = "INSERT INTO demo_item (id, name, code, price, kind_id) VALUES (3, 'again', 'o', 3, 1)"
+        session.execute(f"{again} ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name")
+        session.execute("SELECT 1 FROM demo_item WHERE id = 3 FOR UPDATE")
+        session.execute("INSERT INTO demo_item_tags (item_id, kind_id) VALUES (3, 2)")
+        session.execute("DELETE FROM demo_item_tags WHERE item_id = 1")
+        names = session.execute("SELECT id, name FROM demo_thing ORDER BY id").fetchall()
+        tags = session.execute("SELECT thing_id, kind_id FROM demo_thing_tags ORDER BY 1").fetchall()
+    assert names == [(1, "tea"), (2, "jam"), (3, "again")]
+    assert tags == [(2, 2), (3, 2)]
+
+
+def test_whoever_was_allowed_to_use_the_table_may_use_it_by_the_old_name(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    project = project_with(tmp_path, pg_database, _MODEL)
+    with pg_database.connect() as session:
+        for statement in (
+            "DROP ROLE IF EXISTS old_release",
+            "CREATE ROLE old_release",
+            "GRANT SELECT ON demo_item TO old_release",
+            "GRANT UPDATE (price) ON demo_item TO old_release WITH GRANT OPTION",
+            "ALTER TABLE demo_item ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY cheap ON demo_item TO old_release USING (price < 2)",
+        ):
+            session.execute(statement)
+
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        session.execute("SET ROLE old_release")
+        session.execute("UPDATE demo_item SET price = 0")
+        assert session.execute("SELECT name, price FROM demo_item").fetchall() == [("tea", 0)]
+        session.execute("RESET ROLE")
+        session.execute("REVOKE ALL ON demo_item, demo_thing FROM old_release")
+        session.execute("DROP OWNED BY old_release")
+        session.execute("DROP ROLE old_release")
