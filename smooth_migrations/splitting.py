@@ -14,15 +14,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import (
-    AddConstraint,
     AddField,
-    AddIndex,
     AlterField,
-    AlterModelManagers,
-    AlterModelOptions,
     AlterModelTable,
-    AlterModelTableComment,
-    AlterUniqueTogether,
     CreateModel,
     DeleteModel,
     RemoveConstraint,
@@ -39,7 +33,8 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
-from smooth_migrations.reversibility import PLAIN, database_parts, is_plain_kind
+from smooth_migrations.reversibility import PLAIN, database_parts
+from smooth_migrations.touched import is_here, kept, model_of, refers_to, touched
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
@@ -174,7 +169,7 @@ class Walk:
             states.append(self.schema)
         self._note(operation, app_label)
         if halves is not None:
-            self._in_halves.add(_touched(operation, app_label)[0])
+            self._in_halves.add(touched(operation, app_label)[0])
             self._halves_so_far.append(halves)
             if isinstance(operation, RenameModel):
                 self._renamed |= {(app_label, operation.old_name_lower), (app_label, operation.new_name_lower)}
@@ -194,9 +189,7 @@ class Walk:
         migration, number = at
         key = (migration.app_label, migration.name, number)
         if key in self.queue:
-            self._held.append((_touched(operation, migration.app_label), self.queue[key]))
-            if isinstance(operation, RenameModel):
-                self._held.append((((migration.app_label, operation.new_name_lower), None), self.queue[key]))
+            self._held += [(each, self.queue[key]) for each in kept(operation, migration.app_label)]
             halves = split(operation, place)
             if halves is None or not self.queue[key].may_be(halves.kind, halves.description, digest_of(migration)):
                 raise PendingConflict(
@@ -209,21 +202,28 @@ class Walk:
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
             return None
+        halves = self._new_halves(operation, place)
+        if halves is not None and halves.may_be_whole and not self._is_deleted_from(operation, place):
+            return None
+        return halves
+
+    def _new_halves(self, operation: Operation, place: Place) -> Split | None:
         if isinstance(operation, CreateModel):
             self._refuse_taken_name(operation, place)
+            return split(operation, place) if self._is_deleted_from(operation, place) else None
         if not self._is_used(operation, place):
             return None
         self._refuse_beside_old_names(operation, place)
         try:
             halves = split(operation, place)
         except CannotSplit:
-            if not _is_here(operation, place):
+            if not is_here(operation, place):
                 return None
             raise
-        return halves if halves is not None and _is_here(operation, place) else None
+        return halves if halves is not None and is_here(operation, place) else None
 
     def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:
-        model, name = _touched(operation, migration.app_label)
+        model, name = touched(operation, migration.app_label)
         for (held_model, held_name), item in self._held if self.is_new else ():
             if model is not None and model == held_model and (name is None or held_name is None or name == held_name):
                 raise PendingConflict(
@@ -251,10 +251,11 @@ class Walk:
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""
         for part in database_parts(operation):
-            model, _ = _touched(part, place.app_label)
+            model, _ = touched(part, place.app_label)
             if model is not None and model in self._in_halves and place.connection.vendor == "sqlite":
                 raise CannotSplit(f"{part.describe()} would make a table anew of which a column is held back")
-            if self._is_used(part, place) and split(part, place) is not None:
+            halves = split(part, place) if self._is_used(part, place) else None
+            if halves is not None and not halves.may_be_whole:
                 raise CannotSplit(
                     f"{part.describe()}, within SeparateDatabaseAndState, would break the running release"
                 )
@@ -265,6 +266,8 @@ class Walk:
         if model is None or self.existing is None:
             return False
         key = (place.app_label, model)
+        if key in self._made and isinstance(operation, AddField):
+            return self._is_deleted_from(operation, place)
         if key in self._made or key not in self.existing:
             return False
         state = self.schema.models.get(key)
@@ -273,6 +276,11 @@ class Walk:
         if isinstance(operation, RenameField):
             return (key, operation.old_name) not in self._added
         return not isinstance(operation, RemoveField) or (key, operation.name) not in self._added
+
+    def _is_deleted_from(self, operation: Operation, place: Place) -> bool:
+        """Return whether new fields refer to rows that go when the release still running deletes some of its own."""
+        known = (self.existing or frozenset()) - self._made
+        return not refers_to(operation, place.app_label).isdisjoint(known | self._in_halves)
 
     def _note(self, operation: Operation, app_label: str) -> None:
         if isinstance(operation, AddField):
@@ -292,37 +300,6 @@ class Walk:
                     models.add(new)
             if self.existing is not None and old in self.existing:
                 self.existing = self.existing | {new}
-
-
-def _is_here(operation: Operation, place: Place) -> bool:
-    """Return whether an operation is for this database: the routers and the model itself may say that it is not."""
-    model = place.rendered(model_of(operation) or "")
-    return bool(operation.allow_migrate_model(place.connection.alias, model))
-
-
-def model_of(operation: Operation) -> str | None:
-    """Return the name of the model whose table an operation changes, as it is before it."""
-    if isinstance(operation, RenameModel):
-        return operation.old_name_lower
-    name = getattr(operation, "model_name", None) or getattr(operation, "name", None)
-    return name.lower() if isinstance(name, str) else None
-
-
-def _touched(operation: Operation, app_label: str) -> tuple[ModelKey | None, str | None]:
-    """Return the model that an operation changes, and the field or the constraint; None where it is all of it."""
-    model = model_of(operation)
-    if model is None or not is_plain_kind(operation):
-        return None, None
-    name: str | None = None
-    if isinstance(operation, AddConstraint):
-        name = operation.constraint.name
-    elif isinstance(operation, AddIndex):
-        name = operation.index.name
-    elif hasattr(operation, "model_name"):
-        name = getattr(operation, "old_name", None) or getattr(operation, "name", None)
-    elif isinstance(operation, AlterModelOptions | AlterModelManagers | AlterUniqueTogether | AlterModelTableComment):
-        name = type(operation).__name__
-    return (app_label, model), name
 
 
 def place_forwards(

@@ -14,7 +14,7 @@ from smooth_migrations.lint.rewrites import rewrites
 from smooth_migrations.lint.source import Source
 from smooth_migrations.operations import CannotSplit, Split
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.splitting import model_of
+from smooth_migrations.touched import model_of
 
 __all__ = ["Step", "Subject"]
 

@@ -10,6 +10,7 @@ from smooth_migrations.operations.add_field import SplitAddField
 from smooth_migrations.operations.alter_field import SplitAlterField
 from smooth_migrations.operations.base import CannotSplit, Explanation, Obstacle, Place, Split
 from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUniqueTogether
+from smooth_migrations.operations.create_model import SplitCreateModel
 from smooth_migrations.operations.delete_model import SplitDeleteModel
 from smooth_migrations.operations.remove_field import SplitRemoveField
 from smooth_migrations.operations.rename_table import SplitRename
@@ -19,6 +20,7 @@ __all__ = ["CannotSplit", "Explanation", "Obstacle", "Place", "Split", "may_spli
 
 _MEMBERS: dict[type[Operation], type[Split]] = {
     django.AddField: SplitAddField,
+    django.CreateModel: SplitCreateModel,
     django.AlterField: SplitAlterField,
     django.RemoveField: SplitRemoveField,
     django.DeleteModel: SplitDeleteModel,

@@ -1,4 +1,6 @@
-"""AddField NOT NULL: the release still running inserts rows without the column, so the database keeps a default.
+"""AddField: the release still running inserts rows without the column, and deletes what it refers to.
+
+Where the column is NOT NULL the database keeps a default; deletes are followed in it.
 
 PostgreSQL adds a column with a constant default without writing rows anew (PostgreSQL manual, ALTER TABLE, notes).
 """
@@ -17,6 +19,7 @@ from django.utils import timezone
 
 from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
 from smooth_migrations.operations.fields import clone, column_of, default_of, field_of, is_alike
+from smooth_migrations.operations.followed import FollowDeletes, Followed, StopFollowing, followed
 from smooth_migrations.operations.obstacles import unfilled
 
 __all__ = ["SplitAddField"]
@@ -29,45 +32,55 @@ class SplitAddField(Split):
 
     kind: ClassVar[str] = "add_field"
 
-    def __init__(self, operation: AddField, place: Place, held: AnyField) -> None:
+    def __init__(self, operation: AddField, place: Place, held: AnyField, keys: Sequence[Followed]) -> None:
         self._operation = operation
+        self._keys = keys
         self._key = (place.app_label, operation.model_name_lower)
         self._name = operation.name
         self._held = held
-        after = place.schema.clone()
-        self.expand()[0].state_forwards(place.app_label, after)
-        column = column_of(after, self._key, operation.name)
-        self._what = f"set {column} NOT NULL" if held.null else f"drop the default of {column}"
+        self._what = "; ".join(self._halves(place))
+
+    def _halves(self, place: Place) -> Iterator[str]:
+        if not self._held.many_to_many and not is_alike(self._held, self._operation.field):
+            after = place.schema.clone()
+            self.expand()[0].state_forwards(place.app_label, after)
+            column = column_of(after, self._key, self._name)
+            yield f"set {column} NOT NULL" if self._held.null else f"drop the default of {column}"
+        if self._keys:
+            parents = sorted({key.parent for key in self._keys})
+            yield f"stop following deletes from {', '.join(parents)} in {self._keys[0].table}"
 
     @classmethod
     def of(cls, operation: AddField, place: Place) -> Self | None:
-        """Return the halves, of a column that is NOT NULL and that only a program would fill."""
+        """Return the halves, of a column that only a program would fill, or that refers to what may be deleted."""
         model, field = place.model(operation.model_name), operation.field
         if model is not None and operation.name in model.fields:
             raise CannotSplit(
                 f"{operation.model_name}.{operation.name} is still the column of a field that has been removed",
                 hint="finalise first, or give the new field another name",
             )
-        if field.many_to_many or field.null or getattr(field, "generated", False):
-            return None
-        if getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED:
-            return None
-        default = None if field.unique else _database_default(field, place)
-        return cls(operation, place, clone(field, null=True) if default is None else clone(field, db_default=default))
+        held = _held(field, place)
+        keys = _followed(operation, place)
+        return None if held is None and not keys else cls(operation, place, held or field, keys)
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether it is split for the sake of deletes alone."""
+        return self._held is self._operation.field
 
     def expand(self) -> Sequence[Operation]:
         """Add the column so that a row may come without it."""
         operation = self._operation
-        return (
-            AddField(operation.model_name, operation.name, self._held, preserve_default=operation.preserve_default),
-        )
+        added = AddField(operation.model_name, operation.name, self._held, preserve_default=operation.preserve_default)
+        return (added, FollowDeletes(self._keys)) if self._keys else (added,)
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Make the column what the project says."""
+        followed = (StopFollowing(self._keys),) if self._keys else ()
         now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
-        if now is None or field is None or is_alike(now, field):
-            return ()
-        return (AlterField(self._operation.model_name, self._name, self._filled(field)),)
+        if now is None or field is None or now.many_to_many or is_alike(now, field):
+            return followed
+        return (*followed, AlterField(self._operation.model_name, self._name, self._filled(field)))
 
     def _filled(self, field: AnyField) -> AnyField:
         # A default that was given to the migration alone still fills what is NULL.
@@ -91,12 +104,37 @@ class SplitAddField(Split):
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
+        inserts = "it inserts rows without the column, and the database gives its default"
+        deletes = "what refers to rows that it deletes goes with them, or refers to nothing"
+        told = [*([] if self.may_be_whole else [inserts]), *([deletes] if self._keys else [])]
+        parents = sorted({key.parent for key in self._keys})
         return Explanation(
-            locks=(f"ACCESS EXCLUSIVE on {self._key[0]}.{self._key[1]}, for a change of the catalogue",),
+            locks=(
+                f"ACCESS EXCLUSIVE on {self._key[0]}.{self._key[1]}, for a change of the catalogue",
+                *(f"SHARE ROW EXCLUSIVE on {table}, for a change of the catalogue" for table in parents),
+            ),
             rewrites=False,
-            old_release="it inserts rows without the column, and the database gives its default",
+            old_release="; ".join(told),
             new_release="it writes the column",
         )
+
+
+def _held(field: AnyField, place: Place) -> AnyField | None:
+    """Return the field as the release before can live with it; None where that is as it is."""
+    if field.many_to_many or field.null or getattr(field, "generated", False):
+        return None
+    if getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED:
+        return None
+    default = None if field.unique else _database_default(field, place)
+    return clone(field, null=True) if default is None else clone(field, db_default=default)
+
+
+def _followed(operation: AddField, place: Place) -> list[Followed]:
+    if place.connection.vendor != "postgresql" or operation.field.remote_field is None:
+        return []
+    after = place.schema.clone()
+    operation.state_forwards(place.app_label, after)
+    return followed(after.apps.get_model(place.app_label, operation.model_name), [operation.name])
 
 
 def _database_default(field: AnyField, place: Place) -> object:

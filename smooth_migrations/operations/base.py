@@ -125,6 +125,11 @@ class Split(ABC):
         """The contract half, in words."""
         return self._what
 
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether the release still running works with the whole of it as well, but for rows that it deletes."""
+        return False
+
     @abstractmethod
     def expand(self) -> Sequence[Operation]:
         """Return what is done at the deploy, in order."""

@@ -127,6 +127,7 @@ def test_a_rollback_tells_the_rows_that_it_could_not_take_and_deletes_them_if_to
     migrations = tmp_path / "project" / "demo" / "migrations"
     (migrations / "0002_next.py").write_text(_KINDS)
     assert fleet.deploy().exit_code == 0
+    assert fleet.run("finalise").exit_code == 0
     fleet.execute("INSERT INTO demo_kind (id) VALUES (1); UPDATE demo_item SET kind_id = 1")
     fleet.execute("INSERT INTO demo_item_kinds (item_id, kind_id) VALUES (1, 1)")
     last = migration(*(f"migrations.{operation}" for operation in operations), after=[("demo", "0002_next")])

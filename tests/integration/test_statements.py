@@ -22,8 +22,9 @@ def _watch(connection, **kwargs):
 
 connection_created.connect(_watch)
 """
-# Those of the lease, the journal, the look at what there is, the transaction and its marks. SQLite answers in-process.
-_MORE: Final = {Vendor.POSTGRESQL: 15, Vendor.SQLITE: 16}
+# Those of the path, the lease, the journal, the look at what there is, the transaction and its marks. SQLite answers
+# in-process.
+_MORE: Final = {Vendor.POSTGRESQL: 16, Vendor.SQLITE: 16}
 
 
 def statements(project: SmallProject, directory: Path, command: str) -> list[str]:

@@ -90,7 +90,19 @@ def content(database: Database) -> object:
 
 def without_rows(database: Database) -> object:
     """Return what is in a database but for rows: it deletes them."""
-    tables = ("demo_item_tags", "demo_thing_tags", "things_tags", "demo_item", "demo_thing", "things", "demo_kind")
+    tables = (
+        "demo_mark",
+        "demo_label_kinds",
+        "demo_label",
+        "demo_item_more",
+        "demo_item_tags",
+        "demo_thing_tags",
+        "things_tags",
+        "demo_item",
+        "demo_thing",
+        "things",
+        "demo_kind",
+    )
     present = dump(database.dsn)
     run(database, [f"DELETE FROM {table}" for table in tables if f"{table} " in present or f'{table}"' in present])
     run(database, ["DELETE FROM django_migrations"])
