@@ -233,7 +233,8 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
     data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.
-    data |= {"commit": str(run.plan.commit), "on_failure": str(run.plan.on_failure)}
+    phases = [{"name": each.name, "databases": [target.name for target in each.targets]} for each in run.plan.phases]
+    data |= {"phases": phases, "commit": str(run.plan.commit), "on_failure": str(run.plan.on_failure)}
     if run.takes_back is not None:
         data["takes_back"] = run.takes_back
     if run.finalises is not None:

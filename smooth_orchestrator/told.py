@@ -9,7 +9,7 @@ from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.events import Decision
 from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Record, RecordKind, understood
-from smooth_orchestrator.plan import Phase, Plan
+from smooth_orchestrator.plan import Phase, Plan, Target
 
 __all__ = ["Held", "Told", "records_of"]
 
@@ -64,6 +64,7 @@ class Told:
         finalises: the runs whose contract halves are done.
         commit: what one decision covered when the run began; None where an earlier version wrote its beginning.
         on_failure: what a failure was to do to phases before it; likewise.
+        phases: the phases when the run began, in order, each with its databases; likewise.
         identities: which databases its targets were; none where an earlier version wrote its beginning.
         missing: those of them that were not there when it began: SQLite makes a file when it is first written to.
         gids: of the transactions that it was about to prepare.
@@ -82,6 +83,7 @@ class Told:
     finalises: tuple[str, ...] | None = None
     commit: CommitUnit | None = None
     on_failure: OnFailure | None = None
+    phases: tuple[tuple[str, tuple[str, ...]], ...] = ()
     identities: dict[str, Identity] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     gids: set[str] = field(default_factory=set)
@@ -118,6 +120,7 @@ class Told:
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None
         told.on_failure = OnFailure(data["on_failure"]) if "on_failure" in data else None
+        told.phases = tuple((each["name"], tuple(each["databases"])) for each in data.get("phases", ()))
         told.identities = {name: Identity(**each) for name, each in data.get("identities", {}).items()}
         told.missing = frozenset(data.get("missing", ()))
         return told
@@ -167,7 +170,7 @@ class Told:
         return then is not None and then.differs(here)
 
     def plan_of(self, plan: Plan) -> Plan:
-        """Return the plan with what one decision covers, and what a failure does, as these were when the run began.
+        """Return the plan with its phases, what one decision covers, and what a failure does, as when the run began.
 
         The command that settles a run may be another one, of a single decision, and the file may have been changed.
         """
@@ -176,7 +179,27 @@ class Told:
             commit = CommitUnit.DEPLOY
         elif commit is None and any(scope != "deploy" for scope, _made in self.decisions):
             commit = CommitUnit.PHASE
-        return replace(plan, commit=commit or plan.commit, on_failure=self.on_failure or plan.on_failure)
+        return replace(
+            plan,
+            phases=self._phases_of(plan),
+            commit=commit or plan.commit,
+            on_failure=self.on_failure or plan.on_failure,
+        )
+
+    def _phases_of(self, plan: Plan) -> tuple[Phase, ...]:
+        """Return the run's own phases, of what is still in the plan; a database that came since stays in its phase."""
+        if not self.phases:
+            return plan.phases
+        then = {name: phase for phase, names in self.phases for name in names}
+        members: dict[str, list[Target]] = {phase: [] for phase, _names in self.phases}
+        for phase in plan.phases:
+            for target in phase.targets:
+                members.setdefault(then.get(target.name, phase.name), []).append(target)
+        # What is settled waits for no gate, and all of a phase at once.
+        return tuple(
+            Phase(name, index, tuple(targets), max(1, len(targets)))
+            for index, (name, targets) in enumerate(members.items())
+        )
 
     def decided(self, phase: Phase, *, halts: bool = False) -> Decision | None:
         """Return the last decision about a phase.

@@ -36,10 +36,10 @@ class RecordKind(StrEnum):
     `STEP` is a compensated step that has become permanent (`app`, `name`, `backwards`, `fake`), `UNSTEP` one that was
     taken back, `HELD` a target that reached the barrier (`steps`, `before`), `PREPARING` one whose transaction is about
     to be prepared (`gid`), `COMMITTED` one that is new (as `HELD`). `RUN_STARTED` carries `deploy`, `command`,
-    `digest`, `targets`, their `identities`, those `missing` as yet, the plan's `commit` and `on_failure`, in a rollback
-    `takes_back`, and `adopted` where it was written by a recovery, of a run that the journal did not know; `DECISION`
-    carries `decision` (`commit` or `abort`) and `scope` (`deploy` or a phase's name); `RUN_FINISHED` carries `outcome`,
-    `exit_code` and `report`.
+    `digest`, `targets`, their `identities`, those `missing` as yet, the plan's `phases` (each a `name` and its
+    `databases`), `commit` and `on_failure`, in a rollback `takes_back`, and `adopted` where it was written by a
+    recovery, of a run that the journal did not know; `DECISION` carries `decision` (`commit` or `abort`) and `scope`
+    (`deploy` or a phase's name); `RUN_FINISHED` carries `outcome`, `exit_code` and `report`.
     """
 
     RUN_STARTED = "run_started"

@@ -23,7 +23,7 @@ _HINT: Final = (
 _TYPES: Final[Mapping[RecordKind, Mapping[str, type]]] = {
     RecordKind.RUN_STARTED: {
         **dict.fromkeys(("deploy", "command", "digest", "commit", "on_failure", "takes_back"), str),
-        **dict.fromkeys(("targets", "finalises", "missing"), list),
+        **dict.fromkeys(("targets", "phases", "finalises", "missing"), list),
         "identities": dict,
         "adopted": bool,
     },
