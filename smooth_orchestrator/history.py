@@ -13,8 +13,9 @@ from smooth_orchestrator.session import Session, journal_of
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["committed_by", "known_runs", "report", "runs"]
+__all__ = ["HALTED_HINT", "committed_by", "known_runs", "report", "runs"]
 
+HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
 _AGAIN: Final = "its databases are old again: deploy with another run id to make them new"
 
 
@@ -52,7 +53,8 @@ async def committed_by(session: Session, command: str) -> Report | None:
     """Return the report of a run id by which this command has committed already; nothing is done again. Reads only.
 
     Raises:
-        Refused: another command has committed by it, or this one on other databases: a second run would hide that.
+        Refused: another command has committed by it, or this one on other databases, or phases of a run that halted: a
+            second run would hide that.
     """
     run, did = session.run, "deploy"
     run_id = run.run_id
@@ -80,6 +82,12 @@ async def committed_by(session: Session, command: str) -> Report | None:
             return replace(
                 stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=tuple(errors)
             )
+    if (
+        records
+        and records[-1].data.get("outcome") == RunOutcome.HALTED
+        and not await taken_back_by(run.journal, run.plan.name, run_id)
+    ):
+        raise Refused(f"the run {run_id} was halted, and what it has committed stays", hint=HALTED_HINT)
     return None
 
 

@@ -48,7 +48,7 @@ class Settled:
     Args:
         run: with a stage for each database.
         summary: as the journal knew it.
-        outcome: `COMMITTED`, `ROLLED_BACK` or `NEEDS_OPERATOR`.
+        outcome: `COMMITTED`, `HALTED`, `ROLLED_BACK` or `NEEDS_OPERATOR`.
     """
 
     run: Run
@@ -182,10 +182,7 @@ async def _settle(
         if is_new:
             await adopt(run)
         decision = await _obey(run, fleet, told, shown, wanted, said=said)
-    if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
-        outcome = RunOutcome.NEEDS_OPERATOR
-    else:
-        outcome = RunOutcome.COMMITTED if decision is Decision.COMMIT else RunOutcome.ROLLED_BACK
+    outcome = _outcome(run, decision)
     get_logger().warning(
         EventName.RECOVER_SETTLED,
         outcome=str(outcome),
@@ -195,6 +192,14 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
+
+
+def _outcome(run: Run, decision: Decision | None) -> RunOutcome:
+    if run.cause is not None or run.in_stage(Stage.IN_DOUBT):
+        return RunOutcome.NEEDS_OPERATOR
+    if decision is Decision.COMMIT:
+        return RunOutcome.COMMITTED
+    return RunOutcome.HALTED if run.in_stage(Stage.COMMITTED) else RunOutcome.ROLLED_BACK
 
 
 def _forced(run: Run, decisions: dict[str, Decision] | None, forced: Decision | None) -> dict[str, Decision]:

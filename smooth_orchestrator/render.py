@@ -147,7 +147,7 @@ def _state(report: Report) -> str:
         idle = len(report.databases) - len(committed)
         rest = f"; {_databases(idle)} had nothing to do" if idle else ""
         return f"Done: {_databases(len(committed))} changed{rest}."
-    if report.outcome is RunOutcome.ROLLED_BACK and committed:
+    if report.outcome is RunOutcome.HALTED:
         return f"Halted: changed and left so: {', '.join(committed)}; every other database is as it was before."
     if report.outcome is RunOutcome.NEEDS_OPERATOR:
         unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}

@@ -40,9 +40,13 @@ SCHEMA_DIFFERS: Final = "SchemaDiffers"
 
 
 class RunOutcome(StrEnum):
-    """How a run ended."""
+    """How a run ended.
+
+    `HALTED`: it is settled, the phases that had committed stay, by `on_failure = "halt"`, and all else is as it was.
+    """
 
     COMMITTED = "committed"
+    HALTED = "halted"
     ROLLED_BACK = "rolled_back"
     NOTHING_TO_DO = "nothing_to_do"
     NOT_DUE = "not_due"
@@ -64,6 +68,7 @@ _EXIT_CODES: Final[Mapping[RunOutcome, int]] = {
     RunOutcome.ROLLED_BACK: 1,
     RunOutcome.INVALID: 2,
     RunOutcome.REFUSED: 3,
+    RunOutcome.HALTED: 4,
     RunOutcome.NEEDS_OPERATOR: 4,
     RunOutcome.LOCKED: 5,
 }
@@ -219,7 +224,8 @@ class Report:
     def exit_code(self) -> int:
         """The exit code that the outcome means; `recover` has done its part whichever way it settled a run."""
         is_interrupted = self.error is not None and self.error.type == Interrupted.code
-        is_settled = self.command == "recover" and self.outcome is RunOutcome.ROLLED_BACK and not is_interrupted
+        is_back = self.outcome in {RunOutcome.HALTED, RunOutcome.ROLLED_BACK}
+        is_settled = self.command == "recover" and is_back and not is_interrupted
         return 0 if is_settled else self.outcome.exit_code
 
     def to_dict(self) -> dict[str, Any]:

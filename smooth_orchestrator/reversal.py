@@ -19,6 +19,8 @@ __all__ = ["backwards", "choose", "give_back", "taken_back_by"]
 
 # How many runs are looked at for one to be taken back.
 _LOOK_BACK: Final = 1000
+# How runs end that leave databases new.
+_LEAVES_NEW: Final = {RunOutcome.COMMITTED, RunOutcome.HALTED}
 _HINT: Final = "smooth-orchestrate runs PLAN lists the runs"
 
 
@@ -34,7 +36,8 @@ def backwards(plan: Plan) -> Plan:
 async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary, Told]:
     """Return the run that is to be taken back, and what its records say. Reads only.
 
-    That is the last one that committed on these databases, and no earlier one: the next run stands on it.
+    That is the last one that committed on these databases, if only by some of its phases, and no earlier one: the next
+    run stands on it.
 
     Args:
         run: the rollback.
@@ -48,12 +51,14 @@ async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary
     journal, deploy = run.journal, run.plan.name
     taken_back: dict[str, str] = {}
     finalised: dict[str, str] = {}
-    committed = [each for each in await journal.runs(deploy, limit=_LOOK_BACK) if each.outcome == RunOutcome.COMMITTED]
+    committed = [each for each in await journal.runs(deploy, limit=_LOOK_BACK) if each.outcome in _LEAVES_NEW]
     # Before anything is said of the runs after it: of one that nobody knows there are none.
     if wanted is not None and wanted not in {each.run_id for each in committed}:
         raise Refused(f"the journal holds no committed run {wanted!r}", hint=_HINT)
     for summary in committed:
         told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
+        if summary.outcome == RunOutcome.HALTED:
+            told = told.halted(run.plan)
         if wanted == summary.run_id and (told.takes_back is not None or told.finalises is not None):
             raise Refused(f"the run {wanted} is a {summary.command}, and no deploy", hint=_HINT)
         if told.finalises is not None:

@@ -13,7 +13,7 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.history import committed_by, report, runs
+from smooth_orchestrator.history import HALTED_HINT, committed_by, report, runs
 from smooth_orchestrator.journal import JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import LOST, holding_lease
@@ -39,6 +39,11 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 
 # What an error is called that found another run at work.
 _LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
+# What is said of a run that was settled otherwise than it was meant to end.
+_UNFINISHED = {
+    RunOutcome.HALTED: RunError("halted", "it ended before its last phase: what had committed stays", hint=HALTED_HINT),
+    RunOutcome.ROLLED_BACK: RunError("interrupted", "it was cut off before its decision"),
+}
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -307,8 +312,8 @@ async def _recover(session: Session, signals: Signals, masker: Masker, said: Sai
     ):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
-        if settled.outcome is RunOutcome.ROLLED_BACK:
-            finished = replace(finished, error=RunError("interrupted", "it was cut off before its decision"))
+        if (error := _UNFINISHED.get(settled.outcome)) is not None:
+            finished = replace(finished, error=error)
         reports.append(await finish(settled.run, finished, masker))
     signals.is_settling = False
     return next(

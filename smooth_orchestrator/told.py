@@ -201,6 +201,16 @@ class Told:
             for index, (name, targets) in enumerate(members.items())
         )
 
+    def halted(self, plan: Plan) -> "Told":
+        """Return what a halted run's records say without what was taken back: what phases held that did not commit."""
+        back = {
+            target.name
+            for phase in self.plan_of(plan).phases
+            if self.decided(phase, halts=True) is not Decision.COMMIT
+            for target in phase.targets
+        }
+        return replace(self, held={name: held for name, held in self.held.items() if name not in back})
+
     def decided(self, phase: Phase, *, halts: bool = False) -> Decision | None:
         """Return the last decision about a phase.
 

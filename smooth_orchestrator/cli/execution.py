@@ -29,6 +29,7 @@ __all__ = ["execute", "report", "write", "write_json", "write_report"]
 
 _T = TypeVar("_T")
 
+# Of two with one exit code the last: no error halts a run.
 _OUTCOMES: Final = {outcome.exit_code: outcome for outcome in RunOutcome if outcome.exit_code}
 
 # Which option of `recover` an error of this type asks an operator for.

@@ -101,7 +101,7 @@ def test_every_outcome_is_told_in_a_sentence_of_its_own(outcome: RunOutcome) -> 
 def test_a_halted_deploy_names_what_stays_changed() -> None:
     databases = (_database("primary"), _database("shard", DatabaseOutcome.FAILED))
 
-    text = _text(replace(FAILED, databases=databases))
+    text = _text(replace(FAILED, outcome=RunOutcome.HALTED, databases=databases))
     assert "Halted: changed and left so: primary; every other database is as it was before." in text
 
 

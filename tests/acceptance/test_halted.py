@@ -1,0 +1,105 @@
+"""A run that halted leaves the phases new that had committed, is called so, and can be taken back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import KIND, NOTE
+
+pytestmark = pytest.mark.timeout(180)
+
+_DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"\ncommit = "phase"\non_failure = "halt"'
+
+
+@pytest.fixture
+def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE, "demo.0003_kind": KIND}) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"', shards='gate = ["false"]')
+        yield fleet
+
+
+def _of(fleet: Fleet) -> dict[str, str]:
+    return fleet.dumps(sequences=False, applied=False)
+
+
+def _new(fleet: Fleet) -> set[str]:
+    return {name for name, text in _of(fleet).items() if "0003_kind" in text}
+
+
+def _last_outcome(fleet: Fleet, run_id: str) -> str:
+    runs = fleet.run("runs").report["runs"]
+    return next(str(run["outcome"]) for run in runs if run["run_id"] == run_id)
+
+
+def _halt(fleet: Fleet) -> None:
+    halted = fleet.deploy("--run-id", "build-7")
+    assert halted.exit_code == 4, halted.stderr
+    assert _new(fleet) == {"primary", "kiosk"}
+
+
+@pytest.mark.parametrize("options", [pytest.param((), id="last"), pytest.param(("--run", "build-7"), id="named")])
+def test_what_a_halted_run_has_committed_is_taken_back(fleet: Fleet, options: tuple[str, ...]) -> None:
+    before = _of(fleet)
+    _halt(fleet)
+
+    back = fleet.run("rollback", *options)
+
+    assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
+    assert back.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
+    assert _of(fleet) == before
+    again = fleet.run("rollback", *options)
+    assert again.exit_code == 3
+    assert "the run build-7 was taken back by" in again.report["error"]["message"]
+
+
+@pytest.mark.long
+def test_a_halted_run_is_not_called_rolled_back_while_a_database_is_new(fleet: Fleet) -> None:
+    _halt(fleet)
+
+    recovered = fleet.run("recover")
+
+    assert (recovered.exit_code, recovered.report["outcome"]) == (0, "halted"), recovered.stderr
+    assert recovered.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
+    assert _last_outcome(fleet, "build-7") == "halted"
+    assert _new(fleet) == {"primary", "kiosk"}
+    assert fleet.run("recover").report["outcome"] == "nothing_to_do"
+
+
+@pytest.mark.long
+def test_a_run_that_is_cut_off_after_its_first_phase_halts_there(fleet: Fleet) -> None:
+    before = _of(fleet)
+    killed = fleet.run("deploy", "--run-id", "build-7", failpoint="journal.phase_started.before:2")
+    assert killed.exit_code == -9
+    for process in fleet.processes():
+        process.wait(timeout=20)
+    fleet.wait_until_alone()
+
+    back = fleet.run("rollback", "--run", "build-7")
+
+    assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
+    assert _last_outcome(fleet, "build-7") == "halted"
+    assert _of(fleet) == before
+
+
+@pytest.mark.long
+def test_a_deploy_that_goes_on_after_a_halted_one_is_a_run_of_its_own(fleet: Fleet) -> None:
+    before = _of(fleet)
+    _halt(fleet)
+    fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"')
+
+    refused = fleet.deploy("--run-id", "build-7")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert refused.report["error"]["message"] == "the run build-7 was halted, and what it has committed stays"
+    assert _new(fleet) == {"primary", "kiosk"}
+    assert fleet.deploy("--run-id", "build-8").exit_code == 0
+    assert _new(fleet) == {"primary", "kiosk", LAST}
+    assert fleet.run("rollback").exit_code == 0
+    assert _new(fleet) == {"primary", "kiosk"}
+    assert fleet.run("rollback", "--run", "build-7").exit_code == 0
+    assert _of(fleet) == before
+    assert fleet.deploy("--run-id", "build-7").exit_code == 0
+    assert _new(fleet) == {"primary", "kiosk", LAST}
