@@ -21,6 +21,7 @@ __all__ = [
     "lost_back",
     "make_up_for",
     "not_to_be_taken_back",
+    "tell_or_fail",
     "tell_untold",
     "undecided",
     "write_down_lost",
@@ -110,10 +111,15 @@ def give_up(run: Run, name: str, *, accepts: bool) -> None:
         f"{name} is not in this plan",
         hint="recover with the plan as it was; where it is gone for good, with --abort or --commit, as was decided",
     )
+    tell_or_fail(run, error, accepts=accepts)
+
+
+def tell_or_fail(run: Run, error: ErrorInfo, database: str | None = None, *, accepts: bool) -> None:
+    """Tell of what an operator accepts; it fails the run unless one does."""
     if accepts:
-        run.further.append(RunError.of(error))
+        run.further.append(RunError.of(error, database=database))
     else:
-        run.fail(error)
+        run.fail(error, database)
 
 
 def leave_to_operator(run: Run, item: TargetRun) -> None:
@@ -139,10 +145,7 @@ def tell_untold(run: Run, names: Sequence[str], *, accepts: bool) -> None:
         else "recover with the plan as it was, if it has been changed; recover PLAN --commit accepts them as they are"
     )
     error = ErrorInfo(NO_TRACE, message, hint=hint)
-    if accepts:
-        run.further.append(RunError.of(error))
-    else:
-        run.fail(error)
+    tell_or_fail(run, error, accepts=accepts)
     for name in names:
         get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
 

@@ -163,7 +163,7 @@ async def _settle(
     for gone in sorted(told.tiers.keys() - {*names}):
         give_up(run, gone, accepts=said.decision is not None)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
-    shown = await look_at(run, fleet, told, items, fenced=open_ones)
+    shown = await look_at(run, fleet, told, items, fenced=open_ones, accepts=said.decision is not None)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
     decisions = _verdicts(run, told, shown)

@@ -9,6 +9,7 @@ from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.errors import Locked
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.lost_tail import tell_or_fail
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.rules import Shown
@@ -62,11 +63,12 @@ async def runs_left(
 
 
 async def look_at(
-    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]
+    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str], accepts: bool
 ) -> dict[str, Shown]:
     """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
 
-    So does one that is another database than the run's of that name, and is left alone, and one that is not there.
+    So does one that is not there, and one that is another database than the run's of that name, unless an operator
+    accepts that this one is left alone.
 
     Args:
         run: which; its targets note what they show.
@@ -74,11 +76,13 @@ async def look_at(
         told: what the journal tells of the run.
         items: the targets to be looked at.
         fenced: those of them of which one alone may have decided by its commit.
+        accepts: whether an operator says how the run ends.
 
     Raises:
         Locked: somebody is at work on one of them.
     """
     shown: dict[str, Shown] = {}
+    others: dict[str, ErrorInfo] = {}
 
     async def look(item: TargetRun) -> None:
         deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
@@ -95,7 +99,7 @@ async def look_at(
             return
         each = _shown(run, item, told, answer)
         if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
-            run.fail(failure, item.name)
+            others[item.name] = failure
         elif answer.holder:
             raise _locked(item, answer.holder)
         else:
@@ -104,6 +108,9 @@ async def look_at(
     async with anyio.create_task_group() as group:
         for item in items:
             group.start_soon(look, item)
+    for name, failure in others.items():
+        # Where all are others it is the plan, or its environment, that is another.
+        tell_or_fail(run, failure, name, accepts=accepts and bool(shown))
     return shown
 
 

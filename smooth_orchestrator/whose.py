@@ -18,6 +18,10 @@ from smooth_orchestrator.told import Told, records_of
 __all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "missing_database", "unmarked"]
 
 _HINT = "run this with the plan, and its environment, as it was"
+_ANOTHER_HINT = (
+    "recover with the plan, and its environment, as it was; where that database is gone, and this one was restored in "
+    "its place, with --abort or --commit, as was decided: this one is left as it is"
+)
 _MISSING_HINT = "mount the volume that it is on; where there is none to be had, make an empty file, or restore a backup"
 _UNTOLD_HINT = "take it back by hand, with manage.py migrate, or deploy a release that goes forward from here"
 
@@ -85,7 +89,7 @@ def another_database(run: Run, item: TargetRun, told: Told, standing: Standing) 
     if not told.was_another(item.name, identity_of(run, item, standing)):
         return None
     message = f"{item.name} is not in this plan: it was another database in the run {run.run_id}"
-    return ErrorInfo("not_in_plan", message, hint=_HINT)
+    return ErrorInfo("not_in_plan", message, hint=_ANOTHER_HINT)
 
 
 def missing_database(item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
