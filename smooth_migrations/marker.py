@@ -8,7 +8,7 @@ from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Marker
 
-__all__ = ["make_table", "read_markers", "remove_marker", "write_marker"]
+__all__ = ["make_table", "others_marks", "read_markers", "remove_marker", "write_marker"]
 
 _TABLE = "smooth_migrations_marker"
 # Callers choose run ids: two deploys that share a database may have used the same one, and one deploy may use two that
@@ -64,17 +64,27 @@ def write_marker(connection: BaseDatabaseWrapper, deploy: str, database: str, ma
 
 def read_markers(connection: BaseDatabaseWrapper, deploy: str, runs: Collection[str]) -> tuple[Marker, ...]:
     """Return what these runs of a deploy have left that have moved this database. Only reads."""
+    rows = _read(connection, runs)
+    return tuple(marker for whose, marker in rows if whose == deploy)
+
+
+def others_marks(connection: BaseDatabaseWrapper, deploy: str, runs: Collection[str]) -> tuple[str, ...]:
+    """Return the other deploys by whose runs of these ids this database was moved. Only reads."""
+    return tuple(sorted({whose for whose, _marker in _read(connection, runs)} - {deploy}))
+
+
+def _read(connection: BaseDatabaseWrapper, runs: Collection[str]) -> list[tuple[str, Marker]]:
     table = find_table(connection, _TABLE) if runs else None
     if table is None:
-        return ()
+        return []
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT run_id, epoch, digest, command FROM {table} "  # noqa: S608 - a constant name
-            f"WHERE deploy = %s AND run_id IN ({', '.join(['%s'] * len(runs))})",
-            [deploy, *runs],
+            f"SELECT deploy, run_id, epoch, digest, command FROM {table} "  # noqa: S608 - a constant name
+            f"WHERE run_id IN ({', '.join(['%s'] * len(runs))})",
+            [*runs],
         )
         rows = cursor.fetchall()
-    return tuple(Marker(str(run_id), int(epoch), str(digest), str(command)) for run_id, epoch, digest, command in rows)
+    return [(str(row[0]), Marker(str(row[1]), int(row[2]), str(row[3]), str(row[4]))) for row in rows]
 
 
 def remove_marker(connection: BaseDatabaseWrapper, deploy: str, run_id: str) -> None:

@@ -44,7 +44,9 @@ async def _ahead_within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: 
 async def _intend(run: Run, item: TargetRun) -> bool:
     """Write down that a target begins, unless it has begun; return whether it may."""
     if item.stage is Stage.UNTOUCHED:
-        intent = {"tier": str(item.tier), **({"back": asdict(item.back)} if item.back else {})}
+        intent = {"tier": str(item.tier), "options": item.target.options}
+        if item.back:
+            intent["back"] = asdict(item.back)
         if not await run.announce(RecordKind.INTENT, database=item.name, data=intent):
             return False
     item.stage, item.steps = Stage.WORKING, []

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -12,7 +13,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RunSummary
+from smooth_orchestrator.journal import InNameOf, Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.losing import keep_what_would_be_lost
 from smooth_orchestrator.lost_tail import (
@@ -152,7 +153,9 @@ async def _settle(
     started_s = time.monotonic()
     seen = seen or {}
     told = Told() if is_new else (await heard_of(plan, journal, summary.run_id, {*chain(*seen.values())}))[0]
-    await make_up_for(journal, plan.name, told)
+    if told.deploy not in {None, plan.name}:
+        journal = InNameOf(journal, str(told.deploy))
+    await make_up_for(journal, told.deploy or plan.name, told)
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
@@ -160,7 +163,7 @@ async def _settle(
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
-    for gone in sorted(told.tiers.keys() - {*names}):
+    for gone in sorted(_may_be_gone(told, run.plan) - {*names}):
         give_up(run, gone, accepts=said.decision is not None)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     shown = await look_at(run, fleet, told, items, fenced=open_ones, accepts=said.decision is not None)
@@ -192,6 +195,13 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
+
+
+def _may_be_gone(told: Told, plan: Plan) -> AbstractSet[str]:
+    """Return the databases that the run has begun with, or was to come to in a phase of its own decision."""
+    if plan.commit is CommitUnit.DEPLOY:
+        return told.tiers.keys()
+    return {name for name in told.targets | told.tiers.keys() if told.may_concern(name)}
 
 
 def _outcome(run: Run, decision: Decision | None) -> RunOutcome:
@@ -232,16 +242,20 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Dec
     """Return by which decision each phase is settled; None where nobody can tell."""
     by_phase = run.plan.commit is CommitUnit.PHASE and told.is_known
     halts = run.plan.on_failure is OnFailure.HALT
-    groups = [(phase,) for phase in run.plan.phases] if by_phase else [run.plan.phases]
+    # A phase that has come into the plan since was no part of it, and goes with the others.
+    own = {item.phase.name for item in run.targets if item.name in shown or item.name in told.targets}
+    phases = tuple(phase for phase in run.plan.phases if phase.name in own or not by_phase)
     decisions: dict[str, Decision] = {}
-    for group in groups:
+    for group in [(phase,) for phase in phases] if by_phase else [phases]:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
         decided = told.decided(group[-1], halts=halts)
         made = verdict(decided, seen, is_known=told.is_known, is_whole=run.cause is None)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}
-    if Decision.ABORT not in decisions.values() or halts:
+    whole = Decision.ABORT if Decision.ABORT in decisions.values() or not decisions else Decision.COMMIT
+    decisions |= {phase.name: whole for phase in run.plan.phases if phase not in phases}
+    if whole is Decision.COMMIT or halts:
         return decisions
     if not_to_be_taken_back(told, shown) and ("deploy", Decision.ABORT) not in told.decisions:
         return None
@@ -284,9 +298,10 @@ async def _obey(
         tell_untold(run, untold, accepts=said.decision is Decision.COMMIT)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
     if whole is Decision.ABORT:
-        if not (halts or said.discards):
-            await keep_what_would_be_lost(run, fleet)
-        await take_back(run, fleet, committed=not halts)
+        stays = {phase for phase, made in decisions.items() if made is Decision.COMMIT} if halts else frozenset[str]()
+        if not said.discards:
+            await keep_what_would_be_lost(run, fleet, stays)
+        await take_back(run, fleet, stays=stays)
     return whole
 
 

@@ -61,7 +61,7 @@ async def _within(
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_with, run, alone)
             await apply_target(alone, fleet, item, measures=True)
-            await take_back(alone, fleet, committed=False)
+            await take_back(alone, fleet, stays=alone.phases)
             group.cancel_scope.cancel()
     run.further += alone.further
     if alone.cause is not None and alone.cause is not run.cause:

@@ -270,6 +270,11 @@ class Run:
             self.further.append(RunError.of(failure, database=database))
             get_logger().error(EventName.LOG_MESSAGE, logger="journal", message=error.message, error=failure)
 
+    @property
+    def phases(self) -> list[str]:
+        """The names of all phases."""
+        return [phase.name for phase in self.plan.phases]
+
     def in_stage(self, *stages: Stage, among: Iterable[TargetRun] | None = None) -> list[TargetRun]:
         """Return the targets in one of these stages."""
         return [item for item in (self.targets if among is None else among) if item.stage in stages]

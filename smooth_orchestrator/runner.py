@@ -381,7 +381,7 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     if not (halt or run.is_fenced):
         await tell_what_is_lost(run, fleet)
     # What has committed is settled by whoever has the lease, and may by now be another's by the same run id.
-    await take_back(run, fleet, committed=not (halt or run.is_fenced))
+    await take_back(run, fleet, stays=run.phases if halt or run.is_fenced else ())
     if run.is_fenced:
         # Whoever has the lease settles this run before anything else, and takes no more of it for ours.
         return RunOutcome.LOCKED

@@ -1,5 +1,7 @@
 """The way back of a run, newest phase first: held transactions by ROLLBACK, committed steps by their reverse."""
 
+from collections.abc import Container
+
 import anyio
 
 from smooth_migrations.protocol import (
@@ -32,16 +34,16 @@ _ROLLBACK_S = 30.0
 _PAUSE_S = 0.2
 
 
-async def take_back(run: Run, fleet: Fleet, *, committed: bool) -> None:
+async def take_back(run: Run, fleet: Fleet, *, stays: Container[str] = ()) -> None:
     """Take back what the run did, in reverse order of phases; every target's stage says afterwards how that went.
 
     Args:
         run: whose failure is noted.
         fleet: its workers; a dead one is replaced where committed steps must be reversed.
-        committed: whether phases that were committed are taken back as well.
+        stays: the names of phases of which that stays which was committed.
     """
-    touched = {Stage.HELD, Stage.FAILED, Stage.WORKING} | ({Stage.COMMITTED} if committed else set())
     for phase in reversed(run.plan.phases):
+        touched = {Stage.HELD, Stage.FAILED, Stage.WORKING} | ({Stage.COMMITTED} if phase.name not in stays else set())
         async with anyio.create_task_group() as group:
             for item in run.in_stage(*touched, among=run.of(phase)):
                 group.start_soon(_take_back_target, run, fleet, item)

@@ -16,7 +16,7 @@ from smooth_orchestrator.rules import Shown
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
-from smooth_orchestrator.whose import another_database, identity_of, missing_database
+from smooth_orchestrator.whose import another_database, identity_of, known_elsewhere, missing_database
 
 __all__ = ["look_at", "runs_left"]
 
@@ -80,24 +80,20 @@ async def look_at(
 
     Raises:
         Locked: somebody is at work on one of them.
+        NotInPlan: the journal does not know the run, and another deploy has committed by its id on one of them.
     """
     shown: dict[str, Shown] = {}
     others: dict[str, ErrorInfo] = {}
 
     async def look(item: TargetRun) -> None:
-        deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
-        while True:
-            answer = await ask_standing(run, fleet, item, fences=item.name in fenced)
-            if isinstance(answer, Standing):
-                answer = missing_database(item, told, answer) or answer
-            if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
-                break
-            await anyio.sleep(_PAUSE_S)
+        answer = await _asked(run, fleet, told, item, fences=item.name in fenced)
         if isinstance(answer, ErrorInfo):
             item.stage, item.error = Stage.IN_DOUBT, answer
             run.fail(answer, item.name)
             return
         each = _shown(run, item, told, answer)
+        if told.deploy is None and answer.elsewhere:
+            raise known_elsewhere(run, item, answer)
         if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
             others[item.name] = failure
         elif answer.holder:
@@ -112,6 +108,17 @@ async def look_at(
         # Where all are others it is the plan, or its environment, that is another.
         tell_or_fail(run, failure, name, accepts=accepts and bool(shown))
     return shown
+
+
+async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences: bool) -> Standing | ErrorInfo:
+    deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
+    while True:
+        answer = await ask_standing(run, fleet, item, fences=fences)
+        if isinstance(answer, Standing):
+            answer = missing_database(item, told, answer) or answer
+        if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
+            return answer
+        await anyio.sleep(_PAUSE_S)
 
 
 def _locked(item: TargetRun, holder: str) -> Locked:

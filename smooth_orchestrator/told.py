@@ -54,8 +54,10 @@ class Told:
     """What a run's records say.
 
     Args:
+        deploy: whose run it is; None where nothing tells.
         targets: of the plan as it was.
         tiers: of the targets that were begun.
+        options: how their migrations are run.
         held: of those that have reached the barrier.
         heard: the databases of which it tells what was moved there, be it nothing.
         back: what was to be taken back on them, in a rollback.
@@ -74,7 +76,9 @@ class Told:
     """
 
     targets: frozenset[str] = frozenset()
+    deploy: str | None = None
     tiers: dict[str, Tier] = field(default_factory=dict)
+    options: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
     back: dict[str, Back] = field(default_factory=dict)
@@ -115,6 +119,7 @@ class Told:
     @classmethod
     def _begun(cls, data: Mapping[str, Any]) -> "Told":
         told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
+        told.deploy = data["deploy"]
         told.is_adopted = bool(data.get("adopted"))
         finalises = data.get("finalises")
         told.finalises = None if finalises is None else tuple(finalises)
@@ -130,6 +135,7 @@ class Told:
         match record.kind:
             case RecordKind.INTENT if record.database:
                 self.tiers[record.database] = Tier(record.data["tier"])
+                self.options[record.database] = record.data.get("options", {})
                 if "back" in record.data:
                     self.back[record.database] = _back(record.data["back"])
             case RecordKind.HELD | RecordKind.COMMITTED if record.database:
@@ -170,7 +176,7 @@ class Told:
         return then is not None and then.differs(here)
 
     def plan_of(self, plan: Plan) -> Plan:
-        """Return the plan with its phases, what one decision covers, and what a failure does, as when the run began.
+        """Return the plan by the run's name and phases, with what one decision covers, and what a failure does.
 
         The command that settles a run may be another one, of a single decision, and the file may have been changed.
         """
@@ -181,6 +187,7 @@ class Told:
             commit = CommitUnit.PHASE
         return replace(
             plan,
+            name=self.deploy or plan.name,
             phases=self._phases_of(plan),
             commit=commit or plan.commit,
             on_failure=self.on_failure or plan.on_failure,
@@ -188,13 +195,21 @@ class Told:
 
     def _phases_of(self, plan: Plan) -> tuple[Phase, ...]:
         """Return the run's own phases, of what is still in the plan; a database that came since stays in its phase."""
+        as_begun = {
+            target.name: target.with_options(self.options.get(target.name, {}))
+            for phase in plan.phases
+            for target in phase.targets
+        }
         if not self.phases:
-            return plan.phases
+            return tuple(
+                replace(phase, targets=tuple(as_begun[target.name] for target in phase.targets))
+                for phase in plan.phases
+            )
         then = {name: phase for phase, names in self.phases for name in names}
         members: dict[str, list[Target]] = {phase: [] for phase, _names in self.phases}
         for phase in plan.phases:
             for target in phase.targets:
-                members.setdefault(then.get(target.name, phase.name), []).append(target)
+                members.setdefault(then.get(target.name, phase.name), []).append(as_begun[target.name])
         # What is settled waits for no gate, and all of a phase at once.
         return tuple(
             Phase(name, index, tuple(targets), max(1, len(targets)))

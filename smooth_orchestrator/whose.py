@@ -15,7 +15,15 @@ from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
 
-__all__ = ["Unmarked", "another_database", "heard_of", "identity_of", "missing_database", "unmarked"]
+__all__ = [
+    "Unmarked",
+    "another_database",
+    "heard_of",
+    "identity_of",
+    "known_elsewhere",
+    "missing_database",
+    "unmarked",
+]
 
 _HINT = "run this with the plan, and its environment, as it was"
 _ANOTHER_HINT = (
@@ -90,6 +98,19 @@ def another_database(run: Run, item: TargetRun, told: Told, standing: Standing) 
         return None
     message = f"{item.name} is not in this plan: it was another database in the run {run.run_id}"
     return ErrorInfo("not_in_plan", message, hint=_ANOTHER_HINT)
+
+
+def known_elsewhere(run: Run, item: TargetRun, standing: Standing) -> NotInPlan:
+    """Return the error that a run which the journal does not know has a mark of another deploy in a target. Pure.
+
+    That mark may be its decision, and whoever has its journal can tell.
+    """
+    whose = ", ".join(standing.elsewhere)
+    return NotInPlan(
+        f"{item.name} shows that a run {run.run_id} of the deploy {whose} has committed there, and the journal of "
+        f"{run.plan.name} does not know it",
+        hint="smooth-orchestrate recover with the plan of that deploy settles it",
+    )
 
 
 def missing_database(item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:

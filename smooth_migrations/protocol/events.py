@@ -222,6 +222,7 @@ class Standing(Event):
     Args:
         epoch: of the last turn that anybody has had on it.
         markers: of the runs that have moved this database for good.
+        elsewhere: other deploys by whose runs of these ids it was moved.
         gids: prepared transactions of this program's in this database.
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         steps: what these are, in order, with the one that was at work.
@@ -234,6 +235,7 @@ class Standing(Event):
     final: ClassVar[bool] = True
     epoch: int
     markers: tuple[Marker, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     gids: tuple[str, ...] = ()
     unfinished: str | None = None
     steps: tuple[Step, ...] = ()

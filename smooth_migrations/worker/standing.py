@@ -16,7 +16,7 @@ from smooth_migrations.lease import (
     epoch_of,
     holder_at_work,
 )
-from smooth_migrations.marker import read_markers
+from smooth_migrations.marker import others_marks, read_markers
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_prefixes
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
@@ -67,6 +67,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         id=command.id,
         epoch=epoch,
         markers=markers,
+        elsewhere=others_marks(connection, command.deploy, runs),
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
         steps=_steps_of(unfinished) if unfinished else (),

@@ -7,12 +7,14 @@ from urllib.parse import unquote
 
 from smooth_orchestrator.errors import JournalError
 from smooth_orchestrator.journal.base import Claim, Fenced, Journal, JournalUnsureError, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal.named import InNameOf
 from smooth_orchestrator.journal.none import NoJournal
 from smooth_orchestrator.journal.stored import JournalDamaged, summary_of, understood
 
 __all__ = [
     "Claim",
     "Fenced",
+    "InNameOf",
     "Journal",
     "JournalDamaged",
     "JournalUnsureError",

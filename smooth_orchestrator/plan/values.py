@@ -1,7 +1,7 @@
 """The values of a resolved plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,22 @@ class Target:
     bind_default: bool
     other_aliases: OtherAliases
     asyncpg: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How its migrations are run, as JSON values; `with_options` takes them."""
+        return {
+            "expand_contract": self.expand_contract,
+            "bind_default": self.bind_default,
+            "other_aliases": str(self.other_aliases),
+        }
+
+    def with_options(self, options: Mapping[str, Any]) -> "Target":
+        """Return it with other options than the plan's; those that are not given stay. Pure."""
+        given = {key: value for key, value in options.items() if key in self.options}
+        if "other_aliases" in given:
+            given["other_aliases"] = OtherAliases(given["other_aliases"])
+        return replace(self, **given)
 
     @property
     def server(self) -> str:

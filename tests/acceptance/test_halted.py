@@ -8,6 +8,7 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.tiers import proxied
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -103,3 +104,29 @@ def test_a_deploy_that_goes_on_after_a_halted_one_is_a_run_of_its_own(fleet: Fle
     assert _of(fleet) == before
     assert fleet.deploy("--run-id", "build-7").exit_code == 0
     assert _new(fleet) == {"primary", "kiosk", LAST}
+
+
+@pytest.mark.parametrize("on_failure", ["halt", pytest.param("rollback", marks=pytest.mark.long)])
+def test_what_was_committed_and_came_back_after_it_was_given_up_is_taken_back(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path, on_failure: str
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE, "demo.0003_kind": KIND}) as fleet:
+        deploy = f'expand_contract = false\nsettle_timeout = "2s"\non_failure = "{on_failure}"'
+        fleet.plan(deploy=deploy, servers='atomicity = "two_phase"')
+        plan = tmp_path / "deploy.toml"
+        text = plan.read_text().replace('alias = "kiosk"\n', 'alias = "kiosk"\natomicity = "compensated"\n')
+        head, tier, tail = text.rpartition('atomicity = "two_phase"')
+        # The last resource: its commit is the decision.
+        plan.write_text(head + tier.replace("two_phase", "held_open") + tail)
+        before = _of(fleet)
+        with proxied(fleet) as (_first, last):
+            assert fleet.run("deploy", failpoint="decide.after").exit_code == -9
+            fleet.wait_until_alone()
+            last.refuse()
+            assert fleet.run("recover", "--abort").exit_code == 4
+            last.accept()
+
+            recovered = fleet.run("recover")
+
+            assert (recovered.exit_code, recovered.report["outcome"]) == (0, "rolled_back"), recovered.stderr
+            assert _of(fleet) == before
