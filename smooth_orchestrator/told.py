@@ -119,7 +119,7 @@ class Told:
     @classmethod
     def _begun(cls, data: Mapping[str, Any]) -> "Told":
         told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
-        told.deploy = data["deploy"]
+        told.deploy = data.get("deploy")
         told.is_adopted = bool(data.get("adopted"))
         finalises = data.get("finalises")
         told.finalises = None if finalises is None else tuple(finalises)
