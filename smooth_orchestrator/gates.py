@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,9 @@ from smooth_orchestrator.suggestions import quoted
 from smooth_orchestrator.transport.output import LONGEST_LINE, LineSplitter
 
 __all__ = ["missing_gates", "pass_gate"]
+
+# The most that a pipe holds, unless an administrator raises it.
+_PIPE_SIZE = 1024 * 1024
 
 
 async def pass_gate(run: Run, phase: Phase) -> ErrorInfo | None:
@@ -88,30 +92,53 @@ def missing_gates(plan: Plan, phases: Sequence[Phase] | None = None) -> Iterator
 async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> int:
     """Run a command to its end; whatever it has started ends with it, and with this task.
 
-    Its lines are told as they come: what one that hangs said last is what its owner asks for.
+    Its lines are told as they come: what one that hangs said last is what its owner asks for. Its output is over when
+    it has ended, whoever else still has a hand on it.
     """
-    process = await anyio.open_process(
-        argv,
-        cwd=directory,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
     lines = LineSplitter(LONGEST_LINE)
-    try:
-        async with process:
-            if process.stdout is not None:
-                async for chunk in process.stdout:
-                    for line in lines.feed(chunk):
-                        on_line(_text(line))
-            return await process.wait()
-    finally:
-        if rest := lines.rest():
-            on_line(_text(rest))
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+
+    def take(chunk: bytes) -> None:
+        for line in lines.feed(chunk):
+            on_line(_text(line))
+
+    async def listen() -> None:
+        while True:
+            await anyio.wait_readable(output)
+            if not (chunk := output.read(_PIPE_SIZE)):
+                return
+            take(chunk)
+
+    # A pipe of our own: asyncio does not tell of the end of a process while somebody may write to one of its pipes.
+    reading, writing = os.pipe()
+    with FileIO(reading) as output:
+        os.set_blocking(reading, False)
+        try:
+            with anyio.CancelScope(shield=True):  # a process once started must be known
+                process = await anyio.open_process(
+                    argv,
+                    cwd=directory,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        finally:
+            os.close(writing)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listen)
+                await process.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                code = await process.wait()
+            take(output.read(_PIPE_SIZE) or b"")  # all that there is: nothing, where somebody else may write yet
+            if rest := lines.rest():
+                on_line(_text(rest))
+    return code
 
 
 def _text(line: bytes) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.processes import kill_family
 from tests.support.runs import SCRIPT, Outcome
 from tests.support.small_migrations import DEFINING, NOTE, failing, run_python
 from tests.support.small_project import migration
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 Servers = tuple[PostgresServer, PostgresServer]
 _FAILS_LONG = failing("raise ValueError('no such kind: ' + 'x' * 5_000_000)")
 _FAILS_LAST = failing("if editor.connection.alias == 'shard_1': raise ValueError('no')")
+
+_AWAITED = "until [ -e away ]; do sleep 0.05; done;"
 
 
 @pytest.fixture
@@ -140,6 +143,31 @@ def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) 
             assert run.finish().exit_code == 1
         assert not [child for child in sleeping if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert fleet.dumps() == before
+
+
+@pytest.mark.parametrize(
+    ("start", "left"),
+    [
+        ("sleep 300 &", 0),
+        # What has a session of its own has asked to be left alone.
+        pytest.param(f"setsid sh -c ': > away; exec sleep 300' & {_AWAITED}", 1, marks=pytest.mark.long),
+    ],
+    ids=["in its session", "in another one"],
+)
+def test_a_gate_has_passed_when_it_has_ended_whatever_it_leaves_behind(
+    start: str, left: int, servers: Servers, tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path, *servers, {"demo.0002_note": NOTE}) as fleet:
+        gate = f'gate = ["sh", "-c", "echo started; {start} printf ended"]'
+        fleet.plan(deploy='expand_contract = false\nstatement_timeout = "5s"', canary=gate)
+        try:
+            outcome = fleet.deploy()
+            assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+            assert [line["line"] for line in outcome.named("output.captured")] == ["started", "ended"]
+            assert len(fleet.processes()) == left
+        finally:
+            for process in fleet.processes():
+                kill_family(process.pid)
 
 
 @pytest.mark.long
