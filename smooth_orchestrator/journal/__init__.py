@@ -41,7 +41,7 @@ async def open_journal(
         patience_s: for how long a call waits for a server that was lost.
 
     Raises:
-        JournalError: it cannot be opened, or is of no known kind.
+        JournalError: it cannot be opened, or looked for, or is of no known kind.
     """
     journal = await _open(url, directory, makes_file=makes_file, patience_s=patience_s)
     try:
@@ -57,7 +57,7 @@ async def _open(url: str, directory: Path, *, makes_file: bool, patience_s: floa
         from smooth_orchestrator.journal.sqlite import SqliteJournal  # noqa: PLC0415 - see above
 
         path = directory / unquote(rest[1:])
-        return await SqliteJournal.open(path) if makes_file or path.exists() else NoJournal()
+        return await SqliteJournal.open(path) if makes_file or SqliteJournal.exists(path) else NoJournal()
     if scheme in {"postgresql", "postgres"}:
         from smooth_orchestrator.journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
 

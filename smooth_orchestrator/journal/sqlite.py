@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -144,6 +144,14 @@ class SqliteJournal:
             JournalError: the file cannot be made, read or written, is of a newer version, or is something else.
         """
         return cls(path, await anyio.to_thread.run_sync(_open, path), clock)
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Return whether there is such a file, or raise `JournalError` where this user may not look."""
+        with _errors_named(path), suppress(FileNotFoundError):
+            _identity(path)
+            return True
+        return False
 
     async def acquire(self, deploy: str, owner: Owner) -> Claim:
         """Acquire the lease of a deploy; see `Journal.acquire`.

@@ -234,6 +234,17 @@ async def test_a_directory_that_cannot_be_written_to_is_refused(outside: Path) -
     assert "may write" in str(error.hint)
 
 
+@pytest.mark.parametrize("makes_file", [True, False])
+@pytest.mark.usefixtures("closed_directory", "unprivileged")
+async def test_a_directory_that_may_not_be_entered_is_refused_also_by_who_only_reads(
+    outside: Path, *, makes_file: bool
+) -> None:
+    error = await _refusal(URL, outside, makes_file=makes_file)
+
+    assert error.message == f"{outside / '.smooth/journal.db'}: Permission denied"
+    assert "may write" in str(error.hint)
+
+
 @pytest.mark.usefixtures("read_only_journal", "unprivileged")
 async def test_a_file_that_cannot_be_written_to_is_refused_before_anything_is_journalled(outside: Path) -> None:
     error = await _refusal("sqlite:///journal.db", outside)
@@ -247,6 +258,11 @@ async def test_an_address_of_no_known_kind_is_refused_with_examples(tmp_path: Pa
     error = await _refusal(url, tmp_path)
 
     assert "sqlite:///relative/file" in str(error.hint)
+
+
+@pytest.fixture
+def closed_directory(outside: Path) -> None:
+    (outside / ".smooth").mkdir(mode=0)
 
 
 @pytest.fixture
@@ -269,9 +285,9 @@ def unprivileged(outside: Path) -> Iterator[None]:
         outside.chmod(0o755)
 
 
-async def _refusal(url: str, directory: Path) -> JournalError:
+async def _refusal(url: str, directory: Path, *, makes_file: bool = True) -> JournalError:
     with pytest.raises(JournalError) as caught:
-        async with open_journal(url, directory=directory):
+        async with open_journal(url, directory=directory, makes_file=makes_file):
             pass
     assert caught.value.exit_code == 3
     return caught.value
