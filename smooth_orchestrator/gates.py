@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator import leash
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
@@ -90,7 +93,7 @@ def missing_gates(plan: Plan, phases: Sequence[Phase] | None = None) -> Iterator
 
 
 async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> int:
-    """Run a command to its end; whatever it has started ends with it, and with this task.
+    """Run a command to its end; whatever it has started ends with it, with this task, and with this process.
 
     Its lines are told as they come: what one that hangs said last is what its owner asks for. Its output is over when
     it has ended, whoever else still has a hand on it.
@@ -110,21 +113,21 @@ async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_
 
     # A pipe of our own: asyncio does not tell of the end of a process while somebody may write to one of its pipes.
     reading, writing = os.pipe()
-    with FileIO(reading) as output:
-        os.set_blocking(reading, False)
-        try:
-            with anyio.CancelScope(shield=True):  # a process once started must be known
-                process = await anyio.open_process(
-                    argv,
-                    cwd=directory,
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=writing,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-        finally:
-            os.close(writing)
+    ours, theirs = socket.socketpair()
+    with FileIO(reading) as output, ours:
+        for end in (reading, ours.fileno()):
+            os.set_blocking(end, False)
+        with FileIO(writing, "w"), theirs, anyio.CancelScope(shield=True):  # a process once started must be known
+            process = await anyio.open_process(
+                [sys.executable, "-I", "-S", leash.__file__, str(theirs.fileno()), *argv],
+                cwd=directory,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listen)
@@ -138,6 +141,9 @@ async def _run(argv: Sequence[str], directory: Path, env: Mapping[str, str], on_
             take(output.read(_PIPE_SIZE) or b"")  # all that there is: nothing, where somebody else may write yet
             if rest := lines.rest():
                 on_line(_text(rest))
+        with suppress(BlockingIOError):
+            if refusal := ours.recv(16):
+                raise OSError(int(refusal), os.strerror(int(refusal)))
     return code
 
 

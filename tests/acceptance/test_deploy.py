@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -104,6 +105,29 @@ def test_a_gate_that_fails_changes_no_database(
         assert [line["exit_code"] for line in outcome.named("gate.failed")] == [1]
         assert set(outcome.outcomes.values()) == {"rolled_back"}
         assert fleet.dumps() == before
+
+
+def test_a_gate_that_the_system_refuses_to_run_is_told_as_that(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(shards='gate = ["./no-program"]')
+        (tmp_path / "no-program").write_text("looks like one")
+        (tmp_path / "no-program").chmod(0o755)
+        outcome = fleet.deploy()
+        assert (outcome.exit_code, outcome.report["error"]["type"]) == (1, "gate_failed")
+        assert outcome.report["error"]["message"].endswith("./no-program, could not be started: Exec format error")
+        assert outcome.named("output.captured") == []
+
+
+def test_a_gate_is_told_of_a_broken_pipe_as_in_a_shell(
+    tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
+) -> None:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(shards='gate = ["sh", "-c", "seq 1000000 | head -n 1; kill -USR1 $$"]')
+        outcome = fleet.deploy()
+        assert [line["line"] for line in outcome.named("output.captured")] == ["1"]
+        assert [line["exit_code"] for line in outcome.named("gate.failed")] == [-signal.SIGUSR1]
 
 
 def test_a_lock_that_is_never_released_is_named_and_ends_the_deploy(

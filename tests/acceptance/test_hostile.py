@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.leases import until
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.processes import kill_family
 from tests.support.runs import SCRIPT, Outcome
@@ -164,7 +165,7 @@ def test_a_gate_has_passed_when_it_has_ended_whatever_it_leaves_behind(
             outcome = fleet.deploy()
             assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
             assert [line["line"] for line in outcome.named("output.captured")] == ["started", "ended"]
-            assert len(fleet.processes()) == left
+            until(lambda: len(fleet.processes()) == left)
         finally:
             for process in fleet.processes():
                 kill_family(process.pid)

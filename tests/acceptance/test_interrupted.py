@@ -190,6 +190,21 @@ def test_a_worker_that_hangs_when_it_imports_ends_with_its_coordinator(file: str
         assert not still_running(family)
 
 
+def test_a_gate_and_what_it_has_started_end_with_a_coordinator_that_is_killed(fleet: Fleet) -> None:
+    fleet.plan(shards='gate = ["sh", "-c", "sleep 300 & echo looking; wait"]')
+    before = fleet.dumps()
+    with fleet.running() as run:
+        run.wait_for("output.captured", line="looking")
+        at_work = fleet.processes()
+        assert {"sh", "sleep"} <= {process.name() for process in at_work}
+        run.process.kill()
+        run.process.wait()
+        assert not still_running(at_work)
+    fleet.wait_until_alone()
+    assert fleet.run("recover").exit_code == 0
+    assert fleet.dumps() == before
+
+
 def test_a_terminal_that_goes_away_ends_no_run_that_was_started_with_nohup(fleet: Fleet) -> None:
     fleet.plan(shards='gate = ["sh", "-c", "kill -HUP $(ps -o ppid= -p $$)"]')
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

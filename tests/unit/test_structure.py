@@ -44,6 +44,7 @@ LAYERS: Final = (
             "fleet",
             "gates",
             "lease",
+            "leash",
             "prepared",
             "reads",
             "resting",
