@@ -15,6 +15,10 @@ from smooth_orchestrator.same_files import inspected
 __all__ = ["keep_what_would_be_lost", "tell_what_is_lost"]
 
 _LOSS = "would_discard"
+# What an inspection finds that could not look.
+_BLIND = {"unreachable", "unloadable"}
+_DISCARD_HINT = "recover PLAN --discard-data takes it back all the same; what is listed is lost"
+_BLIND_HINT = "recover PLAN again, when it can be looked at; with --discard-data nobody looks"
 
 
 async def keep_what_would_be_lost(run: Run, fleet: Fleet, stays: Container[str]) -> None:
@@ -27,20 +31,20 @@ async def keep_what_would_be_lost(run: Run, fleet: Fleet, stays: Container[str])
         fleet: its workers.
         stays: the names of phases of which that stays which was committed.
     """
-    lost = await _losses(run, fleet, stays)
-    if not lost:
-        return
-    for item in _committed(run, stays):
-        found = lost.get(item.name)
-        message = "; ".join(found) if found else f"it stays as it is with {', '.join(sorted(lost))}"
-        hint = "recover PLAN --discard-data takes it back all the same; what is listed is lost"
-        item.stage, item.error = Stage.IN_DOUBT, ErrorInfo(WOULD_DISCARD, message, hint=hint)
+    lost, unseen = await _losses(run, fleet, stays)
+    kept = sorted(lost.keys() | unseen.keys())
+    for item in _committed(run, stays) if kept else ():
+        message = "; ".join(lost.get(item.name, [f"it stays as it is with {', '.join(kept)}"]))
+        hint = _BLIND_HINT if unseen else _DISCARD_HINT
+        item.error = unseen.get(item.name) or ErrorInfo(WOULD_DISCARD, message, hint=hint)
+        item.stage = Stage.IN_DOUBT
         run.fail(item.error, item.name)
 
 
 async def tell_what_is_lost(run: Run, fleet: Fleet) -> None:
     """Tell what is lost with the phases that have committed before a later one has failed. Only reads."""
-    for name, found in sorted((await _losses(run, fleet, ())).items()):
+    losses, unseen = await _losses(run, fleet, ())
+    for name, found in sorted({**losses, **{name: [error.message] for name, error in unseen.items()}}.items()):
         lost = ErrorInfo("discarded", "; ".join(found))
         get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=lost.message, database=name)
         run.further.append(RunError.of(lost, database=name))
@@ -50,17 +54,28 @@ def _committed(run: Run, stays: Container[str]) -> list[TargetRun]:
     return [item for item in run.in_stage(Stage.COMMITTED) if item.steps and item.phase.name not in stays]
 
 
-async def _losses(run: Run, fleet: Fleet, stays: Container[str]) -> dict[str, list[str]]:
-    """Return by database what would be lost; a database that cannot be looked at cannot be taken back either."""
+async def _losses(run: Run, fleet: Fleet, stays: Container[str]) -> tuple[dict[str, list[str]], dict[str, ErrorInfo]]:
+    """Return by database what would be lost, and why nobody can tell of those that cannot be looked at."""
     lost: dict[str, list[str]] = {}
+    unseen: dict[str, ErrorInfo] = {}
 
     async def look(item: TargetRun) -> None:
         report = await inspected(run, fleet, item, Back(run.run_id, tuple(item.steps), item.received))
-        findings = () if isinstance(report, ErrorInfo) else report.findings
-        if found := [finding.message for finding in findings if finding.code == _LOSS]:
-            lost[item.name] = found
+        if isinstance(report, ErrorInfo):
+            unseen[item.name] = _unseen(item, report.message, report.sqlstate)
+            return
+        for finding in report.findings:
+            if finding.code == _LOSS:
+                lost.setdefault(item.name, []).append(finding.message)
+            elif finding.code in _BLIND:
+                unseen[item.name] = _unseen(item, finding.message, finding.sqlstate)
 
     async with anyio.create_task_group() as group:
         for item in _committed(run, stays):
             group.start_soon(look, item)
-    return lost
+    return lost, unseen
+
+
+def _unseen(item: TargetRun, why: str, sqlstate: str | None) -> ErrorInfo:
+    message = f"nobody can tell what of {item.name} would be lost: {why}"
+    return ErrorInfo("unseen", message, sqlstate=sqlstate, hint=_BLIND_HINT)

@@ -78,3 +78,26 @@ def test_what_is_lost_with_a_phase_that_a_deploy_takes_back_is_told(
         (lost,) = [error for error in failed.report["errors"] if error["type"] == "discarded"]
         assert (lost["database"], lost["message"]) == ("primary", _LOSS)
         assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_what_loses_nothing(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, pg_server, second_pg_server) as fleet:
+        fleet.plan(deploy=f'{_DEPLOY}\nlock_timeout = "200ms"\nlock_retries = 1', servers='atomicity = "two_phase"')
+        before = fleet.dumps(sequences=False, applied=False)
+        assert fleet.run("deploy", failpoint="journal.phase_started.before:2").exit_code == -9
+        fleet.wait_until_alone()
+        with fleet.first.connect() as session, session.transaction():
+            session.execute("LOCK TABLE demo_item")
+
+            asked = fleet.run("recover")
+
+        assert (asked.exit_code, asked.report["outcome"]) == (4, "needs_operator"), asked.stderr
+        assert asked.outcomes == {"primary": "in_doubt", "kiosk": "in_doubt", LAST: "unchanged"}
+        told = {each["database"]: each["error"] for each in asked.report["databases"]}
+        assert told["primary"]["message"].startswith("nobody can tell what of primary would be lost: ")
+        assert told["kiosk"]["message"] == "it stays as it is with primary"
+        assert _new(fleet) == {"primary", "kiosk"}
+        assert fleet.run("recover").report["outcome"] == "rolled_back"
+        assert fleet.dumps(sequences=False, applied=False) == before
