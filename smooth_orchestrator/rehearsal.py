@@ -7,6 +7,7 @@ import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Measured
 from smooth_orchestrator.applying import apply_target
+from smooth_orchestrator.barrier import refuse_long_locks
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
@@ -61,6 +62,9 @@ async def _within(
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_with, run, alone)
             await apply_target(alone, fleet, item, measures=True)
+            # A deploy would end there.
+            refuse_long_locks(alone)
+            item.error = item.error or alone.cause
             await take_back(alone, fleet, stays=alone.phases)
             group.cancel_scope.cancel()
     run.further += alone.further

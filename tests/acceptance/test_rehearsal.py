@@ -57,6 +57,19 @@ def test_a_rehearsal_is_a_run_like_others_and_says_so_in_words(fleet: Fleet) -> 
     assert fleet.deploy("--run-id", "dress").report["outcome"] == "committed"
 
 
+def test_locks_that_a_deploy_would_not_hold_for_so_long_are_told(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\nmax_lock_hold = "1ms"', servers='atomicity = "two_phase"')
+    before = fleet.dumps(sequences=False)
+
+    rehearsed, deployed = fleet.run("rehearse"), fleet.deploy()
+
+    assert (rehearsed.exit_code, rehearsed.report["outcome"]) == (3, "refused"), rehearsed.stderr
+    told = _databases(rehearsed)["primary"]["error"]
+    assert (told["type"], told["message"].partition(" for ")[0]) == ("max_lock_hold", "strong locks were held")
+    assert (deployed.exit_code, deployed.report["error"]["type"]) == (1, "max_lock_hold")
+    assert fleet.dumps(sequences=False) == before
+
+
 def test_tables_that_are_rewritten_are_named_with_their_size(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:
