@@ -126,7 +126,11 @@ def leave_to_operator(run: Run, item: TargetRun) -> None:
     """Leave a target in doubt that is committed and can neither stay so nor be taken back."""
     message = f"{item.name} is committed, and nobody knows what was moved there"
     item.stage = Stage.IN_DOUBT
-    item.error = ErrorInfo("unknown_moves", message, hint="restore it, or move it by hand, with manage.py migrate")
+    hint = (
+        "move it by hand to where it was before the run, with manage.py migrate, or restore it; then "
+        f"smooth-orchestrate recover PLAN --accept {item.name}"
+    )
+    item.error = ErrorInfo("unknown_moves", message, hint=hint)
     run.fail(item.error, item.name)
 
 

@@ -31,9 +31,10 @@ from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.saga import take_back
+from smooth_orchestrator.saga import reverse, take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
 from smooth_orchestrator.sight import look_at, runs_left
+from smooth_orchestrator.suggestions import did_you_mean, quoted
 from smooth_orchestrator.told import Told
 from smooth_orchestrator.whose import heard_of
 
@@ -65,11 +66,13 @@ class Said:
         decision: about those of which nobody else can tell.
         discards: whether what is taken back may lose rows and values that were written since.
         compares: whether the schema of what is taken back is compared with what it was.
+        accepted: databases that are right as they are, of those where nobody knows what was moved.
     """
 
     decision: Decision | None = None
     discards: bool = False
     compares: bool = True
+    accepted: AbstractSet[str] = frozenset()
 
 
 async def settle_earlier(
@@ -94,9 +97,10 @@ async def settle_earlier(
 
     Raises:
         Locked: somebody is at work on one of their databases.
-        Refused: the operator's decision is not the one that was made.
+        Refused: the operator's decision is not the one that was made, or one of the databases is not in the plan.
         JournalError: the journal cannot be asked, or takes no decision.
     """
+    _refuse_unknown(plan, said.accepted)
     left = await unsettled(plan, journal)
     for summary in left:
         # A journal that is damaged decides nothing, about none of them.
@@ -111,6 +115,12 @@ async def settle_earlier(
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         settled.append(await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said))
     return tuple(settled)
+
+
+def _refuse_unknown(plan: Plan, accepted: AbstractSet[str]) -> None:
+    names = [target.name for phase in plan.phases for target in phase.targets]
+    for name in sorted(accepted - {*names}):
+        raise Refused(f"the plan has no database {quoted(name)}", hint=did_you_mean(name, names))
 
 
 def is_unsettled(summary: RunSummary) -> bool:
@@ -286,14 +296,17 @@ async def _obey(
         if item.name in shown:
             belongs = told.is_known or bool(moved_by_this_plan(run, item))
             is_told = item.name in told.held
-            wanted = action(decisions[item.phase.name], shown[item.name], belongs=belongs, is_told=is_told)
+            wanted = action(
+                decisions[item.phase.name],
+                shown[item.name],
+                belongs=belongs,
+                is_told=is_told,
+                is_accepted=item.name in said.accepted,
+            )
             if not belongs and shown[item.name] is Shown.NOTHING:
                 untold.append(item.name)
             _stand(item, told, shown[item.name], wanted)
-            if wanted is Action.RUN_FORWARD:
-                await require_files(run, fleet, item, told)
-            elif wanted is Action.ASK:
-                leave_to_operator(run, item)
+            await _look_after(run, fleet, told, item, wanted)
     if untold and whole is Decision.COMMIT:
         tell_untold(run, untold, accepts=said.decision is Decision.COMMIT)
     await commit_everywhere(run, fleet, run.in_stage(Stage.HELD))
@@ -303,6 +316,25 @@ async def _obey(
             await keep_what_would_be_lost(run, fleet, stays)
         await take_back(run, fleet, stays=stays)
     return whole
+
+
+async def _look_after(run: Run, fleet: Fleet, told: Told, item: TargetRun, wanted: Action) -> None:
+    match wanted:
+        case Action.RUN_FORWARD:
+            await require_files(run, fleet, item, told)
+        case Action.ASK:
+            leave_to_operator(run, item)
+        case Action.UNMARK:
+            await _unmark(run, fleet, item)
+
+
+async def _unmark(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Remove the run's mark from a database that an operator has put right; of no step, the mark alone goes."""
+    if (failure := await reverse(run, fleet, item)) is None:
+        item.stage = Stage.ROLLED_BACK
+        return
+    item.stage, item.error = Stage.IN_DOUBT, failure
+    run.fail(failure, item.name)
 
 
 def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:

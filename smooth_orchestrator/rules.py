@@ -5,7 +5,7 @@
 | none | a transaction prepared | rolled back: presumed abort |
 | none | committed steps | reversed |
 | abort | the same, or the marker of a phase that was committed | likewise |
-| abort | such a marker, and the journal has lost what was moved there | for an operator to decide |
+| abort | such a marker, and the journal has lost what was moved there | for an operator to move, and to say so |
 | commit | a transaction prepared | committed, never compensated |
 | commit | the run's marker | done already |
 | commit | committed steps, or nothing | run forward again |
@@ -40,6 +40,7 @@ class Action(StrEnum):
     ROLL_BACK = "roll_back"
     REVERSE = "reverse"
     ASK = "ask"
+    UNMARK = "unmark"
 
 
 _ACTIONS = {
@@ -80,7 +81,9 @@ def verdict(
     return None
 
 
-def action(decision: Decision, shown: Shown, *, belongs: bool = True, is_told: bool = True) -> Action:
+def action(
+    decision: Decision, shown: Shown, *, belongs: bool = True, is_told: bool = True, is_accepted: bool = False
+) -> Action:
     """Return what settles a database by a decision; `ASK` where nothing can, and an operator has to.
 
     Args:
@@ -89,9 +92,10 @@ def action(decision: Decision, shown: Shown, *, belongs: bool = True, is_told: b
         belongs: whether it is known to be one of the run's even where it shows nothing.
         is_told: whether the journal tells what was moved there; committed steps that are not yet the run's mark stand
             in the database's own.
+        is_accepted: whether an operator says that the database is right as it is.
     """
     if shown is Shown.NOTHING and not belongs:
         return Action.LEAVE
     if decision is Decision.ABORT and shown is Shown.DONE and not is_told:
-        return Action.ASK
+        return Action.UNMARK if is_accepted else Action.ASK
     return _ACTIONS[decision][shown]

@@ -1,6 +1,6 @@
 """The commands, from a plan's shape to a report."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -116,6 +116,7 @@ async def recover(
     forced: Decision | None = None,
     discards: bool = False,
     compares: bool = True,
+    accepted: Collection[str] = (),
 ) -> Report:
     """Settle what interrupted runs have left: commit it or take it back, by the journal's decision.
 
@@ -126,6 +127,7 @@ async def recover(
         forced: an operator's decision, where only prepared transactions tell of a run.
         discards: whether a rollback that was decided may lose rows and values that were written since.
         compares: whether the schema of what is taken back is compared with what it was.
+        accepted: databases that an operator has put right by hand.
 
     Raises:
         SmoothError: somebody else is at work, or the journal cannot be asked.
@@ -133,7 +135,7 @@ async def recover(
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
-            settled = await _recover(session, signals, masker, Said(forced, discards, compares))
+            settled = await _recover(session, signals, masker, Said(forced, discards, compares, frozenset(accepted)))
             return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
 

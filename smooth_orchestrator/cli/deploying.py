@@ -1,5 +1,6 @@
 """The commands that deploy, rehearse or settle a deploy, and those that say beforehand what one would do."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -124,17 +125,29 @@ def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> i
 @_may_discard
 @click.option(
     "--no-fingerprint",
-    "accepts",
+    "ignores",
     is_flag=True,
     help="Do not compare the schema after an undo with what it was before.",
 )
-def recover(invocation: Invocation, *, commits: bool, aborts: bool, discards: bool, accepts: bool) -> int:
+@click.option(
+    "--accept",
+    "accepted",
+    metavar="DATABASE",
+    multiple=True,
+    help="Take a database as it is that the report has asked you to move by hand; may be repeated.",
+)
+def recover(
+    invocation: Invocation, *, commits: bool, aborts: bool, discards: bool, ignores: bool, accepted: Sequence[str]
+) -> int:
     """Settle what an interrupted run left, by its decision."""
     if commits and aborts:
         raise click.UsageError("--commit and --abort exclude each other; give one of them")
     from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
     forced = Decision.COMMIT if commits else Decision.ABORT if aborts else None
-    given = {"--commit": commits, "--abort": aborts, "--discard-data": discards, "--no-fingerprint": accepts}
+    given = {"--commit": commits, "--abort": aborts, "--discard-data": discards, "--no-fingerprint": ignores}
     said = [option for option, is_given in given.items() if is_given]
-    return run_command(invocation, "recover", said=said, forced=forced, discards=discards, compares=not accepts)
+    said += [f"--accept {shlex.quote(name)}" for name in accepted]
+    return run_command(
+        invocation, "recover", said=said, forced=forced, discards=discards, compares=not ignores, accepted=accepted
+    )

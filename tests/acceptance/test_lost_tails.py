@@ -96,6 +96,32 @@ def test_a_phase_of_which_nobody_knows_what_it_moved_is_not_called_taken_back(
             assert _new(fleet) == {"primary", "kiosk"}
 
 
+def test_a_phase_that_was_moved_back_by_hand_is_settled_when_its_operator_says_so(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, servers, deploy=_BY_PHASE) as fleet:
+        before = _of(fleet)
+        _kill(fleet, "journal.phase_started.before:2")
+        _cut(fleet, f"SELECT min(seq) FROM journal WHERE kind = 'held' AND seq > ({_BEGUN})")
+        assert fleet.run("recover", "--abort").exit_code == 4
+        for alias in ("default", "kiosk"):
+            fleet.migrate(alias, "demo", "0001")
+
+        misspelt = fleet.run("recover", "--accept", "kiosc")
+        assert (misspelt.exit_code, misspelt.report["error"]["hint"]) == (3, 'did you mean "kiosk"?')
+        one = fleet.run("recover", "--accept", "kiosk")
+        assert (one.exit_code, one.outcomes["kiosk"], one.outcomes["primary"]) == (4, "rolled_back", "in_doubt")
+        (left,) = (each["error"] for each in one.report["databases"] if each["error"])
+        assert left["hint"].endswith("; then smooth-orchestrate recover PLAN --accept primary")
+
+        settled = fleet.run("recover", "--accept", "primary")
+
+        assert (settled.exit_code, settled.report["outcome"]) == (0, "rolled_back"), settled.stderr
+        assert _of(fleet) == before
+        deployed = fleet.deploy()
+        assert (deployed.exit_code, _new(fleet)) == (0, {"primary", "kiosk", LAST}), deployed.stderr
+
+
 def test_a_rollback_with_nothing_but_its_beginning_is_settled_by_the_marks_it_has_left(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
