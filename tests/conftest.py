@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import compileall
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell the small projects of their driver."""
+    """Tell the small projects of their driver, and compile what processes import that may not write that down."""
     os.environ[DRIVER] = config.getoption("driver")
+    if not hasattr(config, "workerinput"):
+        for package in ("smooth_migrations", "smooth_orchestrator"):
+            compileall.compile_dir(config.rootpath / package, quiet=1)
 
 
 @pytest.fixture(scope="session")

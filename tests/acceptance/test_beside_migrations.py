@@ -26,6 +26,7 @@ def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path:
         yield fleet
 
 
+@pytest.mark.long
 def test_of_a_commit_whose_answer_was_lost(fleet: Fleet) -> None:
     fleet.plan(deploy=DEPLOY, servers='atomicity = "held_open"')
     before = dumps_of(fleet)

@@ -183,6 +183,7 @@ def test_what_cannot_be_undone_is_refused_where_it_would_be_committed_early(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_lock_time_out_in_sql_that_django_defers_is_tried_again_as_a_whole(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_lock_time_out_in_sql_that_django_defers_is_tried_again_as_a_whole(
         assert all("demo_tag" in text for text in fleet.dumps().values())
 
 
+@pytest.mark.long
 def test_locks_are_said_to_be_held_until_the_commit_and_not_only_until_they_were_prepared(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:

@@ -78,6 +78,7 @@ def test_what_a_deploy_holds_back_is_done_by_finalise_everywhere(fleet: Fleet) -
     assert "was finalised by" in refused.report["error"]["message"]
 
 
+@pytest.mark.long
 def test_a_rollback_before_it_gives_the_old_schema_back(fleet: Fleet) -> None:
     before = fleet.dumps(sequences=False)
     assert fleet.deploy().exit_code == 0
@@ -117,6 +118,7 @@ _GONE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=() if case == "model" else pytest.mark.long) for case in _GONE]
 )
@@ -231,6 +233,7 @@ def test_one_database_that_cannot_keeps_all_as_they_are(fleet: Fleet, tmp_path: 
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_later_deploy_leaves_alone_what_is_held_back_or_is_refused(fleet: Fleet, tmp_path: Path) -> None:
     fleet.deploy()
     migrations = tmp_path / "project" / "demo" / "migrations"

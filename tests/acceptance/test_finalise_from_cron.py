@@ -150,6 +150,7 @@ def test_what_is_scheduled_waits_for_the_release_before_and_then_finalises(
     assert start.run() == 0
 
 
+@pytest.mark.long
 def test_the_crontab_leaves_a_log_and_the_reports_in_files_and_prints_nothing(
     fleet: Fleet, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_deploy_that_is_given_up_leaves_nothing_of_what_receivers_wrote(
     assert diff(before, dump(mariadb_database.dsn, sequences=False)) == ""
 
 
+@pytest.mark.long
 def test_a_rollback_that_is_given_up_leaves_the_mark_of_what_it_was_to_take_back(
     mariadb_database: MariadbDatabase, environment: dict[str, str], tmp_path: Path
 ) -> None:

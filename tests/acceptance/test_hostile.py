@@ -297,6 +297,7 @@ def test_a_server_that_goes_away_with_a_held_transaction_has_rolled_it_back(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_copy_that_a_migration_forks_does_not_go_on_as_a_second_worker(servers: Servers, tmp_path: Path) -> None:
     release = migration(
         "migrations.RunPython(forwards, nothing)", after=[("demo", "0001_item")], functions=run_python("os.fork()")
@@ -318,6 +319,7 @@ def test_a_copy_that_settings_fork_is_no_second_worker(servers: Servers, tmp_pat
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
 
 
+@pytest.mark.long
 def test_a_worker_whose_files_a_migration_closes_is_not_waited_for(servers: Servers, tmp_path: Path) -> None:
     release = migration(
         "migrations.RunPython(forwards, nothing)",

@@ -109,6 +109,7 @@ def test_locks_held_for_too_long_while_a_gate_looks_end_the_gate_and_change_no_d
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_long_statement_in_sqlite_is_broken_off_by_a_signal(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAIT_BY", _ENDLESS)
     prepare(fleet, "kiosk", monkeypatch)
@@ -205,6 +206,7 @@ def test_a_gate_and_what_it_has_started_end_with_a_coordinator_that_is_killed(fl
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_terminal_that_goes_away_ends_no_run_that_was_started_with_nohup(fleet: Fleet) -> None:
     fleet.plan(shards='gate = ["sh", "-c", "kill -HUP $(ps -o ppid= -p $$)"]')
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -249,6 +251,7 @@ def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["recover", pytest.param("deploy", marks=pytest.mark.long)])
 def test_an_interrupted_settlement_says_that_it_is_not_settled_and_is_taken_up_again(
     command: str, fleet: Fleet

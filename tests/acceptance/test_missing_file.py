@@ -54,6 +54,7 @@ def test_what_may_have_decided_is_waited_for_and_not_made_anew(fleet: Fleet, tmp
     assert not fleet.prepared()
 
 
+@pytest.mark.long
 def test_one_that_a_first_deploy_has_not_come_to_make_is_no_doubt(fleet: Fleet) -> None:
     for file in _files(fleet):
         file.unlink()

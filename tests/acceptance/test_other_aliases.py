@@ -57,6 +57,7 @@ def test_aliases_that_may_be_reached_and_are_not_are_committed_each(servers: Ser
         assert all("0002_note" in text for text in fleet.dumps().values())
 
 
+@pytest.mark.long
 def test_what_is_written_to_an_alias_of_an_earlier_phase_is_committed_with_it(servers: Servers, tmp_path: Path) -> None:
     with _allowing(tmp_path, servers, **{"0002_note": _writes("shard_1", "default")}) as fleet:
         outcome = fleet.deploy()
@@ -153,6 +154,7 @@ def test_what_is_written_to_an_alias_of_no_target_keeps_its_target_from_being_pr
         assert all("0002_note" in text for text in fleet.dumps().values())
 
 
+@pytest.mark.long
 def test_where_it_must_be_prepared_nothing_is_moved(servers: Servers, tmp_path: Path) -> None:
     with small_fleet(tmp_path, *servers, _BESIDE) as fleet:
         file = _beside(fleet, servers='other_aliases = "allow"\natomicity = "two_phase"')

@@ -154,6 +154,7 @@ def test_check_names_the_role_that_may_end_what_was_prepared(fleet: Fleet, roles
     assert re.fullmatch(rf"smooth:\S+ was prepared by the role {owner}, and {other} may not end it", said["primary"])
 
 
+@pytest.mark.long
 def test_the_role_that_looks_reads_where_every_database_stands(fleet: Fleet, roles: _Roles) -> None:
     for database in (fleet.first, fleet.last):
         roles.make("A role that looks", database)

@@ -169,6 +169,7 @@ def test_a_deploy_ended_while_settings_are_imported_leaves_nothing(
     assert dump(pg_database.dsn) == before
 
 
+@pytest.mark.long
 def test_what_an_assumed_role_has_prepared_is_committed(guarded: PostgresServer, tmp_path: Path) -> None:
     with temporary_database(guarded) as database:
         with database.connect() as session:

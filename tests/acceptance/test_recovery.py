@@ -304,6 +304,7 @@ def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_
         assert _of(fleet) == deploys("held").new
 
 
+@pytest.mark.long
 def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("prepared").old, tmp_path / "plan") as fleet:
         _crash(fleet, "journal.committed.before")

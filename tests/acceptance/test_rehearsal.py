@@ -70,6 +70,7 @@ def test_locks_that_a_deploy_would_not_hold_for_so_long_are_told(fleet: Fleet) -
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_tables_that_are_rewritten_are_named_with_their_size(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_run_is_taken_back_whole(atomicity: str, fleet: Fleet) -> None:
     assert fleet.deploy().report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_what_was_written_since_is_counted_and_not_lost(fleet: Fleet) -> None:
     before = fleet.dumps(sequences=False)
     assert fleet.deploy().exit_code == 0

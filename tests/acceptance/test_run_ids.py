@@ -88,6 +88,7 @@ def test_an_operator_cannot_ask_for_both(fleet: Fleet) -> None:
     assert (outcome.exit_code, outcome.report["outcome"]) == (2, "invalid")
 
 
+@pytest.mark.long
 def test_a_transaction_whose_name_only_begins_like_ours_is_another_programs(fleet: Fleet) -> None:
     names = ["smooth:", "smooth::primary:7", "smooth:x:y", "smooth:two\nlines:primary:1", "smooth:x:primary:one"]
     with fleet.first.connect() as session:

@@ -41,6 +41,7 @@ def environment(mariadb_database: MariadbDatabase, tmp_path: Path) -> dict[str, 
     return {"SMALL_DATABASES": json.dumps({"default": mariadb_database.django})}
 
 
+@pytest.mark.long
 def test_recover_ends_what_a_killed_run_has_left_at_work(
     mariadb_database: MariadbDatabase, environment: dict[str, str], tmp_path: Path
 ) -> None:

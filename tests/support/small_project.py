@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import warm
 from tests.support.histories import SAME_ORDER
 from tests.support.processes import kill_family
 
@@ -148,12 +149,10 @@ class SmallProject:
 
         What it writes is buffered as it is for users, whatever this process was told.
         """
-        environment = os.environ | SAME_ORDER | {"SMALL_DATABASES": json.dumps(self._databases)}
-        environment.pop("PYTHONUNBUFFERED", None)
         with subprocess.Popen(
             [sys.executable, "-B", "manage.py", *arguments],
             cwd=self._directory,
-            env=environment,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -168,9 +167,17 @@ class SmallProject:
 
     def run(self, *arguments: str) -> Result:
         """Run `manage.py` with these arguments to its end, however that is."""
+        if warm.can_run(self._directory, self._environment):
+            return Result(*warm.run(arguments, self._directory, self._environment))
         with self.start(*arguments) as process:
             stdout, stderr = process.communicate()
         return Result(process.returncode, stdout, stderr)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        environment = os.environ | SAME_ORDER | {"SMALL_DATABASES": json.dumps(self._databases)}
+        environment.pop("PYTHONUNBUFFERED", None)
+        return environment
 
     def succeed(self, *arguments: str) -> str:
         """Run `manage.py` with these arguments and return what it printed.

@@ -1,0 +1,69 @@
+"""A process that imports Django, configures nothing, and copies itself for each command that it is asked for.
+
+Run as a script, with the number of a socket. Each message is a request in JSON, with three files: what the command's
+stdout and stderr are to be, and a pipe for its return code. The end of the socket is its own.
+"""
+
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
+
+_IMPORTED: Final = (
+    "django.contrib.postgres.operations",
+    "django.core.management.commands.migrate",
+    "django.db.backends.postgresql.base",
+    "django.db.backends.sqlite3.base",
+)
+_LARGEST_REQUEST: Final = 200_000
+
+
+def main() -> None:
+    """Answer requests until nobody can ask any more; in each copy, run its command."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    for name in (*_IMPORTED, *(("django.db.backends.mysql.base",) if find_spec("MySQLdb") else ())):
+        import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, fds, *_ = socket.recv_fds(requests, _LARGEST_REQUEST, 3)
+        if not message:
+            return
+        if os.fork() == 0:
+            requests.close()
+            _attend(json.loads(message), *fds)
+            return
+        for fd in fds:
+            os.close(fd)
+
+
+def _attend(request: dict[str, Any], stdout: int, stderr: int, answer: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if pid := os.fork():
+        os.close(stdout)
+        os.close(stderr)
+        _pid, status = os.waitpid(pid, 0)
+        os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    os.close(answer)
+    for fd, standard in ((stdout, sys.stdout), (stderr, sys.stderr)):
+        os.dup2(fd, standard.fileno())
+        os.close(fd)
+    _run(**request)
+
+
+def _run(arguments: list[str], directory: str, environment: dict[str, str]) -> None:
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.path.insert(0, directory)
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
