@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import pytest
 
@@ -13,6 +13,8 @@ from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dum
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 _MOMENTS: Final = ("run_started", "intent", "held", "preparing", "decision", "committed", "run_finished")
+Mode = Literal["fast", "immediate"]
+
 _DECIDED: Final = {"committed", "run_finished"}
 
 
@@ -31,10 +33,10 @@ def journal_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("moment", _MOMENTS)
 def test_all_databases_are_old_or_all_are_new(
-    releases: Releases, journal_server: PostgresServer, tmp_path: Path, moment: str, mode: str
+    releases: Releases, journal_server: PostgresServer, tmp_path: Path, moment: str, mode: Mode
 ) -> None:
     name = f"journal_{moment}_{mode}"
     journal_server.create_database(name)
