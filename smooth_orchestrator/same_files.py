@@ -34,7 +34,7 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
         _leave(run, item, ErrorInfo("unknown_moves", message, hint="take it back by hand, with manage.py migrate"))
         return
     # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
-    siblings = [other for other in run.targets if other.target.project == item.target.project]
+    siblings = _siblings(run, item)
     others = [other for other in siblings if other.name in told.held]
     steps = (
         tuple(item.steps)
@@ -63,11 +63,16 @@ async def newer_than_left(run: Run, fleet: Fleet, items: Collection[TargetRun]) 
         items: the targets.
     """
     for item in items:
-        siblings = [other for other in run.targets if other.target.project == item.target.project]
+        siblings = _siblings(run, item)
         moves = Back(run.run_id, _left(siblings), discards=True)
         if (failure := await _other_files(run, fleet, item, moves)) is not None:
             return failure
     return None
+
+
+def _siblings(run: Run, item: TargetRun) -> list[TargetRun]:
+    """Return the targets of a target's project, itself among them."""
+    return [other for other in run.targets if other.target.project == item.target.project]
 
 
 def _left(items: Collection[TargetRun]) -> tuple[Step, ...]:
@@ -82,8 +87,7 @@ def _leave(run: Run, item: TargetRun, failure: ErrorInfo) -> None:
 
 def moved_by_this_plan(run: Run, item: TargetRun) -> list[TargetRun]:
     """Return the databases of a target's project that the run has moved by this very plan, as their markers say."""
-    project = item.target.project
-    return [each for each in run.targets if each.target.project == project and each.marked_by == run.plan.digest]
+    return [each for each in _siblings(run, item) if each.marked_by == run.plan.digest]
 
 
 async def _other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> ErrorInfo | None:
