@@ -7,13 +7,14 @@ from typing import Final
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.journal import Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.recovery import unsettled
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.session import Session, journal_of
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["HALTED_HINT", "committed_by", "known_runs", "report", "runs"]
+__all__ = ["HALTED_HINT", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
 
 HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
 _AGAIN: Final = "its databases are old again: deploy with another run id to make them new"
@@ -29,6 +30,14 @@ async def known_runs(file: PlanFile, run_ids: Iterable[str]) -> frozenset[str]:
     """Return which of these the deploy's journal tells of, however long ago they were."""
     async with journal_of(file, makes_file=False) as journal:
         return frozenset([run_id for run_id in run_ids if records_of(file.deploy.name, await journal.records(run_id))])
+
+
+async def unsettled_runs(file: PlanFile) -> dict[str, Told]:
+    """Return what the journal tells of the deploy's runs that are still to be settled, newest first."""
+    deploy = file.deploy.name
+    async with journal_of(file, makes_file=False) as journal:
+        ids = [each.run_id for each in await unsettled(deploy, journal)]
+        return {run_id: Told.of(records_of(deploy, await journal.records(run_id))) for run_id in ids}
 
 
 async def report(file: PlanFile, *, run_id: str | None) -> Report:

@@ -1,20 +1,21 @@
 """The commands that look at every database and change nothing: `plan`, `check`, `status`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import takewhile
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.doubts import doubts_of
-from smooth_orchestrator.history import known_runs, runs
+from smooth_orchestrator.history import known_runs, runs, unsettled_runs
 from smooth_orchestrator.journal import NoJournal
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
-from smooth_orchestrator.recovery import is_unsettled
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import ready, report_of
 from smooth_orchestrator.signals import hearing_signals
+from smooth_orchestrator.told import Told
+from smooth_orchestrator.whose import identity_of
 
 __all__ = ["check", "plan", "status"]
 
@@ -59,13 +60,18 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
 async def _standing(file: PlanFile, run: Run) -> list[dict[str, object]]:
     summaries = await runs(file)
     last_run = summaries[0].run_id if summaries else None
-    unsettled = [summary.run_id for summary in takewhile(is_unsettled, summaries)]
+    left = await unsettled_runs(file)
     doubts = doubts_of(run.targets)
     known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
     return [
-        {"pending": _pending(item), "last_run": last_run, "unsettled": unsettled, **each.to_dict(known)}
+        {"pending": _pending(item), "last_run": last_run, "unsettled": _here(run, item, left), **each.to_dict(known)}
         for item, each in zip(run.targets, doubts, strict=True)
     ]
+
+
+def _here(run: Run, item: TargetRun, left: Mapping[str, Told]) -> list[str]:
+    """Return which of the runs to be settled are none of another environment, where the target is another one."""
+    return [run_id for run_id, told in left.items() if not told.was_another(item.name, identity_of(run, item))]
 
 
 def _pending(item: TargetRun) -> list[str] | None:

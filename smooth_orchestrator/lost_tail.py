@@ -6,6 +6,7 @@ from dataclasses import replace
 from smooth_migrations.protocol import Back, ErrorInfo, Received
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.decision import decide
+from smooth_orchestrator.errors import NotInPlan
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.journal import Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
@@ -107,7 +108,7 @@ def undecided(run: Run, told: Told, shown: Mapping[str, Shown]) -> ErrorInfo:
 def give_up(run: Run, name: str, *, accepts: bool) -> None:
     """Tell of a database of the run that is not in the plan; it fails the run unless an operator says how that ends."""
     error = ErrorInfo(
-        "not_in_plan",
+        NotInPlan.code,
         f"{name} is not in this plan",
         hint="recover with the plan as it was; where it is gone for good, with --abort or --commit, as was decided",
     )

@@ -1,13 +1,14 @@
 """Settle what interrupted runs have left, by their journal's decisions and by what their databases show."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
+from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import CommitUnit, OnFailure, Tier
 from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Refused
@@ -23,23 +24,26 @@ from smooth_orchestrator.lost_tail import (
     lost_back,
     make_up_for,
     not_to_be_taken_back,
+    tell_or_fail,
     tell_untold,
     undecided,
     write_down_lost,
 )
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.report import RunError, RunOutcome
 from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import reverse, take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
-from smooth_orchestrator.sight import look_at, runs_left
+from smooth_orchestrator.sight import Seen, is_elsewhere, look_at, runs_left
 from smooth_orchestrator.suggestions import did_you_mean, quoted
 from smooth_orchestrator.told import Told
-from smooth_orchestrator.whose import heard_of
+from smooth_orchestrator.whose import another_database, another_environment, heard_of
 
-__all__ = ["Said", "Settled", "is_unsettled", "settle_earlier", "unsettled"]
+__all__ = ["Said", "Settled", "of_another_environment", "settle_earlier", "unsettled"]
 
+# How many runs are looked at: one that waits in another environment may be followed by many here.
+_LOOK_BACK: Final = 1000
 _NEWER_HINT: Final = "recover PLAN --commit with the files of the release that was interrupted, or recover PLAN --abort"
 
 
@@ -76,8 +80,7 @@ class Said:
 
 
 async def settle_earlier(
-    plan: Plan,
-    journal: Journal,
+    command: Run,
     fleet: Fleet,
     *,
     begins: Callable[[], None],
@@ -85,35 +88,46 @@ async def settle_earlier(
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
+    One of another environment is left alone, and told of.
+
     The deploy's lease must be held: then none of them is at work any more. So are runs of which their databases tell:
     those that the journal does not know, and those that have ended, where a server has done late what it was asked for.
 
     Args:
-        plan: of the deploy, as it is now.
-        journal: where the runs are written down.
+        command: the run of the command that settles them, by the deploy's plan as it is now.
         fleet: its workers.
         begins: called when there is a run to be settled, before anything is done about it.
         said: by an operator.
 
     Raises:
         Locked: somebody is at work on one of their databases.
-        Refused: the operator's decision is not the one that was made, or one of the databases is not in the plan.
+        Refused: the operator's decision is not the one that was made, or one of the databases is not in the plan; or the
+            command was given the id of a run that is another environment's.
         JournalError: the journal cannot be asked, or takes no decision.
     """
+    plan, journal = command.plan, command.journal
     _refuse_unknown(plan, said.accepted)
-    left = await unsettled(plan, journal)
+    left = await unsettled(plan.name, journal)
     for summary in left:
         # A journal that is damaged decides nothing, about none of them.
         await heard_of(plan, journal, summary.run_id)
     if left:
         begins()
-    settled = [await _settle(plan, journal, fleet, summary, said=said) for summary in reversed(left)]
+    settled: list[Settled] = []
+    for summary in reversed(left):
+        each = await _settle(plan, journal, fleet, summary, said=said)
+        if isinstance(each, Settled):
+            settled.append(each)
+        else:
+            _leave_alone(command, summary, each)
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
     for run_id, seen in sorted((await runs_left(plan, journal, fleet, known)).items()):
         begins()
         _told, found = await heard_of(plan, journal, run_id, {*chain(*seen.values())})
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
-        settled.append(await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said))
+        each = await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said)
+        if isinstance(each, Settled):
+            settled.append(each)
     return tuple(settled)
 
 
@@ -123,12 +137,33 @@ def _refuse_unknown(plan: Plan, accepted: AbstractSet[str]) -> None:
         raise Refused(f"the plan has no database {quoted(name)}", hint=did_you_mean(name, names))
 
 
-def is_unsettled(summary: RunSummary) -> bool:
-    """Return whether a run has not ended, or has needed an operator since. Pure."""
+def _leave_alone(command: Run, summary: RunSummary, error: ErrorInfo) -> None:
+    """Tell of a run that is another environment's.
+
+    Raises:
+        Refused: the command was given its id, and would hide it.
+    """
+    if summary.run_id == command.run_id:
+        raise Refused(error.message, hint=f"use another --run-id; {error.hint}")
+    command.further.append(RunError.of(error))
+    get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=error.message, error=error)
+
+
+async def of_another_environment(plan: Plan, journal: Journal, fleet: Fleet, run_id: str) -> bool:
+    """Return whether a run that is to be settled is another environment's; as `is_elsewhere` does.
+
+    Raises:
+        JournalError: the journal cannot be asked.
+    """
+    told, _summary = await heard_of(plan, journal, run_id)
+    return await is_elsewhere(Run(told.plan_of(plan), run_id, journal), fleet, told)
+
+
+def _is_unsettled(summary: RunSummary) -> bool:
     return summary.finished_at is None or summary.outcome == RunOutcome.NEEDS_OPERATOR
 
 
-async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
+async def unsettled(deploy: str, journal: Journal) -> tuple[RunSummary, ...]:
     """Return the deploy's runs that have not ended, or that needed an operator, newest first. Reads only.
 
     Among them those before a run that was found without its journal, and settled, while they waited for an operator.
@@ -136,7 +171,7 @@ async def unsettled(plan: Plan, journal: Journal) -> tuple[RunSummary, ...]:
     Raises:
         JournalError: the journal cannot be asked.
     """
-    return tuple(filter(is_unsettled, await journal.runs(plan.name)))
+    return tuple(filter(_is_unsettled, await journal.runs(deploy, limit=_LOOK_BACK)))
 
 
 async def _settle(
@@ -148,8 +183,8 @@ async def _settle(
     is_new: bool = False,
     seen: Mapping[str, Collection[str]] | None = None,
     said: Said,
-) -> Settled:
-    """Settle one run.
+) -> Settled | ErrorInfo:
+    """Settle one run; return what is to be said of one that is another environment's, of which nothing is touched.
 
     Args:
         plan: of the deploy, as it is now.
@@ -173,13 +208,15 @@ async def _settle(
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)
-    for gone in sorted(_may_be_gone(told, run.plan) - {*names}):
-        give_up(run, gone, accepts=said.decision is not None)
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
-    shown = await look_at(run, fleet, told, items, fenced=open_ones, accepts=said.decision is not None)
+    found = await look_at(run, fleet, told, items, fenced=open_ones)
+    shown = found.shown
+    if found.others and not shown and not seen and await is_elsewhere(run, fleet, told):
+        return another_environment(run, told)
+    _leave_out(run, told, found, sorted(_may_be_gone(told, run.plan) - {*names}), accepts=said.decision is not None)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.
     await journal.renew()
-    decisions = _verdicts(run, told, shown)
+    decisions = _verdicts(run, told, shown, is_whole=run.cause is None)
     decision: Decision | None = None
     # What is decided is done wherever that can be; the others are named, and wait.
     if decisions is None and said.decision is None:
@@ -205,6 +242,19 @@ async def _settle(
         **({"decision": str(decision)} if decision else {}),
     )
     return Settled(run, summary, outcome)
+
+
+def _leave_out(run: Run, told: Told, found: Seen, gone: Sequence[str], *, accepts: bool) -> None:
+    """Tell of the run's databases that are not in the plan; they fail the run unless an operator says how it ends."""
+    for name in gone:
+        give_up(run, name, accepts=accepts)
+    # Where none is the run's it is the plan, or its environment, that is another.
+    is_ours = bool(found.shown)
+    for item in found.others:
+        failure = another_database(run, item, told, is_spare=is_ours)
+        tell_or_fail(run, failure, item.name, accepts=accepts and is_ours)
+    if (gone or found.others) and (is_ours or not found.others):
+        run.settled_by = _choices(run, told, found.shown)
 
 
 def _may_be_gone(told: Told, plan: Plan) -> AbstractSet[str]:
@@ -248,7 +298,14 @@ async def _refuse_newer(run: Run, fleet: Fleet, shown: Mapping[str, Shown]) -> N
         raise Refused(f"the run {run.run_id} cannot be committed: {failure.message}", hint=_NEWER_HINT)
 
 
-def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Decision] | None:
+def _choices(run: Run, told: Told, shown: Mapping[str, Shown]) -> tuple[Decision, ...]:
+    """Return by which decision an operator settles a run without the databases that are gone, or another ones now."""
+    made = _verdicts(run, told, shown, is_whole=not run.in_stage(Stage.IN_DOUBT))
+    wanted = {*made.values()} if made is not None else {*Decision}
+    return tuple(sorted(wanted)) if made is None or len(wanted) == 1 else ()
+
+
+def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_whole: bool) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
     by_phase = run.plan.commit is CommitUnit.PHASE and told.is_known
     halts = run.plan.on_failure is OnFailure.HALT
@@ -259,7 +316,7 @@ def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown]) -> dict[str, Dec
     for group in [(phase,) for phase in phases] if by_phase else [phases]:
         seen = [shown[item.name] for item in run.targets if item.phase in group and item.name in shown]
         decided = told.decided(group[-1], halts=halts)
-        made = verdict(decided, seen, is_known=told.is_known, is_whole=run.cause is None)
+        made = verdict(decided, seen, is_known=told.is_known, is_whole=is_whole)
         if made is None:
             return None
         decisions |= {phase.name: made for phase in group}

@@ -206,7 +206,8 @@ class Report:
         databases: one each, in the plan's order.
         error: the first cause.
         errors: every further one: what failed later, and each mistake of a plan or finding of the preflight.
-        settle_with: where an operator is needed, the command to run, or those to choose from.
+        settle_with: where an operator is needed, the command to run, or those to choose from; their options alone until
+            the command line has written them out.
     """
 
     command: str

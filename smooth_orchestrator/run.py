@@ -11,7 +11,7 @@ import anyio
 from smooth_migrations.protocol import Back, Before, ContractHalf, ErrorInfo, Measured, Received, Step, TargetReport
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.events import EventName
+from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Fenced, Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
@@ -212,6 +212,7 @@ class Run:
         self.takes_back: str | None = None
         self.finalises: tuple[str, ...] | None = None
         self.interrupted: ErrorInfo | None = None
+        self.settled_by: tuple[Decision, ...] = ()
         self.started_s = time.monotonic()
 
     def of(self, phase: Phase) -> list[TargetRun]:

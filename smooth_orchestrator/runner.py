@@ -24,7 +24,7 @@ from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
-from smooth_orchestrator.recovery import Said, settle_earlier, unsettled
+from smooth_orchestrator.recovery import Said, of_another_environment, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
@@ -167,7 +167,9 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = replace(opened, plan=with_lock_timeout(opened.plan, lock_timeout_ms)).session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
-            for left in await unsettled(opened.plan, journal):
+            for left in await unsettled(opened.plan.name, journal):
+                if await of_another_environment(opened.plan, journal, session.fleet, left.run_id):
+                    continue
                 raise Refused(f"the run {left.run_id} is still to be settled", hint="smooth-orchestrate recover PLAN")
             # No rehearsal commits: what has committed by this id would be hidden by it.
             await committed_by(session, "rehearse")
@@ -309,9 +311,7 @@ async def _recover(session: Session, signals: Signals, masker: Masker, said: Sai
     def begins() -> None:
         signals.is_settling = True
 
-    for settled in await settle_earlier(
-        session.run.plan, session.run.journal, session.fleet, begins=begins, said=said or Said()
-    ):
+    for settled in await settle_earlier(session.run, session.fleet, begins=begins, said=said or Said()):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
         if (error := _UNFINISHED.get(settled.outcome)) is not None:

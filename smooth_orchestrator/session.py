@@ -103,4 +103,5 @@ def report_of(session: Session, command: str, outcome: RunOutcome) -> Report:
         databases=tuple(item.report() for item in run.targets),
         error=cause,
         errors=tuple(run.further),
+        settle_with=tuple(f"--{decision}" for decision in run.settled_by if outcome is RunOutcome.NEEDS_OPERATOR),
     )

@@ -1,6 +1,7 @@
 """What the databases of a plan show of interrupted runs, and which runs have left anything there."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -9,16 +10,15 @@ from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.errors import Locked
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal
-from smooth_orchestrator.lost_tail import tell_or_fail
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import run_of
 from smooth_orchestrator.rules import Shown
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told
-from smooth_orchestrator.whose import another_database, identity_of, known_elsewhere, missing_database
+from smooth_orchestrator.whose import identity_of, known_elsewhere, missing_database
 
-__all__ = ["look_at", "runs_left"]
+__all__ = ["Seen", "is_elsewhere", "look_at", "runs_left"]
 
 _PAUSE_S: Final = 0.5
 
@@ -62,13 +62,25 @@ async def runs_left(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What databases show of a run.
+
+    Args:
+        shown: what each of the run's shows.
+        others: those that show nothing, and are other ones than the run's of these names.
+    """
+
+    shown: dict[str, Shown] = field(default_factory=dict)
+    others: list[TargetRun] = field(default_factory=list)
+
+
 async def look_at(
-    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str], accepts: bool
-) -> dict[str, Shown]:
+    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str] = ()
+) -> Seen:
     """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
 
-    So does one that is not there, and one that is another database than the run's of that name, unless an operator
-    accepts that this one is left alone.
+    So does one that is not there.
 
     Args:
         run: which; its targets note what they show.
@@ -76,14 +88,12 @@ async def look_at(
         told: what the journal tells of the run.
         items: the targets to be looked at.
         fenced: those of them of which one alone may have decided by its commit.
-        accepts: whether an operator says how the run ends.
 
     Raises:
         Locked: somebody is at work on one of them.
         NotInPlan: the journal does not know the run, and another deploy has committed by its id on one of them.
     """
-    shown: dict[str, Shown] = {}
-    others: dict[str, ErrorInfo] = {}
+    seen = Seen()
 
     async def look(item: TargetRun) -> None:
         answer = await _asked(run, fleet, told, item, fences=item.name in fenced)
@@ -94,20 +104,40 @@ async def look_at(
         each = _shown(run, item, told, answer)
         if told.deploy is None and answer.elsewhere:
             raise known_elsewhere(run, item, answer)
-        if each is Shown.NOTHING and (failure := another_database(run, item, told, answer)) is not None:
-            others[item.name] = failure
+        if each is Shown.NOTHING and told.was_another(item.name, identity_of(run, item, answer)):
+            seen.others.append(item)
         elif answer.holder:
             raise _locked(item, answer.holder)
         else:
-            shown[item.name] = each
+            seen.shown[item.name] = each
 
     async with anyio.create_task_group() as group:
         for item in items:
             group.start_soon(look, item)
-    for name, failure in others.items():
-        # Where all are others it is the plan, or its environment, that is another.
-        tell_or_fail(run, failure, name, accepts=accepts and bool(shown))
-    return shown
+    return seen
+
+
+async def is_elsewhere(run: Run, fleet: Fleet, told: Told) -> bool:
+    """Return whether a run is another environment's: every database of its is another one than the plan's of that name.
+
+    Each was looked at then, and none shows anything of it. Ends the run's sessions there, and changes nothing else.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        told: what its records say.
+    """
+    items = [item for item in run.targets if item.name in told.targets]
+    if not told.is_known or len(items) < len(told.targets):
+        return False
+    for item in items:
+        answer = await ask_standing(run, fleet, item)
+        if not isinstance(answer, Standing) or run.run_id in map(run_of, answer.gids):
+            return False
+        is_other = told.was_another(item.name, identity_of(run, item, answer))
+        if not is_other or _shown(run, item, told, answer) is not Shown.NOTHING:
+            return False
+    return True
 
 
 async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences: bool) -> Standing | ErrorInfo:
@@ -115,7 +145,7 @@ async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences:
     while True:
         answer = await ask_standing(run, fleet, item, fences=fences)
         if isinstance(answer, Standing):
-            answer = missing_database(item, told, answer) or answer
+            answer = missing_database(run, item, told, answer) or answer
         if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
             return answer
         await anyio.sleep(_PAUSE_S)

@@ -173,7 +173,7 @@ class Told:
     def was_another(self, name: str, here: Identity) -> bool:
         """Return whether a target of this name was another database in the run than it is here."""
         then = self.identities.get(name)
-        return then is not None and then.differs(here)
+        return then is not None and here.differs(then)
 
     def plan_of(self, plan: Plan) -> Plan:
         """Return the plan by the run's name and phases, with what one decision covers, and what a failure does.

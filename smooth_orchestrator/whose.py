@@ -18,6 +18,7 @@ from smooth_orchestrator.told import Told, records_of
 __all__ = [
     "Unmarked",
     "another_database",
+    "another_environment",
     "heard_of",
     "identity_of",
     "known_elsewhere",
@@ -26,10 +27,12 @@ __all__ = [
 ]
 
 _HINT = "run this with the plan, and its environment, as it was"
-_ANOTHER_HINT = (
-    "recover with the plan, and its environment, as it was; where that database is gone, and this one was restored in "
-    "its place, with --abort or --commit, as was decided: this one is left as it is"
+_ANOTHER_HINT = "recover with the plan, and in the environment, of that run, where it is {address}"
+_RESTORED_HINT = (
+    "; where that is gone, and this one was restored or moved in its place, with --abort or --commit, as was decided: "
+    "this one is left as it is"
 )
+_APART_HINT = "; environments that share a journal need deploys of different names"
 _MISSING_HINT = "mount the volume that it is on; where there is none to be had, make an empty file, or restore a backup"
 _UNTOLD_HINT = "take it back by hand, with manage.py migrate, or deploy a release that goes forward from here"
 
@@ -89,15 +92,28 @@ def identity_of(run: Run, item: TargetRun, standing: Standing | None = None) -> 
     return Identity.of(run.plan, item.target, physical)
 
 
-def another_database(run: Run, item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
-    """Return why a target of this plan is not the run's of that name, to one that shows nothing of the run; else None.
+def another_database(run: Run, item: TargetRun, told: Told, *, is_spare: bool) -> ErrorInfo:
+    """Return the error that a target of this plan is not the run's of that name, and shows nothing of the run. Pure.
 
-    Pure. One that shows something of it is the run's, also where it was restored elsewhere since.
+    One that shows something of it is the run's, also where it was restored elsewhere since.
+
+    Args:
+        run: which.
+        item: the target.
+        told: what the journal tells of the run.
+        is_spare: whether another database of the plan is the run's: then an operator may leave this one out.
     """
-    if not told.was_another(item.name, identity_of(run, item, standing)):
-        return None
     message = f"{item.name} is not in this plan: it was another database in the run {run.run_id}"
-    return ErrorInfo("not_in_plan", message, hint=_ANOTHER_HINT)
+    hint = _ANOTHER_HINT.format(address=told.identities[item.name].address) + (_RESTORED_HINT if is_spare else "")
+    return ErrorInfo(NotInPlan.code, message, hint=hint + _APART_HINT)
+
+
+def another_environment(run: Run, told: Told) -> ErrorInfo:
+    """Return what is said of a run each of whose databases is another one than this plan's of that name. Pure."""
+    places = ", ".join(sorted(each.address for each in told.identities.values()))
+    message = f"the run {run.run_id} is not settled, and its databases are none of this plan's: it is left alone"
+    hint = f"smooth-orchestrate recover with the plan, and in the environment, of that run settles it: {places}"
+    return ErrorInfo("another_environment", message, hint=hint + _APART_HINT)
 
 
 def known_elsewhere(run: Run, item: TargetRun, standing: Standing) -> NotInPlan:
@@ -113,12 +129,15 @@ def known_elsewhere(run: Run, item: TargetRun, standing: Standing) -> NotInPlan:
     )
 
 
-def missing_database(item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
+def missing_database(run: Run, item: TargetRun, told: Told, standing: Standing) -> ErrorInfo | None:
     """Return why nobody can tell what a run has left in a target whose file is not there; None where it left nothing.
 
-    Pure. That is so where the file was not there when the run began either, and it has not come to the barrier since.
+    Pure. That is so where the file was not there when the run began either, and it has not come to the barrier since;
+    and where the run's file is another one.
     """
     if not standing.is_missing or (item.name in told.missing and item.name not in told.heard):
+        return None
+    if told.was_another(item.name, identity_of(run, item, standing)):
         return None
     message = f"the file of {item.name} is not there"
     return ErrorInfo("missing_database", message, hint=_MISSING_HINT)

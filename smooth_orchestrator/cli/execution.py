@@ -16,7 +16,7 @@ from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.interruption import end_if_interrupted
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
-from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError
+from smooth_orchestrator.errors import Interrupted, NotInPlan, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import NO_TRACE, SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
@@ -102,6 +102,9 @@ def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[s
     choices: tuple[str | None, ...] = ("--commit", "--abort") if UNDECIDED in types else (None,)
     if NO_TRACE in types:
         choices = ("--commit",)
+    if NotInPlan.code in types:
+        # What does not tell an operator's choices is settled by no command for this plan.
+        choices = report.settle_with
     return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
 
 
