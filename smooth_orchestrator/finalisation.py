@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Final
 
 from smooth_migrations.protocol import ContractHalf
@@ -65,12 +66,26 @@ async def _committed_at(run: Run, run_id: str) -> datetime:
     ends = [record for record in records if record.kind is RecordKind.RUN_FINISHED]
     if not ends:
         raise Refused(f"the journal does not tell whether the run {run_id} has committed", hint=_UNKNOWN_HINT)
+    if ends[-1].data["outcome"] == RunOutcome.HALTED:
+        return await _gone_on_at(run, run_id)
     if ends[-1].data["outcome"] != RunOutcome.COMMITTED:
         raise Refused(
             f"the run {run_id}, which has held something back, ended as {ends[-1].data['outcome']}",
             hint="smooth-orchestrate recover PLAN",
         )
     return ends[-1].at
+
+
+async def _gone_on_at(run: Run, run_id: str) -> datetime:
+    """Return when a deploy has brought the databases to a release that a halted run had left behind."""
+    later = [*takewhile(lambda each: each.run_id != run_id, await run.journal.runs(run.plan.name))]
+    ends = [each.finished_at for each in later if each.command == "deploy" and each.outcome == RunOutcome.COMMITTED]
+    if not ends or ends[-1] is None:
+        raise Refused(
+            f"the run {run_id}, which has held something back, was halted: not every database is at its release",
+            hint="smooth-orchestrate deploy PLAN goes on from there, and rollback PLAN takes it back",
+        )
+    return ends[-1]
 
 
 async def pass_guards(run: Run) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.doubts import doubts_of
+from smooth_orchestrator.errors import JournalError, Mistake
 from smooth_orchestrator.history import known_runs, runs, unsettled_runs
 from smooth_orchestrator.journal import NoJournal
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
@@ -47,7 +48,7 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
         # Also settles which tiers there is room for.
         shortages = await room_refusals(run, session.fleet)
         findings = (
-            (*refusals(run), *shortages)
+            (*refusals(run), *shortages, *await _journal_refusals(file))
             if command == "check"
             else tuple(finding for item in run.targets for finding in unread(item))
         )
@@ -55,6 +56,15 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
         details = await _standing(file, run) if command == "status" else [_plans(run, item) for item in run.targets]
         databases = tuple(replace(item.report(), extra=extra) for item, extra in zip(run.targets, details, strict=True))
         return replace(report_of(session, command, outcome), databases=databases, errors=findings)
+
+
+async def _journal_refusals(file: PlanFile) -> tuple[Mistake, ...]:
+    """Return why the journal cannot be asked, if it cannot; one that is not there yet is begun by a deploy."""
+    try:
+        await runs(file)
+    except JournalError as error:
+        return (Mistake("deploy.journal", error.message, error.hint),)
+    return ()
 
 
 async def _standing(file: PlanFile, run: Run) -> list[dict[str, object]]:

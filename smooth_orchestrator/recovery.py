@@ -55,11 +55,20 @@ class Settled:
         run: with a stage for each database.
         summary: as the journal knew it.
         outcome: `COMMITTED`, `HALTED`, `ROLLED_BACK` or `NEEDS_OPERATOR`.
+        decided: the last decision about it that the journal had.
     """
 
     run: Run
     summary: RunSummary
     outcome: RunOutcome
+    decided: Decision | None = None
+
+    @property
+    def cut_off(self) -> str:
+        """When it was cut off, in words that follow these."""
+        if self.summary.command == "rehearse":
+            return "while it rehearsed, which changes nothing"
+        return "while it was taken back" if self.decided is Decision.ABORT else "before its decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +250,7 @@ async def _settle(
         error=run.cause,
         **({"decision": str(decision)} if decision else {}),
     )
-    return Settled(run, summary, outcome)
+    return Settled(run, summary, outcome, told.decisions[-1][1] if told.decisions else None)
 
 
 def _leave_out(run: Run, told: Told, found: Seen, gone: Sequence[str], *, accepts: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from smooth_orchestrator.console import printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
-from smooth_orchestrator.report import DatabaseOutcome, Report, RunError, RunOutcome
+from smooth_orchestrator.report import HALTED, DatabaseOutcome, Report, RunError, RunOutcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +147,7 @@ def _state(report: Report) -> str:
         idle = len(report.databases) - len(committed)
         rest = f"; {_databases(idle)} had nothing to do" if idle else ""
         return f"Done: {_databases(len(committed))} changed{rest}."
-    if report.outcome is RunOutcome.HALTED:
+    if report.outcome is RunOutcome.HALTED or _is_halted(report):
         return f"Halted: changed and left so: {', '.join(committed)}; every other database is as it was before."
     if report.outcome is RunOutcome.NEEDS_OPERATOR:
         unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}
@@ -158,6 +158,10 @@ def _state(report: Report) -> str:
     if report.outcome is RunOutcome.NOTHING_TO_DO:
         return _LOOKS.get(report.command, _SENTENCES[report.outcome])
     return _SENTENCES[report.outcome]
+
+
+def _is_halted(report: Report) -> bool:
+    return any(isinstance(error, RunError) and error.type == HALTED for error in report.errors)
 
 
 def _headline(report: Report) -> str:

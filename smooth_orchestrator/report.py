@@ -12,6 +12,7 @@ from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
 __all__ = [
+    "HALTED",
     "NO_TRACE",
     "SCHEMA_DIFFERS",
     "UNDECIDED",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 _VERSION: Final = 1
+
+HALTED: Final = "halted"
+"""The type of an error that tells of phases which stay as they are, by `on_failure = "halt"`."""
 
 UNDECIDED: Final = "journal_lost"
 """The type of an error that only an operator's decision mends."""

@@ -26,7 +26,7 @@ from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import Said, of_another_environment, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
-from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
+from smooth_orchestrator.report import HALTED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
@@ -40,10 +40,7 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 # What an error is called that found another run at work.
 _LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
 # What is said of a run that was settled otherwise than it was meant to end.
-_UNFINISHED = {
-    RunOutcome.HALTED: RunError("halted", "it ended before its last phase: what had committed stays", hint=HALTED_HINT),
-    RunOutcome.ROLLED_BACK: RunError("interrupted", "it was cut off before its decision"),
-}
+_HALTED = RunError(HALTED, "it ended before its last phase: what had committed stays", hint=HALTED_HINT)
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -278,7 +275,7 @@ async def _undecided(session: Session, command: str, signals: Signals, masker: M
         return replace(settled, command=command)
     if command == "rollback" and settled.command == "deploy" and settled.outcome is RunOutcome.ROLLED_BACK:
         raise Refused(
-            f"the deploy {settled.run_id} was cut off before its decision; it is rolled back now, and nothing else is",
+            f"the deploy {settled.run_id} was cut off; it is rolled back now, and nothing else is",
             hint="roll back once more, if the run before it is to be taken back too",
         )
     return None
@@ -314,8 +311,10 @@ async def _recover(session: Session, signals: Signals, masker: Masker, said: Sai
     for settled in await settle_earlier(session.run, session.fleet, begins=begins, said=said or Said()):
         earlier = Session(settled.run, session.fleet, settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
-        if (error := _UNFINISHED.get(settled.outcome)) is not None:
-            finished = replace(finished, error=error)
+        if settled.outcome is RunOutcome.HALTED:
+            finished = replace(finished, error=_HALTED)
+        elif settled.outcome is RunOutcome.ROLLED_BACK:
+            finished = replace(finished, error=RunError("interrupted", f"it was cut off {settled.cut_off}"))
         reports.append(await finish(settled.run, finished, masker))
     signals.is_settling = False
     return next(
@@ -389,6 +388,8 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         return RunOutcome.LOCKED
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
+        if halt and not run.in_stage(Stage.IN_DOUBT):
+            run.further.append(_HALTED)
         return RunOutcome.NEEDS_OPERATOR
     kind = run.cause.type if run.cause else None
     if kind == WOULD_DISCARD:

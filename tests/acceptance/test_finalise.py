@@ -156,6 +156,7 @@ def test_a_rollback_does_not_cut_off_what_the_new_release_has_written(fleet: Fle
     migrations = tmp_path / "project" / "demo" / "migrations"
     (migrations / "0002_next.py").write_text(_KINDS)
     assert fleet.deploy().exit_code == 0
+    assert fleet.run("finalise").exit_code == 0
     wider = "migrations.AlterField('item', 'code', models.CharField(max_length=19, default='?', unique=True))"
     (migrations / "0003_last.py").write_text(migration(wider, after=[("demo", "0002_next")]))
     deployed = fleet.deploy()

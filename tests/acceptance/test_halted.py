@@ -37,7 +37,7 @@ def _last_outcome(fleet: Fleet, run_id: str) -> str:
 
 def _halt(fleet: Fleet) -> None:
     halted = fleet.deploy("--run-id", "build-7")
-    assert halted.exit_code == 4, halted.stderr
+    assert (halted.exit_code, halted.report["errors"][-1]["type"]) == (4, "halted"), halted.stderr
     assert _new(fleet) == {"primary", "kiosk"}
 
 
@@ -104,6 +104,28 @@ def test_a_deploy_that_goes_on_after_a_halted_one_is_a_run_of_its_own(fleet: Fle
     assert _of(fleet) == before
     assert fleet.deploy("--run-id", "build-7").exit_code == 0
     assert _new(fleet) == {"primary", "kiosk", LAST}
+
+
+def test_what_a_halted_run_holds_back_is_done_when_a_deploy_has_gone_on(fleet: Fleet) -> None:
+    deploy = _DEPLOY.replace("false", "true")
+    finalise = '\n[finalise]\nbake_time = "0s"\n'
+    plan = fleet.directory / "deploy.toml"
+    fleet.plan(deploy=deploy, servers='atomicity = "two_phase"', shards='gate = ["false"]')
+    plan.write_text(plan.read_text() + finalise)
+    _halt(fleet)
+    assert fleet.run("recover").exit_code == 0
+
+    early = fleet.run("finalise")
+
+    assert (early.exit_code, early.report["outcome"]) == (3, "refused"), early.stderr
+    assert early.report["error"]["message"].endswith("was halted: not every database is at its release")
+    fleet.plan(deploy=deploy, servers='atomicity = "two_phase"')
+    plan.write_text(plan.read_text() + finalise)
+    assert fleet.deploy("--run-id", "build-8").exit_code == 0
+    finalised = fleet.run("finalise")
+    assert (finalised.exit_code, finalised.report["outcome"]) == (0, "committed"), finalised.stderr
+    assert {each["database"] for each in finalised.named("contract.applied")} == {"primary", "kiosk", LAST}
+    assert [each["contract_pending"] for each in fleet.run("status").report["databases"]] == [[], [], []]
 
 
 @pytest.mark.parametrize("on_failure", ["halt", pytest.param("rollback", marks=pytest.mark.long)])

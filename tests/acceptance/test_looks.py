@@ -36,6 +36,16 @@ def test_a_database_that_is_away_is_not_called_up_to_date(fleet: Fleet, command:
 
 
 @pytest.mark.long
+def test_a_journal_that_cannot_be_read_is_found_by_a_check(fleet: Fleet) -> None:
+    (fleet.directory / ".smooth/journal.db").write_text("no journal " * 400)
+
+    checked = fleet.run("check")
+
+    assert (checked.exit_code, checked.report["outcome"]) == (3, "refused"), checked.stderr
+    (finding,) = checked.report["errors"]
+    assert (finding["place"], "journal.db" in finding["message"]) == ("deploy.journal", True)
+
+
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fleet) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

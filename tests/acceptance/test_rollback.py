@@ -101,7 +101,7 @@ def test_a_deploy_that_was_cut_off_is_not_followed_by_the_run_before_it(fleet: F
 
     refused = fleet.run("rollback")
 
-    message = "the deploy second was cut off before its decision; it is rolled back now, and nothing else is"
+    message = "the deploy second was cut off; it is rolled back now, and nothing else is"
     _assert_refused(refused, message)
     assert fleet.dumps(sequences=False) == first
     assert fleet.run("rollback").report["outcome"] == "committed"

@@ -105,6 +105,15 @@ def test_a_halted_deploy_names_what_stays_changed() -> None:
     assert "Halted: changed and left so: primary; every other database is as it was before." in text
 
 
+def test_a_deploy_that_halted_is_not_called_unsettled() -> None:
+    databases = (_database("primary"), _database("shard", DatabaseOutcome.UNCHANGED))
+    errors = (RunError("halted", "it ended before its last phase"),)
+
+    text = _text(replace(FAILED, outcome=RunOutcome.NEEDS_OPERATOR, databases=databases, errors=errors))
+    assert "Halted: changed and left so: primary; every other database is as it was before." in text
+    assert "not settled" not in text
+
+
 def test_an_operator_is_told_which_databases_are_not_settled() -> None:
     databases = (_database("primary"), _database("shard", DatabaseOutcome.IN_DOUBT))
 
