@@ -397,25 +397,3 @@ def test_what_somebody_else_has_rolled_back_after_the_decision_is_run_forward(
 
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
         assert all("0002_note" in text for text in fleet.dumps().values())
-
-
-@pytest.mark.parametrize(
-    ("command", "point", "when"),
-    [
-        ("deploy", "journal.decision.after", "while it was taken back"),
-        pytest.param("deploy", "journal.held.after", "before its decision", marks=pytest.mark.long),
-        pytest.param("rehearse", "journal.intent.after", "while it rehearsed", marks=pytest.mark.long),
-    ],
-)
-def test_it_is_said_when_it_was_cut_off(
-    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path, command: str, point: str, when: str
-) -> None:
-    with _fleet(tmp_path, servers, {"demo.0002_note": NOTE, "demo.0003_kind": _FAILS_LAST}, deploy=_DEPLOY) as fleet:
-        before = _of(fleet)
-        _kill(fleet, point, command)
-
-        recovered = _recover(fleet)
-
-        assert recovered.report["outcome"] == "rolled_back"
-        assert recovered.report["error"]["message"].startswith(f"it was cut off {when}")
-        assert _of(fleet) == before
