@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
@@ -35,57 +35,17 @@ from smooth_orchestrator.rules import Action, Shown, action, verdict
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import reverse, take_back
 from smooth_orchestrator.same_files import moved_by_this_plan, newer_than_left, require_files
+from smooth_orchestrator.settled import Said, Settled
 from smooth_orchestrator.sight import Seen, is_elsewhere, look_at, runs_left
 from smooth_orchestrator.suggestions import did_you_mean, quoted
 from smooth_orchestrator.told import Told
 from smooth_orchestrator.whose import another_database, another_environment, heard_of
 
-__all__ = ["Said", "Settled", "of_another_environment", "settle_earlier", "unsettled"]
+__all__ = ["of_another_environment", "settle_earlier", "unsettled"]
 
 # How many runs are looked at: one that waits in another environment may be followed by many here.
 _LOOK_BACK: Final = 1000
 _NEWER_HINT: Final = "recover PLAN --commit with the files of the release that was interrupted, or recover PLAN --abort"
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An interrupted run after it was settled, or as far as it could be.
-
-    Args:
-        run: with a stage for each database.
-        summary: as the journal knew it.
-        outcome: `COMMITTED`, `HALTED`, `ROLLED_BACK` or `NEEDS_OPERATOR`.
-        decided: the last decision about it that the journal had.
-    """
-
-    run: Run
-    summary: RunSummary
-    outcome: RunOutcome
-    decided: Decision | None = None
-
-    @property
-    def cut_off(self) -> str:
-        """When it was cut off, in words that follow these."""
-        if self.summary.command == "rehearse":
-            return "while it rehearsed, which changes nothing"
-        return "while it was taken back" if self.decided is Decision.ABORT else "before its decision"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What an operator says of interrupted runs.
-
-    Args:
-        decision: about those of which nobody else can tell.
-        discards: whether what is taken back may lose rows and values that were written since.
-        compares: whether the schema of what is taken back is compared with what it was.
-        accepted: databases that are right as they are, of those where nobody knows what was moved.
-    """
-
-    decision: Decision | None = None
-    discards: bool = False
-    compares: bool = True
-    accepted: AbstractSet[str] = frozenset()
 
 
 async def settle_earlier(
@@ -110,8 +70,8 @@ async def settle_earlier(
 
     Raises:
         Locked: somebody is at work on one of their databases.
-        Refused: the operator's decision is not the one that was made, or one of the databases is not in the plan; or the
-            command was given the id of a run that is another environment's.
+        Refused: the operator's decision is not the one that was made, a database that was named is not in the plan, or
+            the command was given the id of a run that is another environment's.
         JournalError: the journal cannot be asked, or takes no decision.
     """
     plan, journal = command.plan, command.journal

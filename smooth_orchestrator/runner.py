@@ -24,7 +24,7 @@ from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
-from smooth_orchestrator.recovery import Said, of_another_environment, settle_earlier, unsettled
+from smooth_orchestrator.recovery import of_another_environment, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import HALTED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
@@ -32,6 +32,7 @@ from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
+from smooth_orchestrator.settled import Said
 from smooth_orchestrator.signals import Signals, hearing_signals
 from smooth_orchestrator.whose import identity_of
 

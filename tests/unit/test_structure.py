@@ -52,6 +52,7 @@ LAYERS: Final = (
             "signals",
             "silence",
             "schema",
+            "settled",
             "standing",
             "testing",
             "transport",
