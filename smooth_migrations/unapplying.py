@@ -1,6 +1,6 @@
 """Take a committed run back on one database, as `migrate` would take its migrations back one after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.contract_queue import purge
-from smooth_migrations.discarding import losses
+from smooth_migrations.discarding import Loss, losses
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
@@ -26,7 +26,7 @@ from smooth_migrations.undo.already_made import already_made_left
 if TYPE_CHECKING:
     from smooth_migrations.call import Call
 
-__all__ = ["WouldDiscard", "back_findings", "plan_back", "unapply"]
+__all__ = ["WouldDiscard", "back_findings", "lost_under_locks", "plan_back", "refuse_losses", "unapply"]
 
 _DISCARD_HINT = "--discard-data takes it back all the same; what is listed is lost"
 
@@ -117,8 +117,7 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
         _forget(connection, _state_now(executor), back)
         return
     if not back.discards:
-        _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
-        _refuse(str(loss) for loss in losses(connection, executor, migrations) if loss.rows != 0)
+        refuse_losses(map(str, lost_under_locks(connection, executor, migrations)))
     placed = place_backwards(connection, migrations, executor)
     if back.discards:
         _discard(connection, placed)
@@ -134,6 +133,22 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     _forget(connection, state, back)
 
 
+def lost_under_locks(
+    connection: BaseDatabaseWrapper, executor: MigrationExecutor, migrations: Sequence[Migration]
+) -> list[Loss]:
+    """Return what is lost where migrations are unapplied, of which nothing becomes more before the transaction ends.
+
+    On PostgreSQL the tables that lose something are locked until then. Safe to repeat.
+
+    Args:
+        connection: the target's, in the transaction that unapplies them.
+        executor: of it, with every migration as recorded.
+        migrations: applied, the newest first.
+    """
+    _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
+    return [loss for loss in losses(connection, executor, migrations) if loss.rows != 0]
+
+
 def _state_now(executor: MigrationExecutor) -> ProjectState:
     state: ProjectState = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     return state
@@ -146,14 +161,22 @@ def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) ->
         WouldDiscard: something refers to that.
     """
     if not back.discards:
-        _refuse(
+        refuse_losses(
             f"{count} rows of {table} would be lost"
             for table, count in dependents(connection, state.apps, back.received)
         )
     remove_received(connection, state.apps, back.received)
 
 
-def _refuse(lost: Iterator[str]) -> None:
+def refuse_losses(lost: Iterable[str]) -> None:
+    """Refuse to go on where anything would be lost.
+
+    Args:
+        lost: what, in words.
+
+    Raises:
+        WouldDiscard: something would.
+    """
     found = [*lost]
     if found:
         raise WouldDiscard("; ".join(found), hint=_DISCARD_HINT)

@@ -1,6 +1,7 @@
 """What was written since in databases that a run has committed, and would be lost if they were taken back."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 import anyio
 
@@ -12,13 +13,13 @@ from smooth_orchestrator.report import WOULD_DISCARD, RunError
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.same_files import inspected
 
-__all__ = ["keep_what_would_be_lost", "tell_what_is_lost"]
+__all__ = ["keep_what_would_be_lost", "kept", "tell_what_is_lost"]
 
 _LOSS = "would_discard"
 # What an inspection finds that could not look.
 _BLIND = {"unreachable", "unloadable"}
 _DISCARD_HINT = "recover PLAN --discard-data takes it back all the same; what is listed is lost"
-_BLIND_HINT = "recover PLAN again, when it can be looked at; with --discard-data nobody looks"
+_BLIND_HINT = "recover PLAN again, when it can be looked at; with --discard-data it is taken back all the same"
 
 
 async def keep_what_would_be_lost(run: Run, fleet: Fleet, stays: Container[str]) -> None:
@@ -32,22 +33,32 @@ async def keep_what_would_be_lost(run: Run, fleet: Fleet, stays: Container[str])
         stays: the names of phases of which that stays which was committed.
     """
     lost, unseen = await _losses(run, fleet, stays)
-    kept = sorted(lost.keys() | unseen.keys())
-    for item in _committed(run, stays) if kept else ():
-        message = "; ".join(lost.get(item.name, [f"it stays as it is with {', '.join(kept)}"]))
+    reasons = sorted(lost.keys() | unseen.keys())
+    for item in _committed(run, stays) if reasons else ():
+        message = "; ".join(lost.get(item.name, [f"it stays as it is with {', '.join(reasons)}"]))
         hint = _BLIND_HINT if unseen else _DISCARD_HINT
         item.error = unseen.get(item.name) or ErrorInfo(WOULD_DISCARD, message, hint=hint)
         item.stage = Stage.IN_DOUBT
         run.fail(item.error, item.name)
 
 
-async def tell_what_is_lost(run: Run, fleet: Fleet) -> None:
-    """Tell what is lost with the phases that have committed before a later one has failed. Only reads."""
-    losses, unseen = await _losses(run, fleet, ())
-    for name, found in sorted({**losses, **{name: [error.message] for name, error in unseen.items()}}.items()):
-        lost = ErrorInfo("discarded", "; ".join(found))
-        get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=lost.message, database=name)
-        run.further.append(RunError.of(lost, database=name))
+def tell_what_is_lost(run: Run, database: str, lost: Sequence[str]) -> None:
+    """Tell what went with the steps that were taken back on a database.
+
+    Args:
+        run: whose.
+        database: its name.
+        lost: in words; none is nothing to be told.
+    """
+    if lost:
+        told = ErrorInfo("discarded", "; ".join(lost))
+        get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=told.message, database=database)
+        run.further.append(RunError.of(told, database=database))
+
+
+def kept(failure: ErrorInfo) -> ErrorInfo:
+    """Return a failure with what to do about it, where its undo has found that something would be lost. Pure."""
+    return replace(failure, hint=_DISCARD_HINT) if failure.type == WOULD_DISCARD else failure
 
 
 def _committed(run: Run, stays: Container[str]) -> list[TargetRun]:

@@ -173,7 +173,8 @@ async def _settle(
     if said.discards:
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
-    run.takes_back, run.finalises, run.compares = told.takes_back, told.finalises, said.compares
+    run.takes_back, run.finalises = told.takes_back, told.finalises
+    run.compares, run.discards = said.compares, said.discards
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)

@@ -19,7 +19,6 @@ from smooth_orchestrator.last_resource import commit_last_resource, last_resourc
 from smooth_orchestrator.lease import LOST, holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
-from smooth_orchestrator.losing import tell_what_is_lost
 from smooth_orchestrator.phases import run_ahead, run_phase
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
@@ -380,8 +379,6 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
         # No decision means abort as well.
         run.fail(ErrorInfo(error.code, error.message, hint=error.hint))
     halt = run.plan.on_failure is OnFailure.HALT
-    if not (halt or run.is_fenced):
-        await tell_what_is_lost(run, fleet)
     # What has committed is settled by whoever has the lease, and may by now be another's by the same run id.
     await take_back(run, fleet, stays=run.phases if halt or run.is_fenced else ())
     if run.is_fenced:

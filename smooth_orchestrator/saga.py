@@ -21,6 +21,7 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.losing import kept, tell_what_is_lost
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -153,6 +154,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             bind_default=item.target.bind_default,
             other_aliases=item.target.other_aliases,
             compares=run.compares,
+            discards=run.discards,
         )
         try:
             return await _ask(run, fleet, item, command)
@@ -167,7 +169,8 @@ async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> Err
     match answer:
         case Done() if isinstance(command, Undo):
             item.permanent.clear()
+            tell_what_is_lost(run, item.name, answer.lost)
             return None
         case Failed():
-            return answer.error
+            return kept(answer.error)
     return None

@@ -211,6 +211,7 @@ class Undo(Command):
         bind_default: make the alias `default` this target meanwhile.
         other_aliases: whether reverse code may reach other aliases.
         compares: compare the schema afterwards with what it was, where that is known.
+        discards: lose what was written since, and tell of it; else that is refused, and nothing is changed.
     """
 
     type: ClassVar[str] = "undo"
@@ -226,6 +227,7 @@ class Undo(Command):
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.REFUSE
     compares: bool = True
+    discards: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

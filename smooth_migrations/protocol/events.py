@@ -272,6 +272,7 @@ class Done(Event):
         held_back: the contract halves of what it moved.
         contracted: the contract halves that it did.
         renewal: the statement by which the lease's keeper renews it; it returns a row as long as the lease is its.
+        lost: in words, what was written since an undo's steps, and went with them.
     """
 
     type: ClassVar[str] = "done"
@@ -286,6 +287,7 @@ class Done(Event):
     held_back: tuple[ContractHalf, ...] = ()
     contracted: tuple[ContractHalf, ...] = ()
     renewal: str = ""
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class Permanent:
         on_left: Callable[[Step | None, str], None],
     ) -> None:
         self._connection = connection
-        self._manner = manner
+        self.manner = manner
         self._interruption = interruption
         self._aliases = aliases
         self._on_undone = on_undone
@@ -295,7 +295,7 @@ class Permanent:
             with self._answering(self._aliases.rollback):
                 self.journal.check_turn()
                 try:
-                    self._manner.persist(broken.take_back, unless=lambda: broken.is_parted)
+                    self.manner.persist(broken.take_back, unless=lambda: broken.is_parted)
                 finally:
                     self._tell(broken.step, broken.left)
         self._broken = None
@@ -303,7 +303,7 @@ class Permanent:
             self._give_back_received()
 
     def _give_back_received(self) -> None:
-        what = self._manner.persist(self.receivers.give_back)
+        what = self.manner.persist(self.receivers.give_back)
         self._tell(None, [what] if what else [])
 
     def _tell(self, step: Step | None, left: Sequence[str]) -> None:
@@ -350,7 +350,7 @@ class Permanent:
 
         on_left = partial(self._on_left, None) if self._is_recalled else None
         try:
-            prove(self._connection, self._frame, self._manner, on_left)
+            prove(self._connection, self._frame, self.manner, on_left)
         except SchemaDiffers:
             # The next one tells it again, and takes nothing back for it.
             self.journal.note_undo(EntryState.UNDONE)
@@ -361,7 +361,7 @@ class Permanent:
             return
         if self.before.is_empty:
             tables = tables_of_all(self._connection)
-            self._manner.persist(partial(make_empty_again, self._connection, self.before, tables))
+            self.manner.persist(partial(make_empty_again, self._connection, self.before, tables))
             yield from [0.0] * len(self.moved)
             return
         from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
@@ -372,12 +372,12 @@ class Permanent:
                 self._connection,
                 moved,
                 records=self._frame.records or (),
-                manner=self._manner,
+                manner=self.manner,
                 log_of=lambda item: self._log(item.migration, item.step),
                 on_reversed=self.journal.forget_step,
             )
         self._give_back_received()
-        self._manner.persist(partial(restore_rest, self._connection, self._frame, moved))
+        self.manner.persist(partial(restore_rest, self._connection, self._frame, moved))
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:
@@ -388,7 +388,7 @@ class Permanent:
         if connection.connection is not None and (may_be_changed or not connection.is_usable()):
             connection.close()
         try:
-            with named(connection, self._manner.application_name), self._aliases.guarded():
+            with named(connection, self.manner.application_name), self._aliases.guarded():
                 yield
         except BaseException:
             self._aliases.drop()

@@ -2,37 +2,32 @@
 
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations import Migration
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
-from smooth_migrations.files import digest_of
-from smooth_migrations.halves import install
-from smooth_migrations.marker import read_markers, remove_marker
+from smooth_migrations.marker import read_markers
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_name
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
-from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.built_upon import refuse_what_others_need
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
-from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.prepared import PrepareUnsure
-from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.undo.transaction import HeldTransaction, Limits
 from smooth_migrations.worker.movement import Movement
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
+from smooth_migrations.worker.undoing import adopt, losses_of
 
 __all__ = ["Moves"]
 
@@ -208,7 +203,16 @@ class Moves:
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""
         connection = connections[command.alias]
-        call = Call(connection, _options(command, compensated=True), Reporter(self._say, command))
+        later: list[protocol.Event] = []
+        lost: tuple[str, ...] = ()
+        options = _options(command, compensated=True)
+        held = HeldTransaction(connection, limits=options.limits, application_name=options.application_name)
+
+        def say(event: protocol.Event) -> None:
+            # What is taken back in one transaction is so when that has been committed.
+            (later.append if held.is_open and isinstance(event, protocol.MigrationUnapplied) else self._say)(event)
+
+        call = Call(connection, options, Reporter(say, command))
         turn: Turn | None = None
         try:
             turn = Turn.begin(connection, call, owner=command.run_id)
@@ -225,24 +229,51 @@ class Moves:
             if unfinished is not None and is_left:
                 refuse_what_others_need(connection, unfinished, goes_on=False)
                 call.recall(unfinished)
+                with self._pulse(command):
+                    undone = call.rollback()
             else:
-                nodes = MigrationExecutor(connection).loader.disk_migrations
-                _refuse_other_files(nodes, command.steps)
-                moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
-                install(place_backwards(connection, [item.migration for item in moved]), command.run_id)
-                # From here on it shows as steps to be taken back, however far that comes.
-                with passing("undo"), transaction.atomic(command.alias):
-                    call.permanent.adopt(moved, before=command.before, received=command.received)
-                    remove_marker(connection, command.deploy, command.run_id)
-            with self._pulse(command):
-                undone = call.rollback()
+                with self._pulse(command), self._at_once(connection, call, held, later):
+                    lost = call.permanent.manner.persist(partial(losses_of, connection, command))
+                    adopt(connection, call, command)
+                    undone = call.rollback()
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             remaining = call.committed or command.steps
             return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
         finally:
             if turn is not None:
                 turn.end()
-        return protocol.Done(id=command.id, unapplied=undone)
+        return protocol.Done(id=command.id, unapplied=undone, lost=lost)
+
+    @contextmanager
+    def _at_once(
+        self, connection: BaseDatabaseWrapper, call: Call, held: HeldTransaction, later: Iterable[protocol.Event]
+    ) -> Iterator[None]:
+        """Commit what is taken back within as a whole, or nothing of it, where the server can take back DDL.
+
+        Args:
+            connection: the target's.
+            call: that takes it back.
+            held: not begun.
+            later: what is told when it has been committed.
+        """
+        if not connection.features.can_rollback_ddl:
+            yield
+            return
+        held.begin()
+        try:
+            yield
+            if call.fence is not None:
+                call.fence()
+            callbacks = held.commit()
+        except BaseException as error:
+            held.rollback(error)
+            # Of what the call has adopted and taken back nothing is so any more.
+            call.permanent.moved.clear()
+            raise
+        for event in later:
+            self._say(event)
+        for callback in callbacks:
+            callback()
 
     def rollback_all(self) -> None:
         """Take back whatever is still held; the coordinator is gone or has done with this worker."""
@@ -276,21 +307,6 @@ def _is_unsure(error: BaseException) -> bool:
     while earlier is not None and not isinstance(earlier, PrepareUnsure):
         earlier = earlier.__context__
     return earlier is not None
-
-
-def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Sequence[protocol.Step]) -> None:
-    """Make sure that what is to be reversed is what ran.
-
-    Raises:
-        UndoFailed: a file is missing, or was changed since; nothing was taken back.
-    """
-    for step in steps:
-        node = nodes.get((step.app, step.name))
-        if node is None or (step.digest and digest_of(node) not in {"", step.digest}):
-            what = "is missing" if node is None else "has been changed since it ran"
-            raise UndoFailed(
-                f"the file of {step} {what}", hint="smooth-orchestrate recover PLAN, with the files of that release"
-            )
 
 
 def _any_stands(connection: BaseDatabaseWrapper, steps: Sequence[protocol.Step]) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.tiers import proxied
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -100,4 +102,59 @@ def test_what_cannot_be_looked_at_is_not_taken_for_what_loses_nothing(
         assert told["kiosk"]["message"] == "it stays as it is with primary"
         assert _new(fleet) == {"primary", "kiosk"}
         assert fleet.run("recover").report["outcome"] == "rolled_back"
+        assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def _writing_before_the_first_lock(fleet: Fleet, first: FaultProxy) -> Fault:
+    """Write where the way back of the first server's databases sends its first statement that takes a strong lock."""
+
+    def write() -> None:
+        with fleet.first.connect() as session:
+            session.execute("UPDATE demo_item SET note = 'red' WHERE name = 'kite'")
+
+    return first.arm(Fault("LOCK TABLE", Harm.DELAYED, meanwhile=write))
+
+
+def test_what_is_written_after_the_look_of_recover_is_found_under_the_locks(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, pg_server, second_pg_server) as fleet, proxied(fleet) as (first, _last):
+        before = fleet.dumps(sequences=False, applied=False)
+        assert fleet.run("deploy", failpoint="journal.phase_started.before:2").exit_code == -9
+        fleet.wait_until_alone()
+        fault = _writing_before_the_first_lock(fleet, first)
+
+        asked = fleet.run("recover")
+
+        assert fault.done.is_set()
+        assert (asked.exit_code, asked.report["outcome"]) == (4, "needs_operator"), asked.stderr
+        told = {each["database"]: each["error"] for each in asked.report["databases"]}
+        assert (told["primary"]["type"], told["primary"]["message"]) == ("WouldDiscard", _LOSS)
+        assert "--discard-data" in told["primary"]["hint"]
+        assert "red" in _notes(fleet)
+        assert "primary" in _new(fleet)
+        assert asked.report["settle_with"] == ["smooth-orchestrate recover deploy.toml --discard-data"]
+
+        settled = fleet.run_printed(asked)
+
+        assert settled.report["outcome"] == "rolled_back"
+        assert [each["message"] for each in settled.report["errors"] if each["type"] == "discarded"] == [_LOSS]
+        assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_what_is_written_while_a_deploy_goes_back_is_told_as_lost(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path, pg_server, second_pg_server) as fleet:
+        fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"', shards='gate = ["false"]')
+        before = fleet.dumps(sequences=False, applied=False)
+        with proxied(fleet) as (first, _last):
+            fault = _writing_before_the_first_lock(fleet, first)
+
+            failed = fleet.deploy()
+
+        assert fault.done.is_set()
+        assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+        (lost,) = [error for error in failed.report["errors"] if error["type"] == "discarded"]
+        assert (lost["database"], lost["message"]) == ("primary", _LOSS)
         assert fleet.dumps(sequences=False, applied=False) == before
