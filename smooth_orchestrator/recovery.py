@@ -57,7 +57,7 @@ async def settle_earlier(
 ) -> tuple[Settled, ...]:
     """Settle every run of the deploy that has not ended, or that needed an operator, oldest first. Safe to repeat.
 
-    One of another environment is left alone, and told of.
+    One of another environment is left alone, and told of, unless an operator asks for it to be settled.
 
     The deploy's lease must be held: then none of them is at work any more. So are runs of which their databases tell:
     those that the journal does not know, and those that have ended, where a server has done late what it was asked for.
@@ -181,7 +181,8 @@ async def _settle(
     open_ones = {name for name, tier in told.tiers.items() if tier is Tier.HELD_OPEN}
     found = await look_at(run, fleet, told, items, fenced=open_ones)
     shown = found.shown
-    if found.others and not shown and not seen and await is_elsewhere(run, fleet, told):
+    may_pass = bool(found.others) and not (shown or seen or said.is_asked)
+    if may_pass and await is_elsewhere(run, fleet, told):
         return another_environment(run, told)
     _leave_out(run, told, found, sorted(_may_be_gone(told, run.plan) - {*names}), accepts=said.decision is not None)
     # What was seen counts if nobody else could have begun to act by then; whoever does so later has another epoch.

@@ -132,7 +132,9 @@ async def recover(
     async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
         session = opened.session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
-            settled = await _recover(session, signals, masker, Said(forced, discards, compares, frozenset(accepted)))
+            settled = await _recover(
+                session, signals, masker, Said(forced, discards, compares, frozenset(accepted), is_asked=True)
+            )
             return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
 
 

@@ -44,9 +44,11 @@ class Said:
         discards: whether what is taken back may lose rows and values that were written since.
         compares: whether the schema of what is taken back is compared with what it was.
         accepted: databases that are right as they are, of those where nobody knows what was moved.
+        is_asked: whether to settle them is all that is wanted: then one of another environment is not passed over.
     """
 
     decision: Decision | None = None
     discards: bool = False
     compares: bool = True
     accepted: AbstractSet[str] = frozenset()
+    is_asked: bool = False

@@ -84,10 +84,10 @@ def test_what_was_decided_in_one_environment_moves_no_database_of_another(
     before = dump(fleet.last.dsn, sequences=False)
     _run(fleet, staging, command, "shop.toml", failpoint="journal.decision.after")
 
-    left = _run(fleet, production, "recover", "shop.toml")
+    refused = _run(fleet, production, "recover", "shop.toml")
 
-    assert (left.exit_code, left.report["outcome"]) == (0, "nothing_to_do"), left.stderr
-    assert [each["type"] for each in left.report["errors"]] == ["another_environment"]
+    assert (refused.exit_code, refused.report["error"]["type"]) == (4, "not_in_plan"), refused.stderr
+    assert "own is not in this plan: it was another database in the run " in refused.report["error"]["message"]
     assert dump(fleet.last.dsn, sequences=False) == before
     settled = _run(fleet, staging, "recover", "shop.toml")
     assert (settled.exit_code, settled.report["outcome"]) == (0, "committed"), settled.stderr
