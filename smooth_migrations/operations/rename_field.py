@@ -53,8 +53,6 @@ class SplitRenameField(Split):
         renamed = str(before.column), str(now.column)  # type: ignore[union-attr]  # fields of its own
         if renamed[0] == renamed[1]:
             return None
-        if '"' in old.db_table:
-            raise CannotSplit(f"{operation.describe()}: no view is made for a table that is named with its schema")
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
         key = (place.app_label, operation.model_name_lower)

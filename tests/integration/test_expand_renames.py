@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.small_project import SmallProject, migration
+from tests.support.small_project import migration
 from tests.support.two_releases import assert_both_work, assert_goes_back, assert_refused, project_with
 
 _CASES = {
@@ -223,23 +223,3 @@ def test_whoever_was_allowed_to_use_the_table_may_use_it_by_the_old_name(
         session.execute("REVOKE ALL ON demo_item, demo_thing FROM old_release")
         session.execute("DROP OWNED BY old_release")
         session.execute("DROP ROLE old_release")
-
-
-def test_a_field_of_a_table_that_is_named_with_its_schema_is_refused(
-    pg_database: PostgresDatabase, tmp_path: Path
-) -> None:
-    first = migration(
-        "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
-        "('price', models.IntegerField())], options={'db_table': '\"public\".\"items\"'})"
-    )
-    project = SmallProject(tmp_path, {"default": pg_database.django}, {"demo.0001_first": first})
-    project.succeed("migrate", "--verbosity=0")
-    rename = migration("migrations.RenameField('item', 'price', 'cost')", after=[("demo", "0001_first")])
-    project.write_migration("demo.0002_next", rename)
-
-    refused = project.run("apply_migrations", "--expand")
-
-    assert (refused.returncode, "no view is made for a table that is named with its schema" in refused.stderr) == (
-        3,
-        True,
-    )
