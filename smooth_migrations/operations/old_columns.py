@@ -11,7 +11,6 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import truncate_name
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
-from django.db.transaction import atomic
 
 from smooth_migrations.operations.old_names import Renamed, make_view
 
@@ -73,19 +72,18 @@ class DropOldColumns(Operation):
         if not self._is_behind(editor):
             return
         table, behind = editor.quote_name(self._table), editor.quote_name(self._behind(editor))
-        with atomic(editor.connection.alias):
-            editor.execute(f"DROP VIEW {table}")
-            editor.execute(f"ALTER TABLE {behind} RENAME TO {table}")
+        editor.execute(f"DROP VIEW {table}")
+        editor.execute(f"ALTER TABLE {behind} RENAME TO {table}")
 
     def _put_there(self, editor: BaseDatabaseSchemaEditor) -> None:
         if self._is_behind(editor):
             return
         table, behind = editor.quote_name(self._table), editor.quote_name(self._behind(editor))
-        with atomic(editor.connection.alias), editor.connection.cursor() as cursor:
-            editor.execute(f"ALTER TABLE {table} RENAME TO {behind}")
+        editor.execute(f"ALTER TABLE {table} RENAME TO {behind}")
+        with editor.connection.cursor() as cursor:
             cursor.execute(_COLUMNS, [behind])
             columns = [(name, name) for (name,) in cursor.fetchall()]
-            make_view(editor, Renamed(self._table, self._behind(editor), (*columns, *self._renamed)))
+        make_view(editor, Renamed(self._table, self._behind(editor), (*columns, *self._renamed)))
 
 
 class KeepOldColumns(DropOldColumns):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
-from django.db.transaction import atomic
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -77,9 +76,8 @@ class KeepOldNames(Operation):
     ) -> None:
         """Make the views, with the privileges of the tables. Locks no table for more than reading its catalogue."""
         del app_label, from_state, to_state
-        with atomic(schema_editor.connection.alias):
-            for table in self._tables:
-                make_view(schema_editor, table)
+        for table in self._tables:
+            make_view(schema_editor, table)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
@@ -87,7 +85,7 @@ class KeepOldNames(Operation):
         """Drop the views."""
         del app_label, from_state, to_state
         for table in self._tables:
-            schema_editor.execute(f"DROP VIEW IF EXISTS {schema_editor.quote_name(table.old)}")
+            schema_editor.execute(f"DROP VIEW {schema_editor.quote_name(table.old)}")
 
     def describe(self) -> str:
         """Return what is made, in words."""

@@ -158,8 +158,7 @@ def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
         outcome = fleet.deploy()
         assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused")
         findings = outcome.report["errors"]
-        # On PostgreSQL it would be split.
-        assert {finding["place"] for finding in findings} == {"kiosk"}
+        assert {finding["place"] for finding in findings} == {"primary", "kiosk", LAST}
         assert all(
             "demo.0002_rename would break the release still running" in finding["message"] for finding in findings
         )
