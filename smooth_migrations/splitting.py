@@ -16,8 +16,6 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import (
     AddField,
     AlterField,
-    AlterModelManagers,
-    AlterModelOptions,
     AlterModelTable,
     CreateModel,
     DeleteModel,
@@ -35,14 +33,12 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
-from smooth_migrations.operations.rename_field import SplitRenameField
-from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import PLAIN, database_parts
 from smooth_migrations.touched import is_here, kept, model_of, refers_to, touched
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
-_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept", "_relations")
+_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed")
 # The server changes no type of a column that a view has, and the view would not follow another name.
 _NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
 _APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
@@ -77,8 +73,6 @@ class Walk:
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
-    _kept: dict[ModelKey, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    _relations: set[tuple[ModelKey, str]] = field(default_factory=set)
 
     @classmethod
     def to_now(
@@ -157,7 +151,7 @@ class Walk:
         app_label = migration.app_label
         try:
             halves = self._halves(
-                operation, Place(app_label, self.schema, self.connection, self._added, self._kept), (migration, number)
+                operation, Place(app_label, self.schema, self.connection, self._added), (migration, number)
             )
         except CannotSplit as error:
             if self.refusals is None:
@@ -177,11 +171,10 @@ class Walk:
         if halves is not None:
             self._in_halves.add(touched(operation, app_label)[0])
             self._halves_so_far.append(halves)
-            if isinstance(halves, SplitRenameField):
-                self._kept[app_label, model_of(operation) or ""] = halves.kept
-            elif isinstance(halves, SplitRename):
-                self._renamed |= {(app_label, name.lower()) for name in halves.names}
-                self._relations |= halves.relations
+            if isinstance(operation, RenameModel):
+                self._renamed |= {(app_label, operation.old_name_lower), (app_label, operation.new_name_lower)}
+            elif isinstance(operation, AlterModelTable):
+                self._renamed.add((app_label, operation.name_lower))
         return halves, tuple(states) if keeps else ()
 
     def _is_void(self, operation: Operation, app_label: str) -> bool:
@@ -205,7 +198,6 @@ class Walk:
                 )
             return halves
         self._refuse_conflict(operation, migration)
-        self._refuse_behind_view(operation, place)
         if isinstance(operation, SeparateDatabaseAndState):
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
@@ -253,23 +245,8 @@ class Walk:
         key = (place.app_label, model_of(operation) or "")
         if key in self._renamed and isinstance(operation, _NOT_BESIDE_VIEWS):
             raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=_APART)
-        if isinstance(operation, RenameField | RenameModel | AlterModelTable) and key in self._in_halves - {
-            *self._kept
-        }:
+        if isinstance(operation, RenameModel | AlterModelTable) and key in self._in_halves:
             raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=_APART)
-
-    def _refuse_behind_view(self, operation: Operation, place: Place) -> None:
-        """Refuse what is done to a table, or refers to one, that a view stands for; the view takes rows alone."""
-        if not self.is_new:
-            return
-        model, name = touched(operation, place.app_label)
-        is_rename = isinstance(operation, RenameField) and self._is_used(operation, place)
-        if model in self._kept and not is_rename and not isinstance(operation, AlterModelManagers | AlterModelOptions):
-            raise CannotSplit(f"{operation.describe()}: a column of its table has just been renamed", hint=_APART)
-        if (model, name) in self._relations:
-            raise CannotSplit(f"{operation.describe()}: a column of its table has just been renamed", hint=_APART)
-        if not refers_to(operation, place.app_label).isdisjoint(self._kept):
-            raise CannotSplit(f"{operation.describe()}: it refers to a table with a renamed column", hint=_APART)
 
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""

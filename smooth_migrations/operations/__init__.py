@@ -13,7 +13,6 @@ from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUn
 from smooth_migrations.operations.create_model import SplitCreateModel
 from smooth_migrations.operations.delete_model import SplitDeleteModel
 from smooth_migrations.operations.remove_field import SplitRemoveField
-from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import database_parts
 
@@ -29,9 +28,8 @@ _MEMBERS: dict[type[Operation], type[Split]] = {
     django.AlterUniqueTogether: SplitUniqueTogether,
     django.RenameModel: SplitRename,
     django.AlterModelTable: SplitRename,
-    django.RenameField: SplitRenameField,
 }
-_NOT_SPLIT = (django.AlterOrderWithRespectTo,)
+_NOT_SPLIT = (django.RenameField, django.AlterOrderWithRespectTo)
 
 
 def may_split(operation: Operation) -> bool:
@@ -58,6 +56,8 @@ def split(operation: Operation, place: Place) -> Split | None:
             return halves
     if isinstance(operation, django.AlterOrderWithRespectTo):
         _refuse_order(operation, place)
+    if isinstance(operation, django.RenameField):
+        raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
     return None
 
 

@@ -1,7 +1,7 @@
 """What every operation that can be split has in common: its two halves, and what they mean for two live releases."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
@@ -85,14 +85,12 @@ class Place:
         schema: the state of the tables right before it: the project's, with what is still held back.
         connection: the database's. Nothing is asked of it but what it can do.
         added: the fields that no release before has known.
-        kept: of tables that a view stands for, the columns with two names: the one before, and the one now.
     """
 
     app_label: str
     schema: ProjectState
     connection: BaseDatabaseWrapper
     added: AbstractSet[tuple[ModelKey, str]] = frozenset()
-    kept: Mapping[ModelKey, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     def model(self, name: str) -> ModelState | None:
         """Return a model of the migration's app."""

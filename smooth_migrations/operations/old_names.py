@@ -16,7 +16,7 @@ from django.db.migrations.state import ProjectState
 if TYPE_CHECKING:
     from django.db.models import Model
 
-__all__ = ["DropOldNames", "KeepOldNames", "Renamed", "make_view"]
+__all__ = ["DropOldNames", "KeepOldNames", "Renamed"]
 
 # From here on a view may read its table with the rights of whoever asks it.
 _AS_INVOKER = 150000
@@ -54,11 +54,6 @@ class Renamed:
         columns = tuple((str(one.column), str(other.column)) for one, other in fields)
         return cls(old.db_table, new.db_table, columns)
 
-    @property
-    def changed(self) -> tuple[tuple[str, str], ...]:
-        """The columns whose name is another one now."""
-        return tuple((old, new) for old, new in self.columns if old != new)
-
 
 class KeepOldNames(Operation):
     """Give tables that were renamed their old names beside the new ones; going back takes these away."""
@@ -77,7 +72,7 @@ class KeepOldNames(Operation):
         """Make the views, with the privileges of the tables. Locks no table for more than reading its catalogue."""
         del app_label, from_state, to_state
         for table in self._tables:
-            make_view(schema_editor, table)
+            _make_view(schema_editor, table)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
@@ -106,8 +101,7 @@ class DropOldNames(KeepOldNames):
         return f"Drop the view {', '.join(table.old for table in self._tables)}"
 
 
-def make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
-    """Make a view of a table's old name, with the old names of its columns and whoever's privileges it has."""
+def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
     quote = editor.quote_name
     columns = ", ".join(f"{quote(new)} AS {quote(old)}" for old, new in table.columns)
     is_invoker = editor.connection.pg_version >= _AS_INVOKER  # type: ignore[attr-defined]  # PostgreSQL's
@@ -119,12 +113,11 @@ def make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
 
 
 def _grants(editor: BaseDatabaseSchemaEditor, table: Renamed) -> Iterator[str]:
-    quote = editor.quote_name
+    quote, old_names = editor.quote_name, {new: old for old, new in table.columns}
     with editor.connection.cursor() as cursor:
         cursor.execute(_GRANTS, [quote(table.new)] * 2)
         rows = cursor.fetchall()
     for column, privilege, is_grantable, grantee in rows:
-        names = ", ".join(quote(old) for old, new in table.columns if new == column)
-        on = f"{privilege} ({names})" if column is not None else privilege
+        on = f"{privilege} ({quote(old_names[column])})" if column is not None else privilege
         option = " WITH GRANT OPTION" if is_grantable else ""
         yield f"GRANT {on} ON {quote(table.old)} TO {grantee or 'PUBLIC'}{option}"

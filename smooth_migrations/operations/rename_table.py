@@ -1,14 +1,13 @@
-"""RenameModel, AlterModelTable, RenameField of a relation to many: two names of a table until one release is gone."""
+"""RenameModel and AlterModelTable: both names lead to one table until the release that knows the old one is gone."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from django.db.migrations.operations import AlterModelTable, RenameField, RenameModel
+from django.db.migrations.operations import AlterModelTable, RenameModel
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.operations.base import CannotSplit, Explanation, ModelKey, Place, Split
-from smooth_migrations.operations.old_columns import DropOldColumns, KeepOldColumns
+from smooth_migrations.operations.base import CannotSplit, Explanation, Place, Split
 from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed
 
 if TYPE_CHECKING:
@@ -18,33 +17,17 @@ __all__ = ["SplitRename"]
 
 
 class SplitRename(Split):
-    """The table is renamed, and a view that takes writes has its old name; later that is dropped.
-
-    Args:
-        operation: Django's.
-        tables: those that are renamed.
-        relations: to many, whose tables keep their names, with those tables: a column of each is renamed.
-    """
+    """The table is renamed, and a view that takes writes has its old name; later that is dropped."""
 
     kind: ClassVar[str] = "rename_table"
 
-    def __init__(
-        self,
-        operation: RenameField | RenameModel | AlterModelTable,
-        tables: Sequence[Renamed],
-        relations: Sequence[tuple[Any, Renamed]],
-    ) -> None:
+    def __init__(self, operation: RenameModel | AlterModelTable, tables: Sequence[Renamed]) -> None:
         self._operation = operation
         self._tables = tables
-        self._columns = tuple((table.old, table.changed) for _field, table in relations)
-        self.names = _names(operation)
-        self.relations = frozenset(_owner(field) for field, _table in relations)
-        names = [f"view {', '.join(table.old for table in tables)}"] if tables else []
-        names += [f"name {table}.{old}" for table, changed in self._columns for old, _new in changed]
-        self._what = f"drop {', '.join(names)}"
+        self._what = f"drop view {', '.join(table.old for table in tables)}"
 
     @classmethod
-    def of(cls, operation: RenameField | RenameModel | AlterModelTable, place: Place) -> Self | None:
+    def of(cls, operation: RenameModel | AlterModelTable, place: Place) -> Self | None:
         """Return the halves, where any table gets another name.
 
         Raises:
@@ -54,43 +37,37 @@ class SplitRename(Split):
         operation.state_forwards(place.app_label, after)
         old_name, new_name = _names(operation)
         old, new = place.rendered(old_name), after.apps.get_model(place.app_label, new_name)
+        _refuse_columns(operation, old, new)
         tables = [table for table in _tables(old, new) if table.old != table.new]
-        relations = [*_columns(old, new)]
-        if not tables and not relations:
+        if not tables:
             return None
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
-        return cls(operation, tables, relations)
+        return cls(operation, tables)
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""
-        columns = (KeepOldColumns(*each) for each in self._columns)
-        return (self._operation, *([KeepOldNames(self._tables)] if self._tables else ()), *columns)
+        return (self._operation, KeepOldNames(self._tables))
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Drop the old name."""
         del schema, project
-        columns = (DropOldColumns(*each) for each in self._columns)
-        return (*([DropOldNames(self._tables)] if self._tables else ()), *columns)
+        return (DropOldNames(self._tables),)
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
         return Explanation(
-            locks=tuple(
-                f"ACCESS EXCLUSIVE on {table}, for a change of the catalogue"
-                for table in (*(each.old for each in self._tables), *(name for name, _changed in self._columns))
-            ),
+            locks=tuple(f"ACCESS EXCLUSIVE on {table.old}, for a change of the catalogue" for table in self._tables),
             rewrites=False,
             old_release="it reads and writes the table through a view; COPY and TRUNCATE do not work on it",
             new_release="it uses the table by its new name",
         )
 
 
-def _names(operation: RenameField | RenameModel | AlterModelTable) -> tuple[str, str]:
+def _names(operation: RenameModel | AlterModelTable) -> tuple[str, str]:
     if isinstance(operation, RenameModel):
         return operation.old_name, operation.new_name
-    name = operation.model_name if isinstance(operation, RenameField) else operation.name
-    return name, name
+    return operation.name, operation.name
 
 
 def _tables(old: "type[Model]", new: "type[Model]") -> Iterator[Renamed]:
@@ -103,8 +80,12 @@ def _tables(old: "type[Model]", new: "type[Model]") -> Iterator[Renamed]:
             yield Renamed.of(one, other)
 
 
-def _columns(old: "type[Model]", new: "type[Model]") -> Iterator[tuple[Any, Renamed]]:
-    """Yield the relations to many whose table keeps its name, and a column of it gets another one; with that table."""
+def _refuse_columns(operation: Operation, old: "type[Model]", new: "type[Model]") -> None:
+    """Refuse where a table keeps its name, and a column of it gets another one, which no view can have beside.
+
+    Raises:
+        CannotSplit: it names the table and the column.
+    """
     theirs = {_key(relation): relation.field for relation in _of_others(new)}
     kept = [(relation.field, theirs[_key(relation)]) for relation in _of_others(old)]
     ours = zip(old._meta.local_many_to_many, new._meta.local_many_to_many, strict=True)  # noqa: SLF001 - public
@@ -113,8 +94,9 @@ def _columns(old: "type[Model]", new: "type[Model]") -> Iterator[tuple[Any, Rena
         if not one._meta.auto_created:  # noqa: SLF001 - public
             continue
         table = Renamed.of(one, other)
-        if table.old == table.new and table.changed:
-            yield after, table
+        changed = [f"{was} to {is_now}" for was, is_now in table.columns if was != is_now]
+        if table.old == table.new and changed:
+            raise CannotSplit(f"{operation.describe()}: it renames {', '.join(changed)} in {table.old}, which stays")
 
 
 def _of_others(model: "type[Model]") -> Iterator[Any]:
@@ -122,11 +104,6 @@ def _of_others(model: "type[Model]") -> Iterator[Any]:
     for relation in model._meta.related_objects:  # noqa: SLF001 - public
         if relation.many_to_many and relation.related_model is not model:
             yield relation
-
-
-def _owner(field: Any) -> tuple[ModelKey, str]:  # noqa: ANN401 - Django's stubs have no kind for it
-    meta = field.model._meta  # noqa: SLF001 - public
-    return (meta.app_label, meta.model_name), field.name
 
 
 def _key(relation: Any) -> tuple[str, str]:  # noqa: ANN401 - Django's stubs have no kind for it
