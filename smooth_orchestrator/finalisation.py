@@ -16,11 +16,14 @@ from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.plan import Phase, Plan
 from smooth_orchestrator.preflight import inspect_targets, unread
 from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.told import records_of
 
 __all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
 
+# How many runs are looked at for one that has gone on from a halted one.
+_LOOK_BACK: Final = 1000
 _UNKNOWN_HINT: Final = "manage.py finalise_migrations --force does it on one database, whatever became of the others"
 
 
@@ -77,9 +80,16 @@ async def _committed_at(run: Run, run_id: str) -> datetime:
 
 
 async def _gone_on_at(run: Run, run_id: str) -> datetime:
-    """Return when a deploy has brought the databases to a release that a halted run had left behind."""
-    later = [*takewhile(lambda each: each.run_id != run_id, await run.journal.runs(run.plan.name))]
-    ends = [each.finished_at for each in later if each.command == "deploy" and each.outcome == RunOutcome.COMMITTED]
+    """Return when a deploy that stands has brought the databases to a release that a halted run had left behind."""
+    journal, deploy = run.journal, run.plan.name
+    later = takewhile(lambda each: each.run_id != run_id, await journal.runs(deploy, limit=_LOOK_BACK))
+    ends = [
+        each.finished_at
+        for each in later
+        if each.command == "deploy"
+        and each.outcome == RunOutcome.COMMITTED
+        and await taken_back_by(journal, deploy, each.run_id) is None
+    ]
     if not ends or ends[-1] is None:
         raise Refused(
             f"the run {run_id}, which has held something back, was halted: not every database is at its release",

@@ -122,6 +122,10 @@ def test_what_a_halted_run_holds_back_is_done_when_a_deploy_has_gone_on(fleet: F
     fleet.plan(deploy=deploy, servers='atomicity = "two_phase"')
     plan.write_text(plan.read_text() + finalise)
     assert fleet.deploy("--run-id", "build-8").exit_code == 0
+    assert fleet.run("rollback").exit_code == 0
+    assert fleet.run("finalise").exit_code == 3
+    assert _new(fleet) == {"primary", "kiosk"}
+    assert fleet.deploy("--run-id", "build-9").exit_code == 0
     finalised = fleet.run("finalise")
     assert (finalised.exit_code, finalised.report["outcome"]) == (0, "committed"), finalised.stderr
     assert {each["database"] for each in finalised.named("contract.applied")} == {"primary", "kiosk", LAST}
