@@ -12,7 +12,7 @@ from smooth_orchestrator.config import CommitUnit
 from smooth_orchestrator.errors import Mistake, Refused
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.gates import missing_gates, pass_gate
-from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.journal import LOOK_BACK, RecordKind
 from smooth_orchestrator.plan import Phase, Plan
 from smooth_orchestrator.preflight import inspect_targets, unread
 from smooth_orchestrator.report import RunOutcome
@@ -22,8 +22,6 @@ from smooth_orchestrator.told import records_of
 
 __all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
 
-# How many runs are looked at for one that has gone on from a halted one.
-_LOOK_BACK: Final = 1000
 _UNKNOWN_HINT: Final = "manage.py finalise_migrations --force does it on one database, whatever became of the others"
 
 
@@ -82,7 +80,7 @@ async def _committed_at(run: Run, run_id: str) -> datetime:
 async def _gone_on_at(run: Run, run_id: str) -> datetime:
     """Return when a deploy that stands has brought the databases to a release that a halted run had left behind."""
     journal, deploy = run.journal, run.plan.name
-    later = takewhile(lambda each: each.run_id != run_id, await journal.runs(deploy, limit=_LOOK_BACK))
+    later = takewhile(lambda each: each.run_id != run_id, await journal.runs(deploy, limit=LOOK_BACK))
     ends = [
         each.finished_at
         for each in later

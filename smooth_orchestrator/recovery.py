@@ -14,7 +14,7 @@ from smooth_orchestrator.decision import commit_everywhere, decide
 from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import InNameOf, Journal, RunSummary
+from smooth_orchestrator.journal import LOOK_BACK, InNameOf, Journal, RunSummary
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.losing import keep_what_would_be_lost
 from smooth_orchestrator.lost_tail import (
@@ -43,8 +43,6 @@ from smooth_orchestrator.whose import another_database, another_environment, hea
 
 __all__ = ["of_another_environment", "settle_earlier", "unsettled"]
 
-# How many runs are looked at: one that waits in another environment may be followed by many here.
-_LOOK_BACK: Final = 1000
 _NEWER_HINT: Final = "recover PLAN --commit with the files of the release that was interrupted, or recover PLAN --abort"
 
 
@@ -140,7 +138,7 @@ async def unsettled(deploy: str, journal: Journal) -> tuple[RunSummary, ...]:
     Raises:
         JournalError: the journal cannot be asked.
     """
-    return tuple(filter(_is_unsettled, await journal.runs(deploy, limit=_LOOK_BACK)))
+    return tuple(filter(_is_unsettled, await journal.runs(deploy, limit=LOOK_BACK)))
 
 
 async def _settle(

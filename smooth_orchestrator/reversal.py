@@ -8,7 +8,7 @@ from smooth_migrations.protocol import Back
 from smooth_orchestrator.config import CommitUnit
 from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.journal import Journal, RunSummary
+from smooth_orchestrator.journal import LOOK_BACK, Journal, RunSummary
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.run import Run
@@ -17,8 +17,6 @@ from smooth_orchestrator.whose import Unmarked, unmarked
 
 __all__ = ["backwards", "choose", "give_back", "taken_back_by"]
 
-# How many runs are looked at for one to be taken back.
-_LOOK_BACK: Final = 1000
 # How runs end that leave databases new.
 _LEAVES_NEW: Final = {RunOutcome.COMMITTED, RunOutcome.HALTED}
 _HINT: Final = "smooth-orchestrate runs PLAN lists the runs"
@@ -51,7 +49,7 @@ async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary
     journal, deploy = run.journal, run.plan.name
     taken_back: dict[str, str] = {}
     finalised: dict[str, str] = {}
-    committed = [each for each in await journal.runs(deploy, limit=_LOOK_BACK) if each.outcome in _LEAVES_NEW]
+    committed = [each for each in await journal.runs(deploy, limit=LOOK_BACK) if each.outcome in _LEAVES_NEW]
     # Before anything is said of the runs after it: of one that nobody knows there are none.
     if wanted is not None and wanted not in {each.run_id for each in committed}:
         raise Refused(f"the journal holds no committed run {wanted!r}", hint=_HINT)
@@ -98,7 +96,7 @@ async def taken_back_by(journal: Journal, deploy: str, run_id: str) -> str | Non
     Raises:
         JournalError: the journal cannot be asked.
     """
-    for summary in await journal.runs(deploy, limit=_LOOK_BACK):
+    for summary in await journal.runs(deploy, limit=LOOK_BACK):
         if summary.run_id == run_id:
             return None
         if summary.outcome == RunOutcome.COMMITTED:

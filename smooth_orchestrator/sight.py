@@ -75,9 +75,7 @@ class Seen:
     others: list[TargetRun] = field(default_factory=list)
 
 
-async def look_at(
-    run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str] = ()
-) -> Seen:
+async def look_at(run: Run, fleet: Fleet, told: Told, items: Sequence[TargetRun], *, fenced: Collection[str]) -> Seen:
     """Return what each database shows; one that stays away for longer than `settle_timeout` fails the run.
 
     So does one that is not there.

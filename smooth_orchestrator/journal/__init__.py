@@ -6,12 +6,22 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from smooth_orchestrator.errors import JournalError
-from smooth_orchestrator.journal.base import Claim, Fenced, Journal, JournalUnsureError, Record, RecordKind, RunSummary
+from smooth_orchestrator.journal.base import (
+    LOOK_BACK,
+    Claim,
+    Fenced,
+    Journal,
+    JournalUnsureError,
+    Record,
+    RecordKind,
+    RunSummary,
+)
 from smooth_orchestrator.journal.named import InNameOf
 from smooth_orchestrator.journal.none import NoJournal
 from smooth_orchestrator.journal.stored import JournalDamaged, summary_of, understood
 
 __all__ = [
+    "LOOK_BACK",
     "Claim",
     "Fenced",
     "InNameOf",

@@ -11,6 +11,7 @@ from smooth_orchestrator.errors import JournalError, Locked
 
 __all__ = [
     "LEASE_S",
+    "LOOK_BACK",
     "Claim",
     "Fenced",
     "Journal",
@@ -25,6 +26,9 @@ __all__ = [
 
 LEASE_S = 15.0
 """How long a lease lasts without a heartbeat, in seconds."""
+
+LOOK_BACK = 1000
+"""How many runs are looked through for one that decides something; lists of runs show fewer."""
 
 # When a record was written, and its data.
 Moment = tuple[datetime, Mapping[str, Any]]

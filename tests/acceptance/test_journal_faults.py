@@ -16,19 +16,10 @@ from tests.support.crash_points import UNDECIDED
 from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
-from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def releases(
-    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Releases]:
-    with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
-        yield found
 
 
 def _crash(fleet: Fleet, point: str) -> None:

@@ -8,22 +8,13 @@ import pytest
 
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_server import PostgresServer
-from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
-_MOMENTS: Final = ("run_started", "intent", "held", "preparing", "decision", "committed", "run_finished")
 Mode = Literal["fast", "immediate"]
-
+_MOMENTS: Final = ("run_started", "intent", "held", "preparing", "decision", "committed", "run_finished")
 _DECIDED: Final = {"committed", "run_finished"}
-
-
-@pytest.fixture(scope="module")
-def releases(
-    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Releases]:
-    with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +37,8 @@ def test_all_databases_are_old_or_all_are_new(
         decided_by_journal(fleet)
         before, after = dumps_of(fleet), releases.after("two_phase")
 
-        def restart() -> None:
-            journal_server.restart(mode)
-
-        fault = proxy.arm(Fault(rf"INSERT INTO smooth_journal \(.*{moment}", Harm.DELAYED, meanwhile=restart))
+        statement = rf"INSERT INTO smooth_journal \(.*{moment}"
+        fault = proxy.arm(Fault(statement, Harm.DELAYED, meanwhile=lambda: journal_server.restart(mode)))
         outcome = fleet.run("deploy")
 
         fault.wait()

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +10,12 @@ from _pytest.mark import ParameterSet
 from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
-from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, proxied, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, decided_by_journal, dumps_of, proxied
 
 pytestmark = pytest.mark.timeout(120)
 
 _FAILS = 'gate = ["false"]'
-
-
-@pytest.fixture(scope="module")
-def releases(
-    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Releases]:
-    with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
-        yield found
 
 
 def _assert_settled(releases: Releases, tier: str, fleet: Fleet, before: dict[str, str], outcome: Outcome) -> None:

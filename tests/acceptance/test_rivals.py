@@ -13,8 +13,7 @@ import pytest
 from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, Harm
 from tests.support.frozen import Frozen, on_servers, without_kiosk
-from tests.support.postgres_server import PostgresServer
-from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied
 
 if TYPE_CHECKING:
     from tests.support.runs import Outcome
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 _WAITS = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
-
-
-@pytest.fixture(scope="module")
-def releases(
-    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Releases]:
-    with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
-        yield found
 
 
 # --- frozen ---------------------------------------------------------------------------------------------------------

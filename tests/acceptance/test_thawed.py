@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,9 @@ import pytest
 from tests.support.deploys import Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.frozen import Frozen, on_servers, without_kiosk
-from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
 from tests.support.small_project import migration
-from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied, releases_on
+from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,14 +31,6 @@ _TIERS = [
     pytest.param("held_open", marks=pytest.mark.long),
     pytest.param("compensated", marks=pytest.mark.long),
 ]
-
-
-@pytest.fixture(scope="module")
-def releases(
-    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Releases]:
-    with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
-        yield found
 
 
 def _patient(fleet: Fleet, *, by_phase: bool = False, shards: str = "") -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import warm
-from tests.support.histories import SAME_ORDER
 from tests.support.processes import kill_family
 
 __all__ = ["DRIVER", "PSYCOPG2_ALONE", "Result", "SmallProject", "migration"]
@@ -175,9 +174,7 @@ class SmallProject:
 
     @property
     def _environment(self) -> dict[str, str]:
-        environment = os.environ | SAME_ORDER | {"SMALL_DATABASES": json.dumps(self._databases)}
-        environment.pop("PYTHONUNBUFFERED", None)
-        return environment
+        return warm.environment_here() | {"SMALL_DATABASES": json.dumps(self._databases)}
 
     def succeed(self, *arguments: str) -> str:
         """Run `manage.py` with these arguments and return what it printed.

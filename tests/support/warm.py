@@ -14,7 +14,7 @@ from typing import Final
 
 from tests.support.histories import SAME_ORDER
 
-__all__ = ["can_run", "run"]
+__all__ = ["can_run", "environment_here", "run"]
 
 _SERVER: Final = Path(__file__).with_name("warm_server.py")
 # An interpreter obeys these when it starts.
@@ -24,7 +24,7 @@ _OF_INTERPRETERS: Final = ("PYTHON", "LANG", "LC_")
 def can_run(directory: Path, environment: Mapping[str, str]) -> bool:
     """Return whether a command would do there what it does in an interpreter of its own."""
     hides_a_driver = (directory / "psycopg.py").exists()
-    return not hides_a_driver and _of_interpreter(environment) == _of_interpreter(_environment())
+    return not hides_a_driver and _of_interpreter(environment) == _of_interpreter(environment_here())
 
 
 def run(arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
@@ -61,7 +61,7 @@ def _server() -> socket.socket:
     with its:
         server = subprocess.Popen(
             [sys.executable, "-B", "-P", _SERVER, str(its.fileno())],
-            env=_environment(),
+            env=environment_here(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[its.fileno()],
@@ -75,7 +75,8 @@ def _server() -> socket.socket:
     return ours
 
 
-def _environment() -> dict[str, str]:
+def environment_here() -> dict[str, str]:
+    """Return this process's environment, in which output is buffered as it is for users."""
     return {name: value for name, value in (os.environ | SAME_ORDER).items() if name != "PYTHONUNBUFFERED"}
 
 

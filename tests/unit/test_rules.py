@@ -39,6 +39,8 @@ def test_what_is_committed_is_left_to_an_operator_where_nobody_knows_what_to_tak
 ) -> None:
     is_asked = decision is Decision.ABORT and shown is Shown.DONE
     assert action(decision, shown, is_told=False) is (Action.ASK if is_asked else action(decision, shown))
+    accepted = action(decision, shown, is_told=False, is_accepted=True)
+    assert accepted is (Action.UNMARK if is_asked else action(decision, shown))
 
 
 @given(shown=_SHOWN, is_known=st.booleans())
