@@ -82,6 +82,8 @@ class TargetRun:
         measured: what was seen of its transaction, where that was asked for.
         held_back: the contract halves of its steps.
         contracted: the contract halves that were done.
+        is_undone: whether its committed steps were taken back in a transaction that is still open.
+        lost: in words, what was written since these steps, and goes with them.
     """
 
     target: Target
@@ -116,6 +118,8 @@ class TargetRun:
     measured: Measured | None = None
     held_back: tuple[ContractHalf, ...] = ()
     contracted: tuple[ContractHalf, ...] = ()
+    is_undone: bool = False
+    lost: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

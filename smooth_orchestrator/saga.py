@@ -1,11 +1,14 @@
 """The way back of a run, newest phase first: held transactions by ROLLBACK, committed steps by their reverse."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 import anyio
 
 from smooth_migrations.protocol import (
     Command,
+    Commit,
     Done,
     ErrorInfo,
     Failed,
@@ -33,21 +36,108 @@ __all__ = ["reverse", "take_back"]
 # A ROLLBACK takes no time; a server or a worker that does not do it in this one is not waited for.
 _ROLLBACK_S = 30.0
 _PAUSE_S = 0.2
+# Whose servers take DDL back with a transaction.
+_CAN_HOLD: Final = {"postgresql", "sqlite"}
 
 
 async def take_back(run: Run, fleet: Fleet, *, stays: Container[str] = ()) -> None:
     """Take back what the run did, in reverse order of phases; every target's stage says afterwards how that went.
+
+    What several databases have committed is taken back on all of them, or on none, where their servers can take back
+    DDL.
 
     Args:
         run: whose failure is noted.
         fleet: its workers; a dead one is replaced where committed steps must be reversed.
         stays: the names of phases of which that stays which was committed.
     """
+    committed = [item for item in run.in_stage(Stage.COMMITTED) if item.steps and item.phase.name not in stays]
+    together = committed if len(committed) > 1 else []
     for phase in reversed(run.plan.phases):
         touched = {Stage.HELD, Stage.FAILED, Stage.WORKING} | ({Stage.COMMITTED} if phase.name not in stays else set())
         async with anyio.create_task_group() as group:
             for item in run.in_stage(*touched, among=run.of(phase)):
-                group.start_soon(_take_back_target, run, fleet, item)
+                if item not in together:
+                    group.start_soon(_take_back_target, run, fleet, item)
+    if together:
+        await _take_back_together(run, fleet, together)
+
+
+async def _take_back_together(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
+    """Hold the way back on every database that can, then take it on the others, and commit what is held at last."""
+    failed: dict[str, ErrorInfo] = {}
+    last = [item for item in items if item.target.vendor not in _CAN_HOLD]
+    held = [item for item in items if item not in last]
+    for phase in reversed(run.plan.phases):
+        await _each(_hold_back, run, fleet, [item for item in held if item.phase is phase], failed)
+    await _each(_hold_back, run, fleet, last, failed)
+    if failed:
+        await _each(_let_go, run, fleet, [item for item in items if item.is_undone], failed)
+    await _each(_end_together, run, fleet, items, failed)
+
+
+async def _each(
+    work: Callable[[Run, Fleet, TargetRun, dict[str, ErrorInfo]], Coroutine[Any, Any, None]],
+    run: Run,
+    fleet: Fleet,
+    items: Sequence[TargetRun],
+    failed: dict[str, ErrorInfo],
+) -> None:
+    async with anyio.create_task_group() as group:
+        for item in items:
+            group.start_soon(work, run, fleet, item, failed)
+
+
+async def _hold_back(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, ErrorInfo]) -> None:
+    if failed:
+        return
+    try:
+        failure = await reverse(run, fleet, item, holds=True)
+    except SmoothError as error:
+        failure = ErrorInfo(error.code, error.message, hint=error.hint)
+    if failure is not None:
+        failed[item.name] = failure
+    elif not item.is_undone:
+        _finish(run, item)
+        await _settle_back(run, item, None)
+
+
+async def _let_go(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, ErrorInfo]) -> None:
+    """Roll the way back back; with a worker that is lost, its transaction is too."""
+    del failed
+    command = Rollback(id=fleet.serving(item.target).next_id(), database=item.name, alias=item.target.alias)
+    with suppress(WorkerError):
+        await _ask(run, fleet, item, command)
+    item.is_undone = False
+
+
+async def _end_together(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, ErrorInfo]) -> None:
+    if item.is_undone:
+        await _settle_back(run, item, await _commit_back(run, fleet, item))
+    elif item.stage is Stage.COMMITTED:
+        cause = next(iter(failed.values()))
+        message = f"it stays as it is with {', '.join(sorted(failed))}"
+        await _settle_back(run, item, failed.get(item.name) or ErrorInfo(cause.type, message, hint=cause.hint))
+
+
+async def _commit_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Commit what was taken back; by now it is so on others, and is brought about once more where nobody knows."""
+    command = Commit(id=fleet.serving(item.target).next_id(), database=item.name, alias=item.target.alias)
+    item.is_undone = False
+    try:
+        failure = await _ask(run, fleet, item, command)
+    except WorkerError:
+        await fleet.living(run.plan, item.target)
+        failure = ErrorInfo("worker_lost", "a worker was lost while it committed what was taken back")
+    if failure is None:
+        _finish(run, item)
+        return None
+    return await reverse(run, fleet, item)
+
+
+def _finish(run: Run, item: TargetRun) -> None:
+    item.permanent.clear()
+    tell_what_is_lost(run, item.name, item.lost)
 
 
 async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
@@ -66,6 +156,11 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
             failure = item.undo_error
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
+    await _settle_back(run, item, failure, failed_itself=failed_itself)
+
+
+async def _settle_back(run: Run, item: TargetRun, failure: ErrorInfo | None, *, failed_itself: bool = False) -> None:
+    """Note how the way back went on a target."""
     if failure is not None:
         item.stage = Stage.IN_DOUBT
         item.error = item.error or failure
@@ -133,8 +228,18 @@ def _note_late_commit(run: Run, item: TargetRun, standing: Standing) -> ErrorInf
     return None
 
 
-async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    """Reverse committed steps; in a new worker where the old one is gone."""
+async def reverse(run: Run, fleet: Fleet, item: TargetRun, *, holds: bool = False) -> ErrorInfo | None:
+    """Reverse committed steps; in a new worker where the old one is gone.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        item: the target.
+        holds: whether that is not to be committed yet, where the server can hold it.
+
+    Raises:
+        WorkerError: no worker can be started.
+    """
     steps = tuple(item.permanent or item.steps)
     for _attempt in range(2):
         worker = fleet.serving(item.target)
@@ -155,6 +260,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
             other_aliases=item.target.other_aliases,
             compares=run.compares,
             discards=run.discards,
+            holds=holds,
         )
         try:
             return await _ask(run, fleet, item, command)
@@ -168,8 +274,9 @@ async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> Err
     answer = await call_unless_silent(fleet.serving(item.target), command, limit_s, Listener(run, item))
     match answer:
         case Done() if isinstance(command, Undo):
-            item.permanent.clear()
-            tell_what_is_lost(run, item.name, answer.lost)
+            item.is_undone, item.lost = answer.is_held, answer.lost
+            if not command.holds:
+                _finish(run, item)
             return None
         case Failed():
             return kept(answer.error)

@@ -212,6 +212,7 @@ class Undo(Command):
         other_aliases: whether reverse code may reach other aliases.
         compares: compare the schema afterwards with what it was, where that is known.
         discards: lose what was written since, and tell of it; else that is refused, and nothing is changed.
+        holds: leave the transaction open, where there is one for all of it, for a `Commit` or a `Rollback`.
     """
 
     type: ClassVar[str] = "undo"
@@ -228,6 +229,7 @@ class Undo(Command):
     other_aliases: OtherAliases = OtherAliases.REFUSE
     compares: bool = True
     discards: bool = False
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

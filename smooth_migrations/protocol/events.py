@@ -273,6 +273,7 @@ class Done(Event):
         contracted: the contract halves that it did.
         renewal: the statement by which the lease's keeper renews it; it returns a row as long as the lease is its.
         lost: in words, what was written since an undo's steps, and went with them.
+        is_held: whether what was taken back is so only when that is committed.
     """
 
     type: ClassVar[str] = "done"
@@ -288,6 +289,7 @@ class Done(Event):
     contracted: tuple[ContractHalf, ...] = ()
     renewal: str = ""
     lost: tuple[str, ...] = ()
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,32 +2,29 @@
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
-from smooth_migrations.marker import read_markers
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_name
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
 from smooth_migrations.turn import Turn
-from smooth_migrations.undo.built_upon import refuse_what_others_need
-from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
+from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.prepared import PrepareUnsure
-from smooth_migrations.undo.transaction import HeldTransaction, Limits
+from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.movement import Movement
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
-from smooth_migrations.worker.undoing import adopt, losses_of
+from smooth_migrations.worker.undoing import Undoing
 
 __all__ = ["Moves"]
 
@@ -44,6 +41,7 @@ class Moves:
     def __init__(self, say: Callable[[protocol.Event], None]) -> None:
         self._say = say
         self._held: dict[str, _Held] = {}
+        self._undone: dict[str, Undoing] = {}
         self._lock = threading.Lock()
         self._at_work: tuple[int, Call] | None = None
         self._interrupted: set[int | None] = set()
@@ -137,10 +135,13 @@ class Moves:
 
     def holds(self, alias: str) -> bool:
         """Return whether a transaction is open on an alias, or something committed step by step awaits its end."""
-        return any(held.alias == alias and not held.is_prepared for held in self._held.values())
+        open_ones = [held.alias for held in self._held.values() if not held.is_prepared]
+        return alias in (*open_ones, *(undoing.alias for undoing in self._undone.values()))
 
     def commit(self, command: protocol.Commit) -> protocol.Event:
         """Make what is held permanent."""
+        if (undoing := self._undone.pop(command.database, None)) is not None:
+            return self._commit_undo(command, undoing)
         held = self._held.pop(command.database, None)
         if held is None:
             return _nothing_held(command)
@@ -166,6 +167,9 @@ class Moves:
 
     def rollback(self, command: protocol.Rollback) -> protocol.Event:
         """Take back what is held, and what was committed step by step."""
+        if (undoing := self._undone.pop(command.database, None)) is not None:
+            undoing.give_up(None)
+            return protocol.Done(id=command.id)
         held = self._held.pop(command.database, None)
         if held is None:
             return protocol.Done(id=command.id)
@@ -203,80 +207,35 @@ class Moves:
     def undo(self, command: protocol.Undo) -> protocol.Event:
         """Take committed steps back that another worker, or an earlier phase, made."""
         connection = connections[command.alias]
-        later: list[protocol.Event] = []
-        lost: tuple[str, ...] = ()
-        options = _options(command, compensated=True)
-        held = HeldTransaction(connection, limits=options.limits, application_name=options.application_name)
-
-        def say(event: protocol.Event) -> None:
-            # What is taken back in one transaction is so when that has been committed.
-            (later.append if held.is_open and isinstance(event, protocol.MigrationUnapplied) else self._say)(event)
-
-        call = Call(connection, options, Reporter(say, command))
-        turn: Turn | None = None
+        undoing = Undoing(connection, command, _options(command, compensated=True), self._say)
         try:
-            turn = Turn.begin(connection, call, owner=command.run_id)
-            self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
-            # The database's own journal knows more than a coordinator whose worker was lost.
-            unfinished = unfinished_call(connection)
-            is_left = unfinished is not None and unfinished.call_id == command.run_id
-            made_at = [marker.epoch for marker in read_markers(connection, command.deploy, [command.run_id])]
-            if not is_left and not made_at and not _any_stands(connection, command.steps):
-                # Whoever had the lease meanwhile has taken it back.
-                return protocol.Done(id=command.id)
-            if command.epoch not in made_at:
-                turn.refuse_unless_after(command.epoch)
-            if unfinished is not None and is_left:
-                refuse_what_others_need(connection, unfinished, goes_on=False)
-                call.recall(unfinished)
-                with self._pulse(command):
-                    undone = call.rollback()
-            else:
-                with self._pulse(command), self._at_once(connection, call, held, later):
-                    lost = call.permanent.manner.persist(partial(losses_of, connection, command))
-                    adopt(connection, call, command)
-                    undone = call.rollback()
+            with self._pulse(command):
+                undoing.run()
+                if not command.holds:
+                    undoing.finish(command)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            remaining = call.committed or command.steps
-            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=remaining)
-        finally:
-            if turn is not None:
-                turn.end()
-        return protocol.Done(id=command.id, unapplied=undone, lost=lost)
+            undoing.give_up(error)
+            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=undoing.remaining)
+        if undoing.is_open:
+            self._undone[command.database] = undoing
+        else:
+            undoing.end()
+        return protocol.Done(id=command.id, unapplied=undoing.undone, lost=undoing.lost, is_held=undoing.is_open)
 
-    @contextmanager
-    def _at_once(
-        self, connection: BaseDatabaseWrapper, call: Call, held: HeldTransaction, later: Iterable[protocol.Event]
-    ) -> Iterator[None]:
-        """Commit what is taken back within as a whole, or nothing of it, where the server can take back DDL.
-
-        Args:
-            connection: the target's.
-            call: that takes it back.
-            held: not begun.
-            later: what is told when it has been committed.
-        """
-        if not connection.features.can_rollback_ddl:
-            yield
-            return
-        held.begin()
+    def _commit_undo(self, command: protocol.Commit, undoing: Undoing) -> protocol.Event:
         try:
-            yield
-            if call.fence is not None:
-                call.fence()
-            callbacks = held.commit()
-        except BaseException as error:
-            held.rollback(error)
-            # Of what the call has adopted and taken back nothing is so any more.
-            call.permanent.moved.clear()
-            raise
-        for event in later:
-            self._say(event)
-        for callback in callbacks:
-            callback()
+            with self._pulse(command):
+                undoing.finish(command)
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            undoing.give_up(error)
+            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=undoing.remaining)
+        undoing.end()
+        return protocol.Done(id=command.id, unapplied=undoing.undone)
 
     def rollback_all(self) -> None:
         """Take back whatever is still held; the coordinator is gone or has done with this worker."""
+        while self._undone:
+            self._undone.popitem()[1].give_up(None)
         for database, held in list(self._held.items()):
             del self._held[database]
             try:
@@ -307,12 +266,6 @@ def _is_unsure(error: BaseException) -> bool:
     while earlier is not None and not isinstance(earlier, PrepareUnsure):
         earlier = earlier.__context__
     return earlier is not None
-
-
-def _any_stands(connection: BaseDatabaseWrapper, steps: Sequence[protocol.Step]) -> bool:
-    """Return whether the records show the effect of a step, whoever it was that made it."""
-    applied = MigrationRecorder(connection).applied_migrations()
-    return any(((step.app, step.name) in applied) is not step.backwards for step in steps)
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

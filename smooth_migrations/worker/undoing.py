@@ -1,24 +1,146 @@
 """What a worker takes back of what was committed, and what would be lost with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe, is_lock_failure
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import install
-from smooth_migrations.marker import remove_marker
+from smooth_migrations.marker import read_markers, remove_marker
+from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.splitting import place_backwards
+from smooth_migrations.turn import Turn
 from smooth_migrations.unapplying import lost_under_locks, plan_back, refuse_losses
+from smooth_migrations.undo.built_upon import refuse_what_others_need
+from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.moved import Moved
+from smooth_migrations.undo.transaction import HeldTransaction
+from smooth_migrations.worker.reporters import Reporter
 
-__all__ = ["adopt", "losses_of"]
+__all__ = ["Undoing"]
+
+
+class Undoing:
+    """Committed steps that are taken back: in one transaction for all of them, where the server can take back DDL.
+
+    Args:
+        connection: the target's.
+        command: what is to be taken back.
+        options: of the call that does.
+        say: sends one event.
+
+    Attributes:
+        undone: what was taken back, in order.
+        lost: in words, what was written since, and goes with it.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        command: protocol.Undo,
+        options: Options,
+        say: Callable[[protocol.Event], None],
+    ) -> None:
+        self._connection, self._command, self._say = connection, command, say
+        self._later: list[protocol.MigrationUnapplied] = []
+        self._call = Call(connection, options, Reporter(self._tell, command))
+        self._held = HeldTransaction(connection, limits=options.limits, application_name=options.application_name)
+        self._turn: Turn | None = None
+        self.undone: tuple[protocol.Step, ...] = ()
+        self.lost: tuple[str, ...] = ()
+
+    @property
+    def alias(self) -> str:
+        """The target's alias."""
+        return self._command.alias
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is open whose commit makes it so."""
+        return self._held.is_open
+
+    @property
+    def remaining(self) -> tuple[protocol.Step, ...]:
+        """What is still to be taken back."""
+        return self._call.committed or self._command.steps
+
+    def run(self) -> None:
+        """Take the steps back. Locks what is lost, where the server can; what is still open then awaits its end.
+
+        Raises:
+            SmoothMigrationsError: something is in the way.
+            DatabaseError: likewise.
+        """
+        connection, command, call = self._connection, self._command, self._call
+        self._turn = Turn.begin(connection, call, owner=command.run_id)
+        self._say(protocol.Leased(id=command.id, epoch=self._turn.epoch))
+        # The database's own journal knows more than a coordinator whose worker was lost.
+        unfinished = unfinished_call(connection)
+        is_left = unfinished is not None and unfinished.call_id == command.run_id
+        made_at = [marker.epoch for marker in read_markers(connection, command.deploy, [command.run_id])]
+        if not is_left and not made_at and not _any_stands(connection, command.steps):
+            # Whoever had the lease meanwhile has taken it back.
+            return
+        if command.epoch not in made_at:
+            self._turn.refuse_unless_after(command.epoch)
+        if unfinished is not None and is_left:
+            refuse_what_others_need(connection, unfinished, goes_on=False)
+            call.recall(unfinished)
+        else:
+            if connection.features.can_rollback_ddl:
+                self._held.begin()
+            self.lost = call.permanent.manner.persist(partial(_losses_of, connection, command))
+            _adopt(connection, call, command)
+        self.undone = call.rollback()
+
+    def finish(self, command: protocol.Command) -> None:
+        """Commit what is open, if the lease is still held, and tell what was taken back as an answer to a command.
+
+        Raises:
+            LeaseLost: it is another's turn; nothing was committed.
+            DatabaseError: likewise, or nobody knows.
+        """
+        if not self._held.is_open:
+            return
+        if self._call.fence is not None:
+            self._call.fence()
+        with passing("commit"):
+            callbacks = self._held.commit()
+        for event in self._later:
+            self._say(replace(event, id=command.id))
+        for callback in callbacks:
+            callback()
+
+    def give_up(self, error: BaseException | None) -> None:
+        """Roll back what is open, and give the turn back. Repeating it does nothing."""
+        if self._held.is_open:
+            with passing("rollback"):
+                self._held.rollback(error)
+            # Of what the call has adopted and taken back nothing is so any more.
+            self._call.permanent.moved.clear()
+        self.end()
+
+    def end(self) -> None:
+        """Give the turn back. Repeating it does nothing."""
+        if self._turn is not None:
+            self._turn.end()
+
+    def _tell(self, event: protocol.Event) -> None:
+        # What is taken back in one transaction is so when that has been committed.
+        if self._held.is_open and isinstance(event, protocol.MigrationUnapplied):
+            self._later.append(event)
+        else:
+            self._say(event)
 
 
 def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Sequence[protocol.Step]) -> None:
@@ -36,7 +158,7 @@ def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Seque
             )
 
 
-def adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) -> None:
+def _adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) -> None:
     """Make a call responsible for committed steps. Locks nothing; not to be repeated in one transaction.
 
     Args:
@@ -57,7 +179,7 @@ def adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) -
         remove_marker(connection, command.deploy, command.run_id)
 
 
-def losses_of(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str, ...]:
+def _losses_of(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str, ...]:
     """Return in words what is lost with committed steps, whose tables stay locked. Safe to repeat.
 
     As for the locks, see `lost_under_locks`.
@@ -82,3 +204,9 @@ def losses_of(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[
     if not command.discards:
         refuse_losses(lost)
     return lost
+
+
+def _any_stands(connection: BaseDatabaseWrapper, steps: Sequence[protocol.Step]) -> bool:
+    """Return whether the records show the effect of a step, whoever it was that made it."""
+    applied = MigrationRecorder(connection).applied_migrations()
+    return any(((step.app, step.name) in applied) is not step.backwards for step in steps)

@@ -1,0 +1,74 @@
+"""Phases that have committed are taken back on every database, or on none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import KIND, NOTE
+
+pytestmark = pytest.mark.timeout(180)
+
+_DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"\ncommit = "phase"\nlock_timeout = "300ms"\nlock_retries = 1'
+_PHASES = """\
+[[phases]]
+name = "servers"
+databases = ["primary", "shards:*"]
+[[phases]]
+name = "file"
+databases = ["kiosk"]
+gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done; exit 1"]
+"""
+
+
+@pytest.fixture
+def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
+    """Databases on two servers in the first phase, and a gate before the second one that fails when it is told to."""
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_note": NOTE, "demo.0003_kind": KIND}) as found:
+        found.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"')
+        plan = tmp_path / "deploy.toml"
+        text = plan.read_text()
+        plan.write_text(text[: text.index("[[phases]]")] + _PHASES)
+        yield found
+
+
+def _new(fleet: Fleet) -> set[str]:
+    return {name for name, text in fleet.dumps(sequences=False, applied=False).items() if "0003_kind" in text}
+
+
+def test_where_one_cannot_be_taken_back_none_is(fleet: Fleet) -> None:
+    before = fleet.dumps(sequences=False, applied=False)
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        with psycopg.connect(fleet.last.dsn) as reader:
+            reader.execute("SELECT count(*) FROM demo_item").fetchall()
+            (fleet.directory / "go").touch()
+            failed = run.finish()
+
+    assert (failed.exit_code, failed.report["outcome"]) == (4, "needs_operator"), failed.stderr
+    assert failed.outcomes == {"primary": "in_doubt", LAST: "in_doubt", "kiosk": "rolled_back"}
+    told = {each["database"]: each["error"]["message"] for each in failed.report["databases"] if each["error"]}
+    assert told["primary"] == f"it stays as it is with {LAST}"
+    assert "lock timeout" in told[LAST]
+    assert _new(fleet) == {"primary", LAST}
+
+    settled = fleet.run_printed(failed)
+
+    assert settled.report["outcome"] == "rolled_back"
+    assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_all_are_taken_back_where_all_can_be(fleet: Fleet) -> None:
+    before = fleet.dumps(sequences=False, applied=False)
+    (fleet.directory / "go").touch()
+
+    failed = fleet.deploy()
+
+    assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr
+    assert failed.outcomes == {"primary": "rolled_back", LAST: "rolled_back", "kiosk": "rolled_back"}
+    unapplied = {line["database"] for line in failed.named("migration.unapplied")}
+    assert unapplied == {"primary", LAST}
+    assert fleet.dumps(sequences=False, applied=False) == before
