@@ -39,6 +39,7 @@ class Aliases:
 
     Attributes:
         has_lost: whether what was to be kept is gone, with a connection that was lost: the call cannot go on.
+        waits: whether to commit nothing yet: what it belongs to is in a transaction that is still open.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Aliases:
         self._mode = mode
         self._bind_default = bind_default
         self._at_work = at_work
-        self.has_lost = False
+        self.has_lost = self.waits = False
         self._joined: dict[str, BaseDatabaseWrapper] = {}
         self._kept: dict[str, str] = {}
         self._written: dict[str, str | None] = {}
@@ -94,7 +95,7 @@ class Aliases:
         What an open transaction has locked there would keep the next migration waiting for ever.
         """
         for alias, connection in [*self._joined.items()]:
-            if identity(connection) == identity(self._connection):
+            if identity(connection) == identity(self._connection) and not self.waits:
                 self._end(alias, commit=True)
         self._join_again()
 
@@ -152,6 +153,8 @@ class Aliases:
             DatabaseError: a connection is lost, and with it what was kept before.
         """
         self._check()
+        if self.waits:
+            return
         self._beside.clear()
         for alias in [*self._joined]:
             self._end(alias, commit=True)

@@ -67,7 +67,7 @@ class Call:
         self.interruption = Interruption(connection)
         self.fence: Callable[[], None] | None = None
         self._transaction = HeldTransaction(
-            connection, limits=options.limits, application_name=options.application_name
+            connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
         )
         self.aliases = Aliases(
             connection,

@@ -26,6 +26,7 @@ class Options:
         call_id: what the call is called in the database's journal; with a colon where it belongs to no deploy's run.
         compares: compare the schema after an undo with what it was before, also where a killed call is taken back.
         expands: hold back what the release still running could not live with.
+        sees_new: let each statement of the open transaction see what was committed before it, whatever the default.
         pause: waits between attempts; injected for tests.
     """
 
@@ -39,4 +40,5 @@ class Options:
     call_id: str = field(default_factory=lambda: f"call:{uuid4().hex}")
     compares: bool = True
     expands: bool = False
+    sees_new: bool = False
     pause: Callable[[float], None] = time.sleep

@@ -17,7 +17,7 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.findings import MigrationFinding
-from smooth_migrations.protocol.values import Back
+from smooth_migrations.protocol.values import Back, Received
 from smooth_migrations.received import dependents, remove_received
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.splitting import place_backwards
@@ -26,7 +26,17 @@ from smooth_migrations.undo.already_made import already_made_left
 if TYPE_CHECKING:
     from smooth_migrations.call import Call
 
-__all__ = ["WouldDiscard", "back_findings", "lost_under_locks", "plan_back", "refuse_losses", "unapply"]
+__all__ = [
+    "WouldDiscard",
+    "back_findings",
+    "discard",
+    "lost_beside",
+    "lost_under_locks",
+    "plan_back",
+    "refuse_losses",
+    "state_now",
+    "unapply",
+]
 
 _DISCARD_HINT = "--discard-data takes it back all the same; what is listed is lost"
 
@@ -114,16 +124,16 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     migrations = plan_back(executor, back)
     if not migrations:
         # All of them are gone, perhaps by a call that was killed before it came to what was made beside.
-        _forget(connection, _state_now(executor), back)
+        _forget(connection, state_now(executor), back)
         return
     if not back.discards:
         refuse_losses(map(str, lost_under_locks(connection, executor, migrations)))
     placed = place_backwards(connection, migrations, executor)
     if back.discards:
-        _discard(connection, placed)
+        discard(connection, placed)
     install(placed, call.options.call_id)
     plan = [(migration, True) for migration in migrations]
-    state = _state_now(executor)
+    state = state_now(executor)
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     with already_made_left(connection):
         state = executor.migrate([], plan=plan, state=state.clone())
@@ -149,7 +159,20 @@ def lost_under_locks(
     return [loss for loss in losses(connection, executor, migrations) if loss.rows != 0]
 
 
-def _state_now(executor: MigrationExecutor) -> ProjectState:
+def lost_beside(connection: BaseDatabaseWrapper, state: ProjectState, received: Received) -> dict[str, str]:
+    """Return in words what goes with that which was made beside migrations, by the table it is in. Only reads.
+
+    Args:
+        connection: the target's.
+        state: of the moment at which that is taken away.
+        received: what was made beside.
+    """
+    found = dependents(connection, state.apps, received)
+    return {table: f"{count} rows of {table} would be lost" for table, count in found}
+
+
+def state_now(executor: MigrationExecutor) -> ProjectState:
+    """Return the state of the tables after every migration as recorded. Pure."""
     state: ProjectState = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     return state
 
@@ -161,10 +184,7 @@ def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) ->
         WouldDiscard: something refers to that.
     """
     if not back.discards:
-        refuse_losses(
-            f"{count} rows of {table} would be lost"
-            for table, count in dependents(connection, state.apps, back.received)
-        )
+        refuse_losses(lost_beside(connection, state, back.received).values())
     remove_received(connection, state.apps, back.received)
 
 
@@ -182,8 +202,15 @@ def refuse_losses(lost: Iterable[str]) -> None:
         raise WouldDiscard("; ".join(found), hint=_DISCARD_HINT)
 
 
-def _discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
-    """Delete the rows that going back over expand halves could not take; what refers to them goes with them."""
+def discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
+    """Delete the rows that going back over expand halves could not take; what refers to them goes with them.
+
+    Repeating it does nothing.
+
+    Args:
+        connection: the target's.
+        placed: what goes back.
+    """
     for item in placed:
         for obstacle in item.split.validate_back(connection, placed[-1].states[-1]) if item.split is not None else ():
             if obstacle.found is not None:

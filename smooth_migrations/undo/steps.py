@@ -23,7 +23,7 @@ from smooth_migrations.undo.records import Record
 from smooth_migrations.undo.removed import removed_given_back
 from smooth_migrations.undo.states import executor_as_before, rendered_afresh, states_before
 from smooth_migrations.undo.tables import restore_tables
-from smooth_migrations.undo.transaction import HeldTransaction
+from smooth_migrations.undo.transaction import HeldTransaction, run_callbacks
 
 __all__ = ["take_back"]
 
@@ -73,8 +73,7 @@ def take_back(
                 manner.persist(log.take_back, unless=partial(getattr, log, "is_parted"))
                 on_reversed(item.step)
         yield (time.monotonic() - started_s) * 1000
-        for callback in callbacks:
-            callback()
+        run_callbacks(callbacks)
 
 
 def _in_transaction(

@@ -1,7 +1,8 @@
 """One transaction around everything: undo is ROLLBACK, lossless, without reverse SQL."""
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.prepared import prepare
 
-__all__ = ["HeldTransaction", "Limits"]
+__all__ = ["HeldTransaction", "Limits", "run_callbacks"]
 
 # Modes that make readers or writers of a table wait (PostgreSQL manual, 13.3.1).
 _STRONG_LOCKS = """
@@ -53,6 +54,15 @@ class Limits:
     statement_timeout_ms: int | None = None
 
 
+def run_callbacks(callbacks: Iterable[Callable[[], None]]) -> None:
+    """Run `on_commit` callbacks; one that fails undoes nothing of what is committed, and leaves its traceback."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - what is committed stays so; the log has the traceback
+            traceback.print_exc()
+
+
 class HeldTransaction:
     """A transaction that is opened once, checked after each migration and ended later, perhaps much later.
 
@@ -62,12 +72,22 @@ class HeldTransaction:
         connection: the target's connection; its alias must be free of an open block.
         limits: time-outs of each statement.
         application_name: shown in `pg_stat_activity`.
+        sees_new: whether each statement is to see what others have committed before it. By the users' default that
+            may be what they had committed before the first one, of which locks that are taken later change nothing.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper, *, limits: Limits, application_name: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        *,
+        limits: Limits,
+        application_name: str | None = None,
+        sees_new: bool = False,
+    ) -> None:
         self._connection = connection
         self._limits = limits
         self._application_name = application_name
+        self._sees_new = sees_new
         self._block: transaction.Atomic | None = None
         self._had_foreign_keys = False
         self._existing_tables: list[int] = []
@@ -177,7 +197,9 @@ class HeldTransaction:
         return self._was_ended or (is_alone and self._read(_SCHEMA_VERSION) != self._identity)
 
     def commit(self, gid: str | None = None) -> list[Callable[[], None]]:
-        """Commit, and return the `on_commit` callbacks, which the caller runs: their failure undoes nothing.
+        """Commit, and return the `on_commit` callbacks, for `run_callbacks`.
+
+        Within another transaction it is that one's commit that returns them.
 
         Args:
             gid: prepare the transaction under this name instead; whoever settles it decides its fate.
@@ -194,8 +216,10 @@ class HeldTransaction:
         if connection.vendor == "sqlite":
             # Once decided, a reader is waited for rather than obeyed.
             self._set_busy_timeout(60_000)
-        callbacks = [entry[1] for entry in connection.run_on_commit]
-        connection.run_on_commit = []
+        callbacks = []
+        if connection.atomic_blocks == [block]:
+            callbacks = [entry[1] for entry in connection.run_on_commit]
+            connection.run_on_commit = []
         lost = connection.needs_rollback or connection.closed_in_transaction
         try:
             if gid is not None and not lost:
@@ -281,6 +305,8 @@ class HeldTransaction:
         }
         given = [(name, str(value)) for name, value in settings.items() if value is not None]
         with self._connection.cursor() as cursor:
+            if self._sees_new:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             calls = ", ".join(["set_config(%s, %s, true)"] * len(given))
             cursor.execute(_BEGIN.format(settings=calls), [text for pair in given for text in pair])
             self._began_at, self._existing_tables, *_set = cursor.fetchone() or ("", [])

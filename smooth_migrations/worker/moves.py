@@ -1,7 +1,6 @@
 """What a worker does to its targets: apply and hold, commit, roll back, undo."""
 
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from smooth_migrations.session import named
 from smooth_migrations.turn import Turn
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.prepared import PrepareUnsure
-from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.undo.transaction import Limits, run_callbacks
 from smooth_migrations.worker.movement import Movement
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 from smooth_migrations.worker.undoing import Undoing
@@ -158,11 +157,7 @@ class Moves:
             return protocol.Failed(id=command.id, error=describe(error))
         finally:
             held.turn.end()
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:  # noqa: BLE001 - what is committed stays so; the log has the traceback
-                traceback.print_exc()
+        run_callbacks(callbacks)
         return protocol.Done(id=command.id, steps=call.steps, committed=len(call.steps), locked_ms=locked_ms)
 
     def rollback(self, command: protocol.Rollback) -> protocol.Event:
@@ -283,6 +278,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         other_aliases=command.other_aliases,
         compares=command.compares,
         expands=isinstance(command, protocol.Apply) and command.expands,
+        sees_new=isinstance(command, protocol.Undo) or command.back is not None,
         application_name=session_name(command.run_id, command.alias),
         call_id=command.run_id,
     )

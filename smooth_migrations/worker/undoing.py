@@ -20,11 +20,11 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
-from smooth_migrations.unapplying import lost_under_locks, plan_back, refuse_losses
+from smooth_migrations.unapplying import discard, lost_beside, lost_under_locks, plan_back, refuse_losses, state_now
 from smooth_migrations.undo.built_upon import refuse_what_others_need
 from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.moved import Moved
-from smooth_migrations.undo.transaction import HeldTransaction
+from smooth_migrations.undo.transaction import HeldTransaction, run_callbacks
 from smooth_migrations.worker.reporters import Reporter
 
 __all__ = ["Undoing"]
@@ -54,7 +54,9 @@ class Undoing:
         self._connection, self._command, self._say = connection, command, say
         self._later: list[protocol.MigrationUnapplied] = []
         self._call = Call(connection, options, Reporter(self._tell, command))
-        self._held = HeldTransaction(connection, limits=options.limits, application_name=options.application_name)
+        self._held = HeldTransaction(
+            connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
+        )
         self._turn: Turn | None = None
         self.undone: tuple[protocol.Step, ...] = ()
         self.lost: tuple[str, ...] = ()
@@ -99,7 +101,8 @@ class Undoing:
         else:
             if connection.features.can_rollback_ddl:
                 self._held.begin()
-            self.lost = call.permanent.manner.persist(partial(_losses_of, connection, command))
+                call.aliases.waits = True
+            self.lost = call.permanent.manner.persist(partial(_lose, connection, command))
             _adopt(connection, call, command)
         self.undone = call.rollback()
 
@@ -114,18 +117,20 @@ class Undoing:
             return
         if self._call.fence is not None:
             self._call.fence()
+        self._call.aliases.waits = False
+        self._call.aliases.commit()
         with passing("commit"):
             callbacks = self._held.commit()
         for event in self._later:
             self._say(replace(event, id=command.id))
-        for callback in callbacks:
-            callback()
+        run_callbacks(callbacks)
 
     def give_up(self, error: BaseException | None) -> None:
         """Roll back what is open, and give the turn back. Repeating it does nothing."""
         if self._held.is_open:
             with passing("rollback"):
                 self._held.rollback(error)
+                self._call.aliases.drop()
             # Of what the call has adopted and taken back nothing is so any more.
             self._call.permanent.moved.clear()
         self.end()
@@ -179,24 +184,30 @@ def _adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) 
         remove_marker(connection, command.deploy, command.run_id)
 
 
-def _losses_of(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str, ...]:
-    """Return in words what is lost with committed steps, whose tables stay locked. Safe to repeat.
+def _lose(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str, ...]:
+    """Lose what was written since to committed steps, and return it in words. Safe to repeat.
 
-    As for the locks, see `lost_under_locks`.
+    Rows are deleted here of which the old schema could not be; the rest goes with the steps. As for the locks, see
+    `lost_under_locks`.
 
     Args:
         connection: the target's, in the transaction that takes them back, where there is one.
         command: which they are.
 
     Raises:
-        WouldDiscard: something is, and must not be.
+        WouldDiscard: something would be lost, and must not be.
         DatabaseError: a lock is in the way, or nobody can look and nothing must be lost.
     """
     executor = MigrationExecutor(connection)
     migrations = plan_back(executor, protocol.Back(command.run_id, command.steps))
     try:
         with transaction.atomic(connection.alias):
-            lost = tuple(map(str, lost_under_locks(connection, executor, migrations)))
+            with_steps = lost_under_locks(connection, executor, migrations)
+            beside = lost_beside(connection, state_now(executor), command.received)
+            tables = {loss.table for loss in with_steps}
+            lost = (*map(str, with_steps), *(told for table, told in beside.items() if table not in tables))
+            if command.discards:
+                discard(connection, place_backwards(connection, migrations, executor))
     except Error as error:
         if not command.discards or is_lock_failure(error):
             raise

@@ -1,6 +1,8 @@
 """Phases that have committed are taken back on every database, or on none."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -9,6 +11,7 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,6 +25,25 @@ name = "file"
 databases = ["kiosk"]
 gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done; exit 1"]
 """
+_REVERSE = """\
+def forwards(apps, editor):
+    pass
+
+
+def backwards(apps, editor):
+    from django.db import connections, transaction
+
+    if editor.connection.alias == "default":
+        connections["beside"].cursor().execute("INSERT INTO written VALUES ('row')")
+
+        def told():
+            connections["beside"].cursor().execute("INSERT INTO written VALUES ('callback')")
+            raise ValueError("nobody listens")
+
+        transaction.on_commit(told, using="default")
+
+"""
+_REVERSED = migration("migrations.RunPython(forwards, backwards)", after=[("demo", "0003_kind")], functions=_REVERSE)
 
 
 @pytest.fixture
@@ -71,4 +93,38 @@ def test_all_are_taken_back_where_all_can_be(fleet: Fleet) -> None:
     assert failed.outcomes == {"primary": "rolled_back", LAST: "rolled_back", "kiosk": "rolled_back"}
     unapplied = {line["database"] for line in failed.named("migration.unapplied")}
     assert unapplied == {"primary", LAST}
+    assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_what_reverse_code_does_elsewhere_waits_for_the_commit(fleet: Fleet) -> None:
+    beside = fleet.directory / "beside.sqlite3"
+    with closing(sqlite3.connect(beside)) as session:
+        session.execute("CREATE TABLE written (what TEXT)")
+    fleet.databases["beside"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(beside)}
+    (fleet.directory / "project/demo/migrations/0004_reversed.py").write_text(_REVERSED)
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(
+        plan.read_text().replace("\nproject = ", '\nother_aliases = "allow"\nbind_default = false\nproject = ')
+    )
+
+    def written() -> list[str]:
+        with closing(sqlite3.connect(beside)) as session:
+            return [what for (what,) in session.execute("SELECT what FROM written")]
+
+    before = fleet.dumps(sequences=False, applied=False)
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        with psycopg.connect(fleet.last.dsn) as reader:
+            reader.execute("SELECT count(*) FROM demo_item").fetchall()
+            (fleet.directory / "go").touch()
+            failed = run.finish()
+
+    assert (failed.exit_code, failed.report["outcome"]) == (4, "needs_operator"), failed.stderr
+    assert (_new(fleet), written()) == ({"primary", LAST}, [])
+
+    settled = fleet.run_printed(failed)
+
+    assert settled.report["outcome"] == "rolled_back", settled.stderr
+    assert "nobody listens" in settled.stderr
+    assert written() == ["row", "callback"]
     assert fleet.dumps(sequences=False, applied=False) == before
