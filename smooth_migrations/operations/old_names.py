@@ -5,9 +5,9 @@ sequences give what is left out, and RETURNING and ON CONFLICT work (PostgreSQL 
 COPY and TRUNCATE do not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
@@ -20,13 +20,19 @@ __all__ = ["DropOldNames", "KeepOldNames", "Renamed"]
 
 # From here on a view may read its table with the rights of whoever asks it.
 _AS_INVOKER = 150000
+_OWNER = "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
+# What whoever makes a view gives to others by default (PostgreSQL manual, ALTER DEFAULT PRIVILEGES).
+_BY_DEFAULT = """
+    SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+    FROM pg_class, aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner
+"""
 # Those that a view can have as well, of the table and of single columns.
 _GRANTS = """
-    SELECT NULL::text, privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE grantee::regrole::text END
+    SELECT NULL::text, privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
     FROM pg_class, aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner
         AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
     UNION ALL
-    SELECT attname, privilege_type, is_grantable, CASE grantee WHEN 0 THEN NULL ELSE grantee::regrole::text END
+    SELECT attname, privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
     FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
         AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
 """
@@ -69,7 +75,7 @@ class KeepOldNames(Operation):
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
     ) -> None:
-        """Make the views, with the privileges of the tables. Locks no table for more than reading its catalogue."""
+        """Make the views, owned by whom the tables are, with their privileges. Locks tables for reading alone."""
         del app_label, from_state, to_state
         for table in self._tables:
             _make_view(schema_editor, table)
@@ -103,21 +109,24 @@ class DropOldNames(KeepOldNames):
 
 def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
     quote = editor.quote_name
+    view, made_of = quote(table.old), quote(table.new)
     columns = ", ".join(f"{quote(new)} AS {quote(old)}" for old, new in table.columns)
     is_invoker = editor.connection.pg_version >= _AS_INVOKER  # type: ignore[attr-defined]  # PostgreSQL's
     options = " WITH (security_invoker = true)" if is_invoker else ""
-    query = f"SELECT {columns} FROM {quote(table.new)}"  # noqa: S608 - quoted names
-    editor.execute(f"CREATE VIEW {quote(table.old)}{options} AS {query}")
-    for grant in _grants(editor, table):
-        editor.execute(grant)
-
-
-def _grants(editor: BaseDatabaseSchemaEditor, table: Renamed) -> Iterator[str]:
-    quote, old_names = editor.quote_name, {new: old for old, new in table.columns}
-    with editor.connection.cursor() as cursor:
-        cursor.execute(_GRANTS, [quote(table.new)] * 2)
-        rows = cursor.fetchall()
-    for column, privilege, is_grantable, grantee in rows:
-        on = f"{privilege} ({quote(old_names[column])})" if column is not None else privilege
+    query = f"SELECT {columns} FROM {made_of}"  # noqa: S608 - quoted names
+    editor.execute(f"CREATE VIEW {view}{options} AS {query}")
+    [(owner,)] = _read(editor, _OWNER, made_of)
+    editor.execute(f"ALTER VIEW {view} OWNER TO {owner}")
+    for (grantee,) in _read(editor, _BY_DEFAULT, view):
+        editor.execute(f"REVOKE ALL ON {view} FROM {grantee}")
+    old_names = {new: quote(old) for old, new in table.columns}
+    for column, privilege, is_grantable, grantee in _read(editor, _GRANTS, made_of, made_of):
+        on = f"{privilege} ({old_names[column]})" if column is not None else privilege
         option = " WITH GRANT OPTION" if is_grantable else ""
-        yield f"GRANT {on} ON {quote(table.old)} TO {grantee or 'PUBLIC'}{option}"
+        editor.execute(f"GRANT {on} ON {view} TO {grantee}{option}")
+
+
+def _read(editor: BaseDatabaseSchemaEditor, query: str, *names: str) -> list[tuple[Any, ...]]:
+    with editor.connection.cursor() as cursor:
+        cursor.execute(query, names)
+        return [*cursor.fetchall()]

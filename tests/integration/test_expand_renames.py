@@ -95,30 +95,3 @@ def test_the_old_name_does_what_the_table_did(pg_database: PostgresDatabase, tmp
         tags = session.execute("SELECT thing_id, kind_id FROM demo_thing_tags ORDER BY 1").fetchall()
     assert names == [(1, "tea"), (2, "jam"), (3, "again")]
     assert tags == [(2, 2), (3, 2)]
-
-
-def test_whoever_was_allowed_to_use_the_table_may_use_it_by_the_old_name(
-    pg_database: PostgresDatabase, tmp_path: Path
-) -> None:
-    project = project_with(tmp_path, pg_database, _MODEL)
-    with pg_database.connect() as session:
-        for statement in (
-            "DROP ROLE IF EXISTS old_release",
-            "CREATE ROLE old_release",
-            "GRANT SELECT ON demo_item TO old_release",
-            "GRANT UPDATE (price) ON demo_item TO old_release WITH GRANT OPTION",
-            "ALTER TABLE demo_item ENABLE ROW LEVEL SECURITY",
-            "CREATE POLICY cheap ON demo_item TO old_release USING (price < 2)",
-        ):
-            session.execute(statement)
-
-    project.succeed("apply_migrations", "--expand")
-
-    with pg_database.connect() as session:
-        session.execute("SET ROLE old_release")
-        session.execute("UPDATE demo_item SET price = 0")
-        assert session.execute("SELECT name, price FROM demo_item").fetchall() == [("tea", 0)]
-        session.execute("RESET ROLE")
-        session.execute("REVOKE ALL ON demo_item, demo_thing FROM old_release")
-        session.execute("DROP OWNED BY old_release")
-        session.execute("DROP ROLE old_release")

@@ -1,0 +1,69 @@
+"""Who may use a renamed table by its old name: whoever might before, and nobody else."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.two_releases import OLD, project_with, run
+
+_MODEL = ["migrations.RenameModel('Item', 'Thing')"]
+# Roles are the server's: those of an earlier test are there, and nothing is theirs any more.
+_ROLES = [
+    "DROP ROLE IF EXISTS old_release, table_owner, migrator",
+    "CREATE ROLE old_release",
+    "CREATE ROLE table_owner",
+    "CREATE ROLE migrator IN ROLE table_owner, postgres",
+]
+_OWNED = ["ALTER TABLE demo_item OWNER TO table_owner", "ALTER TABLE demo_item_tags OWNER TO table_owner"]
+_VIEWS = "SELECT viewname, viewowner FROM pg_views WHERE viewname LIKE 'demo%' ORDER BY viewname"
+
+
+def test_whoever_was_allowed_to_use_the_table_may_use_it_by_the_old_name(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    project = project_with(tmp_path, pg_database, _MODEL)
+    grants = [
+        "GRANT SELECT ON demo_item TO old_release",
+        "GRANT UPDATE (price) ON demo_item TO old_release WITH GRANT OPTION",
+        "ALTER TABLE demo_item ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY cheap ON demo_item TO old_release USING (price < 2)",
+    ]
+    run(pg_database, [*_ROLES, *grants])
+
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        session.execute("SET ROLE old_release")
+        session.execute("UPDATE demo_item SET price = 0")
+        assert session.execute("SELECT name, price FROM demo_item").fetchall() == [("tea", 0)]
+
+
+def test_whoever_was_not_allowed_may_not_by_the_old_name_either(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project = project_with(tmp_path, pg_database, _MODEL)
+    run(pg_database, [*_ROLES, "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO old_release, PUBLIC"])
+
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        row = session.execute("SELECT has_table_privilege('old_release', 'demo_item', 'SELECT')").fetchone()
+    assert row == (False,)
+
+
+@pytest.mark.parametrize("role", ["postgres", "migrator"])
+def test_the_owner_of_a_table_owns_it_by_the_old_name_too(
+    pg_database: PostgresDatabase, tmp_path: Path, role: str
+) -> None:
+    project = project_with(tmp_path, pg_database, _MODEL)
+    migrates_as = f"ALTER DATABASE {pg_database.name} SET role = {role}"
+    run(pg_database, [*_ROLES, *_OWNED, "GRANT CREATE ON SCHEMA public TO table_owner", migrates_as])
+
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        session.execute("SET ROLE table_owner")
+        for statement in OLD:
+            session.execute(statement.encode())
+        views = session.execute(_VIEWS).fetchall()
+    assert views == [(name, "table_owner") for name in ("demo_item", "demo_item_tags")]
+    project.succeed("finalise_migrations")
