@@ -20,7 +20,8 @@ __all__ = ["DropOldNames", "KeepOldNames", "Renamed"]
 
 # From here on a view may read its table with the rights of whoever asks it.
 _AS_INVOKER = 150000
-_OWNER = "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
+# Whose a table is, and in which schema, which need not be the first that a session looks in.
+_PLACE = "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
 # What whoever makes a view gives to others by default (PostgreSQL manual, ALTER DEFAULT PRIVILEGES).
 _BY_DEFAULT = """
     SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
@@ -86,7 +87,8 @@ class KeepOldNames(Operation):
         """Drop the views."""
         del app_label, from_state, to_state
         for table in self._tables:
-            schema_editor.execute(f"DROP VIEW {schema_editor.quote_name(table.old)}")
+            view, _owner = _view_of(schema_editor, table)
+            schema_editor.execute(f"DROP VIEW {view}")
 
     def describe(self) -> str:
         """Return what is made, in words."""
@@ -109,13 +111,13 @@ class DropOldNames(KeepOldNames):
 
 def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
     quote = editor.quote_name
-    view, made_of = quote(table.old), quote(table.new)
+    view, owner = _view_of(editor, table)
+    made_of = quote(table.new)
     columns = ", ".join(f"{quote(new)} AS {quote(old)}" for old, new in table.columns)
     is_invoker = editor.connection.pg_version >= _AS_INVOKER  # type: ignore[attr-defined]  # PostgreSQL's
     options = " WITH (security_invoker = true)" if is_invoker else ""
     query = f"SELECT {columns} FROM {made_of}"  # noqa: S608 - quoted names
     editor.execute(f"CREATE VIEW {view}{options} AS {query}")
-    [(owner,)] = _read(editor, _OWNER, made_of)
     editor.execute(f"ALTER VIEW {view} OWNER TO {owner}")
     for (grantee,) in _read(editor, _BY_DEFAULT, view):
         editor.execute(f"REVOKE ALL ON {view} FROM {grantee}")
@@ -124,6 +126,12 @@ def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
         on = f"{privilege} ({old_names[column]})" if column is not None else privilege
         option = " WITH GRANT OPTION" if is_grantable else ""
         editor.execute(f"GRANT {on} ON {view} TO {grantee}{option}")
+
+
+def _view_of(editor: BaseDatabaseSchemaEditor, table: Renamed) -> tuple[str, str]:
+    """Return a table's old name in the schema where the table is, and the table's owner."""
+    [(schema, owner)] = _read(editor, _PLACE, editor.quote_name(table.new))
+    return f"{schema}.{editor.quote_name(table.old)}", owner
 
 
 def _read(editor: BaseDatabaseSchemaEditor, query: str, *names: str) -> list[tuple[Any, ...]]:

@@ -67,3 +67,21 @@ def test_the_owner_of_a_table_owns_it_by_the_old_name_too(
         views = session.execute(_VIEWS).fetchall()
     assert views == [(name, "table_owner") for name in ("demo_item", "demo_item_tags")]
     project.succeed("finalise_migrations")
+
+
+def test_the_old_name_stands_where_the_table_does(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project = project_with(tmp_path, pg_database, _MODEL)
+    run(pg_database, ["CREATE SCHEMA front", f"ALTER DATABASE {pg_database.name} SET search_path = front, public"])
+
+    project.succeed("apply_migrations", "--expand")
+
+    assert _views(pg_database) == ["public.demo_item", "public.demo_item_tags"]
+    run(pg_database, ["CREATE VIEW front.demo_item AS SELECT 1", "CREATE TABLE front.demo_item_tags (id integer)"])
+    project.succeed("finalise_migrations")
+    assert _views(pg_database) == ["front.demo_item"]
+
+
+def _views(database: PostgresDatabase) -> list[str]:
+    found = "SELECT format('%I.%I', schemaname, viewname) FROM pg_views WHERE viewname LIKE 'demo%' ORDER BY 1"
+    with database.connect() as session:
+        return [name for (name,) in session.execute(found).fetchall()]
