@@ -337,7 +337,16 @@ def place_forwards(
     if refusals is not None:
         # Those that the look ahead has found come once more.
         refusals.clear()
-    return [item for migration in plan for item in walk.through(migration, keeps=True)]
+    placed = [item for migration in plan for item in walk.through(migration, keeps=True)]
+    for item in placed:
+        try:
+            if item.split is not None:
+                item.split.refuse(connection)
+        except CannotSplit as error:
+            if refusals is None:
+                raise
+            refusals.append((item.migration, error))
+    return placed
 
 
 def place_backwards(

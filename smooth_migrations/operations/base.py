@@ -130,6 +130,17 @@ class Split(ABC):
         """Whether the release still running works with the whole of it as well, but for rows that it deletes."""
         return False
 
+    def refuse(self, connection: BaseDatabaseWrapper) -> None:
+        """Make sure that the tables, as they are in a database before the deploy, allow the halves. Only reads.
+
+        Args:
+            connection: the database's.
+
+        Raises:
+            CannotSplit: they do not.
+        """
+        del connection
+
     @abstractmethod
     def expand(self) -> Sequence[Operation]:
         """Return what is done at the deploy, in order."""

@@ -5,10 +5,11 @@ sequences give what is left out, and RETURNING and ON CONFLICT work (PostgreSQL 
 COPY and TRUNCATE do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
@@ -16,12 +17,17 @@ from django.db.migrations.state import ProjectState
 if TYPE_CHECKING:
     from django.db.models import Model
 
-__all__ = ["DropOldNames", "KeepOldNames", "Renamed"]
+__all__ = ["DropOldNames", "KeepOldNames", "Renamed", "obstacles"]
 
-# From here on a view may read its table with the rights of whoever asks it.
 _AS_INVOKER = 150000
 # Whose a table is, and in which schema, which need not be the first that a session looks in.
 _PLACE = "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
+# Whether policies say who sees which row, and who is to own a view but may not.
+_OBSTACLES = """
+    SELECT relrowsecurity, CASE WHEN NOT (rolsuper OR has_schema_privilege(relowner, relnamespace, 'CREATE'))
+        AND rolname <> pg_get_userbyid(relowner) THEN pg_get_userbyid(relowner)::text END
+    FROM pg_class, pg_roles WHERE pg_class.oid = to_regclass(%s) AND rolname = current_user
+"""
 # What whoever makes a view gives to others by default (PostgreSQL manual, ALTER DEFAULT PRIVILEGES).
 _BY_DEFAULT = """
     SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
@@ -60,6 +66,18 @@ class Renamed:
         fields = zip(old.local_concrete_fields, new.local_concrete_fields, strict=True)
         columns = tuple((str(one.column), str(other.column)) for one, other in fields)
         return cls(old.db_table, new.db_table, columns)
+
+
+def obstacles(connection: BaseDatabaseWrapper, table: Renamed) -> Iterator[str]:
+    """Yield in words why no view can stand for a table that is yet to be renamed. Only reads."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OBSTACLES, [connection.ops.quote_name(table.old)])
+        rows = cursor.fetchall()
+    for has_policies, stranger in rows:
+        if has_policies and not _asks_as_invoker(connection):
+            yield f"{table.old} has row security, which views go round on this server, before PostgreSQL 15"
+        if stranger is not None:
+            yield f"{table.old} belongs to {stranger}, who may not create a view in its schema"
 
 
 class KeepOldNames(Operation):
@@ -114,8 +132,7 @@ def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
     view, owner = _view_of(editor, table)
     made_of = quote(table.new)
     columns = ", ".join(f"{quote(new)} AS {quote(old)}" for old, new in table.columns)
-    is_invoker = editor.connection.pg_version >= _AS_INVOKER  # type: ignore[attr-defined]  # PostgreSQL's
-    options = " WITH (security_invoker = true)" if is_invoker else ""
+    options = " WITH (security_invoker = true)" if _asks_as_invoker(editor.connection) else ""
     query = f"SELECT {columns} FROM {made_of}"  # noqa: S608 - quoted names
     editor.execute(f"CREATE VIEW {view}{options} AS {query}")
     editor.execute(f"ALTER VIEW {view} OWNER TO {owner}")
@@ -126,6 +143,11 @@ def _make_view(editor: BaseDatabaseSchemaEditor, table: Renamed) -> None:
         on = f"{privilege} ({old_names[column]})" if column is not None else privilege
         option = " WITH GRANT OPTION" if is_grantable else ""
         editor.execute(f"GRANT {on} ON {view} TO {grantee}{option}")
+
+
+def _asks_as_invoker(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a view may read its table with the rights of whoever asks it."""
+    return bool(connection.pg_version >= _AS_INVOKER)  # type: ignore[attr-defined]  # PostgreSQL's
 
 
 def _view_of(editor: BaseDatabaseSchemaEditor, table: Renamed) -> tuple[str, str]:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AlterModelTable, RenameModel
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.operations.base import CannotSplit, Explanation, Place, Split
-from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed
+from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed, obstacles
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -44,6 +45,12 @@ class SplitRename(Split):
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
         return cls(operation, tables)
+
+    def refuse(self, connection: BaseDatabaseWrapper) -> None:
+        """Refuse tables of which a view would allow more than they do, or less."""
+        for table in self._tables:
+            for reason in obstacles(connection, table):
+                raise CannotSplit(f"{self._operation.describe()}: {reason}")
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""
