@@ -40,6 +40,7 @@ _MAKE = f"""
     $smooth$
 """  # noqa: S608 - constant, and quoted by the server
 _USED = "SELECT count(*) FROM pg_trigger WHERE tgfoid = to_regproc(%s)"
+_OURS = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgfoid = to_regproc(%s) AND tgname = %s"
 _QUALIFIED = """
     SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE c.oid = %s::regclass
@@ -118,9 +119,8 @@ class FollowDeletes(Operation):
     ) -> None:
         """Drop the triggers, and the function when nobody uses it. Takes ACCESS EXCLUSIVE on the tables."""
         del app_label, from_state, to_state
-        quote = schema_editor.quote_name
         for key in self._keys:
-            schema_editor.execute(f"DROP TRIGGER IF EXISTS {quote(key.trigger)} ON {quote(key.parent)}")
+            _drop_trigger(schema_editor, key)
         with schema_editor.connection.cursor() as cursor:
             cursor.execute(_USED, [_FUNCTION])
             [(used,)] = cursor.fetchall()
@@ -151,6 +151,8 @@ def _parents(keys: Iterable[Followed]) -> list[str]:
 
 
 def _make_trigger(editor: BaseDatabaseSchemaEditor, key: Followed) -> None:
+    # The same deploy may have made the key before, and removed it.
+    _drop_trigger(editor, key)
     quote = editor.quote_name
     with editor.connection.cursor() as cursor:
         cursor.execute(_QUALIFIED, [quote(key.table)])
@@ -162,3 +164,12 @@ def _make_trigger(editor: BaseDatabaseSchemaEditor, key: Followed) -> None:
         f"EXECUTE FUNCTION {_FUNCTION}({arguments})",
         params=None,
     )
+
+
+def _drop_trigger(editor: BaseDatabaseSchemaEditor, key: Followed) -> None:
+    """Drop a key's trigger, on whatever its table is called by now; one of somebody else's stays."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(_OURS, [_FUNCTION, key.trigger])
+        tables = [table for (table,) in cursor.fetchall()]
+    for table in tables:
+        editor.execute(f"DROP TRIGGER {editor.quote_name(key.trigger)} ON {table}", params=None)

@@ -33,6 +33,18 @@ _CASES = {
             "DELETE FROM demo_item WHERE id = 2",
         ],
     ),
+    "a parent that is renamed": (
+        [_MARK.replace("label", "item").replace("Label", "Item"), "migrations.RenameModel('Item', 'Thing')"],
+        [
+            "INSERT INTO demo_mark (item_id) VALUES (1), (2)",
+            "DELETE FROM demo_item_tags",
+            "DELETE FROM demo_item WHERE id = 2",
+        ],
+    ),
+    "a key that is made twice": (
+        [_OTHER.format("CASCADE"), "migrations.RemoveField('item', 'other')", _OTHER.format("CASCADE")],
+        ["UPDATE demo_item SET other_id = 2 WHERE id = 1"],
+    ),
     "a nullable key": ([_OTHER.format("CASCADE")], ["UPDATE demo_item SET other_id = 2 WHERE id = 1"]),
     "a relation to many": ([_MORE], ["INSERT INTO demo_item_more (item_id, kind_id) VALUES (1, 1), (2, 2)"]),
 }
@@ -119,3 +131,19 @@ def test_the_next_release_may_change_a_model_whose_keys_are_followed(
     with pg_database.connect() as session:
         assert session.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'smooth%'").fetchone() == (0,)
         assert session.execute("SELECT count(*) FROM pg_proc WHERE proname LIKE 'smooth%'").fetchone() == (0,)
+
+
+def test_a_trigger_of_somebody_elses_is_left_alone(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project = project_with(tmp_path, pg_database, [_OTHER.format("CASCADE")])
+    project.succeed("apply_migrations", "--expand")
+    triggers = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'demo_kind'::regclass AND NOT tgisinternal"
+    with pg_database.connect() as session:
+        [(name,)] = session.execute(triggers).fetchall()
+        session.execute(f"DROP TRIGGER {name} ON demo_kind")
+        on_update = "BEFORE UPDATE ON demo_kind FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        session.execute(f"CREATE TRIGGER {name} {on_update}")
+
+    project.succeed("finalise_migrations")
+
+    with pg_database.connect() as session:
+        assert session.execute(triggers).fetchall() == [(name,)]

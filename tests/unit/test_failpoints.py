@@ -80,6 +80,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/operations/followed.py", "database_backwards"): _WITHIN,
     ("smooth_migrations/operations/followed.py", "database_forwards"): _WITHIN,
     ("smooth_migrations/operations/followed.py", "_make_trigger"): _WITHIN,
+    ("smooth_migrations/operations/followed.py", "_drop_trigger"): _WITHIN,
     ("smooth_migrations/operations/old_names.py", "database_backwards"): _WITHIN,
     ("smooth_migrations/operations/old_names.py", "_make_view"): _WITHIN,
     ("smooth_migrations/turn.py", "begin"): _TURN_OVER,
