@@ -33,12 +33,14 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
+from smooth_migrations.operations.old_names import Renamed
+from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import PLAIN, database_parts
 from smooth_migrations.touched import is_here, kept, model_of, refers_to, touched
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
-_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed")
+_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept")
 # The server changes no type of a column that a view has, and the view would not follow another name.
 _NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
 _APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
@@ -73,6 +75,7 @@ class Walk:
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
+    _kept: dict[str, Renamed] = field(default_factory=dict)
 
     @classmethod
     def to_now(
@@ -105,6 +108,7 @@ class Walk:
         """Take what comes from here on for what was not applied before."""
         self.is_new, self.refusals = True, refusals
         self._added.clear()
+        self._kept.clear()
         if expands:
             self.existing = frozenset(self.schema.models)
 
@@ -142,17 +146,22 @@ class Walk:
         return [
             Placed(migration, number, operation, halves, states)
             for number, operation in enumerate(originals(migration))
-            for halves, states in [self._past(migration, number, operation, keeps=keeps)]
+            for halves, states in [self.past(migration, number, operation, keeps=keeps)]
         ]
 
-    def _past(
-        self, migration: Migration, number: int, operation: Operation, *, keeps: bool
+    def past(
+        self, migration: Migration, number: int, operation: Operation, *, keeps: bool = False
     ) -> tuple[Split | None, tuple[ProjectState, ...]]:
+        """Go past one operation of a migration, and return its halves with the states that are asked for.
+
+        Raises:
+            CannotSplit, PendingConflict: as `through` does.
+        """
         app_label = migration.app_label
+        later = originals(migration)[number + 1 :] if migration.atomic else []
+        place = Place(app_label, self.schema, self.connection, self._added, self._kept, later)
         try:
-            halves = self._halves(
-                operation, Place(app_label, self.schema, self.connection, self._added), (migration, number)
-            )
+            halves = self._halves(operation, place, (migration, number))
         except CannotSplit as error:
             if self.refusals is None:
                 raise
@@ -171,6 +180,8 @@ class Walk:
         if halves is not None:
             self._in_halves.add(touched(operation, app_label)[0])
             self._halves_so_far.append(halves)
+            if isinstance(halves, SplitRename):
+                self._kept = {**{table.new: table for table in halves.tables}, **self._kept}
             if isinstance(operation, RenameModel):
                 self._renamed |= {(app_label, operation.old_name_lower), (app_label, operation.new_name_lower)}
             elif isinstance(operation, AlterModelTable):

@@ -106,14 +106,14 @@ class _Way:
 
     def past(self, migration: Migration, source: Source) -> Iterator[Step]:
         """Go past a migration, and yield its operations."""
-        for number, operation in enumerate(migration.operations):
-            yield self._past(migration, operation, source.line_of(number))
+        for number in range(len(migration.operations)):
+            yield self._past(migration, number, source.line_of(number))
 
-    def _past(self, migration: Migration, operation: Operation, line: int) -> Step:
-        label = migration.app_label
+    def _past(self, migration: Migration, number: int, line: int) -> Step:
+        label, operation = migration.app_label, migration.operations[number]
         before, existing = self._project.clone(), frozenset(self._existing)
         alone = _alone(operation, migration)
-        halves = self._halves(operation, migration)
+        halves = self._halves(migration, number, operation)
         operation.state_forwards(label, self._project)
         lost: tuple[str, ...] = ()
         if halves is None:
@@ -135,19 +135,18 @@ class _Way:
             connection=self._connection,
         )
 
-    def _halves(self, operation: Operation, migration: Migration) -> "Split | None":
+    def _halves(self, migration: Migration, number: int, operation: Operation) -> "Split | None":
         # One by one, so that it is known which of them is refused.
         self._refusals.clear()
         try:
-            [placed] = self._walk.through(_alone(operation, migration))
+            return self._walk.past(migration, number, operation)[0]
         except Exception:
             if not isinstance(operation, AddField) or not callable(operation.field.default):
                 raise
             # A default that asks the database for its value, which is not known here.
             field = clone(operation.field, default=NOT_PROVIDED)
             unknown = AddField(operation.model_name, operation.name, field, operation.preserve_default)
-            [placed] = self._walk.through(_alone(unknown, migration))
-        return placed.split
+            return self._walk.past(migration, number, unknown)[0]
 
 
 def _with_tables(project: ProjectState, connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What every operation that can be split has in common: its two halves, and what they mean for two live releases."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
@@ -16,6 +16,8 @@ __all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "Obstacle", "Pl
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet
+
+    from smooth_migrations.operations.old_names import Renamed
 
     AnyField: TypeAlias = Field[Any, Any]
 else:
@@ -85,12 +87,16 @@ class Place:
         schema: the state of the tables right before it: the project's, with what is still held back.
         connection: the database's. Nothing is asked of it but what it can do.
         added: the fields that no release before has known.
+        kept: the tables that the release before calls otherwise, or columns of them, by their names now.
+        later: the operations that are committed together with this one, after it.
     """
 
     app_label: str
     schema: ProjectState
     connection: BaseDatabaseWrapper
     added: AbstractSet[tuple[ModelKey, str]] = frozenset()
+    kept: Mapping[str, "Renamed"] = field(default_factory=dict)
+    later: Sequence[Operation] = ()
 
     def model(self, name: str) -> ModelState | None:
         """Return a model of the migration's app."""

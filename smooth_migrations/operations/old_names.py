@@ -6,7 +6,7 @@ COPY and TRUNCATE do not.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -66,6 +66,16 @@ class Renamed:
         fields = zip(old.local_concrete_fields, new.local_concrete_fields, strict=True)
         columns = tuple((str(one.column), str(other.column)) for one, other in fields)
         return cls(old.db_table, new.db_table, columns)
+
+    @property
+    def has_view(self) -> bool:
+        """Whether the release before finds it by a view."""
+        return self.old != self.new
+
+    def since(self, earlier: "Renamed | None") -> "Renamed":
+        """Return the same, with columns that have been renamed already called what they were called before that."""
+        before = {new: old for old, new in earlier.columns} if earlier is not None else {}
+        return replace(self, columns=tuple((before.get(old, old), new) for old, new in self.columns))
 
 
 def obstacles(connection: BaseDatabaseWrapper, table: Renamed) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """RenameModel and AlterModelTable: both names lead to one table until the release that knows the old one is gone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -18,14 +19,20 @@ __all__ = ["SplitRename"]
 
 
 class SplitRename(Split):
-    """The table is renamed, and a view that takes writes has its old name; later that is dropped."""
+    """The table is renamed, and a view that takes writes has its old name; later that is dropped.
+
+    Args:
+        operation: what renames it.
+        tables: that one, and all that have a column named after it, also those that keep their names.
+    """
 
     kind: ClassVar[str] = "rename_table"
 
     def __init__(self, operation: RenameModel | AlterModelTable, tables: Sequence[Renamed]) -> None:
         self._operation = operation
-        self._tables = tables
-        self._what = f"drop view {', '.join(table.old for table in tables)}"
+        self.tables = tables
+        self._views = [table for table in tables if table.has_view]
+        self._what = f"drop view {', '.join(table.old for table in self._views)}"
 
     @classmethod
     def of(cls, operation: RenameModel | AlterModelTable, place: Place) -> Self | None:
@@ -34,13 +41,15 @@ class SplitRename(Split):
         Raises:
             CannotSplit: a view cannot stand for the old name.
         """
-        after = place.schema.clone()
+        before, after = place.schema, place.schema.clone()
         operation.state_forwards(place.app_label, after)
-        old_name, new_name = _names(operation)
-        old, new = place.rendered(old_name), after.apps.get_model(place.app_label, new_name)
-        _refuse_columns(operation, old, new)
-        tables = [table for table in _tables(old, new) if table.old != table.new]
-        if not tables:
+        found = _tables(operation, place.app_label, before, after)
+        tables = [table.since(place.kept.get(table.old)) for table in found]
+        is_split = any(table.has_view for table in tables)
+        for table in tables:
+            # A view that is yet to come has to know of this one: what runs as a whole is not remembered.
+            _refuse_columns(operation, table, place if is_split else replace(place, later=()), after)
+        if not is_split:
             return None
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
@@ -48,23 +57,23 @@ class SplitRename(Split):
 
     def refuse(self, connection: BaseDatabaseWrapper) -> None:
         """Refuse tables of which a view would allow more than they do, or less."""
-        for table in self._tables:
+        for table in self._views:
             for reason in obstacles(connection, table):
                 raise CannotSplit(f"{self._operation.describe()}: {reason}")
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""
-        return (self._operation, KeepOldNames(self._tables))
+        return (self._operation, KeepOldNames(self._views))
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Drop the old name."""
         del schema, project
-        return (DropOldNames(self._tables),)
+        return (DropOldNames(self._views),)
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
         return Explanation(
-            locks=tuple(f"ACCESS EXCLUSIVE on {table.old}, for a change of the catalogue" for table in self._tables),
+            locks=tuple(f"ACCESS EXCLUSIVE on {table.old}, for a change of the catalogue" for table in self._views),
             rewrites=False,
             old_release="it reads and writes the table through a view; COPY and TRUNCATE do not work on it",
             new_release="it uses the table by its new name",
@@ -77,33 +86,48 @@ def _names(operation: RenameModel | AlterModelTable) -> tuple[str, str]:
     return operation.name, operation.name
 
 
-def _tables(old: "type[Model]", new: "type[Model]") -> Iterator[Renamed]:
-    """Yield a model's table, and those that Django has made for its relations to many."""
+def _tables(
+    operation: RenameModel | AlterModelTable, app_label: str, before: ProjectState, after: ProjectState
+) -> Iterator[Renamed]:
+    """Yield a model's table, and those that Django has made for its relations to many, and others' to it."""
+    names = _names(operation)
+    old, new = before.apps.get_model(app_label, names[0]), after.apps.get_model(app_label, names[1])
     yield Renamed.of(old, new)
-    pairs = zip(old._meta.local_many_to_many, new._meta.local_many_to_many, strict=True)  # noqa: SLF001 - public
-    for before, after in pairs:
-        one, other = _through(before), _through(after)
-        if one._meta.auto_created:  # noqa: SLF001 - public
-            yield Renamed.of(one, other)
+    theirs = {_key(relation): relation.field for relation in _of_others(new)}
+    others = [(relation.field, theirs[_key(relation)]) for relation in _of_others(old)]
+    ours = zip(old._meta.local_many_to_many, new._meta.local_many_to_many, strict=True)  # noqa: SLF001 - public
+    for one, other in [*ours, *others]:
+        through = _through(one)
+        if through._meta.auto_created:  # noqa: SLF001 - public
+            yield Renamed.of(through, _through(other))
 
 
-def _refuse_columns(operation: Operation, old: "type[Model]", new: "type[Model]") -> None:
+def _refuse_columns(operation: Operation, table: Renamed, place: Place, after: ProjectState) -> None:
     """Refuse where a table keeps its name, and a column of it gets another one, which no view can have beside.
+
+    A view that stands already follows, and one that will is made with what the columns were called.
 
     Raises:
         CannotSplit: it names the table and the column.
     """
-    theirs = {_key(relation): relation.field for relation in _of_others(new)}
-    kept = [(relation.field, theirs[_key(relation)]) for relation in _of_others(old)]
-    ours = zip(old._meta.local_many_to_many, new._meta.local_many_to_many, strict=True)  # noqa: SLF001 - public
-    for before, after in [*kept, *ours]:
-        one, other = _through(before), _through(after)
-        if not one._meta.auto_created:  # noqa: SLF001 - public
-            continue
-        table = Renamed.of(one, other)
-        changed = [f"{was} to {is_now}" for was, is_now in table.columns if was != is_now]
-        if table.old == table.new and changed:
-            raise CannotSplit(f"{operation.describe()}: it renames {', '.join(changed)} in {table.old}, which stays")
+    changed = [f"{was} to {is_now}" for was, is_now in table.columns if was != is_now]
+    if table.has_view or not changed or _has_view(table.old, place, after):
+        return
+    raise CannotSplit(f"{operation.describe()}: it renames {', '.join(changed)} in {table.old}, which stays")
+
+
+def _has_view(table: str, place: Place, state: ProjectState) -> bool:
+    """Return whether the release before finds a table by a view once all is done that is committed together."""
+    if table in place.kept and place.kept[table].has_view:
+        return True
+    for operation in place.later:
+        before, state = state, state.clone()
+        operation.state_forwards(place.app_label, state)
+        if isinstance(operation, RenameModel | AlterModelTable):
+            renamed = _tables(operation, place.app_label, before, state)
+            if any(each.has_view and each.old == table for each in renamed):
+                return True
+    return False
 
 
 def _of_others(model: "type[Model]") -> Iterator[Any]:

@@ -102,6 +102,7 @@ def without_rows(database: Database) -> object:
         "demo_thing",
         "things",
         "demo_kind",
+        "demo_sort",
     )
     present = dump(database.dsn)
     run(database, [f"DELETE FROM {table}" for table in tables if f"{table} " in present or f'{table}"' in present])
