@@ -134,7 +134,8 @@ def test_the_old_name_stands_where_the_table_does(pg_database: PostgresDatabase,
 
 def test_a_view_that_its_owner_may_not_own_is_refused(pg_database: PostgresDatabase, tmp_path: Path) -> None:
     project = project_with(tmp_path, pg_database, _MODEL)
-    run(pg_database, [*_ROLES, *_OWNED, f"ALTER DATABASE {pg_database.name} SET role = migrator"])
+    migrates_as = f"ALTER DATABASE {pg_database.name} SET role = migrator"
+    run(pg_database, [*_ROLES, *_OWNED, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", migrates_as])
 
     refused = project.run("apply_migrations", "--expand")
 
