@@ -1,7 +1,9 @@
 """What a journal has lost that misses its last records: what the rest of it makes up for, and what nobody can tell."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import Final
 
 from smooth_migrations.protocol import Back, ErrorInfo, Received
 from smooth_orchestrator.config import Tier
@@ -22,11 +24,14 @@ __all__ = [
     "lost_back",
     "make_up_for",
     "not_to_be_taken_back",
+    "tell_needless",
     "tell_or_fail",
     "tell_untold",
     "undecided",
     "write_down_lost",
 ]
+
+_NEEDLESS_HINT: Final = "leave it out; smooth-orchestrate status PLAN shows what is to be settled on each database"
 
 
 async def adopt(run: Run) -> None:
@@ -133,6 +138,20 @@ def leave_to_operator(run: Run, item: TargetRun) -> None:
     )
     item.error = ErrorInfo("unknown_moves", message, hint=hint)
     run.fail(item.error, item.name)
+
+
+def tell_needless(command: Run, names: AbstractSet[str]) -> None:
+    """Tell which databases an operator has accepted although no run waited for that. It refuses nothing.
+
+    Args:
+        command: the run of the command, which reports it.
+        names: of these databases.
+    """
+    for name in sorted(names):
+        message = f"--accept {name} was not needed: no run waits for that database to be moved by hand"
+        error = RunError("needless_accept", message, hint=_NEEDLESS_HINT, database=name)
+        command.further.append(error)
+        get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=name)
 
 
 def tell_untold(run: Run, names: Sequence[str], *, accepts: bool) -> None:

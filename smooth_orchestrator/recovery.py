@@ -24,6 +24,7 @@ from smooth_orchestrator.lost_tail import (
     lost_back,
     make_up_for,
     not_to_be_taken_back,
+    tell_needless,
     tell_or_fail,
     tell_untold,
     undecided,
@@ -95,6 +96,7 @@ async def settle_earlier(
         each = await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said)
         if isinstance(each, Settled):
             settled.append(each)
+    tell_needless(command, said.accepted - {*chain(*(each.run.accepted for each in settled))})
     return tuple(settled)
 
 
@@ -351,6 +353,7 @@ async def _look_after(run: Run, fleet: Fleet, told: Told, item: TargetRun, wante
         case Action.ASK:
             leave_to_operator(run, item)
         case Action.UNMARK:
+            run.accepted.add(item.name)
             await _unmark(run, fleet, item)
 
 

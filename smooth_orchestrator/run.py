@@ -210,6 +210,8 @@ class Run:
         self.cause: ErrorInfo | None = None
         self.cause_database: str | None = None
         self.further: list[RunError] = []
+        # The databases that an operator has put right by hand, and that waited for that.
+        self.accepted: set[str] = set()
         self.decided = False
         self.is_fenced = False
         self.compares = True

@@ -135,7 +135,9 @@ async def recover(
             settled = await _recover(
                 session, signals, masker, Said(forced, discards, compares, frozenset(accepted), is_asked=True)
             )
-            return replace(settled or report_of(session, "recover", RunOutcome.NOTHING_TO_DO), command="recover")
+            if settled is None:
+                return report_of(session, "recover", RunOutcome.NOTHING_TO_DO)
+            return replace(settled, command="recover", errors=(*settled.errors, *session.run.further))
 
 
 async def finalise(file: PlanFile, *, run_id: str, masker: Masker) -> Report:

@@ -15,6 +15,7 @@ from tests.support.fault_proxy import Fault, Harm
 from tests.support.leases import until
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import kill_family
+from tests.support.runs import Outcome
 from tests.support.small_migrations import KIND, NOTE
 from tests.support.tiers import decided_by_journal, proxied
 
@@ -58,6 +59,16 @@ def _kill(fleet: Fleet, point: str, command: str = "deploy", *options: str) -> N
     killed = fleet.run(command, *options, failpoint=point)
     assert killed.exit_code == -9, f"{point} was not reached: {killed.stderr}"
     _wait(fleet)
+
+
+def _assert_needless(outcome: Outcome, name: str) -> None:
+    """Assert that a report and its log tell of one database that it was accepted and that nothing waited for that."""
+    message = f"--accept {name} was not needed: no run waits for that database to be moved by hand"
+    (told,) = outcome.report["errors"]
+    assert (told["type"], told["database"], told["message"]) == ("needless_accept", name, message)
+    assert "status PLAN" in told["hint"]
+    (warned,) = (line for line in outcome.named("log.message") if line["message"] == message)
+    assert (warned["level"], warned["database"]) == ("warning", name)
 
 
 def _cut(fleet: Fleet, first: str) -> None:
@@ -109,15 +120,20 @@ def test_a_phase_that_was_moved_back_by_hand_is_settled_when_its_operator_says_s
 
         misspelt = fleet.run("recover", "--accept", "kiosc")
         assert (misspelt.exit_code, misspelt.report["error"]["hint"]) == (3, 'did you mean "kiosk"?')
-        one = fleet.run("recover", "--accept", "kiosk")
+        one = fleet.run("recover", "--accept", "kiosk", "--accept", LAST)
         assert (one.exit_code, one.outcomes["kiosk"], one.outcomes["primary"]) == (4, "rolled_back", "in_doubt")
+        _assert_needless(one, LAST)
         (left,) = (each["error"] for each in one.report["databases"] if each["error"])
         assert left["hint"].endswith("; then smooth-orchestrate recover PLAN --accept primary")
 
         settled = fleet.run("recover", "--accept", "primary")
 
         assert (settled.exit_code, settled.report["outcome"]) == (0, "rolled_back"), settled.stderr
+        assert settled.report["errors"] == []
         assert _of(fleet) == before
+        again = fleet.run("recover", "--accept", "primary")
+        assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do"), again.stderr
+        _assert_needless(again, "primary")
         deployed = fleet.deploy()
         assert (deployed.exit_code, _new(fleet)) == (0, {"primary", "kiosk", LAST}), deployed.stderr
 
