@@ -17,6 +17,7 @@ from smooth_orchestrator.whose import unmarked
 __all__ = ["HALTED_HINT", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
 
 HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
+_NOT_ASKED_HINT: Final = "smooth-orchestrate status PLAN tells, once it can be reached, what is pending there"
 _AGAIN: Final = "its databases are old again: deploy with another run id to make them new"
 
 
@@ -62,8 +63,8 @@ async def committed_by(session: Session, command: str) -> Report | None:
     """Return the report of a run id by which this command has committed already; nothing is done again. Reads only.
 
     Raises:
-        Refused: another command has committed by it, or this one on other databases, or phases of a run that halted: a
-            second run would hide that.
+        Refused: another command has committed by it, or this one on other databases, or on some that cannot be asked
+            and were elsewhere then, or phases of a run that halted: a second run would hide that.
     """
     run, did = session.run, "deploy"
     run_id = run.run_id
@@ -77,19 +78,9 @@ async def committed_by(session: Session, command: str) -> Report | None:
                     f"the run id {run_id} is that of a {did} that has committed",
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
-            stored = _report_in(record)
-            lost = await unmarked(run, session.fleet, run_id, Told.of(records))
-            if lost.others:
-                raise Refused(
-                    f"the run id {run_id} is that of a {did} of other databases than {', '.join(sorted(lost.others))}",
-                    hint=f"give this {command} a run id of its own with --run-id, or none",
-                )
-            gone = await taken_back_by(run.journal, run.plan.name, run_id)
-            errors = [RunError("taken_back", f"the run {run_id} was taken back by {gone}", hint=_AGAIN)] if gone else []
-            if lost.names and not gone:
-                errors.append(RunError("unmarked", f"{lost.what}; it may have been restored since", hint=_AGAIN))
+            errors = await _since(session, command, Told.of(records))
             return replace(
-                stored, command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=tuple(errors)
+                _report_in(record), command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors
             )
     if (
         records
@@ -98,6 +89,32 @@ async def committed_by(session: Session, command: str) -> Report | None:
     ):
         raise Refused(f"the run {run_id} was halted, and what it has committed stays", hint=HALTED_HINT)
     return None
+
+
+async def _since(session: Session, command: str, told: Told) -> tuple[RunError, ...]:
+    """Return what has become since of what a command's committed run has moved, as far as that is not as it was.
+
+    Raises:
+        Refused: the run was one of other databases, or may have been.
+    """
+    run = session.run
+    lost = await unmarked(run, session.fleet, run.run_id, told)
+    if lost.others:
+        raise Refused(
+            f"the run id {run.run_id} is that of a {command} of other databases than {', '.join(sorted(lost.others))}",
+            hint=f"give this {command} a run id of its own with --run-id, or none",
+        )
+    if lost.unknown:
+        hint = f"try again when it can be reached, or give this {command} a run id of its own with --run-id"
+        raise lost.unheard(lost.unknown, hint=hint)
+    if (gone := await taken_back_by(run.journal, run.plan.name, run.run_id)) is not None:
+        return (RunError("taken_back", f"the run {run.run_id} was taken back by {gone}", hint=_AGAIN),)
+    errors = []
+    if lost.names:
+        errors.append(RunError("unmarked", f"{lost.what}; it may have been restored since", hint=_AGAIN))
+    if silent := lost.silent.keys() & told.moved:
+        errors.append(RunError("not_asked", f"{lost.not_asked(silent)}; the journal says so", hint=_NOT_ASKED_HINT))
+    return tuple(errors)
 
 
 def _report_in(record: Record) -> Report:

@@ -43,7 +43,8 @@ async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary
         wanted: the run that was asked for.
 
     Raises:
-        Refused: there is none, it is another one, it has been taken back already, or a database does not show it.
+        Refused: there is none, it is another one, it has been taken back already, or a database does not show it or
+            cannot be asked.
         JournalError: the journal cannot be asked.
     """
     journal, deploy = run.journal, run.plan.name
@@ -67,7 +68,7 @@ async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary
                     f"the run {summary.run_id} was taken back by {taken_back[summary.run_id]}",
                     hint="name an earlier one with --run, if that is meant" if wanted is None else _HINT,
                 )
-        elif (lost := await unmarked(run, fleet, summary.run_id, told)).is_elsewhere and wanted != summary.run_id:
+        elif _is_elsewhere(lost := await unmarked(run, fleet, summary.run_id, told), wanted):
             continue  # nothing here stands on it
         elif told.takes_back is not None:
             taken_back[told.takes_back] = summary.run_id
@@ -75,6 +76,19 @@ async def choose(run: Run, fleet: Fleet, wanted: str | None) -> tuple[RunSummary
             _require(summary.run_id, wanted, finalised, lost)
             return summary, told
     raise Refused("no run has committed", hint=_HINT)
+
+
+def _is_elsewhere(lost: Unmarked, wanted: str | None) -> bool:
+    """Return whether a committed run was none of these databases', and is not the one that was asked for.
+
+    Raises:
+        Refused: a database cannot be asked.
+    """
+    if lost.is_elsewhere and wanted != lost.run_id:
+        return True
+    if lost.silent:
+        raise lost.unheard(lost.silent, hint="roll back when it can be reached")
+    return False
 
 
 def _require(run_id: str, wanted: str | None, finalised: Mapping[str, str], lost: Unmarked) -> None:

@@ -1,12 +1,12 @@
 """Whose run it was that left something, and whether a database of this plan is one of that run's."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Standing
-from smooth_orchestrator.errors import NotInPlan, Refused
+from smooth_orchestrator.errors import Mistake, NotInPlan, Refused
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, summary_of
@@ -153,6 +153,9 @@ class Unmarked:
         others: of those among them that are known to be other ones than the run's of that name.
         is_elsewhere: whether the run has moved no database of this plan, but such of the same names.
         untold: databases that do show it, and of which the journal does not tell what it moved there.
+        silent: those that could not be asked, and why.
+        unknown: of those that the run has moved, as the journal says, and that could not be asked: the ones that were
+            at another address then.
     """
 
     run_id: str
@@ -160,6 +163,17 @@ class Unmarked:
     others: frozenset[str]
     is_elsewhere: bool
     untold: frozenset[str]
+    silent: Mapping[str, ErrorInfo]
+    unknown: frozenset[str]
+
+    def unheard(self, names: Collection[str], *, hint: str) -> Refused:
+        """Return the error that names those of the silent ones for which nothing else can speak."""
+        findings = [Mistake(name, self.silent[name].message, self.silent[name].hint) for name in sorted(names)]
+        return Refused(self.not_asked(names), hint=hint, findings=findings)
+
+    def not_asked(self, names: Collection[str]) -> str:
+        """Return what is so of silent databases, in words."""
+        return f"nobody can ask {', '.join(sorted(names))} whether the run {self.run_id} has moved that database"
 
     def refusal(self) -> Refused | None:
         """Return the error that names them, if there are any."""
@@ -180,7 +194,7 @@ class Unmarked:
 async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
     """Return which databases of this plan do not show that a committed run has moved them, as its journal says.
 
-    Only reads. One that cannot be asked is left out, as are all where an earlier version wrote the run's beginning.
+    Only reads. All are left out where an earlier version wrote the run's beginning.
 
     Args:
         run: of the command that asks.
@@ -191,12 +205,16 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
     looking = Run(run.plan, run_id, run.journal)
     found: dict[str, bool] = {}
     untold: set[str] = set()
+    silent: dict[str, ErrorInfo] = {}
+    unknown: set[str] = set()
 
     async def look(item: TargetRun) -> None:
         standing = await ask_standing(looking, fleet, item)
         if not isinstance(standing, Standing):
-            return
-        if standing.marker(run_id) is not None:
+            silent[item.name] = standing
+            if item.name in told.moved and told.was_another(item.name, identity_of(looking, item)):
+                unknown.add(item.name)
+        elif standing.marker(run_id) is not None:
             untold.update({item.name} - told.heard if told.is_known else ())
         elif item.name in told.moved:
             found[item.name] = told.was_another(item.name, identity_of(looking, item, standing))
@@ -207,4 +225,5 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
                 group.start_soon(look, item)
     others = frozenset(name for name, is_another in found.items() if is_another)
     is_elsewhere = bool(told.moved) and told.moved <= others
-    return Unmarked(run_id, frozenset(found), others, is_elsewhere, frozenset(untold))
+    names = frozenset(found)
+    return Unmarked(run_id, names, others, is_elsewhere, frozenset(untold), silent, frozenset(unknown))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
@@ -187,18 +186,6 @@ def test_what_an_operator_has_said_of_a_lost_journal_stays_said_when_its_recover
         assert _of(fleet) == before
 
 
-@contextmanager
-def _away(fleet: Fleet) -> Iterator[None]:
-    """Keep everybody out of the last database."""
-    with psycopg.connect(fleet.last.server.dsn("postgres"), autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{fleet.last.name}" ALLOW_CONNECTIONS false'.encode())
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [fleet.last.name])
-        try:
-            yield
-        finally:
-            admin.execute(f'ALTER DATABASE "{fleet.last.name}" ALLOW_CONNECTIONS true'.encode())
-
-
 def _committed_on_kiosk_alone(fleet: Fleet) -> None:
     """Leave a journal lost and a run decided, of which the last database has let go of what it held."""
     plan = fleet.directory / "deploy.toml"
@@ -224,7 +211,7 @@ def test_what_was_away_when_a_run_without_its_journal_was_settled_is_settled_whe
 ) -> None:
     with _fleet(tmp_path, servers) as fleet:
         _committed_on_kiosk_alone(fleet)
-        with _away(fleet):
+        with fleet.last.away():
             for _attempt in range(2):
                 away = fleet.run("recover")
                 assert (away.exit_code, away.outcomes[LAST]) == (4, "in_doubt"), away.stderr

@@ -141,6 +141,22 @@ def test_a_run_that_is_given_again_tells_which_database_was_restored_since(fleet
     assert _new_ones(fleet) == ["primary", "kiosk"]
 
 
+def test_a_run_that_is_given_again_tells_which_database_could_not_be_asked(fleet: Fleet) -> None:
+    assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
+
+    with fleet.last.away():
+        again = fleet.deploy("--run-id", "build-7")
+
+    assert (again.exit_code, again.report["outcome"]) == (0, "nothing_to_do"), again.stderr
+    (told,) = again.report["errors"]
+    assert (told["type"], told["message"]) == (
+        "not_asked",
+        f"nobody can ask {LAST} whether the run build-7 has moved that database; the journal says so",
+    )
+    assert "status PLAN" in told["hint"]
+    assert _new_ones(fleet) == ["primary", "kiosk", LAST]
+
+
 _OTHER = """\
 version = 1
 deploy = {{ name = "other", expand_contract = false }}

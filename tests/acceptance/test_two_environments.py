@@ -57,6 +57,12 @@ def _keep_the_file_alone(fleet: Fleet) -> None:
     plan.write_text(f"{head}{kiosk}")
 
 
+def _keep_the_servers_alone(fleet: Fleet) -> None:
+    plan = fleet.directory / "deploy.toml"
+    head, _, rest = plan.read_text().partition("[databases.kiosk]")
+    plan.write_text(f"{head}{rest[rest.index('[databases.shards]') :]}".replace(', "kiosk"', ""))
+
+
 @pytest.mark.parametrize(
     "point",
     [
@@ -150,6 +156,27 @@ def test_the_id_of_a_run_of_another_file_of_the_same_name_is_refused(staging: Fl
     assert production.run("deploy", "--run-id", "build-8").report["outcome"] == "committed"
     assert _new(production) == {"kiosk"}
     assert production.run("deploy", "--run-id", "build-8").report["errors"] == []
+
+
+def test_the_id_of_a_run_is_refused_where_nobody_can_ask_whether_these_are_its_databases(
+    staging: Fleet, production: Fleet
+) -> None:
+    for fleet in (staging, production):
+        _keep_the_servers_alone(fleet)
+    assert staging.run("deploy", "--run-id", "build-7").report["outcome"] == "committed"
+    message = f"nobody can ask primary, {LAST} whether the run build-7 has moved that database"
+
+    with production.first.away(), production.last.away():
+        refused, back = production.run("deploy", "--run-id", "build-7"), production.run("rollback")
+
+    for outcome in (refused, back):
+        assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+        assert outcome.report["error"]["message"] == message
+        assert {each["place"] for each in outcome.report["errors"]} == {"primary", LAST}
+    assert "--run-id" in refused.report["error"]["hint"]
+    assert (_new(staging), _new(production)) == ({"primary", LAST}, set())
+    assert production.run("deploy", "--run-id", "build-8").report["outcome"] == "committed"
+    assert _new(production) == {"primary", LAST}
 
 
 def test_the_id_of_a_run_that_waits_in_another_environment_is_refused(staging: Fleet, production: Fleet) -> None:

@@ -44,6 +44,17 @@ class PostgresDatabase:
         """Open a session that commits each statement by itself, closed with the block."""
         return self.server.connect(self.name)
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Keep everybody out of it until the block ends; sessions there are ended."""
+        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as admin:
+            admin.execute(f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS false'.encode())
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
+            try:
+                yield
+            finally:
+                admin.execute(f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS true'.encode())
+
 
 @contextmanager
 def temporary_database(server: PostgresServer, template: str | None = None) -> Iterator[PostgresDatabase]:
