@@ -1,6 +1,6 @@
 """When the contract halves of earlier runs are due, and what forbids them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -18,7 +18,8 @@ from smooth_orchestrator.preflight import inspect_targets, unread
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.run import Run
-from smooth_orchestrator.told import records_of
+from smooth_orchestrator.told import Told, records_of
+from smooth_orchestrator.whose import unmarked
 
 __all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
 
@@ -48,8 +49,14 @@ async def look_for_halves(run: Run, fleet: Fleet) -> dict[str, list[ContractHalf
     return halves
 
 
-async def due_at(run: Run, run_id: str, halves: Sequence[ContractHalf]) -> datetime:
+async def due_at(run: Run, fleet: Fleet, run_id: str, halves: Sequence[ContractHalf]) -> datetime:
     """Return when the halves of a run are due: after the bake time by the databases' clocks and by the journal's.
+
+    Args:
+        run: of the command; its targets were looked at.
+        fleet: its workers.
+        run_id: the run that has held them back.
+        halves: these.
 
     Raises:
         Refused: nobody knows whether the run has committed everywhere.
@@ -58,17 +65,17 @@ async def due_at(run: Run, run_id: str, halves: Sequence[ContractHalf]) -> datet
     youngest = min(half.age_s for half in halves)
     moments = [now - timedelta(seconds=youngest) + bake]
     if ":" not in run_id:
-        moments.append(await _committed_at(run, run_id) + bake)
+        moments.append(await _committed_at(run, fleet, run_id) + bake)
     return max(moments)
 
 
-async def _committed_at(run: Run, run_id: str) -> datetime:
+async def _committed_at(run: Run, fleet: Fleet, run_id: str) -> datetime:
     records = records_of(run.plan.name, await run.journal.records(run_id))
     ends = [record for record in records if record.kind is RecordKind.RUN_FINISHED]
     if not ends:
         raise Refused(f"the journal does not tell whether the run {run_id} has committed", hint=_UNKNOWN_HINT)
     if ends[-1].data["outcome"] == RunOutcome.HALTED:
-        return await _gone_on_at(run, run_id)
+        return await _gone_on_at(run, fleet, run_id, Told.of(records))
     if ends[-1].data["outcome"] != RunOutcome.COMMITTED:
         raise Refused(
             f"the run {run_id}, which has held something back, ended as {ends[-1].data['outcome']}",
@@ -77,8 +84,12 @@ async def _committed_at(run: Run, run_id: str) -> datetime:
     return ends[-1].at
 
 
-async def _gone_on_at(run: Run, run_id: str) -> datetime:
-    """Return when a deploy that stands has brought the databases to a release that a halted run had left behind."""
+async def _gone_on_at(run: Run, fleet: Fleet, run_id: str, told: Told) -> datetime:
+    """Return when a deploy that stands has brought the databases to a release that a halted run had left behind.
+
+    Raises:
+        Refused: there is none of these databases, or what the run had moved is not recorded on each of them.
+    """
     journal, deploy = run.journal, run.plan.name
     later = takewhile(lambda each: each.run_id != run_id, await journal.runs(deploy, limit=LOOK_BACK))
     ends = [
@@ -87,13 +98,36 @@ async def _gone_on_at(run: Run, run_id: str) -> datetime:
         if each.command == "deploy"
         and each.outcome == RunOutcome.COMMITTED
         and await taken_back_by(journal, deploy, each.run_id) is None
+        and await _is_here(run, fleet, each.run_id)
     ]
-    if not ends or ends[-1] is None:
+    behind = tuple(_behind(run, told.halted(run.plan)))
+    if behind or not ends or ends[-1] is None:
         raise Refused(
             f"the run {run_id}, which has held something back, was halted: not every database is at its release",
             hint="smooth-orchestrate deploy PLAN goes on from there, and rollback PLAN takes it back",
+            findings=behind,
         )
     return ends[-1]
+
+
+async def _is_here(run: Run, fleet: Fleet, run_id: str) -> bool:
+    """Return whether a database of this plan shows that a committed run has moved it: it was no other environment's."""
+    told = Told.of(records_of(run.plan.name, await run.journal.records(run_id)))
+    lost = await unmarked(run, fleet, run_id, told)
+    return bool(told.moved & {item.name for item in run.targets} - lost.names - lost.silent.keys())
+
+
+def _behind(run: Run, told: Told) -> Iterator[Mistake]:
+    """Yield the databases on which a migration is not recorded that the run has moved on another one of its project."""
+    moved: dict[str, dict[str, None]] = {}
+    for item in run.targets:
+        if item.name in told.held:
+            steps = (str(step) for step in told.held[item.name].steps if not step.backwards)
+            moved.setdefault(item.target.project, {}).update(dict.fromkeys(steps))
+    for item in run.targets:
+        applied = {*item.found.applied} if item.found else set()
+        if missing := [step for step in moved.get(item.target.project, ()) if step not in applied]:
+            yield Mistake(item.name, f"{', '.join(missing)} is not recorded as applied")
 
 
 async def pass_guards(run: Run) -> None:

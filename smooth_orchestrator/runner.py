@@ -199,7 +199,7 @@ async def _contract(session: Session, signals: Signals, masker: Masker) -> Repor
     names = [item.name for item in run.targets]
     try:
         halves = await look_for_halves(run, session.fleet)
-        due = {held: await due_at(run, held, each) for held, each in halves.items()}
+        due = {held: await due_at(run, session.fleet, held, each) for held, each in halves.items()}
         ripe = tuple(held for held, moment in due.items() if moment <= datetime.now(UTC))
         if ripe:
             await pass_guards(run)

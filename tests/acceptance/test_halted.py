@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.deploys import LAST, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
 from tests.support.tiers import proxied
@@ -33,6 +33,10 @@ def _new(fleet: Fleet) -> set[str]:
 def _last_outcome(fleet: Fleet, run_id: str) -> str:
     runs = fleet.run("runs").report["runs"]
     return next(str(run["outcome"]) for run in runs if run["run_id"] == run_id)
+
+
+def _held_back(fleet: Fleet) -> set[str]:
+    return {each["database"] for each in fleet.run("status").report["databases"] if each["contract_pending"]}
 
 
 def _halt(fleet: Fleet) -> None:
@@ -129,7 +133,60 @@ def test_what_a_halted_run_holds_back_is_done_when_a_deploy_has_gone_on(fleet: F
     finalised = fleet.run("finalise")
     assert (finalised.exit_code, finalised.report["outcome"]) == (0, "committed"), finalised.stderr
     assert {each["database"] for each in finalised.named("contract.applied")} == {"primary", "kiosk", LAST}
-    assert [each["contract_pending"] for each in fleet.run("status").report["databases"]] == [[], [], []]
+    assert _held_back(fleet) == set()
+
+
+def test_what_a_halted_run_holds_back_waits_for_a_database_on_which_its_migrations_are_not_recorded(
+    fleet: Fleet,
+) -> None:
+    deploy = f'{_DEPLOY.replace("false", "true")}\n[finalise]\nbake_time = "0s"'
+    fleet.plan(deploy=deploy, servers='atomicity = "two_phase"', shards='gate = ["false"]')
+    _halt(fleet)
+    assert fleet.run("recover").exit_code == 0
+    fleet.plan(deploy=deploy, servers='atomicity = "two_phase"\nexpand_contract = false')
+    assert fleet.deploy("--run-id", "build-8").report["outcome"] == "committed"
+    with fleet.last.connect() as session:
+        session.execute("DELETE FROM django_migrations WHERE app = 'demo' AND name = '0003_kind'")
+
+    behind = fleet.run("finalise")
+
+    assert (behind.exit_code, behind.report["outcome"]) == (3, "refused"), behind.stderr
+    assert behind.report["error"]["message"].endswith("was halted: not every database is at its release")
+    (missing,) = behind.report["errors"]
+    assert (missing["place"], missing["message"]) == (LAST, "demo.0003_kind is not recorded as applied")
+    assert _held_back(fleet) == {"primary", "kiosk"}
+    fleet.migrate("shard_1", "--fake")
+    assert fleet.run("finalise").report["outcome"] == "committed"
+    assert _held_back(fleet) == set()
+
+
+def test_a_deploy_of_another_environment_ends_nothing_that_a_halted_run_holds_back(
+    fleet: Fleet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("other")
+    deploy = (
+        f'{_DEPLOY.replace("false", "true")}\njournal = "sqlite:///{place}/journal.db"\n[finalise]\nbake_time = "0s"'
+    )
+    with copy_of(fleet, place / "checkout") as other:
+        fleet.plan(deploy=deploy, servers='atomicity = "two_phase"', shards='gate = ["false"]')
+        _halt(fleet)
+        assert fleet.run("recover").exit_code == 0
+        other.plan(deploy=deploy, servers='atomicity = "two_phase"')
+        assert other.deploy("--run-id", "build-8").report["outcome"] == "committed"
+        assert _new(other) == {"primary", "kiosk", LAST}
+        before = _of(fleet)
+
+        early = fleet.run("finalise")
+
+        assert (early.exit_code, early.report["outcome"]) == (3, "refused"), early.stderr
+        assert early.report["error"]["message"].endswith("was halted: not every database is at its release")
+        assert "smooth-orchestrate deploy PLAN goes on" in early.report["error"]["hint"]
+        assert (_of(fleet), _held_back(fleet)) == (before, {"primary", "kiosk"})
+        assert other.run("finalise").report["outcome"] == "committed"
+    fleet.plan(deploy=deploy, servers='atomicity = "two_phase"')
+    assert fleet.deploy("--run-id", "build-9").report["outcome"] == "committed"
+    assert fleet.run("finalise").report["outcome"] == "committed"
+    assert _held_back(fleet) == set()
 
 
 @pytest.mark.parametrize("on_failure", ["halt", pytest.param("rollback", marks=pytest.mark.long)])
