@@ -32,9 +32,15 @@ class _PartialCall(Call):
 
 
 class RehearsedCall(_PartialCall):
-    """A call that goes as far as one transaction holds it."""
+    """A call that goes as far as one transaction holds it, and commits nothing before it is told to."""
 
     _is_held = True
+
+    def _may_step(self, error: BaseException) -> bool:
+        """Tell where another call would go on migration by migration; this one ends there."""
+        if super()._may_step(error):
+            self._observer.stepping(error)
+        return False
 
 
 class AheadCall(_PartialCall):

@@ -12,6 +12,7 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.reads import watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
@@ -31,7 +32,8 @@ async def apply_target(
         run: which.
         fleet: its workers.
         item: the target.
-        measures: whether locks and rewritten tables are noted; then nothing is committed before the decision.
+        measures: whether it is a rehearsal, in which locks and rewritten tables are noted: then all is held in one
+            transaction, whatever the tier, and where a deploy would go on migration by migration it ends.
         is_ahead: whether only that is run which comes before the transaction.
     """
     worker = fleet.serving(item.target)
@@ -44,12 +46,12 @@ async def apply_target(
         run_id=run.run_id,
         epoch=item.epoch,
         digest=plan.digest,
-        compensated=item.tier is Tier.COMPENSATED,
+        compensated=item.tier is Tier.COMPENSATED and not measures,
         measures=measures,
         back=item.back,
         finalises=run.finalises,
         expands=target.expand_contract and item.back is None and run.finalises is None,
-        may_step=not measures and target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED,
+        may_step=_may_step(plan, item),
         lock_timeout_ms=target.lock_timeout_ms,
         lock_retries=plan.lock_retries,
         statement_timeout_ms=plan.statement_timeout_ms,
@@ -81,6 +83,11 @@ async def apply_target(
             answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
         group.cancel_scope.cancel()
     _settle(run, item, answer)
+
+
+def _may_step(plan: Plan, item: TargetRun) -> bool:
+    is_open = item.target.atomicity is Atomicity.AUTO and plan.minimum_atomicity is Tier.COMPENSATED
+    return is_open or item.tier is Tier.COMPENSATED
 
 
 def _settle(run: Run, item: TargetRun, answer: Event) -> None:
@@ -156,7 +163,7 @@ class Listener:
                 item.epoch = event.epoch
                 log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
             case protocol.Stepping():
-                item.tier = Tier.COMPENSATED
+                item.tier, item.stepping = Tier.COMPENSATED, event.error
                 log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
 
     async def _applied(self, event: protocol.MigrationApplied) -> None:

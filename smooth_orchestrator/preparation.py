@@ -1,5 +1,8 @@
 """The last step before the decision: what every target holds is left to it, prepared where the tier says so."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import anyio
 
 from smooth_migrations.protocol import Done, ErrorInfo, Failed, Prepare
@@ -16,7 +19,7 @@ from smooth_orchestrator.prepared import gid_of
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["prepare_held", "prepare_target"]
+__all__ = ["prepare_held", "prepare_target", "rehearse_prepare"]
 
 # What a transaction has done cannot be prepared; or the server has no slot, or no lock-table entry, left for it.
 _UNPREPARABLE = frozenset({"0A000", "53200"})
@@ -31,15 +34,33 @@ async def prepare_held(run: Run, fleet: Fleet) -> None:
 
     A transaction that its server cannot prepare is run again and held open, where the plan leaves the tier open.
     """
-    async with anyio.create_task_group() as watching:
-        watching.start_soon(watch_locks, run)
-        watching.start_soon(_give_up, run, fleet)
-        async with anyio.create_task_group() as group:
-            for item in run.in_stage(Stage.HELD):
-                if not item.is_prepared:
-                    group.start_soon(prepare_target, run, fleet, item)
-        watching.cancel_scope.cancel()
+    async with _watching(run, fleet), anyio.create_task_group() as group:
+        for item in run.in_stage(Stage.HELD):
+            if not item.is_prepared:
+                group.start_soon(prepare_target, run, fleet, item)
     refuse_long_locks(run)
+
+
+async def rehearse_prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Find out whether a target's transaction can be prepared, which nothing but trying tells.
+
+    Where it cannot, its tier is the one that a deploy takes instead, or the run fails. Where it is, its name is in
+    `gid`, and it is to be rolled back.
+    """
+    async with _watching(run, fleet):
+        failure = await _try(run, fleet, item)
+    if failure is not None and not _holds_open_instead(run, item, failure):
+        lose(run, item, failure)
+
+
+@asynccontextmanager
+async def _watching(run: Run, fleet: Fleet) -> AsyncIterator[None]:
+    """Fail the run, and wait no longer for its servers, once locks are held for longer than `max_lock_hold`."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch_locks, run)
+        group.start_soon(_give_up, run, fleet)
+        yield
+        group.cancel_scope.cancel()
 
 
 async def _give_up(run: Run, fleet: Fleet) -> None:
@@ -57,9 +78,7 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     Ahead of the others where its server has too few connections: a prepared transaction needs none.
     """
     failure = await _try(run, fleet, item)
-    if failure is not None and _is_unpreparable(failure) and _may_hold_open(run, item):
-        item.tier = Tier.HELD_OPEN
-        get_logger().warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=failure)
+    if failure is not None and _holds_open_instead(run, item, failure):
         await apply_target(run, fleet, item)
         if item.stage is not Stage.HELD:
             return
@@ -92,6 +111,15 @@ async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     else:
         item.is_lost = True
     return answer.error
+
+
+def _holds_open_instead(run: Run, item: TargetRun, failure: ErrorInfo) -> bool:
+    """Return whether a transaction that could not be prepared is to be held open, and give its target that tier."""
+    if not (_is_unpreparable(failure) and _may_hold_open(run, item)):
+        return False
+    item.tier = Tier.HELD_OPEN
+    get_logger().warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=failure)
+    return True
 
 
 def _is_unpreparable(failure: ErrorInfo) -> bool:

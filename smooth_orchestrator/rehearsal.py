@@ -1,24 +1,28 @@
 """Run the real migrations on every real database, each in a transaction that is always rolled back."""
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Measured
 from smooth_orchestrator.applying import apply_target
 from smooth_orchestrator.barrier import refuse_long_locks
+from smooth_orchestrator.config import Tier
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import not_atomic
+from smooth_orchestrator.preparation import rehearse_prepare
 from smooth_orchestrator.report import DatabaseReport
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 
 __all__ = ["rehearse_everywhere", "rehearsed", "with_lock_timeout"]
+
+_STEPPING: Final = "a deploy runs each migration in a transaction of its own, which is not rehearsed"
 
 
 def with_lock_timeout(plan: Plan, lock_timeout_ms: int) -> Plan:
@@ -62,15 +66,27 @@ async def _within(
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_with, run, alone)
             await apply_target(alone, fleet, item, measures=True)
-            # A deploy would end there.
-            refuse_long_locks(alone)
-            item.error = item.error or alone.cause
+            await _go_on(alone, fleet, item)
             await take_back(alone, fleet, stays=alone.phases)
             group.cancel_scope.cancel()
     run.further += alone.further
-    if alone.cause is not None and alone.cause is not run.cause:
+    if alone.cause is not None and alone.cause is not run.cause and item.stepping is None:
         failures[item.name] = alone.cause
     _tell(item)
+
+
+async def _go_on(alone: Run, fleet: Fleet, item: TargetRun) -> None:
+    """Find out what a deploy would do next with what a target holds, or could not hold."""
+    if item.stepping is not None and not (item.is_lost or item.undo_error):
+        # It would begin again, and commit each migration by itself, which no rehearsal does.
+        item.stepping, item.stage, item.error = item.error, Stage.WORKING, None
+        return
+    item.stepping = None
+    # A deploy would end there.
+    refuse_long_locks(alone)
+    if item.tier is Tier.TWO_PHASE and item.stage is Stage.HELD and not alone.stopping.is_set():
+        await rehearse_prepare(alone, fleet, item)
+    item.error = item.error or alone.cause
 
 
 async def _stop_with(run: Run, alone: Run) -> None:
@@ -96,6 +112,8 @@ def rehearsed(item: TargetRun) -> DatabaseReport:
     extra = _seen(item.measured) if item.measured else {}
     if not item.has_work:
         extra["rehearsed"] = True
+    elif (why := item.stepping) is not None:
+        extra |= {"rehearsed": False, "reason": f"{why.migration}: {why.message.splitlines()[0]}; {_STEPPING}"}
     elif (step := not_atomic(item)) is not None:
         extra |= {"rehearsed": False, "reason": f"{step} cannot run in a transaction; nothing from it on was run"}
     else:

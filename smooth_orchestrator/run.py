@@ -59,6 +59,7 @@ class TargetRun:
         permanent: of these, what is committed already.
         unapplied: what was taken back.
         error: why it failed.
+        stepping: why its migrations could not run in one transaction, where each then ran, or would run, by itself.
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
@@ -95,6 +96,7 @@ class TargetRun:
     permanent: list[Step] = field(default_factory=list)
     unapplied: list[Step] = field(default_factory=list)
     error: ErrorInfo | None = None
+    stepping: ErrorInfo | None = None
     is_lost: bool = False
     epoch: int | None = None
     marked_by: str | None = None
