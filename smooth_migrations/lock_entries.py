@@ -21,6 +21,7 @@ from django.db.migrations.utils import resolve_relation
 from django.db.models import CheckConstraint
 from django.db.models.fields import AutoFieldMixin
 
+from smooth_migrations.operations.fields import in_database
 from smooth_migrations.reversibility import database_parts
 
 __all__ = ["Touched", "existing_relations", "lock_entries", "touch"]
@@ -331,7 +332,7 @@ def _altered(
     key = (app_label, operation.model_name_lower)
     model, new = state.models[key], operation.field
     old = model.fields[operation.name]
-    if _in_database(old) == _in_database(new):
+    if in_database(old) == in_database(new):
         return 0
     count = 1 + (1 + _KEY_DROPPED if old.remote_field is not None else 0)
     old_type, new_type = _column_type(old, connection), _column_type(new, connection)
@@ -350,11 +351,6 @@ def _altered(
 def _refers_to(field: AnyField, name: str, column: AnyField) -> bool:
     to = getattr(field.remote_field, "field_name", None)
     return bool(column.primary_key) if to is None else to == name
-
-
-def _in_database(field: AnyField) -> tuple[object, ...]:
-    _name, path, arguments, options = field.deconstruct()
-    return path, arguments, {name: value for name, value in options.items() if name not in field.non_db_attrs}
 
 
 def _referrers(key: tuple[str, str], state: ProjectState) -> list[tuple[tuple[str, str], AnyField]]:

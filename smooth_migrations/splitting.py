@@ -28,12 +28,14 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.beside import APART, Held, refuse_beside_old_columns, refuse_old_column
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
 from smooth_migrations.operations.old_names import Renamed
+from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import PLAIN, database_parts
 from smooth_migrations.touched import is_here, kept, model_of, refers_to, touched
@@ -43,7 +45,6 @@ __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 _NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept")
 # The server changes no type of a column that a view has, and the view would not follow another name.
 _NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
-_APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
 
 
 class PendingConflict(CannotSplit):
@@ -71,7 +72,7 @@ class Walk:
     refusals: list[tuple[Migration, CannotSplit]] | None = None
     _held: list[tuple[tuple[ModelKey | None, str | None], Queued]] = field(default_factory=list)
     _in_halves: set[ModelKey | None] = field(default_factory=set)
-    _halves_so_far: list[Split] = field(default_factory=list)
+    _halves_so_far: list[Held] = field(default_factory=list)
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
@@ -179,7 +180,7 @@ class Walk:
         self._note(operation, app_label)
         if halves is not None:
             self._in_halves.add(touched(operation, app_label)[0])
-            self._halves_so_far.append(halves)
+            self._halves_so_far.append((touched(operation, app_label), halves))
             if isinstance(halves, SplitRename):
                 self._kept = {**{table.new: table for table in halves.tables}, **self._kept}
             if isinstance(operation, RenameModel):
@@ -209,6 +210,8 @@ class Walk:
                 )
             return halves
         self._refuse_conflict(operation, migration)
+        if self.is_new:
+            refuse_beside_old_columns(operation, place, self._halves_so_far)
         if isinstance(operation, SeparateDatabaseAndState):
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
@@ -231,7 +234,11 @@ class Walk:
             if not is_here(operation, place):
                 return None
             raise
-        return halves if halves is not None and is_here(operation, place) else None
+        if halves is None or not is_here(operation, place):
+            return None
+        if isinstance(halves, SplitRenameField):
+            refuse_old_column(halves, operation, self._halves_so_far)
+        return halves
 
     def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:
         model, name = touched(operation, migration.app_label)
@@ -255,9 +262,9 @@ class Walk:
         """Refuse what a view under a table's old name does not allow, or would be made without."""
         key = (place.app_label, model_of(operation) or "")
         if key in self._renamed and isinstance(operation, _NOT_BESIDE_VIEWS):
-            raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=_APART)
+            raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=APART)
         if isinstance(operation, RenameModel | AlterModelTable) and key in self._in_halves:
-            raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=_APART)
+            raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=APART)
 
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""
@@ -298,7 +305,7 @@ class Walk:
             self._added.add(((app_label, operation.model_name_lower), operation.name))
         elif isinstance(operation, RenameField):
             key = (app_label, operation.model_name_lower)
-            for halves in self._halves_so_far:
+            for _, halves in self._halves_so_far:
                 halves.follow(key, operation.old_name, operation.new_name)
             if (key, operation.old_name) in self._added:
                 self._added.add((key, operation.new_name))
@@ -350,12 +357,10 @@ def place_forwards(
         refusals.clear()
     placed = [item for migration in plan for item in walk.through(migration, keeps=True)]
     for item in placed:
-        try:
-            if item.split is not None:
-                item.split.refuse(connection)
-        except CannotSplit as error:
+        for reason in item.split.hindrances(connection) if item.split is not None else ():
+            error = CannotSplit(f"{item.operation.describe()}: {reason}")
             if refusals is None:
-                raise
+                raise error
             refusals.append((item.migration, error))
     return placed
 

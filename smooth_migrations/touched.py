@@ -12,6 +12,7 @@ from django.db.migrations.operations import (
     AlterModelTableComment,
     AlterUniqueTogether,
     CreateModel,
+    RenameField,
     RenameModel,
 )
 from django.db.migrations.operations.base import Operation
@@ -61,6 +62,8 @@ def kept(operation: Operation, app_label: str) -> list[tuple[ModelKey | None, st
     if isinstance(operation, CreateModel):
         # Its foreign keys alone wait for anything.
         return [(model, name) for name, field in operation.fields if getattr(field, "remote_field", None) is not None]
+    if isinstance(operation, RenameField):
+        return [(model, name), (model, operation.new_name)]
     if isinstance(operation, RenameModel):
         return [(model, name), ((app_label, operation.new_name_lower), name)]
     return [(model, name)]

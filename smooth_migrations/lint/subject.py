@@ -60,6 +60,8 @@ class Step:
     @property
     def rewrites(self) -> Iterator[str]:
         """What of it writes all rows of a table anew, then or later, in words."""
+        if self.split is not None and self.split.explain().rewrites:
+            yield f"{self.operation.describe()}: every row is filled for the release still running"
         for part in self.parts:
             if (model := self.model(part)) is not None:
                 yield from (f"{part.describe()}: {why}" for why in rewrites(part, model, self.connection))

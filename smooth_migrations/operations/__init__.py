@@ -13,6 +13,7 @@ from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUn
 from smooth_migrations.operations.create_model import SplitCreateModel
 from smooth_migrations.operations.delete_model import SplitDeleteModel
 from smooth_migrations.operations.remove_field import SplitRemoveField
+from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import database_parts
 
@@ -26,15 +27,15 @@ _MEMBERS: dict[type[Operation], type[Split]] = {
     django.DeleteModel: SplitDeleteModel,
     django.AddConstraint: SplitAddConstraint,
     django.AlterUniqueTogether: SplitUniqueTogether,
+    django.RenameField: SplitRenameField,
     django.RenameModel: SplitRename,
     django.AlterModelTable: SplitRename,
 }
-_NOT_SPLIT = (django.RenameField, django.AlterOrderWithRespectTo)
 
 
 def may_split(operation: Operation) -> bool:
     """Return whether an operation is of a kind that is split somewhere, or cannot be. Pure."""
-    return any(isinstance(part, (*_MEMBERS, *_NOT_SPLIT)) for part in database_parts(operation))
+    return any(isinstance(part, (*_MEMBERS, django.AlterOrderWithRespectTo)) for part in database_parts(operation))
 
 
 def split(operation: Operation, place: Place) -> Split | None:
@@ -56,8 +57,6 @@ def split(operation: Operation, place: Place) -> Split | None:
             return halves
     if isinstance(operation, django.AlterOrderWithRespectTo):
         _refuse_order(operation, place)
-    if isinstance(operation, django.RenameField):
-        raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
     return None
 
 

@@ -136,17 +136,6 @@ class Split(ABC):
         """Whether the release still running works with the whole of it as well, but for rows that it deletes."""
         return False
 
-    def refuse(self, connection: BaseDatabaseWrapper) -> None:
-        """Make sure that the tables, as they are in a database before the deploy, allow the halves. Only reads.
-
-        Args:
-            connection: the database's.
-
-        Raises:
-            CannotSplit: they do not.
-        """
-        del connection
-
     @abstractmethod
     def expand(self) -> Sequence[Operation]:
         """Return what is done at the deploy, in order."""
@@ -173,6 +162,15 @@ class Split(ABC):
     @abstractmethod
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
+
+    def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[str]:
+        """Yield in words what of this database keeps the expand half from being right. Only reads.
+
+        Args:
+            connection: the database's, before that half.
+        """
+        del connection
+        yield from ()
 
     def validate(
         self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState

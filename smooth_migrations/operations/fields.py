@@ -8,7 +8,7 @@ from django.db.models import NOT_PROVIDED, Field, ForeignKey, OneToOneField
 
 from smooth_migrations.operations.base import AnyField, ModelKey
 
-__all__ = ["clone", "column_of", "default_of", "field_of", "has_column", "is_alike", "table_of"]
+__all__ = ["clone", "column_of", "default_of", "field_of", "has_column", "in_database", "is_alike", "table_of"]
 
 
 def field_of(state: ProjectState, key: ModelKey, name: str) -> AnyField | None:
@@ -33,6 +33,12 @@ def clone(field: AnyField, **changed: Any) -> AnyField:  # noqa: ANN401 - a fiel
 def is_alike(one: AnyField, other: AnyField) -> bool:
     """Return whether two fields are the same but for their names."""
     return one.deconstruct()[1:] == other.deconstruct()[1:]
+
+
+def in_database(field: AnyField) -> tuple[object, ...]:
+    """Return what the database knows of a field but for its name; of two that are equal in it, neither changes it."""
+    _, path, arguments, named = field.deconstruct()
+    return path, arguments, {name: value for name, value in named.items() if name not in field.non_db_attrs}
 
 
 def has_column(field: AnyField) -> bool:

@@ -17,13 +17,13 @@ from django.db.migrations.state import ProjectState
 if TYPE_CHECKING:
     from django.db.models import Model
 
-__all__ = ["DropOldNames", "KeepOldNames", "Renamed", "obstacles"]
+__all__ = ["DropOldNames", "KeepOldNames", "Renamed", "hindrances"]
 
 _AS_INVOKER = 150000
 # Whose a table is, and in which schema, which need not be the first that a session looks in.
 _PLACE = "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
 # Whether policies say who sees which row, and who is to own a view but may not.
-_OBSTACLES = """
+_HINDRANCES = """
     SELECT relrowsecurity, CASE WHEN NOT (rolsuper OR has_schema_privilege(relowner, relnamespace, 'CREATE'))
         AND rolname <> pg_get_userbyid(relowner) THEN pg_get_userbyid(relowner)::text END
     FROM pg_class, pg_roles WHERE pg_class.oid = to_regclass(%s) AND rolname = current_user
@@ -78,10 +78,10 @@ class Renamed:
         return replace(self, columns=tuple((before.get(old, old), new) for old, new in self.columns))
 
 
-def obstacles(connection: BaseDatabaseWrapper, table: Renamed) -> Iterator[str]:
+def hindrances(connection: BaseDatabaseWrapper, table: Renamed) -> Iterator[str]:
     """Yield in words why no view can stand for a table that is yet to be renamed. Only reads."""
     with connection.cursor() as cursor:
-        cursor.execute(_OBSTACLES, [connection.ops.quote_name(table.old)])
+        cursor.execute(_HINDRANCES, [connection.ops.quote_name(table.old)])
         rows = cursor.fetchall()
     for has_policies, stranger in rows:
         if has_policies and not _asks_as_invoker(connection):

@@ -10,7 +10,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations.operations.base import CannotSplit, Explanation, Place, Split
-from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed, obstacles
+from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed, hindrances
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -55,11 +55,10 @@ class SplitRename(Split):
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
         return cls(operation, tables)
 
-    def refuse(self, connection: BaseDatabaseWrapper) -> None:
-        """Refuse tables of which a view would allow more than they do, or less."""
+    def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[str]:
+        """Yield of which tables a view would allow more than they do, or less."""
         for table in self._views:
-            for reason in obstacles(connection, table):
-                raise CannotSplit(f"{self._operation.describe()}: {reason}")
+            yield from hindrances(connection, table)
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""

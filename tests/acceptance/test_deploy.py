@@ -18,7 +18,7 @@ _TWO_COLUMNS_OUTSIDE = migration(
     after=[("demo", "0001_item")],
     atomic=False,
 )
-_RENAME = migration("migrations.RenameField('item', 'name', 'title')", after=[("demo", "0001_item")])
+_RETYPED = migration("migrations.AlterField('item', 'name', models.IntegerField())", after=[("demo", "0001_item")])
 _RELEASE_2 = {"catalog.0003_product_stock", "orders.0002_order_total", "orders.0003_fill_totals"}
 
 
@@ -152,7 +152,7 @@ def test_a_lock_that_is_never_released_is_named_and_ends_the_deploy(
 def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:
-    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_rename": _RENAME}) as fleet:
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_retyped": _RETYPED}) as fleet:
         fleet.plan(deploy="")
         before = fleet.dumps()
         outcome = fleet.deploy()
@@ -160,7 +160,7 @@ def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
         findings = outcome.report["errors"]
         assert {finding["place"] for finding in findings} == {"primary", "kiosk", LAST}
         assert all(
-            "demo.0002_rename would break the release still running" in finding["message"] for finding in findings
+            "demo.0002_retyped would break the release still running" in finding["message"] for finding in findings
         )
         assert fleet.dumps() == before
 

@@ -1,0 +1,253 @@
+"""The name that a column had before, kept as a second column beside it, for the release that knows it.
+
+The column itself is renamed, and keeps what it is: its values, its place, indexes and constraints. The second one has
+its type, privileges and values, and its indexes for whoever looks for rows by the old name; a trigger keeps the two
+equal. What a constraint refuses, it refuses by the column itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations import RenameField
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.operations.base import Obstacle
+
+__all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "differing", "hindrances"]
+
+MOST_ROWS = 100_000
+"""Of how many rows a table is filled while nobody else can use it."""
+
+_SAMPLE = 5
+_HINDRANCES = r"""
+    SELECT relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhparent, inhrelid)),
+           relforcerowsecurity, EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid),
+           (SELECT string_agg(tgname, ', ' ORDER BY tgname) FROM pg_trigger
+            WHERE tgrelid = c.oid AND NOT tgisinternal AND tgname NOT LIKE 'smooth\_%%'),
+           EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = %s AND atthasdef AND NOT attnotnull)
+    FROM pg_class c WHERE oid = to_regclass(%s)
+"""
+# Of each index whether it refuses a row at once, and all that comes behind the names of it and of its table.
+_INDEXES = """
+    SELECT relname, indisunique AND indimmediate, substr(definition, strpos(definition, ' USING '))
+    FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_attribute ON attrelid = indrelid AND attname = %s
+    CROSS JOIN pg_get_indexdef(c.oid) AS definition
+    WHERE indrelid = %s::regclass AND indisvalid AND (attnum = ANY (indkey) OR EXISTS (
+        SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+            AND refclassid = 'pg_class'::regclass AND refobjid = indrelid AND refobjsubid = attnum
+    )) ORDER BY 1
+"""
+_TYPE = """
+    SELECT format_type(atttypid, atttypmod) || coalesce((
+        SELECT format(' COLLATE %%I.%%I', nspname, collname)
+        FROM pg_collation l JOIN pg_namespace n ON n.oid = collnamespace
+        WHERE l.oid = attcollation AND attcollation <> typcollation
+    ), '')
+    FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attname = %s AND attrelid = %s::regclass
+"""
+_GRANTS = """
+    SELECT format('%%s (%%I) ON TABLE %%s TO %%s%%s', privilege_type, %s::text, attrelid::regclass,
+                  CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+                  CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM pg_attribute, aclexplode(attacl) WHERE attname = %s AND attrelid = %s::regclass
+"""
+# An INSERT names one of the two: the other one is NULL where it is the old one, or else its default. An UPDATE changes
+# one of the two. Not every type can tell whether values are equal, and for some of them equal values are not the same.
+_FUNCTION = """
+    CREATE FUNCTION {helper}() RETURNS trigger LANGUAGE plpgsql AS $smooth$
+    DECLARE
+        is_by_old boolean;
+    BEGIN
+        IF TG_OP = 'INSERT' THEN
+            is_by_old := NEW.{old} IS NOT NULL;
+        ELSE
+            is_by_old := ROW(NEW.{new})::record OPERATOR(pg_catalog.*=) ROW(OLD.{new})::record;
+        END IF;
+        IF is_by_old THEN
+            NEW.{new} := NEW.{old};
+        ELSE
+            NEW.{old} := NEW.{new};
+        END IF;
+        RETURN NEW;
+    END
+    $smooth$
+"""
+_TRIGGER = """
+    CREATE TRIGGER {helper} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW
+    WHEN (ROW(NEW.{old})::record OPERATOR(pg_catalog.*<>) ROW(NEW.{new})::record) EXECUTE FUNCTION {helper}()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OldColumn:
+    """A column that is called otherwise now.
+
+    Args:
+        table: whose.
+        old: its name before.
+        new: its name now.
+    """
+
+    table: str
+    old: str
+    new: str
+
+    @property
+    def helper(self) -> str:
+        """What the trigger and its function are called."""
+        return _name(self.table, self.old)
+
+
+class RenameBeside(RenameField):
+    """Rename a field's column, and keep its old name as a column beside; going back drops that, and renames it back."""
+
+    def __init__(self, operation: RenameField, column: OldColumn) -> None:
+        super().__init__(operation.model_name, operation.old_name, operation.new_name)
+        self._column = column
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Do all of it at once. Takes ACCESS EXCLUSIVE on the table, and writes each row of it anew."""
+        with transaction.atomic(schema_editor.connection.alias):
+            # Their definitions are those of the second column, as long as the first has its name.
+            table = schema_editor.quote_name(self._column.table)
+            indexes = _rows(schema_editor.connection, _INDEXES, self._column.old, table)
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+            _make(schema_editor, self._column)
+            _fill(schema_editor, self._column)
+            _index(schema_editor, self._column, indexes)
+            _keep_equal(schema_editor, self._column)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Do all of it at once. Takes ACCESS EXCLUSIVE on the table, for a change of the catalogue."""
+        with transaction.atomic(schema_editor.connection.alias):
+            _drop(schema_editor, self._column)
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def describe(self) -> str:
+        """Return what is done, in words."""
+        return f"{super().describe()}, and keep the column {self._column.old} beside it"
+
+
+class DropOldColumn(Operation):
+    """Take the old name away."""
+
+    reversible = False
+
+    def __init__(self, column: OldColumn) -> None:
+        self._column = column
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Change nothing: no model has it."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Drop the column and what keeps it. Takes ACCESS EXCLUSIVE on the table, for a change of the catalogue."""
+        del app_label, from_state, to_state
+        _drop(schema_editor, self._column)
+
+    def describe(self) -> str:
+        """Return what is dropped, in words."""
+        return f"Drop the column {self._column.table}.{self._column.old}"
+
+
+def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[str]:
+    """Yield why the old name of a column cannot be kept beside it in this database. Only reads.
+
+    Args:
+        connection: the database's.
+        column: it, as long as it has its old name.
+    """
+    quoted, table = connection.ops.quote_name(column.table), column.table
+    for is_part, is_forced, has_rules, triggers, has_default in _rows(connection, _HINDRANCES, column.old, quoted):
+        if is_part:
+            yield f"{table} is partitioned, or a part of another table"
+        if is_forced:
+            yield f"policies of {table} may hide rows from whoever fills it"
+        if has_rules:
+            yield f"{table} has rules, which rewrite what is written to it"
+        if triggers is not None:
+            yield f"{table} has triggers of its own, which would not see what is written by the other name: {triggers}"
+        if has_default:
+            yield f"{table}.{column.old} has a default, from which NULL could not be told"
+    limited = f"SELECT count(*) FROM (SELECT FROM {quoted} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
+    for (count,) in _rows(connection, limited):
+        if count > MOST_ROWS:
+            yield f"{table} has more than {MOST_ROWS} rows, which would be filled while nobody else can use it"
+
+
+def differing(connection: BaseDatabaseWrapper, column: OldColumn, key: Sequence[str]) -> Iterator[Obstacle]:
+    """Yield the rows in which the two columns differ, where something kept the trigger from being called. Only reads.
+
+    Args:
+        connection: the database's.
+        column: the two.
+        key: the columns of the table's primary key.
+    """
+    quote = connection.ops.quote_name
+    old, new, table = (quote(name) for name in (column.old, column.new, column.table))
+    rows = f"FROM {table} WHERE ROW({old})::record OPERATOR(pg_catalog.*<>) ROW({new})::record"
+    [(count,)] = _rows(connection, f"SELECT count(*) {rows}")
+    if count:
+        query = f"SELECT {', '.join(quote(name) for name in key)} {rows} ORDER BY 1"
+        sample = tuple("/".join(str(part) for part in row) for row in _rows(connection, f"{query} LIMIT {_SAMPLE}"))
+        yield Obstacle(f"{column.table}.{column.old} is not {column.new}", column.table, count, sample, query)
+
+
+def _make(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
+    table, old = editor.quote_name(column.table), editor.quote_name(column.old)
+    [(kind,)] = _rows(editor.connection, _TYPE, column.new, table)
+    editor.execute(f"ALTER TABLE {table} ADD COLUMN {old} {kind}", params=None)
+    for (grant,) in _rows(editor.connection, _GRANTS, column.old, column.new, table):
+        editor.execute(f"GRANT {grant}", params=None)
+
+
+def _fill(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
+    old, new, table = (editor.quote_name(name) for name in (column.old, column.new, column.table))
+    editor.execute(f"UPDATE {table} SET {old} = {new} WHERE {new} IS NOT NULL", params=None)  # noqa: S608 - quoted
+    # It alters no table, and indexes none, with checks that are still to be done.
+    editor.connection.check_constraints()
+    editor.execute(f"ANALYZE {table} ({old})", params=None)
+
+
+def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, indexes: Sequence[tuple[str, bool, str]]) -> None:
+    table = editor.quote_name(column.table)
+    for index, is_unique, definition in indexes:
+        kind = "UNIQUE INDEX" if is_unique else "INDEX"
+        name = _name(column.table, column.old, index)
+        editor.execute(f"CREATE {kind} {name} ON {table}{definition}", params=None)
+
+
+def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
+    names = {name: editor.quote_name(getattr(column, name)) for name in ("table", "old", "new", "helper")}
+    for statement in (_FUNCTION, _TRIGGER):
+        editor.execute(statement.format(**names), params=None)
+
+
+def _drop(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
+    table, old, helper = (editor.quote_name(name) for name in (column.table, column.old, column.helper))
+    editor.execute(f"DROP TRIGGER {helper} ON {table}", params=None)
+    editor.execute(f"DROP FUNCTION {helper}()", params=None)
+    # Its indexes go with it.
+    editor.execute(f"ALTER TABLE {table} DROP COLUMN {old}", params=None)
+
+
+def _name(*parts: str) -> str:
+    return f"smooth_{sha256(' '.join(['renamed', *parts]).encode()).hexdigest()[:16]}"
+
+
+def _rows(connection: BaseDatabaseWrapper, query: str, *values: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values or None)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
