@@ -21,6 +21,7 @@ from django.db.migrations.utils import resolve_relation
 from django.db.models import CheckConstraint
 from django.db.models.fields import AutoFieldMixin
 
+from smooth_migrations.halves import is_split
 from smooth_migrations.operations.fields import in_database
 from smooth_migrations.reversibility import database_parts
 
@@ -39,6 +40,8 @@ _BESIDE = {"django_migrations": 8, "smooth_migrations_marker": 8}
 _KEY_DROPPED = 5
 # A rewritten table has a second one beside it, with its TOAST table and that one's index.
 _REWRITTEN = 4
+# What keeps a second column equal: a trigger, its function, and what that is written in.
+_SECOND_COLUMN = 4
 # RunPython and RunSQL say nothing of what they do: they are taken to read the tables of their app, about so many
 # relations of them, and SQL to make an index or a constraint or two besides.
 _READ_AT_MOST = 64
@@ -313,8 +316,11 @@ def _passing(operation: Operation, app_label: str, state: ProjectState, connecti
         case operations.RenameModel():
             count = (1 + _KEY_DROPPED) * len(_referrers((app_label, operation.old_name_lower), state))
         case operations.RenameField():
-            key = (app_label, operation.model_name_lower)
-            count = 2 + _dropped(state.models[key].fields[operation.old_name])
+            model = state.models[app_label, operation.model_name_lower]
+            count = 2 + _dropped(model.fields[operation.old_name])
+            if is_split(operation):
+                indexes = [item for item in _objects_of(model, state, connection) if "index" in item.kind]
+                count += _SECOND_COLUMN + len(indexes)
         case operations.CreateModel() | operations.AlterModelOptions() | operations.AlterModelManagers():
             count = 0
     return count

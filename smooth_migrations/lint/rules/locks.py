@@ -19,7 +19,7 @@ class Rewrite(Rule):
 
     The server writes every row of the table anew, and its indexes, under a lock that lets nobody read or write
     (PostgreSQL: ACCESS EXCLUSIVE) and takes as much disk again. Where the operation is split, that is at
-    `finalise`.
+    `finalise`; a renamed field's second column is filled at the deploy.
 
     Add a column of the new kind, fill it in batches (`smooth_migrations.Backfill`), and remove the old one in a
     later release. SQLite has one writer anyway, and no such findings.

@@ -1,0 +1,149 @@
+"""Columns that get another name, where both releases could not use them: refused by name, and nothing is changed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dump import dump
+from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.small_project import migration
+from tests.support.two_releases import assert_refused, project_with, run
+
+_PRICE = ["migrations.RenameField('item', 'price', 'cost')"]
+_TWICE = "models.GeneratedField(expression=models.F('price') * 2, output_field=models.IntegerField(), db_persist=True)"
+_MANY = "SELECT 'many', 'm', number, 1 FROM generate_series(1, 100000) AS number"
+_REFUSED = {
+    "a primary key": (["migrations.RenameField('item', 'id', 'number')"], "to number: it is of the primary key"),
+    "a relation to many": (
+        ["migrations.RenameField('item', 'tags', 'labels')"],
+        "Rename field tags on item to labels: its table gets another name",
+    ),
+    "a default of the database beside NULL": (
+        [
+            "migrations.AlterField('item', 'note', models.TextField(null=True, db_default='?'))",
+            "migrations.RenameField('item', 'note', 'remark')",
+        ],
+        "Rename field note on item to remark: NULL could not be told from its default in the database",
+    ),
+    "a generated column beside it": (
+        [
+            f"migrations.AddField('item', 'twice', {_TWICE})",
+            *_PRICE,
+        ],
+        "Rename field price on item to cost: a column of its table is generated",
+    ),
+    "another change behind it": (
+        [*_PRICE, "migrations.AlterField('item', 'cost', models.BigIntegerField())"],
+        "Alter field cost on item: demo_item.price is kept equal to cost",
+    ),
+    "another change before it": (
+        [
+            "migrations.AlterField('item', 'note', models.TextField(default=''))",
+            "migrations.RenameField('item', 'note', 'remark')",
+        ],
+        "Rename field note on item to remark: held back is alter demo_item.note: NOT NULL",
+    ),
+    "a second name": (
+        [*_PRICE, "migrations.RenameField('item', 'cost', 'worth')"],
+        "Rename field cost on item to worth: demo_item.price is kept equal to cost",
+    ),
+    "the old name for another field": (
+        [*_PRICE, "migrations.RenameField('item', 'code', 'price')"],
+        "Rename field code on item to price: demo_item.price is kept equal to cost",
+    ),
+    "the old name for a new column": (
+        [*_PRICE, "migrations.AddField('item', 'size', models.IntegerField(null=True, db_column='price'))"],
+        "Add field size to item: demo_item.price is kept equal to cost",
+    ),
+    "a new name for its table": (
+        [*_PRICE, "migrations.AlterModelTable('item', 'things')"],
+        "Rename table for item to things: demo_item.price is kept equal to cost",
+    ),
+    "a constraint that is held back": (
+        ["migrations.AlterUniqueTogether('item', {('name', 'price')})", *_PRICE],
+        "Rename field price on item to cost: held back is make name, price unique in demo_item",
+    ),
+    "a column whose type it follows": (
+        [
+            "migrations.RenameField('item', 'kind', 'sort')",
+            "migrations.AlterField('kind', 'id', models.IntegerField(primary_key=True))",
+        ],
+        "Alter field id on kind: demo_item.kind_id is kept equal to sort_id",
+    ),
+    "a part of something else": (
+        [f"migrations.SeparateDatabaseAndState([{_PRICE[0]}], [{_PRICE[0]}])"],
+        "within SeparateDatabaseAndState, would break the running release",
+    ),
+}
+_HINDERED = {
+    "triggers": (
+        [
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE TRIGGER own BEFORE UPDATE ON demo_item FOR EACH ROW EXECUTE FUNCTION nothing()",
+        ],
+        "demo_item has triggers of its own, which would not see what is written by the other name: own",
+    ),
+    "rules": (
+        ["CREATE RULE kept AS ON DELETE TO demo_item DO INSTEAD NOTHING"],
+        "demo_item has rules, which rewrite what is written to it",
+    ),
+    "policies": (
+        ["ALTER TABLE demo_item ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"],
+        "policies of demo_item may hide rows from whoever fills it",
+    ),
+    "parts": (["CREATE TABLE more () INHERITS (demo_item)"], "demo_item is partitioned, or a part of another table"),
+    "a default": (
+        ["ALTER TABLE demo_item ALTER price DROP NOT NULL, ALTER price SET DEFAULT 1"],
+        "demo_item.price has a default, from which NULL could not be told",
+    ),
+    "many rows": (
+        [f"INSERT INTO demo_item (name, code, price, kind_id) {_MANY}"],
+        "demo_item has more than 100000 rows, which would be filled while nobody else can use it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_what_a_second_column_is_not_right_with_is_refused(
+    pg_databases: NewDatabases, tmp_path: Path, case: str
+) -> None:
+    assert_refused(pg_databases, tmp_path, *_REFUSED[case])
+
+
+@pytest.mark.parametrize("case", _HINDERED)
+def test_a_table_that_a_second_column_is_not_right_with_is_refused(
+    pg_database: PostgresDatabase, tmp_path: Path, case: str
+) -> None:
+    statements, message = _HINDERED[case]
+    project = project_with(tmp_path, pg_database, _PRICE)
+    run(pg_database, statements)
+    before = dump(pg_database.dsn)
+
+    refused = project.run("apply_migrations", "--expand")
+
+    assert (refused.returncode, f"Rename field price on item to cost: {message}" in refused.stderr) == (3, True)
+    assert "set expand_contract = false for this database, or make the change in two releases" in refused.stderr
+    assert dump(pg_database.dsn) == before
+
+
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+def test_where_no_trigger_keeps_two_columns_equal_it_is_refused(databases: NewDatabases, tmp_path: Path) -> None:
+    message = "Rename field price on item to cost: the release still running knows the old name"
+    assert_refused(databases, tmp_path, _PRICE, message)
+
+
+def test_a_later_deploy_leaves_both_names_alone(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project = project_with(tmp_path, pg_database, _PRICE)
+    project.succeed("apply_migrations", "--expand")
+    for field, is_refused in (("cost", True), ("price", True), ("size", False)):
+        operation = f"migrations.AddField('item', '{field}', models.IntegerField(null=True))"
+        if field == "cost":
+            operation = "migrations.AlterField('item', 'cost', models.BigIntegerField())"
+        project.write_migration("demo.0003_more", migration(operation, after=[("demo", "0002_next")]))
+
+        done = project.run("apply_migrations", "--expand")
+
+        assert (done.returncode, "touches what is still held back" in done.stderr) == (3 * is_refused, is_refused)
+    run(pg_database, ["INSERT INTO demo_item (name, code, price, kind_id, size) VALUES ('n', 'n', 5, 1, 9)"])
+    project.succeed("finalise_migrations")
