@@ -1,14 +1,18 @@
 """What must not be done to a table, or to what it refers to, beside a half that is held back."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from django.db.migrations.operations import (
     AddField,
     AlterField,
+    AlterModelTable,
     AlterUniqueTogether,
+    DeleteModel,
     RemoveConstraint,
     RenameField,
+    RenameModel,
 )
 from django.db.migrations.operations.base import Operation
 from django.db.models import UniqueConstraint
@@ -19,14 +23,38 @@ from smooth_migrations.operations.constraints import SplitAddConstraint, SplitUn
 from smooth_migrations.operations.fields import field_of, in_database
 from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.reversibility import database_parts
-from smooth_migrations.touched import touched
+from smooth_migrations.touched import model_of, touched
 
-__all__ = ["APART", "Held", "refuse_beside_old_columns", "refuse_old_column"]
+__all__ = ["Held", "refuse_beside_old_columns", "refuse_beside_view", "refuse_old_column"]
 
-APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
+_APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
+
+# The server changes no type of a column that a view has, and the view would not follow another name.
+_NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
 
 Held = tuple[tuple[ModelKey | None, str | None], Split]
 """A half that is held back, with what its operation touches."""
+
+
+def refuse_beside_view(
+    operation: Operation, place: Place, renamed: AbstractSet[ModelKey], in_halves: AbstractSet[ModelKey | None]
+) -> None:
+    """Refuse what a view under a table's old name does not allow, or would be made without.
+
+    Args:
+        operation: what would be done.
+        place: where it stands.
+        renamed: the models whose tables have such a view.
+        in_halves: those of which something is held back.
+
+    Raises:
+        CannotSplit: it is of that kind.
+    """
+    key = (place.app_label, model_of(operation) or "")
+    if key in renamed and isinstance(operation, _NOT_BESIDE_VIEWS):
+        raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=_APART)
+    if isinstance(operation, RenameModel | AlterModelTable) and key in in_halves:
+        raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=_APART)
 
 
 def refuse_old_column(renames: SplitRenameField, operation: Operation, held: Sequence[Held]) -> None:
@@ -39,7 +67,7 @@ def refuse_old_column(renames: SplitRenameField, operation: Operation, held: Seq
         is_constraint = model == renames.key and isinstance(halves, SplitAddConstraint | SplitUniqueTogether)
         is_column = (model == renames.key and name in renames.names) or (model, name) in renames.targets
         if is_constraint or is_column:
-            raise CannotSplit(f"{operation.describe()}: held back is {halves.description}", hint=APART)
+            raise CannotSplit(f"{operation.describe()}: held back is {halves.description}", hint=_APART)
 
 
 def refuse_beside_old_columns(operation: Operation, place: Place, held: Sequence[Held]) -> None:
@@ -54,7 +82,7 @@ def refuse_beside_old_columns(operation: Operation, place: Place, held: Sequence
         for part in database_parts(operation):
             if _changes(part, renames, place):
                 column = f"{renames.column.table}.{renames.column.old}"
-                raise CannotSplit(f"{part.describe()}: {column} is kept equal to {renames.column.new}", hint=APART)
+                raise CannotSplit(f"{part.describe()}: {column} is kept equal to {renames.column.new}", hint=_APART)
 
 
 def _changes(part: Operation, renames: SplitRenameField, place: Place) -> bool:
@@ -70,8 +98,9 @@ def _changes(part: Operation, renames: SplitRenameField, place: Place) -> bool:
     if isinstance(part, RemoveConstraint):
         return _is_unique(part, renames, place)
     if isinstance(part, AlterUniqueTogether):
-        now = place.schema.models[model].options.get("unique_together") or ()
-        return any(renames.names & {*names} for names in now)
+        now: Any = place.schema.models[model].options.get("unique_together") or ()
+        let_go = {*map(tuple, now)} - {*map(tuple, part.unique_together or ())}
+        return any(renames.names & {*names} for names in let_go)
     return name is None or name in renames.names or renames.column.old in _columns(part, place)
 
 

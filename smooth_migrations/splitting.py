@@ -15,10 +15,8 @@ from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import (
     AddField,
-    AlterField,
     AlterModelTable,
     CreateModel,
-    DeleteModel,
     RemoveConstraint,
     RemoveField,
     RenameField,
@@ -28,9 +26,10 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.beside import APART, Held, refuse_beside_old_columns, refuse_old_column
+from smooth_migrations.beside import Held, refuse_beside_old_columns, refuse_beside_view, refuse_old_column
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
+from smooth_migrations.folding import folded
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
@@ -43,8 +42,6 @@ from smooth_migrations.touched import is_here, kept, model_of, refers_to, touche
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
 _NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept")
-# The server changes no type of a column that a view has, and the view would not follow another name.
-_NOT_BESIDE_VIEWS = (AlterField, AlterModelTable, DeleteModel, RenameField, RenameModel)
 
 
 class PendingConflict(CannotSplit):
@@ -144,11 +141,31 @@ class Walk:
         if keeps:
             # Columns of SQLite are ordered by when their fields came to be: those of the state before come first.
             self.schema.apps  # noqa: B018 - rendered here, and carried on from operation to operation
+        operations, label = originals(migration), migration.app_label
+        folds = folded(operations, label, self.schema, lambda *rename: self._keeps_old_name(migration, *rename))
         return [
             Placed(migration, number, operation, halves, states)
-            for number, operation in enumerate(originals(migration))
-            for halves, states in [self.past(migration, number, operation, keeps=keeps)]
+            for number, operation in enumerate(operations)
+            for halves, states in [
+                self._past_state(folds[number], label, keeps=keeps)
+                if number in folds
+                else self.past(migration, number, operation, keeps=keeps)
+            ]
         ]
+
+    def _keeps_old_name(self, migration: Migration, number: int, operation: RenameField) -> bool:
+        place = Place(migration.app_label, self.schema, self.connection)
+        is_used = self.is_new and self.connection.vendor == "postgresql" and self._is_used(operation, place)
+        return is_used or (migration.app_label, migration.name, number) in self.queue
+
+    def _past_state(
+        self, parts: Sequence[Operation], app_label: str, *, keeps: bool
+    ) -> tuple[None, tuple[ProjectState, ...]]:
+        if keeps:
+            self.schema = self.schema.clone()
+        for part in parts:
+            part.state_forwards(app_label, self.schema)
+        return None, (self.schema,) if keeps else ()
 
     def past(
         self, migration: Migration, number: int, operation: Operation, *, keeps: bool = False
@@ -227,7 +244,7 @@ class Walk:
             return split(operation, place) if self._is_deleted_from(operation, place) else None
         if not self._is_used(operation, place):
             return None
-        self._refuse_beside_old_names(operation, place)
+        refuse_beside_view(operation, place, self._renamed, self._in_halves)
         try:
             halves = split(operation, place)
         except CannotSplit:
@@ -257,14 +274,6 @@ class Walk:
                 + ("renamed" if is_renamed else "removed"),
                 hint="finalise first, or give the new model another name",
             )
-
-    def _refuse_beside_old_names(self, operation: Operation, place: Place) -> None:
-        """Refuse what a view under a table's old name does not allow, or would be made without."""
-        key = (place.app_label, model_of(operation) or "")
-        if key in self._renamed and isinstance(operation, _NOT_BESIDE_VIEWS):
-            raise CannotSplit(f"{operation.describe()}: its table has just been renamed", hint=APART)
-        if isinstance(operation, RenameModel | AlterModelTable) and key in self._in_halves:
-            raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=APART)
 
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""

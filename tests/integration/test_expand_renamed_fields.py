@@ -66,14 +66,24 @@ _MORE = [
     "migrations.AlterField('item', 'price', models.PositiveIntegerField(db_comment='in cents'))",
     "migrations.AddIndex('item', models.Index(models.functions.Upper('note'), name='upper_note'))",
     "migrations.AlterUniqueTogether('item', {('price', 'code')})",
+    "migrations.AddIndex('item', models.Index(fields=['-price', 'name'], name='dearest'))",
     "migrations.AddConstraint('item', models.UniqueConstraint(fields=['code', 'kind'], name='one_of_kind'))",
+    "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(price__lt=99), name='cheap'))",
 ]
+# As `makemigrations` writes it.
 _NAMES = [
+    "migrations.RemoveConstraint('item', 'one_of_kind')",
+    "migrations.RemoveConstraint('item', 'cheap')",
+    "migrations.RemoveIndex('item', 'dearest')",
     "migrations.RenameField('item', 'name', 'title')",
     "migrations.RenameField('item', 'code', 'mark')",
     "migrations.RenameField('item', 'note', 'remark')",
     "migrations.RenameField('item', 'price', 'cost')",
     "migrations.RenameField('item', 'kind', 'sort')",
+    "migrations.AlterUniqueTogether('item', {('cost', 'mark')})",
+    "migrations.AddIndex('item', models.Index(fields=['-cost', 'title'], name='dearest'))",
+    "migrations.AddConstraint('item', models.UniqueConstraint(fields=['mark', 'sort'], name='one_of_kind'))",
+    "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(cost__lt=99), name='cheap'))",
 ]
 
 
@@ -102,9 +112,13 @@ def test_whatever_a_column_has_is_in_the_end_as_migrate_makes_it(pg_databases: N
     _with_more(tmp_path / "stock", stock).succeed("migrate", "--verbosity=0")
     project = _with_more(tmp_path / "ours", ours)
 
-    project.succeed("apply_migrations", "--expand")
+    held = project.succeed("apply_migrations", "--expand")
 
+    assert "one_of_kind" not in held.partition("Held back")[2]
     with ours.connect() as session:
+        for unique in ("code, kind_id", "mark, sort_id"):
+            insert = "INSERT INTO demo_item (code, note, price, kind_id) VALUES ('a', 'n', 5, 1)"
+            session.execute(f"{insert} ON CONFLICT ({unique}) DO NOTHING".encode())
         for names in ("(name, code, note, price, kind_id)", "(title, mark, remark, cost, sort_id)"):
             session.execute(f"INSERT INTO demo_item {names} VALUES (DEFAULT, '{names[1:9]}', 'n', 5, 1)".encode())
             bad = f"INSERT INTO demo_item {names} VALUES ('again', 'other', 'n', %s, %s)".encode()
