@@ -57,8 +57,14 @@ _GRANTS = """
                   CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
     FROM pg_attribute, aclexplode(attacl) WHERE attname = %s AND attrelid = %s::regclass
 """
+_DEFAULT = """
+    SELECT coalesce(pg_get_expr(adbin, adrelid), 'NULL')
+    FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attname = %s AND attrelid = %s::regclass
+"""
 # An INSERT names one of the two: the other one is NULL where it is the old one, or else its default. An UPDATE changes
-# one of the two. Not every type can tell whether values are equal, and for some of them equal values are not the same.
+# one of the two, and may say DEFAULT. Not every type can tell whether values are equal, and for some of them equal
+# values are not the same.
 _FUNCTION = """
     CREATE FUNCTION {helper}() RETURNS trigger LANGUAGE plpgsql AS $smooth$
     DECLARE
@@ -70,10 +76,9 @@ _FUNCTION = """
             is_by_old := ROW(NEW.{new})::record OPERATOR(pg_catalog.*=) ROW(OLD.{new})::record;
         END IF;
         IF is_by_old THEN
-            NEW.{new} := NEW.{old};
-        ELSE
-            NEW.{old} := NEW.{new};
+            NEW.{new} := coalesce(NEW.{old}, {default});
         END IF;
+        NEW.{old} := NEW.{new};
         RETURN NEW;
     END
     $smooth$
@@ -230,8 +235,9 @@ def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, indexes: Sequenc
 
 def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     names = {name: editor.quote_name(getattr(column, name)) for name in ("table", "old", "new", "helper")}
+    [(default,)] = _rows(editor.connection, _DEFAULT, column.new, names["table"])
     for statement in (_FUNCTION, _TRIGGER):
-        editor.execute(statement.format(**names), params=None)
+        editor.execute(statement.format(**names, default=default), params=None)
 
 
 def _drop(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.serving import serving
+from tests.support.small_migrations import run_python
 from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import (
     assert_both_work,
@@ -131,6 +132,9 @@ def test_whatever_a_column_has_is_in_the_end_as_migrate_makes_it(pg_databases: N
                     session.execute(bad, values)
         with pytest.raises(psycopg.errors.UniqueViolation):
             session.execute("UPDATE demo_item SET code = 'a'")
+        for name in ("name", "title"):
+            session.execute(f"UPDATE demo_item SET {name} = 'some'".encode())
+            session.execute(f"UPDATE demo_item SET {name} = DEFAULT".encode())
         rows = session.execute("SELECT name, title, code, mark, kind_id, sort_id FROM demo_item WHERE id > 2")
         assert rows.fetchall() == [
             ("none", "none", "name, co", "name, co", 1, 1),
@@ -161,6 +165,29 @@ def test_a_failure_behind_it_takes_it_back(pg_database: PostgresDatabase, tmp_pa
     failed = project.run("apply_migrations", "--expand")
 
     assert (failed.returncode, "division by zero" in failed.stderr + failed.stdout) == (1, True)
+    assert content(pg_database) == before
+
+
+def test_what_a_killed_call_has_left_is_taken_back(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    def write_last(code: str) -> None:
+        run_code = "migrations.RunPython(forwards, nothing)"
+        source = migration(run_code, after=[("demo", "0003_names")], atomic=False, functions=run_python(code))
+        project.write_migration("demo.0004_last", source)
+
+    project = _with_more(tmp_path, pg_database)
+    project.write_migration("demo.0003_names", migration(*_NAMES, after=[("demo", "0002_next")], atomic=False))
+    write_last("print('waiting', flush=True); threading.Event().wait()")
+    before = content(pg_database)
+    with project.start("apply_migrations", "--expand") as process:
+        assert process.stdout is not None
+        assert any(line.endswith("waiting\n") for line in process.stdout)
+        process.kill()
+    assert content(pg_database) != before
+    write_last("1 / 0")
+
+    failed = project.run("apply_migrations", "--expand")
+
+    assert (failed.returncode, "Taking back what it left:" in failed.stdout) == (1, True)
     assert content(pg_database) == before
 
 
