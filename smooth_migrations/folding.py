@@ -12,7 +12,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.touched import model_of
 
-__all__ = ["folded"]
+__all__ = ["folded", "is_gone"]
 
 
 def folded(
@@ -43,6 +43,17 @@ def folded(
     return found
 
 
+def is_gone(operation: Operation, app_label: str, schema: ProjectState) -> bool:
+    """Return whether an operation removes a constraint that is not there, since it was held back.
+
+    Args:
+        operation: which.
+        app_label: of its migration.
+        schema: the state of the tables before it.
+    """
+    return isinstance(operation, RemoveConstraint) and _found(operation, app_label, schema) is None
+
+
 def _of(part: AddConstraint | AddIndex) -> Any:  # noqa: ANN401 - Django's stubs have no kind for both
     return part.constraint if isinstance(part, AddConstraint) else part.index
 
@@ -51,15 +62,20 @@ def _renamed(
     removes: RemoveConstraint | RemoveIndex, app_label: str, schema: ProjectState, names: Mapping[str, str]
 ) -> object:
     """Return what an operation removes, with other names for its fields; None where none of them gets one."""
+    item = _found(removes, app_label, schema)
+    if item is None:
+        return None
+    path, arguments, named = item.deconstruct()
+    changed = {key: _each(named[key], names) for key in ("fields", "include") if key in named}
+    return (path, arguments, {**named, **changed}) if changed and names else None
+
+
+def _found(removes: RemoveConstraint | RemoveIndex, app_label: str, schema: ProjectState) -> Any:  # noqa: ANN401 - as above
+    """Return the constraint or the index that an operation removes; None where it is not there."""
     model = schema.models.get((app_label, removes.model_name.lower()))
     option = "constraints" if isinstance(removes, RemoveConstraint) else "indexes"
     items: Any = model.options.get(option, ()) if model is not None else ()
-    for item in items:
-        if item.name == removes.name:
-            path, arguments, named = item.deconstruct()
-            changed = {key: _each(named[key], names) for key in ("fields", "include") if key in named}
-            return (path, arguments, {**named, **changed}) if changed and names else None
-    return None
+    return next((item for item in items if item.name == removes.name), None)
 
 
 def _each(fields: Sequence[str], names: Mapping[str, str]) -> Sequence[str]:

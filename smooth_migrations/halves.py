@@ -15,7 +15,7 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.operations.base import Split
 from smooth_migrations.reversibility import is_plain_kind
 
-__all__ = ["Placed", "expanded", "install", "is_split", "originals", "split_of"]
+__all__ = ["Placed", "expanded", "install", "is_split", "is_void", "originals", "split_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,15 @@ class Placed:
         """What it is called in the queue."""
         return self.migration.app_label, self.migration.name, self.number
 
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing is to be done to the database."""
+        return self.split is None and len(self.states) == 1
+
     def forwards(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it, or its expand half."""
         app_label = self.migration.app_label
-        if self.split is None and len(self.states) == 1:
+        if self.is_void:
             return
         if self.split is None:
             self.operation.database_forwards(app_label, editor, self.states[0], self.states[-1])
@@ -56,7 +61,7 @@ class Placed:
     def backwards(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it backwards, or its expand half."""
         app_label = self.migration.app_label
-        if self.split is None and len(self.states) == 1:
+        if self.is_void:
             return
         if self.split is None:
             self.operation.database_backwards(app_label, editor, self.states[-1], self.states[0])
@@ -137,6 +142,11 @@ def is_split(operation: Operation) -> bool:
     return isinstance(operation, _InHalves) and operation.placed.split is not None
 
 
+def is_void(operation: Operation) -> bool:
+    """Return whether an operation of a plan has nothing to do to the database."""
+    return isinstance(operation, _InHalves) and operation.placed.is_void
+
+
 def split_of(migration: Migration) -> Iterator[Split]:
     """Yield the halves of a migration that is about to run, in order."""
     for operation in migration.operations:
@@ -149,5 +159,5 @@ def expanded(migration: Migration) -> Iterator[Operation]:
     for operation in migration.operations:
         if isinstance(operation, _InHalves) and operation.placed.split is not None:
             yield from operation.placed.split.expand()
-        else:
+        elif not is_void(operation):
             yield operation

@@ -17,7 +17,6 @@ from django.db.migrations.operations import (
     AddField,
     AlterModelTable,
     CreateModel,
-    RemoveConstraint,
     RemoveField,
     RenameField,
     RenameModel,
@@ -29,7 +28,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.beside import Held, refuse_beside_old_columns, refuse_beside_view, refuse_old_column
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
-from smooth_migrations.folding import folded
+from smooth_migrations.folding import folded, is_gone
 from smooth_migrations.halves import Placed, originals
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
@@ -141,26 +140,31 @@ class Walk:
         if keeps:
             # Columns of SQLite are ordered by when their fields came to be: those of the state before come first.
             self.schema.apps  # noqa: B018 - rendered here, and carried on from operation to operation
-        operations, label = originals(migration), migration.app_label
-        folds = folded(operations, label, self.schema, lambda *rename: self._keeps_old_name(migration, *rename))
+        folds = self.folds(migration)
         return [
             Placed(migration, number, operation, halves, states)
-            for number, operation in enumerate(operations)
+            for number, operation in enumerate(originals(migration))
             for halves, states in [
-                self._past_state(folds[number], label, keeps=keeps)
+                self.past_state(folds[number], migration.app_label, keeps=keeps)
                 if number in folds
                 else self.past(migration, number, operation, keeps=keeps)
             ]
         ]
 
-    def _keeps_old_name(self, migration: Migration, number: int, operation: RenameField) -> bool:
-        place = Place(migration.app_label, self.schema, self.connection)
-        is_used = self.is_new and self.connection.vendor == "postgresql" and self._is_used(operation, place)
-        return is_used or (migration.app_label, migration.name, number) in self.queue
+    def folds(self, migration: Migration) -> Mapping[int, Sequence[Operation]]:
+        """Return what of the next migration leaves the database as it is, by numbers, and what moves its state."""
+        label, place = migration.app_label, Place(migration.app_label, self.schema, self.connection)
+        may_be_new = self.is_new and self.connection.vendor == "postgresql"
 
-    def _past_state(
-        self, parts: Sequence[Operation], app_label: str, *, keeps: bool
+        def is_kept(number: int, rename: RenameField) -> bool:
+            return (label, migration.name, number) in self.queue or (may_be_new and self._is_used(rename, place))
+
+        return folded(originals(migration), label, self.schema, is_kept)
+
+    def past_state(
+        self, parts: Sequence[Operation], app_label: str, *, keeps: bool = False
     ) -> tuple[None, tuple[ProjectState, ...]]:
+        """Move the state of the tables, and nothing else."""
         if keeps:
             self.schema = self.schema.clone()
         for part in parts:
@@ -186,7 +190,7 @@ class Walk:
             self.refusals.append((migration, error))
             halves = None
         parts = [operation] if halves is None else halves.expand()
-        if self._is_void(operation, app_label):
+        if is_gone(operation, app_label, self.schema):
             parts = []
         states = [self.schema]
         for part in parts:
@@ -205,14 +209,6 @@ class Walk:
             elif isinstance(operation, AlterModelTable):
                 self._renamed.add((app_label, operation.name_lower))
         return halves, tuple(states) if keeps else ()
-
-    def _is_void(self, operation: Operation, app_label: str) -> bool:
-        """Return whether an operation removes a constraint that is not there, since it was held back."""
-        if not isinstance(operation, RemoveConstraint):
-            return False
-        model = self.schema.models.get((app_label, operation.model_name_lower))
-        constraints = model.options.get("constraints", ()) if model is not None else ()
-        return operation.name not in {constraint.name for constraint in constraints}
 
     def _halves(self, operation: Operation, place: Place, at: tuple[Migration, int]) -> Split | None:
         migration, number = at

@@ -105,9 +105,14 @@ class _Way:
         self._tables = PresumedTables(connection, project, self._existing)
 
     def past(self, migration: Migration, source: Source) -> Iterator[Step]:
-        """Go past a migration, and yield its operations."""
-        for number in range(len(migration.operations)):
-            yield self._past(migration, number, source.line_of(number))
+        """Go past a migration, and yield its operations, but for those that leave the database as it is."""
+        folds = self._walk.folds(migration)
+        for number, operation in enumerate(migration.operations):
+            if number in folds:
+                self._walk.past_state(folds[number], migration.app_label)
+                operation.state_forwards(migration.app_label, self._project)
+            else:
+                yield self._past(migration, number, source.line_of(number))
 
     def _past(self, migration: Migration, number: int, line: int) -> Step:
         label, operation = migration.app_label, migration.operations[number]

@@ -18,7 +18,7 @@ from smooth_migrations.classification import Effects, effects
 from smooth_migrations.contract_queue import read_queue
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.finalising import CannotFinalise, Pending
-from smooth_migrations.halves import expanded, install, is_split, split_of
+from smooth_migrations.halves import expanded, install, is_split, is_void, split_of
 from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.operations import CannotSplit
@@ -245,7 +245,7 @@ def _pending(
         touched.append([])
         before = state.clone()
         for operation in migration.operations:
-            if not is_split(operation):
+            if not (is_split(operation) or is_void(operation)):
                 effect += effects(operation, migration.app_label, state, existing)
             if connection.vendor == "postgresql":
                 touched[-1] += touch(operation, migration.app_label, state, connection)

@@ -206,6 +206,21 @@ def test_lint_tells_what_becomes_of_it(pg_database: PostgresDatabase, tmp_path: 
     assert told["new_release"] == [f"{rename}: it uses the column by its new name"]
 
 
+def test_lint_does_not_tell_of_what_stays_as_it_is(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    project = _with_more(tmp_path, pg_database)
+
+    [database] = json.loads(project.run("lint_migrations", "--json").stdout)["databases"]
+
+    [told] = database["migrations"]
+    assert [text for text in told["expand"] if not text.startswith("Rename field")] == [
+        "Remove constraint cheap from model item",
+        "Alter unique_together for item (1 constraint(s))",
+    ]
+    assert [text for text in told["contract"] if not text.startswith("drop column")] == [
+        "add constraint cheap to demo_item"
+    ]
+
+
 def test_either_name_does_what_the_column_did(pg_database: PostgresDatabase, tmp_path: Path) -> None:
     operations = ["migrations.RenameField('item', 'code', 'mark')", "migrations.RenameField('item', 'note', 'remark')"]
     project = project_with(tmp_path, pg_database, operations)
