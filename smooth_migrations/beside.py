@@ -9,6 +9,7 @@ from django.db.migrations.operations import (
     AlterField,
     AlterModelTable,
     AlterUniqueTogether,
+    CreateModel,
     DeleteModel,
     RemoveConstraint,
     RenameField,
@@ -25,7 +26,7 @@ from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.touched import model_of, touched
 
-__all__ = ["Held", "refuse_beside_old_columns", "refuse_beside_view", "refuse_old_column"]
+__all__ = ["Held", "refuse_beside_old_columns", "refuse_beside_view", "refuse_old_column", "refuse_taken_name"]
 
 _APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
 
@@ -83,6 +84,26 @@ def refuse_beside_old_columns(operation: Operation, place: Place, held: Sequence
             if _changes(part, renames, place):
                 column = f"{renames.column.table}.{renames.column.old}"
                 raise CannotSplit(f"{part.describe()}: {column} is kept equal to {renames.column.new}", hint=_APART)
+
+
+def refuse_taken_name(operation: CreateModel, place: Place, renamed: AbstractSet[ModelKey]) -> None:
+    """Refuse a model by the name of one whose table the release still running uses.
+
+    Args:
+        operation: makes the model.
+        place: where.
+        renamed: the models that were renamed so far.
+
+    Raises:
+        CannotSplit: it takes such a name.
+    """
+    is_renamed = (place.app_label, operation.name_lower) in renamed
+    if is_renamed or place.model(operation.name) is not None:
+        raise CannotSplit(
+            f"{operation.describe()}: its table is still that of a model that has been "
+            + ("renamed" if is_renamed else "removed"),
+            hint="finalise first, or give the new model another name",
+        )
 
 
 def _changes(part: Operation, renames: SplitRenameField, place: Place) -> bool:

@@ -25,7 +25,7 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.beside import Held, refuse_beside_old_columns, refuse_beside_view, refuse_old_column
+from smooth_migrations import beside
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
 from smooth_migrations.folding import folded, is_gone
@@ -68,7 +68,7 @@ class Walk:
     refusals: list[tuple[Migration, CannotSplit]] | None = None
     _held: list[tuple[tuple[ModelKey | None, str | None], Queued]] = field(default_factory=list)
     _in_halves: set[ModelKey | None] = field(default_factory=set)
-    _halves_so_far: list[Held] = field(default_factory=list)
+    _halves_so_far: list[beside.Held] = field(default_factory=list)
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
@@ -224,7 +224,7 @@ class Walk:
             return halves
         self._refuse_conflict(operation, migration)
         if self.is_new:
-            refuse_beside_old_columns(operation, place, self._halves_so_far)
+            beside.refuse_beside_old_columns(operation, place, self._halves_so_far)
         if isinstance(operation, SeparateDatabaseAndState):
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
@@ -236,11 +236,11 @@ class Walk:
 
     def _new_halves(self, operation: Operation, place: Place) -> Split | None:
         if isinstance(operation, CreateModel):
-            self._refuse_taken_name(operation, place)
+            beside.refuse_taken_name(operation, place, self._renamed)
             return split(operation, place) if self._is_deleted_from(operation, place) else None
         if not self._is_used(operation, place):
             return None
-        refuse_beside_view(operation, place, self._renamed, self._in_halves)
+        beside.refuse_beside_view(operation, place, self._renamed, self._in_halves)
         try:
             halves = split(operation, place)
         except CannotSplit:
@@ -250,7 +250,7 @@ class Walk:
         if halves is None or not is_here(operation, place):
             return None
         if isinstance(halves, SplitRenameField):
-            refuse_old_column(halves, operation, self._halves_so_far)
+            beside.refuse_old_column(halves, operation, self._halves_so_far)
         return halves
 
     def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:
@@ -261,15 +261,6 @@ class Walk:
                     f"{migration}: {operation.describe()} touches what is still held back ({item})",
                     hint="finalise first: smooth-orchestrate finalise PLAN, or manage.py finalise_migrations",
                 )
-
-    def _refuse_taken_name(self, operation: CreateModel, place: Place) -> None:
-        is_renamed = (place.app_label, operation.name_lower) in self._renamed
-        if is_renamed or place.model(operation.name) is not None:
-            raise CannotSplit(
-                f"{operation.describe()}: its table is still that of a model that has been "
-                + ("renamed" if is_renamed else "removed"),
-                hint="finalise first, or give the new model another name",
-            )
 
     def _refuse_within(self, operation: SeparateDatabaseAndState, place: Place) -> None:
         """Refuse what is not Django's own way from one state to the other, where that would matter."""
