@@ -50,6 +50,7 @@ def test_by_the_journal_that_knows_it_it_is_committed(fleet: Fleet) -> None:
     assert not [name for name, text in fleet.dumps().items() if "0002_note" in text]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [(), pytest.param(("--abort",), marks=pytest.mark.long)])
 def test_by_another_journal_it_is_left_to_its_own(fleet: Fleet, words: tuple[str, ...]) -> None:
     _second(fleet, 'journal = "sqlite:///other/journal.db"')

@@ -124,6 +124,7 @@ def test_every_command_says_in_words_what_is_wrong_with_a_plan(
     assert [line for line in expected(case, path) if line not in shown] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["databases", "journal"])
 def test_a_good_plan_is_one_that_connects(place: str, tmp_path: Path, listener: Listener) -> None:
     content = HEAD + (_journal(listener) if place == "journal" else "") + PROJECT + PRIMARY

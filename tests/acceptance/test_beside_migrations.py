@@ -39,6 +39,7 @@ def test_of_a_commit_whose_answer_was_lost(fleet: Fleet) -> None:
     assert dumps_of(fleet) == before
 
 
+@pytest.mark.long
 def test_of_a_rollback_that_was_killed_with_nothing_left_to_reverse(fleet: Fleet) -> None:
     fleet.plan(deploy=DEPLOY, servers='atomicity = "two_phase"')
     decided_by_journal(fleet)

@@ -87,6 +87,7 @@ def test_a_damaged_decision_is_obeyed_by_nobody(fleet: Fleet) -> None:
     assert fleet.run("recover").report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_a_journal_that_was_moved_away_as_the_hint_says_is_done_without(fleet: Fleet) -> None:
     before = fleet.dumps()
     _damage(fleet, "decision", "data", "")

@@ -70,7 +70,11 @@ def test_a_release_that_fails_in_the_last_database_changes_none(shop: Fleet, tmp
 
 
 @pytest.mark.parametrize(
-    "deploy", ["expand_contract = false", 'expand_contract = false\ncommit = "phase"'], ids=["deploy", "phase"]
+    "deploy",
+    [
+        pytest.param("expand_contract = false", id="deploy", marks=pytest.mark.long),
+        pytest.param('expand_contract = false\ncommit = "phase"', id="phase"),
+    ],
 )
 @pytest.mark.parametrize(
     "note",
@@ -107,6 +111,7 @@ def test_a_gate_that_fails_changes_no_database(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_gate_that_the_system_refuses_to_run_is_told_as_that(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:
@@ -120,6 +125,7 @@ def test_a_gate_that_the_system_refuses_to_run_is_told_as_that(
         assert outcome.named("output.captured") == []
 
 
+@pytest.mark.long
 def test_a_gate_is_told_of_a_broken_pipe_as_in_a_shell(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:
@@ -149,6 +155,7 @@ def test_a_lock_that_is_never_released_is_named_and_ends_the_deploy(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 def test_a_migration_that_would_break_the_running_release_is_refused_by_name(
     tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer
 ) -> None:

@@ -174,6 +174,7 @@ def test_a_rollback_does_not_cut_off_what_the_new_release_has_written(fleet: Fle
     assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_it_is_not_due_before_the_bake_time(fleet: Fleet) -> None:
     _plan(fleet, '[finalise]\nbake_time = "1h"')
     fleet.deploy()

@@ -21,7 +21,7 @@ _NEXT = migration(
 )
 _LATER = KIND.replace("0002_note", "0002_next")
 _SERVERS = {"held": 'atomicity = "held_open"', "prepared": 'atomicity = "two_phase"'}
-_SAMPLE = {("deploy", "prepared", "queue.after"), ("finalise", "prepared", "journal.decision.after")}
+_SAMPLE = {("finalise", "prepared", "journal.decision.after")}
 _STATES = ("old", "expanded", "contracted")
 
 _Fleets = Callable[[str, str], Fleet]
@@ -113,6 +113,7 @@ def test_a_crash_leaves_all_old_or_all_new(
             assert _content(fleet) == _content(fleets(kind, after))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", [pytest.param("discard.before", marks=pytest.mark.long), "discard.after"])
 def test_a_crash_while_rows_are_discarded_loses_none(fleets: _Fleets, tmp_path: Path, point: str) -> None:
     with _copied(fleets, "prepared", "expanded", tmp_path / "plan") as fleet:

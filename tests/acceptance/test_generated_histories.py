@@ -19,6 +19,7 @@ from tests.support.generated.known import KNOWN
 from tests.support.generated.trial import Verdict, try_out
 from tests.support.generated_histories import GeneratedHistory, generated_histories
 from tests.support.histories import Vendor
+from tests.support.sampling import one_in
 
 # Shrinking a failure takes up to five minutes more.
 pytestmark = pytest.mark.timeout(3600)
@@ -74,7 +75,7 @@ def test_a_generated_history_that_fails_leaves_nothing_and_one_that_succeeds_end
     assert counts[Verdict.NOT_APPLIED] * 10 <= tried
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", one_in(4, KNOWN))
 def test_a_history_that_went_wrong_once_goes_right(bench: Bench, name: str) -> None:
     trial = try_out(KNOWN[name](bench.vendor), bench)
 

@@ -45,7 +45,9 @@ def _halt(fleet: Fleet) -> None:
     assert _new(fleet) == {"primary", "kiosk"}
 
 
-@pytest.mark.parametrize("options", [pytest.param((), id="last"), pytest.param(("--run", "build-7"), id="named")])
+@pytest.mark.parametrize(
+    "options", [pytest.param((), id="last"), pytest.param(("--run", "build-7"), id="named", marks=pytest.mark.long)]
+)
 def test_what_a_halted_run_has_committed_is_taken_back(fleet: Fleet, options: tuple[str, ...]) -> None:
     before = _of(fleet)
     _halt(fleet)
@@ -189,6 +191,7 @@ def test_a_deploy_of_another_environment_ends_nothing_that_a_halted_run_holds_ba
     assert _held_back(fleet) == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on_failure", ["halt", pytest.param("rollback", marks=pytest.mark.long)])
 def test_what_was_committed_and_came_back_after_it_was_given_up_is_taken_back(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path, on_failure: str

@@ -33,6 +33,7 @@ def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> Serv
     return pg_server, second_pg_server
 
 
+@pytest.mark.long
 def test_a_commit_within_a_migration_is_told_and_not_called_a_rollback(servers: Servers, tmp_path: Path) -> None:
     commits = migration(
         "migrations.AddField('item', 'kind', models.CharField(max_length=9, default='any'))",
@@ -146,6 +147,7 @@ def test_what_a_gate_has_started_ends_with_it(servers: Servers, tmp_path: Path) 
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("start", "left"),
     [
@@ -197,6 +199,7 @@ def test_a_callback_that_raises_after_the_commit_changes_nothing_of_it(servers: 
         assert any("ZeroDivisionError" in line["line"] for line in outcome.named("output.captured"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spelling", ["address", *(pytest.param(each, marks=pytest.mark.long) for each in ("several hosts", "URI"))]
 )

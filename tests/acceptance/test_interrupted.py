@@ -191,6 +191,7 @@ def test_a_worker_that_hangs_when_it_imports_ends_with_its_coordinator(file: str
         assert not still_running(family)
 
 
+@pytest.mark.long
 def test_a_gate_and_what_it_has_started_end_with_a_coordinator_that_is_killed(fleet: Fleet) -> None:
     fleet.plan(shards='gate = ["sh", "-c", "sleep 300 & echo looking; wait"]')
     before = fleet.dumps()
@@ -234,6 +235,7 @@ def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monk
     assert fleet.dumps() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", [LAST, pytest.param("gate", marks=pytest.mark.long)])
 def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
     moment: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
@@ -272,6 +274,7 @@ def test_an_interrupted_settlement_says_that_it_is_not_settled_and_is_taken_up_a
     assert all("0003_kind" in text for text in fleet.dumps().values())
 
 
+@pytest.mark.long
 def test_a_recovery_that_is_interrupted_before_it_begins_has_not_succeeded(fleet: Fleet) -> None:
     with fleet.running(command="recover") as run:
         run.wait_for("worker.started")

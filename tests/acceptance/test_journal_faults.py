@@ -261,6 +261,7 @@ def _small_disk(directory: Path, size_kb: int) -> Iterator[None]:
 _needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
 
+@pytest.mark.long
 @_needs_root
 @pytest.mark.parametrize("size_kb", [120, *(pytest.param(size, marks=pytest.mark.long) for size in range(32, 240, 8))])
 def test_a_journal_on_a_full_disk_decides_nothing(releases: Releases, tmp_path: Path, size_kb: int) -> None:

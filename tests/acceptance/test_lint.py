@@ -72,6 +72,7 @@ def test_each_database_of_the_plan_is_told_with_what_it_is_for(site: Site) -> No
     assert not (site.directory / ".smooth").exists()
 
 
+@pytest.mark.long
 def test_what_is_so_for_several_databases_is_annotated_once(site: Site) -> None:
     outcome = site.lint("--format", "github")
     assert outcome.exit_code == 1
@@ -86,6 +87,7 @@ def test_it_is_written_for_people_and_for_code_scanning_without_a_secret(site: S
     assert "open-sesame" not in outcome.stdout + outcome.stderr
 
 
+@pytest.mark.long
 def test_a_revision_that_there_is_not_is_refused_with_what_git_says(site: Site) -> None:
     outcome = site.lint("--since", "nowhere")
     assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused")

@@ -24,7 +24,9 @@ def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path:
         yield fleet
 
 
-@pytest.mark.parametrize(("command", "key"), [("plan", "migrations"), ("status", "pending")])
+@pytest.mark.parametrize(
+    ("command", "key"), [("plan", "migrations"), pytest.param("status", "pending", marks=pytest.mark.long)]
+)
 def test_a_database_that_is_away_is_not_called_up_to_date(fleet: Fleet, command: str, key: str) -> None:
     fleet.databases["shard_1"]["PORT"] = "1"
     outcome = fleet.run(command)
@@ -56,6 +58,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fl
     assert [error["place"] for error in outcome.report["errors"]] == [LAST]
 
 
+@pytest.mark.long
 def test_a_lock_on_the_record_of_migrations_is_not_waited_for_without_end(fleet: Fleet) -> None:
     before = fleet.dumps()
     with fleet.last.connect() as session, session.transaction():

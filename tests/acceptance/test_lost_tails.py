@@ -106,6 +106,7 @@ def test_a_phase_of_which_nobody_knows_what_it_moved_is_not_called_taken_back(
             assert _new(fleet) == {"primary", "kiosk"}
 
 
+@pytest.mark.long
 def test_a_phase_that_was_moved_back_by_hand_is_settled_when_its_operator_says_so(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def _files(fleet: Fleet) -> list[Path]:
     return [*fleet.directory.glob("kiosk.sqlite3*")]
 
 
+@pytest.mark.long
 def test_what_may_have_decided_is_waited_for_and_not_made_anew(fleet: Fleet, tmp_path: Path) -> None:
     _kill(fleet, "journal.decision.before")
     gids = fleet.prepared()

@@ -19,6 +19,7 @@ _REGISTERS = migration(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("commit", ["deploy", pytest.param("phase", marks=pytest.mark.long)])
 def test_what_is_held_at_the_barrier_calls_it_when_it_is_rolled_back(
     commit: str, pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path

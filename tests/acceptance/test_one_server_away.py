@@ -49,6 +49,7 @@ def _last_gids(fleet: Fleet) -> list[str]:
     return fleet.last.server.prepared(fleet.last.name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decision", ["commit", pytest.param("abort", marks=pytest.mark.long)])
 def test_the_others_are_settled_and_the_one_that_is_away_is_named(
     fleet: Fleet, server: PostgresServer, decision: str

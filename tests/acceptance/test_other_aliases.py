@@ -139,6 +139,7 @@ _BESIDE = {
 }
 
 
+@pytest.mark.long
 def test_what_is_written_to_an_alias_of_no_target_keeps_its_target_from_being_prepared(
     servers: Servers, tmp_path: Path
 ) -> None:

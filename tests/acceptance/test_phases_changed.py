@@ -87,6 +87,7 @@ def test_a_run_of_an_earlier_version_is_settled_by_the_phases_of_the_plan(
         assert not fleet.prepared()
 
 
+@pytest.mark.long
 def test_a_phase_that_came_since_takes_back_none_that_has_committed(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_phase_that_came_since_takes_back_none_that_has_committed(
         assert _new(fleet) == {"primary", "kiosk", LAST}
 
 
+@pytest.mark.long
 def test_a_database_that_is_gone_before_its_phase_began_is_named(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_database_that_is_gone_before_its_phase_began_is_named(
 _DROP = migration("migrations.RemoveField('item', 'name')", after=[("demo", "0001_item")])
 
 
+@pytest.mark.long
 def test_what_is_run_forward_is_split_as_in_the_other_databases(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

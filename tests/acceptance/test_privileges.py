@@ -84,6 +84,7 @@ def _owners(database: PostgresDatabase) -> set[str]:
         return {str(owner) for (owner,) in session.execute(query).fetchall()}
 
 
+@pytest.mark.long
 def test_the_deploy_role_deploys_rehearses_and_rolls_back(fleet: Fleet, roles: _Roles) -> None:
     before = fleet.dumps(sequences=False)
     assert fleet.run("check").exit_code == 0

@@ -112,6 +112,7 @@ def test_databases_of_a_service_file_are_deployed_together_or_not_at_all(
     assert all("0003_kind" in dump(database.dsn) for database, _entry in by_service.values())
 
 
+@pytest.mark.long
 def test_a_database_of_a_service_file_is_moved_alone_or_not_at_all(
     by_service: dict[str, tuple[PostgresDatabase, dict[str, Any]]], tmp_path: Path
 ) -> None:

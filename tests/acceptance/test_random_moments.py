@@ -186,6 +186,7 @@ def test_a_worker_killed_between_committed_steps_leaves_all_databases_old_or_all
     strike_worker(seed, release_outside_transactions, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_a_signal_at_any_moment_leaves_all_databases_old_or_all_new(

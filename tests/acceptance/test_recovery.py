@@ -292,6 +292,7 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
         assert _of(fleet) == deploys(kind).new
 
 
+@pytest.mark.long
 def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("held").old, tmp_path / "plan") as fleet:
         _crash(fleet, "journal.decision.after")

@@ -190,7 +190,7 @@ def _refused(fleet: Fleet) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("fault", one_in(3, DATABASE_FAULTS))
+@pytest.mark.parametrize("fault", one_in(6, DATABASE_FAULTS))
 def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)
@@ -199,7 +199,7 @@ def test_a_database_that_cannot_be_migrated_is_refused_by_name(fault: Fault, fle
     assert [line["event"] for line in outcome.log].count("preflight.failed") == 1
 
 
-@pytest.mark.parametrize("fault", one_in(3, PROJECT_FAULTS))
+@pytest.mark.parametrize("fault", one_in(5, PROJECT_FAULTS))
 def test_a_project_that_cannot_be_set_up_is_refused_by_name(fault: Fault, fleet: Fleet) -> None:
     fault.make(fleet)
     outcome = _refused(fleet)

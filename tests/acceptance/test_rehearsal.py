@@ -110,6 +110,7 @@ def test_a_failure_is_named_and_keeps_no_other_database_from_its_rehearsal(
         assert fleet.dumps() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ends_at", ["demo.0002_note", "demo.0003_kind"])
 def test_what_no_transaction_holds_is_left_alone_and_said(
     ends_at: str, pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path

@@ -143,6 +143,7 @@ def test_who_was_given_a_permission_of_the_run_is_not_forgotten(fleet: Fleet) ->
     assert fleet.run("rollback", "--discard-data").exit_code == 0
 
 
+@pytest.mark.long
 def test_what_is_written_between_the_look_and_the_lock_is_not_lost(fleet: Fleet) -> None:
     assert fleet.deploy().exit_code == 0
     fleet.plan(deploy='expand_contract = false\nlock_timeout = "1min"')

@@ -22,6 +22,7 @@ _ADDS = migration(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("commit", ["phase", pytest.param("deploy", marks=pytest.mark.long)])
 def test_rows_of_committed_phases_are_taken_back(
     commit: str, pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path

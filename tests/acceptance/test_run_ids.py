@@ -200,6 +200,7 @@ def test_a_phase_is_taken_back_although_its_run_id_was_used_again_meanwhile(flee
     assert not _new_ones(fleet)
 
 
+@pytest.mark.long
 def test_the_mark_on_a_last_resource_decides_although_another_deploy_has_used_the_same_id(fleet: Fleet) -> None:
     fleet.plan(servers='atomicity = "two_phase"')
     # Its commit on kiosk is the decision, which the journal is yet to be told.

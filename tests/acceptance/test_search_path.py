@@ -97,6 +97,7 @@ def test_a_run_that_sets_the_search_path_is_taken_back_by_rollback(
         assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_what_such_a_run_holds_back_is_done_by_finalise(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_what_such_a_run_holds_back_is_done_by_finalise(
         assert not _strays(fleet)
 
 
+@pytest.mark.long
 def test_steps_that_stand_without_a_mark_are_not_called_taken_back(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -302,6 +302,7 @@ def test_what_a_run_has_left_behind_for_good_is_told_until_an_operator_accepts_i
         assert _of(fleet) == before
 
 
+@pytest.mark.long
 def test_a_decided_run_is_finished_without_migrations_that_came_since(
     servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_where_one_cannot_be_taken_back_none_is(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False, applied=False) == before
 
 
+@pytest.mark.long
 def test_all_are_taken_back_where_all_can_be(fleet: Fleet) -> None:
     before = fleet.dumps(sequences=False, applied=False)
     (fleet.directory / "go").touch()
@@ -96,6 +97,7 @@ def test_all_are_taken_back_where_all_can_be(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False, applied=False) == before
 
 
+@pytest.mark.long
 def test_what_reverse_code_does_elsewhere_waits_for_the_commit(fleet: Fleet) -> None:
     beside = fleet.directory / "beside.sqlite3"
     with closing(sqlite3.connect(beside)) as session:

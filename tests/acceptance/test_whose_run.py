@@ -165,6 +165,7 @@ def test_recovery_by_a_second_plan_settles_what_is_shared_and_leaves_its_own_dat
     assert _run(fleet, fleet.environment, "recover", "us.toml").report["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("theirs", "point", "journal"),
     [

@@ -72,6 +72,7 @@ def test_a_phase_that_was_written_to_is_not_taken_back_by_whoever_comes_next(
         assert fleet.dumps(sequences=False, applied=False) == before
 
 
+@pytest.mark.long
 def test_what_is_lost_with_a_phase_that_a_deploy_takes_back_is_told(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_what_is_lost_with_a_phase_that_a_deploy_takes_back_is_told(
         assert fleet.dumps(sequences=False, applied=False) == before
 
 
+@pytest.mark.long
 def test_what_cannot_be_looked_at_is_not_taken_for_what_loses_nothing(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_rows_that_the_old_schema_cannot_take_are_deleted_where_that_is_asked_fo
         assert fleet.dumps(sequences=False, applied=False) == before
 
 
+@pytest.mark.long
 def test_what_was_given_of_what_a_phase_has_received_is_not_taken_away_unasked(
     pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -107,8 +107,7 @@ databases = ["shards:*"]
 
     def deploy(self, *options: str) -> Outcome:
         """Run a deploy to its end."""
-        with self.running(*options) as run:
-            return run.finish()
+        return self.run("deploy", *options)
 
     def run(self, command: str, *options: str, failpoint: str | None = None, under: Sequence[str] = ()) -> Outcome:
         """Run any command of the program over the plan to its end.

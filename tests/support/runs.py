@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from tests.support import warm
 from tests.support.log_lines import log_lines
 from tests.support.processes import kill_family
 
@@ -173,13 +174,16 @@ def run_words(
     under: Sequence[str] = (),
 ) -> Outcome:
     """Run the program with a whole command line to its end; see `run_in`."""
+    program = [SCRIPT, *words, "--json", "--log-format", "json"]
+    full = os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+    if failpoint:
+        full["SMOOTH_FAILPOINT"] = failpoint
+    if not under and warm.can_run(directory, full):
+        return Outcome(*warm.run(program, directory, full, imported=warm.ORCHESTRATOR))
     done = subprocess.run(
-        [*under, SCRIPT, *words, "--json", "--log-format", "json"],
+        [*under, *program],
         cwd=directory,
-        env=os.environ
-        | environment
-        | {"PYTHONDONTWRITEBYTECODE": "1"}
-        | ({"SMOOTH_FAILPOINT": failpoint} if failpoint else {}),
+        env=full,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

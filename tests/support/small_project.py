@@ -167,7 +167,8 @@ class SmallProject:
     def run(self, *arguments: str) -> Result:
         """Run `manage.py` with these arguments to its end, however that is."""
         if warm.can_run(self._directory, self._environment):
-            return Result(*warm.run(arguments, self._directory, self._environment))
+            program = ["manage.py", *arguments]
+            return Result(*warm.run(program, self._directory, self._environment, imported=warm.DJANGO))
         with self.start(*arguments) as process:
             stdout, stderr = process.communicate()
         return Result(process.returncode, stdout, stderr)

@@ -1,24 +1,47 @@
-"""Run `manage.py` in processes that have imported Django before they begin: half of a short command's time is that."""
+"""Run programs in processes that have imported theirs before they begin: half of a short command's time is that."""
 
 import atexit
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from tests.support.histories import SAME_ORDER
 
-__all__ = ["can_run", "environment_here", "run"]
+__all__ = ["DJANGO", "ORCHESTRATOR", "can_run", "environment_here", "run"]
+
+DJANGO: Final = (
+    "django.contrib.postgres.operations",
+    "django.core.management.commands.migrate",
+    "django.db.backends.postgresql.base",
+    "django.db.backends.sqlite3.base",
+    *(("django.db.backends.mysql.base",) if find_spec("MySQLdb") else ()),
+)
+"""What commands of `manage.py` import; nothing of it needs settings."""
+
+ORCHESTRATOR: Final = (
+    "asyncpg",
+    "smooth_orchestrator.cli",
+    "smooth_orchestrator.cli.execution",
+    "smooth_orchestrator.config",
+    "smooth_orchestrator.journal.sqlite",
+    "smooth_orchestrator.runner",
+)
+"""What commands of `smooth-orchestrate` import, and Django is not of it."""
 
 _SERVER: Final = Path(__file__).with_name("warm_server.py")
-# An interpreter obeys these when it starts.
+# An interpreter obeys these when it starts; the servers write no bytecode either.
 _OF_INTERPRETERS: Final = ("PYTHON", "LANG", "LC_")
+_NO_BYTECODE: Final = "PYTHONDONTWRITEBYTECODE"
+_PATIENCE_S: Final = 90.0
 
 
 def can_run(directory: Path, environment: Mapping[str, str]) -> bool:
@@ -27,40 +50,48 @@ def can_run(directory: Path, environment: Mapping[str, str]) -> bool:
     return not hides_a_driver and _of_interpreter(environment) == _of_interpreter(environment_here())
 
 
-def run(arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
-    """Run `manage.py` with these arguments to its end.
+def run(
+    program: Sequence[str], directory: Path, environment: Mapping[str, str], *, imported: tuple[str, ...]
+) -> tuple[int, str, str]:
+    """Run a program to its end.
 
     Args:
-        arguments: of the command line.
-        directory: where `manage.py` is.
+        program: the file of its source, and the arguments of its command line.
+        directory: where.
         environment: of the process.
+        imported: the modules that it is to have imported.
 
     Returns:
         Its return code as `subprocess` tells it, and what it wrote to stdout and to stderr.
 
     Raises:
         RuntimeError: it did not begin.
+        TimeoutError: it does not end.
     """
-    command = {"arguments": ["manage.py", *arguments], "directory": str(directory), "environment": {**environment}}
+    command = {"arguments": [*program], "directory": str(directory), "environment": {**environment}}
     reader, writer = os.pipe()
     with os.fdopen(reader) as answer, tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         try:
-            socket.send_fds(_server(), [json.dumps(command).encode()], [stdout.fileno(), stderr.fileno(), writer])
+            socket.send_fds(
+                _server(imported), [json.dumps(command).encode()], [stdout.fileno(), stderr.fileno(), writer]
+            )
         finally:
             os.close(writer)
+        if not select.select([answer], [], [], _PATIENCE_S)[0]:
+            raise TimeoutError(f"{program} does not end")
         if not (code := answer.read()):
-            raise RuntimeError("the process that has imported Django is gone")
+            raise RuntimeError("the process that has imported everything is gone")
         for file in (stdout, stderr):
             file.seek(0)
         return int(code), stdout.read(), stderr.read()
 
 
 @cache
-def _server() -> socket.socket:
+def _server(imported: tuple[str, ...]) -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         server = subprocess.Popen(
-            [sys.executable, "-B", "-P", _SERVER, str(its.fileno())],
+            [sys.executable, "-B", "-P", _SERVER, str(its.fileno()), *imported],
             env=environment_here(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -81,4 +112,6 @@ def environment_here() -> dict[str, str]:
 
 
 def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_OF_INTERPRETERS)}
+    return {
+        name: value for name, value in environment.items() if name.startswith(_OF_INTERPRETERS) and name != _NO_BYTECODE
+    }

@@ -1,7 +1,7 @@
-"""A process that imports Django, configures nothing, and copies itself for each command that it is asked for.
+"""A process that imports modules, configures nothing, and copies itself for each command that it is asked for.
 
-Run as a script, with the number of a socket. Each message is a request in JSON, with three files: what the command's
-stdout and stderr are to be, and a pipe for its return code. The end of the socket is its own.
+Run as a script, with the number of a socket and the names of the modules. Each message is a request in JSON, with three
+files: what the command's stdout and stderr are to be, and a pipe for its return code. The end of the socket is its own.
 """
 
 import json
@@ -11,22 +11,15 @@ import signal
 import socket
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
-_IMPORTED: Final = (
-    "django.contrib.postgres.operations",
-    "django.core.management.commands.migrate",
-    "django.db.backends.postgresql.base",
-    "django.db.backends.sqlite3.base",
-)
 _LARGEST_REQUEST: Final = 200_000
 
 
 def main() -> None:
     """Answer requests until nobody can ask any more; in each copy, run its command."""
     requests = socket.socket(fileno=int(sys.argv[1]))
-    for name in (*_IMPORTED, *(("django.db.backends.mysql.base",) if find_spec("MySQLdb") else ())):
+    for name in sys.argv[2:]:
         import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
