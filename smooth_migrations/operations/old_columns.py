@@ -17,7 +17,7 @@ from django.db.migrations.operations import RenameField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.operations.base import Obstacle
+from smooth_migrations.operations.base import CannotSplit, Obstacle
 
 __all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "differing", "hindrances"]
 
@@ -119,8 +119,14 @@ class RenameBeside(RenameField):
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
     ) -> None:
-        """Do all of it at once. Takes ACCESS EXCLUSIVE on the table, and writes each row of it anew."""
+        """Do all of it at once. Takes ACCESS EXCLUSIVE on the table, and writes each row of it anew.
+
+        Raises:
+            CannotSplit: what has run since the plan was looked at has put something in the way.
+        """
         with transaction.atomic(schema_editor.connection.alias):
+            for reason in hindrances(schema_editor.connection, self._column):
+                raise CannotSplit(f"{super().describe()}: {reason}")
             # Their definitions are those of the second column, as long as the first has its name.
             table = schema_editor.quote_name(self._column.table)
             indexes = _rows(schema_editor.connection, _INDEXES, self._column.old, table)
@@ -242,8 +248,8 @@ def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
 
 def _drop(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     table, old, helper = (editor.quote_name(name) for name in (column.table, column.old, column.helper))
-    editor.execute(f"DROP TRIGGER {helper} ON {table}", params=None)
-    editor.execute(f"DROP FUNCTION {helper}()", params=None)
+    editor.execute(f"DROP TRIGGER IF EXISTS {helper} ON {table}", params=None)
+    editor.execute(f"DROP FUNCTION IF EXISTS {helper}()", params=None)
     # Its indexes go with it.
     editor.execute(f"ALTER TABLE {table} DROP COLUMN {old}", params=None)
 

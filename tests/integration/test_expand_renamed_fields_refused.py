@@ -127,6 +127,19 @@ def test_a_table_that_a_second_column_is_not_right_with_is_refused(
     assert dump(pg_database.dsn) == before
 
 
+def test_what_the_same_run_puts_in_the_way_is_found_when_it_is_there(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    statements = "; ".join(_HINDERED["triggers"][0])
+    project = project_with(tmp_path, pg_database, [f'migrations.RunSQL("{statements}", "")', *_PRICE])
+    before = dump(pg_database.dsn)
+
+    failed = project.run("apply_migrations", "--expand")
+
+    assert (failed.returncode, _HINDERED["triggers"][1] in failed.stderr + failed.stdout) == (1, True)
+    assert dump(pg_database.dsn) == before
+
+
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_where_no_trigger_keeps_two_columns_equal_it_is_refused(databases: NewDatabases, tmp_path: Path) -> None:
     message = "Rename field price on item to cost: the release still running knows the old name"
