@@ -9,6 +9,8 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, Field, ManyToManyField
 
+from smooth_migrations.conversions import length_of
+
 __all__ = ["Effects", "effects"]
 
 ModelKey = tuple[str, str]
@@ -93,8 +95,8 @@ def _narrowings(old: "Field[object, object]", new: "Field[object, object]") -> I
     old_type, new_type = old.get_internal_type(), new.get_internal_type()
     if old_type != new_type:
         yield f"its type changes from {old_type} to {new_type}"
-    elif old.max_length and new.max_length and new.max_length < old.max_length:
-        yield f"it narrows from {old.max_length} to {new.max_length}"
+    elif (was := length_of(old)) and (is_now := length_of(new)) and is_now < was:
+        yield f"it narrows from {was} to {is_now}"
 
 
 def _warnings(operation: Operation) -> Iterator[str]:

@@ -6,7 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.state import ProjectState
 from django.db.models.utils import make_model_tuple
 
-__all__ = ["changes_type", "converts", "shortening", "stored"]
+__all__ = ["changes_type", "converts", "length_of", "shortening", "stored"]
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -47,6 +47,11 @@ def changes_type(connection: BaseDatabaseWrapper, old: "_Field", new: "_Field") 
         parts = old.base_field, new.base_field
         return converts(connection, *parts) or shortening(connection, *parts, column="") is not None
     return old.db_type(connection) != new.db_type(connection)
+
+
+def length_of(field: "_Field") -> int | None:
+    """Return the most characters that a field takes; histories are found that give it as a text. Pure."""
+    return None if field.max_length is None else int(field.max_length)
 
 
 def shortening(connection: BaseDatabaseWrapper, old: "_Field", new: "_Field", *, column: str) -> str | None:
@@ -117,7 +122,7 @@ def _part(field: "_Field", name: str) -> int:
 
 
 def _limit(field: "_Field") -> int | None:
-    return field.max_length if field.get_internal_type() in _SHORT_TEXT else None
+    return length_of(field) if field.get_internal_type() in _SHORT_TEXT else None
 
 
 def _family(internal_type: str) -> str:

@@ -10,6 +10,8 @@ from django.db.migrations.state import ModelState
 from django.db.models import NOT_PROVIDED, Func, Value
 from django.db.models.functions import Cast, Now
 
+from smooth_migrations.conversions import length_of
+
 if TYPE_CHECKING:
     from django.db.models import Field
 
@@ -55,9 +57,9 @@ def _of_altered(old: "_Field", new: "_Field", connection: BaseDatabaseWrapper) -
         return
     types = old.get_internal_type(), new.get_internal_type()
     if {*types} <= _TEXTS:
-        shrinks = new.max_length is not None and (old.max_length is None or new.max_length < old.max_length)
-        if shrinks:
-            yield f"a type of at most {new.max_length} characters takes values that may be longer"
+        was, is_to_be = length_of(old), length_of(new)
+        if is_to_be is not None and (was is None or is_to_be < was):
+            yield f"a type of at most {is_to_be} characters takes values that may be longer"
         return
     if types == ("DecimalField", "DecimalField"):
         digits = [(getattr(field, "decimal_places", 0), getattr(field, "max_digits", 0)) for field in (old, new)]

@@ -9,6 +9,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED
 
+from smooth_migrations.conversions import length_of
 from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
 from smooth_migrations.operations.fields import clone, column_of, field_of, has_column, is_alike
 from smooth_migrations.operations.obstacles import duplicates, too_long, unfilled, unfit
@@ -128,8 +129,8 @@ class SplitAlterField(Split):
             yield from unfilled(connection, model, name, self._filled(field))
         if field.unique and not now.unique:
             yield from duplicates(connection, model, (name,))
-        if field.max_length and now.get_internal_type() in _TEXTS:
-            yield from too_long(connection, model, name, field.max_length)
+        if (length := length_of(field)) and now.get_internal_type() in _TEXTS:
+            yield from too_long(connection, model, name, length)
         if _size(field) is not None and _size(now) is not None:
             yield from unfit(connection, model, name, connection.ops.integer_field_range(field.get_internal_type()))
 
@@ -178,8 +179,9 @@ def _narrowed(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[s
         if _size(old) != _size(new):
             yield f"type {is_to_be}"
     elif {is_now, is_to_be} <= _TEXTS:
-        if new.max_length is not None and (old.max_length is None or new.max_length < old.max_length):
-            yield f"at most {new.max_length} characters"
+        was, limit = length_of(old), length_of(new)
+        if limit is not None and (was is None or limit < was):
+            yield f"at most {limit} characters"
     elif is_now != is_to_be:
         raise CannotSplit(f"{operation.describe()} changes its type from {is_now} to {is_to_be}", hint=_HINT)
     elif _digits(old) != _digits(new):
