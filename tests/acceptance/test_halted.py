@@ -112,6 +112,7 @@ def test_a_deploy_that_goes_on_after_a_halted_one_is_a_run_of_its_own(fleet: Fle
     assert _new(fleet) == {"primary", "kiosk", LAST}
 
 
+@pytest.mark.long
 def test_what_a_halted_run_holds_back_is_done_when_a_deploy_has_gone_on(fleet: Fleet) -> None:
     deploy = _DEPLOY.replace("false", "true")
     finalise = '\n[finalise]\nbake_time = "0s"\n'
@@ -138,6 +139,7 @@ def test_what_a_halted_run_holds_back_is_done_when_a_deploy_has_gone_on(fleet: F
     assert _held_back(fleet) == set()
 
 
+@pytest.mark.long
 def test_what_a_halted_run_holds_back_waits_for_a_database_on_which_its_migrations_are_not_recorded(
     fleet: Fleet,
 ) -> None:
@@ -162,6 +164,7 @@ def test_what_a_halted_run_holds_back_waits_for_a_database_on_which_its_migratio
     assert _held_back(fleet) == set()
 
 
+@pytest.mark.long
 def test_a_deploy_of_another_environment_ends_nothing_that_a_halted_run_holds_back(
     fleet: Fleet, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_rollback_that_is_given_up_leaves_the_mark_of_what_it_was_to_take_back
     assert diff(old, dump(mariadb_database.dsn, sequences=False)) == ""
 
 
+@pytest.mark.long
 def test_run_ids_that_differ_by_case_are_two(
     mariadb_database: MariadbDatabase, environment: dict[str, str], tmp_path: Path
 ) -> None:

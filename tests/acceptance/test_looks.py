@@ -48,6 +48,7 @@ def test_a_journal_that_cannot_be_read_is_found_by_a_check(fleet: Fleet) -> None
     assert (finding["place"], "journal.db" in finding["message"]) == ("deploy.journal", True)
 
 
+@pytest.mark.long
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fleet) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -91,6 +91,7 @@ def by_service(
         }
 
 
+@pytest.mark.long
 def test_databases_of_a_service_file_are_deployed_together_or_not_at_all(
     by_service: dict[str, tuple[PostgresDatabase, dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_rehearsal_is_a_run_like_others_and_says_so_in_words(fleet: Fleet) -> 
     assert fleet.deploy("--run-id", "dress").report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_locks_that_a_deploy_would_not_hold_for_so_long_are_told(fleet: Fleet) -> None:
     fleet.plan(deploy='expand_contract = false\nmax_lock_hold = "1ms"', servers='atomicity = "two_phase"')
     before = fleet.dumps(sequences=False)

@@ -78,6 +78,7 @@ def test_what_cannot_be_prepared_is_rehearsed_in_the_tier_that_a_deploy_takes_in
     assert _of_server(deployed, "tier") == {"held_open"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("minimum", ["compensated", pytest.param("held_open", marks=pytest.mark.long)])
 def test_what_one_transaction_cannot_hold_is_told_as_a_deploy_would_go_about_it(fleet: Fleet, minimum: str) -> None:
     fleet.plan(deploy=f'expand_contract = false\nminimum_atomicity = "{minimum}"')
@@ -108,6 +109,7 @@ def test_what_one_transaction_cannot_hold_is_told_as_a_deploy_would_go_about_it(
         assert fleet.dumps(sequences=False) == before
 
 
+@pytest.mark.long
 def test_nothing_is_committed_by_a_rehearsal_of_what_a_deploy_commits_step_by_step(fleet: Fleet) -> None:
     _write(fleet, "0003_kind", failing(_OTHERS_SEE))
     fleet.plan(servers='atomicity = "compensated"')

@@ -176,6 +176,7 @@ def _deploy_other(fleet: Fleet, alias: str) -> None:
     assert other.exit_code == 0, other.stderr
 
 
+@pytest.mark.long
 def test_a_run_of_another_deploy_with_the_same_id_leaves_the_mark_of_this_one(fleet: Fleet) -> None:
     assert fleet.deploy("--run-id", "build-7").report["outcome"] == "committed"
     _deploy_other(fleet, "default")

@@ -63,6 +63,7 @@ def _keep_the_servers_alone(fleet: Fleet) -> None:
     plan.write_text(f"{head}{rest[rest.index('[databases.shards]') :]}".replace(', "kiosk"', ""))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point",
     [
@@ -125,6 +126,7 @@ def test_no_file_is_run_forward_by_the_decision_about_one_of_the_same_name_in_an
     assert _new(staging) == _ALL
 
 
+@pytest.mark.long
 def test_an_operator_is_told_to_abort_what_was_not_decided(staging: Fleet, production: Fleet) -> None:
     before = dumps_of(staging)
     production.databases["default"] = staging.databases["default"]
@@ -140,6 +142,7 @@ def test_an_operator_is_told_to_abort_what_was_not_decided(staging: Fleet, produ
     assert dumps_of(staging) == before
 
 
+@pytest.mark.long
 def test_the_id_of_a_run_of_another_file_of_the_same_name_is_refused(staging: Fleet, production: Fleet) -> None:
     for fleet in (staging, production):
         _keep_the_file_alone(fleet)
@@ -179,6 +182,7 @@ def test_the_id_of_a_run_is_refused_where_nobody_can_ask_whether_these_are_its_d
     assert _new(production) == {"primary", LAST}
 
 
+@pytest.mark.long
 def test_the_id_of_a_run_that_waits_in_another_environment_is_refused(staging: Fleet, production: Fleet) -> None:
     _kill(staging, "journal.decision.after", "--run-id", "build-7")
 
@@ -191,6 +195,7 @@ def test_the_id_of_a_run_that_waits_in_another_environment_is_refused(staging: F
     assert _new(staging) == _ALL
 
 
+@pytest.mark.long
 def test_a_checkout_that_was_moved_goes_on_where_its_file_shows_the_run(staging: Fleet, tmp_path: Path) -> None:
     _keep_the_file_alone(staging)
     assert staging.run("deploy", "--run-id", "build-7").report["outcome"] == "committed"

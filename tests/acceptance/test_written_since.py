@@ -124,7 +124,8 @@ def _writing_before_the_first_lock(fleet: Fleet, first: FaultProxy) -> Fault:
     return first.arm(Fault("LOCK TABLE", Harm.DELAYED, meanwhile=write))
 
 
-@pytest.mark.parametrize("isolation", ["read committed", pytest.param("serializable", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 def test_what_is_written_after_the_look_of_recover_is_found_under_the_locks(
     isolation: str, pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
+from tests.support.sampling import one_in
 from tests.support.serving import serving
 from tests.support.small_migrations import run_python
 from tests.support.small_project import SmallProject, migration
@@ -88,12 +89,12 @@ _NAMES = [
 ]
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", one_in(2, _CASES))
 def test_both_releases_work_between_the_halves(pg_databases: NewDatabases, tmp_path: Path, case: str) -> None:
     assert_both_work(pg_databases, tmp_path, *_CASES[case])
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", one_in(2, _CASES))
 def test_going_back_before_the_contract_gives_the_old_name_back(
     pg_databases: NewDatabases, tmp_path: Path, case: str
 ) -> None:
