@@ -1,6 +1,6 @@
 """What must not be done to a table, or to what it refers to, beside a half that is held back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -26,7 +26,15 @@ from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.touched import model_of, touched
 
-__all__ = ["Held", "refuse_beside_old_columns", "refuse_beside_view", "refuse_old_column", "refuse_taken_name"]
+__all__ = [
+    "Held",
+    "let_go",
+    "refuse_beside_old_columns",
+    "refuse_beside_view",
+    "refuse_old_column",
+    "refuse_renamed_key",
+    "refuse_taken_name",
+]
 
 _APART = "deploy the two one after the other, each with its own finalise, or set expand_contract = false"
 
@@ -58,12 +66,22 @@ def refuse_beside_view(
         raise CannotSplit(f"{operation.describe()}: something else of its table is held back", hint=_APART)
 
 
-def refuse_old_column(renames: SplitRenameField, operation: Operation, held: Sequence[Held]) -> None:
+def refuse_old_column(
+    renames: SplitRenameField, operation: Operation, held: Sequence[Held], let_go: AbstractSet[tuple[ModelKey, str]]
+) -> None:
     """Refuse to keep the old name of a column of which, or of whose constraints, something is held back already.
 
+    Args:
+        renames: the halves.
+        operation: that they are of.
+        held: what is held back.
+        let_go: the fields that the same deploy has let go of something unique of.
+
     Raises:
-        CannotSplit: something is.
+        CannotSplit: something is, or rows are no longer looked for by a unique column of the old name.
     """
+    if any((renames.key, name) in let_go for name in renames.names):
+        raise CannotSplit(f"{operation.describe()}: something unique that it was in has just been removed", hint=_APART)
     for (model, name), halves in held:
         is_constraint = model == renames.key and isinstance(halves, SplitAddConstraint | SplitUniqueTogether)
         is_column = (model == renames.key and name in renames.names) or (model, name) in renames.targets
@@ -84,6 +102,42 @@ def refuse_beside_old_columns(operation: Operation, place: Place, held: Sequence
             if _changes(part, renames, place):
                 column = f"{renames.column.table}.{renames.column.old}"
                 raise CannotSplit(f"{part.describe()}: {column} is kept equal to {renames.column.new}", hint=_APART)
+
+
+def refuse_renamed_key(operation: Operation, place: Place, held: Sequence[Held]) -> None:
+    """Refuse another name for a column by which deletes of the release before are followed.
+
+    Raises:
+        CannotSplit: it is one of a foreign key that has just been made, or that such a one refers to.
+    """
+    if not isinstance(operation, RenameField):
+        return
+    meta: Any = place.rendered(operation.model_name)._meta  # noqa: SLF001 - public
+    renamed = (meta.db_table, getattr(meta.get_field(operation.old_name), "column", None))
+    for _, halves in held:
+        for key in halves.keys:
+            if renamed in ((key.table, key.column), (key.parent, key.parent_column)):
+                raise CannotSplit(f"{operation.describe()}: held back is {halves.description}", hint=_APART)
+
+
+def let_go(operation: Operation, place: Place) -> Iterator[tuple[ModelKey, str]]:
+    """Yield the fields that are in something unique which an operation removes. Pure."""
+    for part in database_parts(operation):
+        model, name = touched(part, place.app_label)
+        if model is None or model not in place.schema.models:
+            continue
+        options = place.schema.models[model].options
+        gone: list[Sequence[str]] = []
+        if isinstance(part, RemoveConstraint):
+            found: Any = options.get("constraints", ())
+            gone = [each.fields for each in found if each.name == part.name and isinstance(each, UniqueConstraint)]
+        elif isinstance(part, AlterUniqueTogether):
+            now: Any = options.get("unique_together") or ()
+            gone = [*({*map(tuple, now)} - {*map(tuple, part.unique_together or ())})]
+        elif isinstance(part, AlterField) and name is not None:
+            field = field_of(place.schema, model, name)
+            gone = [(name,)] if field is not None and field.unique and not part.field.unique else []
+        yield from ((model, each) for fields in gone for each in fields)
 
 
 def refuse_taken_name(operation: CreateModel, place: Place, renamed: AbstractSet[ModelKey]) -> None:

@@ -40,7 +40,7 @@ from smooth_migrations.touched import is_here, kept, model_of, refers_to, touche
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
-_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept")
+_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept", "_let_go")
 
 
 class PendingConflict(CannotSplit):
@@ -72,6 +72,7 @@ class Walk:
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
+    _let_go: set[tuple[ModelKey, str]] = field(default_factory=set)
     _kept: dict[str, Renamed] = field(default_factory=dict)
 
     @classmethod
@@ -225,6 +226,8 @@ class Walk:
         self._refuse_conflict(operation, migration)
         if self.is_new:
             beside.refuse_beside_old_columns(operation, place, self._halves_so_far)
+            beside.refuse_renamed_key(operation, place, self._halves_so_far)
+            self._let_go.update(beside.let_go(operation, place))
         if isinstance(operation, SeparateDatabaseAndState):
             self._refuse_within(operation, place)
         if self.existing is None or type(operation).__module__ not in PLAIN:
@@ -250,7 +253,7 @@ class Walk:
         if halves is None or not is_here(operation, place):
             return None
         if isinstance(halves, SplitRenameField):
-            beside.refuse_old_column(halves, operation, self._halves_so_far)
+            beside.refuse_old_column(halves, operation, self._halves_so_far, self._let_go)
         return halves
 
     def _refuse_conflict(self, operation: Operation, migration: Migration) -> None:

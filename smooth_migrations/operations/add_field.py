@@ -34,7 +34,7 @@ class SplitAddField(Split):
 
     def __init__(self, operation: AddField, place: Place, held: AnyField, keys: Sequence[Followed]) -> None:
         self._operation = operation
-        self._keys = keys
+        self.keys = keys
         self._key = (place.app_label, operation.model_name_lower)
         self._name = operation.name
         self._held = held
@@ -46,9 +46,9 @@ class SplitAddField(Split):
             self.expand()[0].state_forwards(place.app_label, after)
             column = column_of(after, self._key, self._name)
             yield f"set {column} NOT NULL" if self._held.null else f"drop the default of {column}"
-        if self._keys:
-            parents = sorted({key.parent for key in self._keys})
-            yield f"stop following deletes from {', '.join(parents)} in {self._keys[0].table}"
+        if self.keys:
+            parents = sorted({key.parent for key in self.keys})
+            yield f"stop following deletes from {', '.join(parents)} in {self.keys[0].table}"
 
     @classmethod
     def of(cls, operation: AddField, place: Place) -> Self | None:
@@ -72,11 +72,11 @@ class SplitAddField(Split):
         """Add the column so that a row may come without it."""
         operation = self._operation
         added = AddField(operation.model_name, operation.name, self._held, preserve_default=operation.preserve_default)
-        return (added, FollowDeletes(self._keys)) if self._keys else (added,)
+        return (added, FollowDeletes(self.keys)) if self.keys else (added,)
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Make the column what the project says."""
-        followed = (StopFollowing(self._keys),) if self._keys else ()
+        followed = (StopFollowing(self.keys),) if self.keys else ()
         now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
         if now is None or field is None or now.many_to_many or is_alike(now, field):
             return followed
@@ -106,8 +106,8 @@ class SplitAddField(Split):
         """Return what the expand half means for both releases."""
         inserts = "it inserts rows without the column, and the database gives its default"
         deletes = "what refers to rows that it deletes goes with them, or refers to nothing"
-        told = [*([] if self.may_be_whole else [inserts]), *([deletes] if self._keys else [])]
-        parents = sorted({key.parent for key in self._keys})
+        told = [*([] if self.may_be_whole else [inserts]), *([deletes] if self.keys else [])]
+        parents = sorted({key.parent for key in self.keys})
         return Explanation(
             locks=(
                 f"ACCESS EXCLUSIVE on {self._key[0]}.{self._key[1]}, for a change of the catalogue",

@@ -17,6 +17,7 @@ __all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "Obstacle", "Pl
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet
 
+    from smooth_migrations.operations.followed import Followed
     from smooth_migrations.operations.old_names import Renamed
 
     AnyField: TypeAlias = Field[Any, Any]
@@ -112,9 +113,13 @@ class Split(ABC):
 
     Both are Django operations on the state of the tables, so that going back over the expand half is to run it
     backwards.
+
+    Attributes:
+        keys: the foreign keys in which deletes of the release before are followed.
     """
 
     kind: ClassVar[str]
+    keys: "Sequence[Followed]" = ()
     _what: str
 
     @classmethod

@@ -20,7 +20,7 @@ class SplitCreateModel(Split):
 
     def __init__(self, operation: CreateModel, keys: Sequence[Followed]) -> None:
         self._operation = operation
-        self._keys = keys
+        self.keys = keys
         tables = sorted({key.parent for key in keys})
         self._what = f"stop following deletes from {', '.join(tables)} in {keys[0].table}"
 
@@ -44,16 +44,16 @@ class SplitCreateModel(Split):
 
     def expand(self) -> Sequence[Operation]:
         """Make the table, and follow deletes in it."""
-        return (self._operation, FollowDeletes(self._keys))
+        return (self._operation, FollowDeletes(self.keys))
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Follow them no more."""
         del schema, project
-        return (StopFollowing(self._keys),)
+        return (StopFollowing(self.keys),)
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
-        tables = sorted({key.parent for key in self._keys})
+        tables = sorted({key.parent for key in self.keys})
         return Explanation(
             locks=tuple(f"SHARE ROW EXCLUSIVE on {table}, for a change of the catalogue" for table in tables),
             rewrites=False,

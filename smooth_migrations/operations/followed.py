@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import CASCADE, SET_NULL
+
+from smooth_migrations.operations.base import CannotSplit
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -89,7 +92,11 @@ def _keys(field: Any) -> Iterator[Followed]:  # noqa: ANN401 - Django's stubs ha
     elif field.remote_field is not None and getattr(field, "db_constraint", False):
         action = field.remote_field.on_delete
         if action in (CASCADE, SET_NULL):
-            target = field.target_field
+            try:
+                target = field.target_field
+            except FieldDoesNotExist as error:
+                # Django changes what a field refers to by name in the operation's own field, too.
+                raise CannotSplit(f"{field} refers to a field that the same deploy renames: {error}") from error
             parent = target.model._meta.db_table  # noqa: SLF001 - public
             yield Followed(field.model._meta.db_table, field.column, parent, target.column, action is CASCADE)  # noqa: SLF001
 

@@ -60,7 +60,7 @@ _GRANTS = """
 _DEFAULT = """
     SELECT coalesce(pg_get_expr(adbin, adrelid), 'NULL')
     FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-    WHERE attname = %s AND attrelid = %s::regclass
+    WHERE attname = %s AND attrelid = %s::oid
 """
 # An INSERT names one of the two: the other one is NULL where it is the old one, or else its default. An UPDATE changes
 # one of the two, and may say DEFAULT. Not every type can tell whether values are equal, and for some of them equal
@@ -71,7 +71,7 @@ _FUNCTION = """
         is_by_old boolean;
     BEGIN
         IF TG_OP = 'INSERT' THEN
-            is_by_old := NEW.{old} IS NOT NULL;
+            is_by_old := NEW.{old} IS DISTINCT FROM NULL;
         ELSE
             is_by_old := ROW(NEW.{new})::record OPERATOR(pg_catalog.*=) ROW(OLD.{new})::record;
         END IF;
@@ -125,6 +125,8 @@ class RenameBeside(RenameField):
             CannotSplit: what has run since the plan was looked at has put something in the way.
         """
         with transaction.atomic(schema_editor.connection.alias):
+            # No column is added beside checks of rows that are still to be done.
+            schema_editor.connection.check_constraints()
             for reason in hindrances(schema_editor.connection, self._column):
                 raise CannotSplit(f"{super().describe()}: {reason}")
             # Their definitions are those of the second column, as long as the first has its name.
@@ -241,9 +243,19 @@ def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, indexes: Sequenc
 
 def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     names = {name: editor.quote_name(getattr(column, name)) for name in ("table", "old", "new", "helper")}
-    [(default,)] = _rows(editor.connection, _DEFAULT, column.new, names["table"])
+    default = _default(editor, column.new, names["table"])
     for statement in (_FUNCTION, _TRIGGER):
         editor.execute(statement.format(**names, default=default), params=None)
+
+
+def _default(editor: BaseDatabaseSchemaEditor, name: str, table: str) -> str:
+    """Return a column's default with every name qualified, since each writer has a search path of its own."""
+    connection = editor.connection
+    [(oid, path)] = _rows(connection, "SELECT %s::regclass::oid::text, current_setting('search_path')", table)
+    _rows(connection, "SELECT set_config('search_path', '', true)")
+    [(default,)] = _rows(connection, _DEFAULT, name, oid)
+    _rows(connection, "SELECT set_config('search_path', %s, true)", path)
+    return str(default)
 
 
 def _drop(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:

@@ -39,7 +39,7 @@ WORKER: Final = tuple(
         *("record", "commit_transaction", "settle_prepared", "lease.release"),
         # And back.
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
-        *("make_empty", "undo", "remove_received", "unmark", "end_sessions"),
+        *("make_empty", "undo", "undo_commit", "remove_received", "unmark", "end_sessions"),
         # What is held back, and its end.
         *("queue", "dequeue", "contract", "discard"),
         # A batch of rows.

@@ -119,7 +119,7 @@ class Undoing:
             self._call.fence()
         self._call.aliases.waits = False
         self._call.aliases.commit()
-        with passing("commit"):
+        with passing("undo_commit"):
             callbacks = self._held.commit()
         for event in self._later:
             self._say(replace(event, id=command.id))

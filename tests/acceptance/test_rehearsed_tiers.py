@@ -122,13 +122,10 @@ def test_nothing_is_committed_by_a_rehearsal_of_what_a_deploy_commits_step_by_st
     assert fleet.dumps(sequences=False) == before
 
 
-@pytest.mark.parametrize(
-    "point", ["rollback_prepared.before", pytest.param("rollback_prepared.after", marks=pytest.mark.long)]
-)
-def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command(fleet: Fleet, point: str) -> None:
+def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command(fleet: Fleet) -> None:
     fleet.plan(servers='atomicity = "two_phase"')
     before = fleet.dumps(sequences=False)
-    assert fleet.run("rehearse", failpoint=point).exit_code == -signal.SIGKILL
+    assert fleet.run("rehearse", failpoint="rollback_prepared.before").exit_code == -signal.SIGKILL
     for process in fleet.processes():
         process.wait(timeout=20)
     fleet.wait_until_alone()

@@ -332,3 +332,33 @@ def test_both_releases_serve_all_the_time(pg_database: PostgresDatabase, tmp_pat
         for label, count in rounds.items():
             query = f"SELECT cost FROM demo_item WHERE name = '{label} kept' ORDER BY id"
             assert session.execute(query).fetchall() == [(number,) for number in range(count)]
+
+
+def test_what_the_same_migration_has_written_is_there_by_both_names(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    writes = "INSERT INTO demo_item (name, code, price, kind_id) VALUES ('new', 'n', 5, 1)"
+    project = project_with(tmp_path, pg_database, [f'migrations.RunSQL("{writes}", "")', *_PRICE])
+
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        assert session.execute("SELECT price, cost FROM demo_item WHERE name = 'new'").fetchall() == [(5, 5)]
+
+
+def test_a_default_is_found_whatever_the_search_path_of_its_writer(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    project = project_with(tmp_path, pg_database, _PRICE)
+    with pg_database.connect() as session:
+        session.execute("CREATE SCHEMA ext")
+        session.execute("CREATE FUNCTION ext.gen() RETURNS integer LANGUAGE sql AS 'SELECT 7'")
+        session.execute("ALTER TABLE demo_item ALTER COLUMN price SET DEFAULT ext.gen()")
+        name = session.info.dbname
+        session.execute(f"ALTER DATABASE {name} SET search_path = public, ext")
+    project.succeed("apply_migrations", "--expand")
+
+    with pg_database.connect() as session:
+        session.execute("SET search_path = public")
+        session.execute("UPDATE demo_item SET price = NULL WHERE name = 'tea'")
+        assert session.execute("SELECT price, cost FROM demo_item WHERE name = 'tea'").fetchall() == [(7, 7)]

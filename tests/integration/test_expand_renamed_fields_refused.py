@@ -160,3 +160,49 @@ def test_a_later_deploy_leaves_both_names_alone(pg_database: PostgresDatabase, t
         assert (done.returncode, "touches what is still held back" in done.stderr) == (3 * is_refused, is_refused)
     run(pg_database, ["INSERT INTO demo_item (name, code, price, kind_id, size) VALUES ('n', 'n', 5, 1, 9)"])
     project.succeed("finalise_migrations")
+
+
+_FIRST = "migrations.AlterField('item', 'code', models.CharField(max_length=10, unique=True))"
+_BEST = "migrations.AddField('kind', 'best', models.ForeignKey('demo.Item', models.SET_NULL, null=True%s))"
+_BEHIND = {
+    "a new key": (
+        [_BEST % "", "migrations.RenameField('kind', 'best', 'top')"],
+        "best on kind to top: held back is stop",
+    ),
+    "what a new key refers to": (
+        [_BEST % ", to_field='code'", "migrations.RenameField('item', 'code', 'mark')"],
+        "code on item to mark: held back is stop following deletes from demo_item in demo_kind",
+    ),
+    "what was unique": (
+        [
+            "migrations.AlterField('item', 'code', models.CharField(max_length=10))",
+            "migrations.RenameField('item', 'code', 'mark')",
+        ],
+        "code on item to mark: something unique that it was in has just been removed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _BEHIND)
+@pytest.mark.parametrize("apart", [False, True], ids=["in one migration", "in two"])
+def test_what_the_same_deploy_has_done_before_is_looked_at(
+    pg_database: PostgresDatabase,
+    tmp_path: Path,
+    case: str,
+    apart: bool,  # noqa: FBT001
+) -> None:
+    project = project_with(tmp_path, pg_database, [_FIRST])
+    project.succeed("migrate", "--verbosity=0")
+    (first, renames), told = _BEHIND[case]
+    operations = [first] if apart else [first, renames]
+    project.write_migration("demo.0003_then", migration(*operations, after=[("demo", "0002_next")]))
+    if apart:
+        project.write_migration("demo.0004_names", migration(renames, after=[("demo", "0003_then")]))
+    before = dump(pg_database.dsn)
+
+    refused = project.run("apply_migrations", "--expand")
+
+    assert (refused.returncode, told in refused.stderr) == (3, True), refused.stderr
+    assert dump(pg_database.dsn) == before
+    checked = project.run("check", "--database=default")
+    assert "Traceback" not in checked.stderr

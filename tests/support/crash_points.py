@@ -81,7 +81,7 @@ BACK = {
     "phases": [
         *_sides("journal.decision", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
         *(f"{point}:2" for point in _sides("unapply", "journal.unstep")),
-        *_sides("undo", "unmark", "restore"),
+        *_sides("undo", "undo_commit", "unmark", "restore"),
     ],
     "steps": _sides(
         *("journal.decision", "rollback", "unapply", "journal.unstep", "journal.rolled_back", "journal.run_finished"),
