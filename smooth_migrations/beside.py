@@ -1,6 +1,6 @@
 """What must not be done to a table, or to what it refers to, beside a half that is held back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -121,18 +121,19 @@ def refuse_renamed_key(operation: Operation, place: Place, held: Sequence[Held])
 
 
 def let_go(operation: Operation, place: Place) -> Iterator[tuple[ModelKey, str]]:
-    """Yield the fields that are in something unique which an operation removes. Pure."""
+    """Yield the fields that are in something unique which an operation removes: all, where it has expressions. Pure."""
     for part in database_parts(operation):
         model, name = touched(part, place.app_label)
         if model is None or model not in place.schema.models:
             continue
-        options = place.schema.models[model].options
-        gone: list[Sequence[str]] = []
+        state = place.schema.models[model]
+        gone: list[Iterable[str]] = []
         if isinstance(part, RemoveConstraint):
-            found: Any = options.get("constraints", ())
-            gone = [each.fields for each in found if each.name == part.name and isinstance(each, UniqueConstraint)]
+            found: Any = state.options.get("constraints", ())
+            named = [each for each in found if each.name == part.name and isinstance(each, UniqueConstraint)]
+            gone = [state.fields if each.expressions else each.fields for each in named]
         elif isinstance(part, AlterUniqueTogether):
-            now: Any = options.get("unique_together") or ()
+            now: Any = state.options.get("unique_together") or ()
             gone = [*({*map(tuple, now)} - {*map(tuple, part.unique_together or ())})]
         elif isinstance(part, AlterField) and name is not None:
             field = field_of(place.schema, model, name)
@@ -170,23 +171,9 @@ def _changes(part: Operation, renames: SplitRenameField, place: Place) -> bool:
             return False
     if model != renames.key:
         return True
-    if isinstance(part, RemoveConstraint):
-        return _is_unique(part, renames, place)
-    if isinstance(part, AlterUniqueTogether):
-        now: Any = place.schema.models[model].options.get("unique_together") or ()
-        let_go = {*map(tuple, now)} - {*map(tuple, part.unique_together or ())}
-        return any(renames.names & {*names} for names in let_go)
+    if isinstance(part, RemoveConstraint | AlterUniqueTogether):
+        return any(each in renames.names for _, each in let_go(part, place))
     return name is None or name in renames.names or renames.column.old in _columns(part, place)
-
-
-def _is_unique(part: RemoveConstraint, renames: SplitRenameField, place: Place) -> bool:
-    constraints: Any = place.schema.models[renames.key].options.get("constraints", ())
-    return any(
-        constraint.name == part.name
-        and isinstance(constraint, UniqueConstraint)
-        and (bool(constraint.expressions) or bool(renames.names & {*constraint.fields}))
-        for constraint in constraints
-    )
 
 
 def _columns(part: Operation, place: Place) -> set[str]:
