@@ -12,6 +12,7 @@ from smooth_migrations.protocol import (
     Done,
     ErrorInfo,
     Failed,
+    Prepare,
     Rollback,
     Standing,
     Undo,
@@ -68,12 +69,24 @@ async def _take_back_together(run: Run, fleet: Fleet, items: Sequence[TargetRun]
     failed: dict[str, ErrorInfo] = {}
     last = [item for item in items if item.target.vendor not in _CAN_HOLD]
     held = [item for item in items if item not in last]
-    for phase in reversed(run.plan.phases):
-        await _each(_hold_back, run, fleet, [item for item in held if item.phase is phase], failed)
+    await _hold_together(run, fleet, held, failed)
     await _each(_hold_back, run, fleet, last, failed)
     if failed:
         await _each(_let_go, run, fleet, [item for item in items if item.is_undone], failed)
     await _each(_end_together, run, fleet, items, failed)
+
+
+async def _hold_together(run: Run, fleet: Fleet, items: Sequence[TargetRun], failed: dict[str, ErrorInfo]) -> None:
+    """Hold the way back on all of them at once: what was lost while others came to theirs is held once more."""
+    lost: dict[str, ErrorInfo] = {}
+    for _attempt in range(2):
+        for phase in reversed(run.plan.phases):
+            await _each(_hold_back, run, fleet, [item for item in items if item.phase is phase], failed)
+        lost = {}
+        await _each(_find_lost, run, fleet, [item for item in items if item.is_undone], lost)
+        items = [item for item in items if item.name in lost]
+        await _each(_let_go, run, fleet, items, lost)
+    failed |= lost
 
 
 async def _each(
@@ -100,6 +113,17 @@ async def _hold_back(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, 
     elif not item.is_undone:
         _finish(run, item)
         await _settle_back(run, item, None)
+
+
+async def _find_lost(run: Run, fleet: Fleet, item: TargetRun, lost: dict[str, ErrorInfo]) -> None:
+    """Note a way back that is not held any more: it goes with its session, or with a worker that has died elsewhere."""
+    command = Prepare(id=fleet.serving(item.target).next_id(), database=item.name, alias=item.target.alias)
+    try:
+        failure = await _ask(run, fleet, item, command)
+    except WorkerError as error:
+        failure = ErrorInfo(error.code, error.message, hint=error.hint)
+    if failure is not None:
+        lost[item.name] = failure
 
 
 async def _let_go(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, ErrorInfo]) -> None:

@@ -149,6 +149,8 @@ class Apply(Command):
 class Prepare(Command):
     """Say whether what `Apply` holds is still there, and leave its fate to the decision. Answer: `Done` or `Failed`.
 
+    What an `Undo` holds is only looked for.
+
     From here on what is committed step by step is not taken back when the coordinator is gone: whoever settles its run
     knows whether it had decided. A `Failed` that is not `restored` may have been prepared all the same.
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations import protocol
@@ -182,6 +182,8 @@ class Moves:
 
     def prepare(self, command: protocol.Prepare) -> protocol.Event:
         """Leave the fate of what is held to the coordinator's decision, if it is still there."""
+        if command.database in self._undone:
+            return _answered(command)
         held = self._held.get(command.database)
         if held is None:
             return _nothing_held(command)
@@ -192,8 +194,8 @@ class Moves:
                 if command.keeper is not None:
                     renewal = held.turn.rest(command.keeper)
             else:
-                with passing("prepare"), connections[command.alias].cursor() as cursor:
-                    cursor.execute("SELECT 1")
+                with passing("prepare"):
+                    _ask(command.alias)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             return protocol.Failed(id=command.id, error=describe(error), restored=not _is_unsure(error))
         held.awaits_decision = True
@@ -261,6 +263,19 @@ def _is_unsure(error: BaseException) -> bool:
     while earlier is not None and not isinstance(earlier, PrepareUnsure):
         earlier = earlier.__context__
     return earlier is not None
+
+
+def _ask(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _answered(command: protocol.Prepare) -> protocol.Event:
+    try:
+        _ask(command.alias)
+    except Error as error:
+        return protocol.Failed(id=command.id, error=describe(error))
+    return protocol.Done(id=command.id)
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

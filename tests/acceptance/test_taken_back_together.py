@@ -45,6 +45,26 @@ def backwards(apps, editor):
 
 """
 _REVERSED = migration("migrations.RunPython(forwards, backwards)", after=[("demo", "0003_kind")], functions=_REVERSE)
+_DYING = """\
+def forwards(apps, editor):
+    pass
+
+
+def backwards(apps, editor):
+    import os, pathlib, signal, time
+
+    if editor.connection.alias != "shard_1":
+        return
+    try:
+        pathlib.Path("../has_died").touch(exist_ok=False)
+    except FileExistsError:
+        while not pathlib.Path("../goes_on").exists():
+            time.sleep(0.02)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+"""
+_DIES = migration("migrations.RunPython(forwards, backwards)", after=[("demo", "0003_kind")], functions=_DYING)
 
 
 @pytest.fixture
@@ -82,6 +102,30 @@ def test_where_one_cannot_be_taken_back_none_is(fleet: Fleet) -> None:
     told = {each["database"]: each["error"]["message"] for each in failed.report["databases"] if each["error"]}
     assert told["primary"] == f"it stays as it is with {LAST}"
     assert "lock timeout" in told[LAST]
+    assert _new(fleet) == {"primary", LAST}
+
+    settled = fleet.run_printed(failed)
+
+    assert settled.report["outcome"] == "rolled_back"
+    assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_what_a_lost_worker_held_of_the_way_back_keeps_the_others_where_it_cannot_be_held_again(fleet: Fleet) -> None:
+    (fleet.directory / "project/demo/migrations/0004_dies.py").write_text(_DIES)
+    plan = fleet.directory / "deploy.toml"
+    # One worker for both, which dies at the last database while it holds the first one.
+    plan.write_text(plan.read_text().replace('name = "servers"', 'name = "servers"\nparallel = 1'))
+    before = fleet.dumps(sequences=False, applied=False)
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        (fleet.directory / "go").touch()
+        run.wait_for("worker.failed")
+        with psycopg.connect(fleet.first.dsn, options="-c lock_timeout=20s") as reader:
+            reader.execute("SELECT count(*) FROM demo_item").fetchall()
+            (fleet.directory / "goes_on").touch()
+            failed = run.finish()
+
+    assert (failed.exit_code, failed.report["outcome"]) == (4, "needs_operator"), failed.stderr
     assert _new(fleet) == {"primary", LAST}
 
     settled = fleet.run_printed(failed)
