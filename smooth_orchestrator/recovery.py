@@ -278,6 +278,9 @@ def _choices(run: Run, told: Told, shown: Mapping[str, Shown]) -> tuple[Decision
 
 def _verdicts(run: Run, told: Told, shown: Mapping[str, Shown], *, is_whole: bool) -> dict[str, Decision] | None:
     """Return by which decision each phase is settled; None where nobody can tell."""
+    if told.rehearses and Shown.DONE not in shown.values():
+        # A rehearsal commits nothing, also where it could not be looked at.
+        return dict.fromkeys([phase.name for phase in run.plan.phases], Decision.ABORT)
     by_phase = run.plan.commit is CommitUnit.PHASE and told.is_known
     halts = run.plan.on_failure is OnFailure.HALT
     # A phase that has come into the plan since was no part of it, and goes with the others.

@@ -72,6 +72,7 @@ class Told:
         gids: of the transactions that it was about to prepare.
         foreign: of those that runs of other deploys with its id were about to prepare.
         has_ended: whether its end was written down.
+        rehearses: whether it was a rehearsal, which decides nothing.
         is_adopted: whether its beginning was not written by itself, but by a recovery that found what it had left.
     """
 
@@ -93,6 +94,7 @@ class Told:
     gids: set[str] = field(default_factory=set)
     foreign: frozenset[str] = frozenset()
     has_ended: bool = False
+    rehearses: bool = False
     is_adopted: bool = False
 
     @property
@@ -121,6 +123,7 @@ class Told:
         told = cls(frozenset(data["targets"]), takes_back=data.get("takes_back"))
         told.deploy = data.get("deploy")
         told.is_adopted = bool(data.get("adopted"))
+        told.rehearses = data.get("command") == "rehearse"
         finalises = data.get("finalises")
         told.finalises = None if finalises is None else tuple(finalises)
         told.commit = CommitUnit(data["commit"]) if "commit" in data else None

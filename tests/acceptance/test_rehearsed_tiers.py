@@ -139,6 +139,31 @@ def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command
     assert fleet.deploy().exit_code == 0
 
 
+def test_a_killed_rehearsal_is_never_committed_not_even_where_a_server_is_away(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\nsettle_timeout = "1s"', servers='atomicity = "two_phase"')
+    before = fleet.dumps(sequences=False)
+    assert fleet.run("rehearse", failpoint="rollback_prepared.before").exit_code == -signal.SIGKILL
+    for process in fleet.processes():
+        process.wait(timeout=20)
+    fleet.wait_until_alone()
+    # Nobody knows which of them was the first to be rolled back.
+    alias = "default" if fleet.last.server.prepared(fleet.last.name) else "shard_1"
+    server = fleet.databases[alias]
+    left = len(fleet.prepared())
+    fleet.databases[alias] = {**server, "PORT": "1"}
+
+    refused, waits = fleet.run("recover", "--commit"), fleet.run("recover")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert waits.exit_code == 4, waits.stderr
+    assert len(fleet.prepared()) == left - 1
+    fleet.databases[alias] = server
+    recovered = fleet.run_printed(waits)
+    assert recovered.report["outcome"] == "rolled_back", recovered.stderr
+    assert not fleet.prepared()
+    assert fleet.dumps(sequences=False) == before
+
+
 @pytest.mark.long
 def test_a_worker_that_is_lost_with_what_it_has_prepared_leaves_nothing_of_a_rehearsal(fleet: Fleet) -> None:
     fleet.plan(servers='atomicity = "two_phase"')
