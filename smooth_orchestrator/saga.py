@@ -264,7 +264,8 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun, *, holds: bool = Fals
     Raises:
         WorkerError: no worker can be started.
     """
-    steps = tuple(item.permanent or item.steps)
+    # Once it is committed as a whole, that is more than what ran ahead.
+    steps = tuple(item.steps if item.stage is Stage.COMMITTED else item.permanent or item.steps)
     for _attempt in range(2):
         worker = fleet.serving(item.target)
         command = Undo(

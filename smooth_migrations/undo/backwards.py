@@ -8,7 +8,7 @@ from typing import Any
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import RunPython, RunSQL
+from django.db.migrations import AddIndex, RemoveIndex, RunPython, RunSQL
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
@@ -32,7 +32,8 @@ def fit_to_go_back(connection: BaseDatabaseWrapper, operations: Iterable[Operati
     """Let operations go back together that would not by themselves.
 
     On PostgreSQL, rows that reverse code has changed keep their table from being altered by what goes back after it
-    (55006), as long as their foreign keys are still to be checked: they are checked at once, where they hold. On SQLite
+    (55006), as long as their foreign keys are still to be checked: they are checked at once, where they hold. An index
+    that was built concurrently goes as any other one, which a transaction can hold. On SQLite
     an index or a trigger may be gone, which reverse SQL is to drop: whatever made the table anew has lost it. What is
     wrong with the tables then is mended by comparing them with what they were.
 
@@ -45,6 +46,8 @@ def fit_to_go_back(connection: BaseDatabaseWrapper, operations: Iterable[Operati
         for part in parts:
             if connection.vendor == "postgresql" and isinstance(part, RunPython | RunSQL):
                 stack.enter_context(_replaced(part, "database_backwards", _checking(part.database_backwards)))
+            elif connection.vendor == "postgresql" and isinstance(part, AddIndex | RemoveIndex):
+                stack.enter_context(_replaced(part, "database_backwards", _within(part)))
             elif connection.vendor == "sqlite" and isinstance(part, RunSQL):
                 stack.enter_context(_replaced(part, "reverse_sql", _tolerant(part.reverse_sql)))
         yield
@@ -84,6 +87,27 @@ def _replaced(operation: Operation, name: str, value: object) -> Iterator[None]:
             operation.__dict__[name] = before
         else:
             operation.__dict__.pop(name)
+
+
+def _within(operation: AddIndex | RemoveIndex) -> Callable[..., None]:
+    run = operation.database_backwards
+    plain = AddIndex if isinstance(operation, AddIndex) else RemoveIndex
+
+    def backwards(
+        app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        if editor.connection.in_atomic_block and _is_concurrent(operation):
+            plain.database_backwards(operation, app_label, editor, from_state, to_state)
+        else:
+            run(app_label, editor, from_state, to_state)
+
+    return backwards
+
+
+def _is_concurrent(operation: Operation) -> bool:
+    from django.contrib.postgres.operations import NotInTransactionMixin  # noqa: PLC0415 - needs psycopg
+
+    return isinstance(operation, NotInTransactionMixin)
 
 
 def _checking(run: Callable[..., None]) -> Callable[..., None]:

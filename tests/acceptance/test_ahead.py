@@ -174,3 +174,31 @@ def test_what_comes_after_the_transaction_cannot_run_ahead(
         assert all(f"{after} cannot run in a transaction" in message for message in told)
         assert len(told) == 2
         assert fleet.dumps() == before
+
+
+def test_what_ran_ahead_of_a_committed_phase_is_taken_back_with_all_of_it(fleet: Fleet) -> None:
+    fleet.plan(deploy=f'{_STRICT}\ncommit = "phase"', shards='gate = ["false"]')
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.outcomes["primary"] == "rolled_back"
+    assert fleet.dumps(sequences=False) == before
+
+
+@pytest.mark.long
+def test_an_index_built_ahead_on_several_databases_is_taken_back_in_transactions_that_are_held(fleet: Fleet) -> None:
+    fleet.plan(deploy=f'{_STRICT}\ncommit = "phase"')
+    plan = fleet.directory / "deploy.toml"
+    text = plan.read_text()
+    phases = '[[phases]]\nname = "servers"\ndatabases = ["primary", "shards:*"]\n'
+    phases += '[[phases]]\nname = "file"\ndatabases = ["kiosk"]\ngate = ["false"]\n'
+    plan.write_text(text[: text.index("[[phases]]")] + phases)
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert [outcome.outcomes[name] for name in _SERVERS] == ["rolled_back"] * 2
+    assert fleet.dumps(sequences=False) == before
