@@ -18,6 +18,7 @@ from smooth_migrations.undo.named import Named
 __all__ = ["drop_hollow_indexes", "fit_to_go_back"]
 
 _DROP = re.compile(r"\bDROP\s+(INDEX|TRIGGER|VIEW)\s+(?!IF\s+EXISTS\b)", re.IGNORECASE)
+_CONCURRENTLY = re.compile(r"\b((?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX)\s+CONCURRENTLY\b", re.IGNORECASE)
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"')
 _TEXT = re.compile(r"'(?:[^']|'')*'")
 _ON_EXPRESSIONS = """
@@ -45,11 +46,12 @@ def fit_to_go_back(connection: BaseDatabaseWrapper, operations: Iterable[Operati
     with ExitStack() as stack:
         for part in parts:
             if connection.vendor == "postgresql" and isinstance(part, RunPython | RunSQL):
-                stack.enter_context(_replaced(part, "database_backwards", _checking(part.database_backwards)))
+                stack.enter_context(_replaced(part, "database_backwards", _checking(part)))
             elif connection.vendor == "postgresql" and isinstance(part, AddIndex | RemoveIndex):
                 stack.enter_context(_replaced(part, "database_backwards", _within(part)))
             elif connection.vendor == "sqlite" and isinstance(part, RunSQL):
-                stack.enter_context(_replaced(part, "reverse_sql", _tolerant(part.reverse_sql)))
+                tolerant = _rewritten(part.reverse_sql, _DROP, r"DROP \1 IF EXISTS ")
+                stack.enter_context(_replaced(part, "reverse_sql", tolerant))
         yield
 
 
@@ -110,13 +112,21 @@ def _is_concurrent(operation: Operation) -> bool:
     return isinstance(operation, NotInTransactionMixin)
 
 
-def _checking(run: Callable[..., None]) -> Callable[..., None]:
+def _checking(operation: RunPython | RunSQL) -> Callable[..., None]:
+    run = operation.database_backwards
+
     def backwards(
         app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
     ) -> None:
-        run(app_label, editor, from_state, to_state)
-        if editor.connection.in_atomic_block:
-            _check_now(editor.connection)
+        if not editor.connection.in_atomic_block:
+            run(app_label, editor, from_state, to_state)
+            return
+        with ExitStack() as stack:
+            if isinstance(operation, RunSQL):
+                plain = _rewritten(operation.reverse_sql, _CONCURRENTLY, r"\1")
+                stack.enter_context(_replaced(operation, "reverse_sql", plain))
+            run(app_label, editor, from_state, to_state)
+        _check_now(editor.connection)
 
     return backwards
 
@@ -133,11 +143,11 @@ def _check_now(connection: BaseDatabaseWrapper) -> None:
         cursor.execute("RELEASE SAVEPOINT smooth_check")
 
 
-def _tolerant(sql: Any) -> Any:  # noqa: ANN401 - as RunSQL takes it
+def _rewritten(sql: Any, found: re.Pattern[str], by: str) -> Any:  # noqa: ANN401 - as RunSQL takes it
     if isinstance(sql, str):
-        return _DROP.sub(r"DROP \1 IF EXISTS ", sql)
+        return found.sub(by, sql)
     if isinstance(sql, list):
-        return [_tolerant(each) for each in sql]
+        return [_rewritten(each, found, by) for each in sql]
     if isinstance(sql, tuple) and sql:
-        return (_tolerant(sql[0]), *sql[1:])
+        return (_rewritten(sql[0], found, by), *sql[1:])
     return sql

@@ -202,3 +202,17 @@ def test_an_index_built_ahead_on_several_databases_is_taken_back_in_transactions
     assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
     assert [outcome.outcomes[name] for name in _SERVERS] == ["rolled_back"] * 2
     assert fleet.dumps(sequences=False) == before
+
+
+@pytest.mark.long
+def test_an_index_that_sql_builds_concurrently_is_taken_back_with_its_phase(fleet: Fleet) -> None:
+    sql = "'CREATE INDEX CONCURRENTLY by_sql ON demo_item (name)', 'DROP INDEX CONCURRENTLY by_sql'"
+    build = f"migrations.RunSQL({sql})"
+    _write(fleet, _AHEAD, migration(build, after=[("demo", "0001_item")], atomic=False))
+    fleet.plan(deploy='expand_contract = false\ncommit = "phase"', shards='gate = ["false"]')
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert fleet.dumps(sequences=False) == before
