@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from django.db import Error
+from django.db import Error, IntegrityError
 from django.db.transaction import Atomic, TransactionManagementError
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
         error = first
     return ErrorInfo(
         type=type(error).__name__,
-        message=_shortened(_without(_words(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
+        message=_shortened(_without(words_of(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
         sqlstate=sqlstate_of(error),
         migration=migration,
         hint=getattr(error, "hint", None),
@@ -269,17 +269,13 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
 
 
 def words_of(error: BaseException) -> str:
-    """Return what an error says, also one that fails to say it."""
-    return str(traceback.TracebackException(type(error), error, None, compact=True))
-
-
-def _words(error: BaseException) -> str:
+    """Return what an error says, also one that fails to say it, with what it hides."""
     # What Django says of a broken transaction hides what broke it: SQLite's editor, for one, speaks to the database
-    # once more after a full disk.
+    # once more after a full disk, and looks for rows without their parents after whatever has failed.
     hidden = error.__cause__ or error.__context__
-    if isinstance(error, TransactionManagementError) and isinstance(hidden, Error):
+    if isinstance(error, TransactionManagementError | IntegrityError) and isinstance(hidden, Error):
         return f"{error} ({type(hidden).__name__}: {hidden})"
-    return words_of(error)
+    return str(traceback.TracebackException(type(error), error, None, compact=True))
 
 
 def _shortened(text: str, longest: int) -> str:

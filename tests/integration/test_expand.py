@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dump import dump
+from tests.support.histories import Vendor
 from tests.support.new_databases import NewDatabases
 from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import (
@@ -216,6 +217,26 @@ def test_rows_of_the_release_before_that_a_unique_field_cannot_take_are_told(
 
     assert refused.returncode == 3
     assert "demo_item.size is NULL: 2 rows" in refused.stderr
+    assert content(database) == before
+
+
+def test_what_the_database_itself_refuses_is_told_in_its_words(databases: NewDatabases, tmp_path: Path) -> None:
+    database = databases.new()
+    project = project_with(tmp_path / "project", database, [*_CASES["not null"][0], *_CASES["narrower"][0]])
+    project.succeed("apply_migrations", "--expand")
+    run(database, ["CREATE VIEW names AS SELECT name FROM demo_item"])
+    before = content(database)
+
+    failed = project.run("finalise_migrations")
+
+    assert failed.returncode == 1
+    reasons = {
+        Vendor.POSTGRESQL: "cannot alter type of a column used by a view",
+        Vendor.SQLITE: "error in view names: no such table: main.demo_item",
+    }
+    assert reasons[databases.vendor] in failed.stderr
+    assert failed.stderr.endswith("What was done has been undone.\n")
+    assert "Traceback" not in failed.stderr
     assert content(database) == before
 
 

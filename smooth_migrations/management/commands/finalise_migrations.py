@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DEFAULT_DB_ALIAS
 
@@ -15,7 +15,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.console import ConsoleReport
 from smooth_migrations.contract_queue import Queued
 from smooth_migrations.durations import duration_s
-from smooth_migrations.errors import Interrupted, UndoFailed
+from smooth_migrations.errors import Interrupted, UndoFailed, words_of
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.finalising import CannotFinalise, Pending
 from smooth_migrations.lease import LeaseHeld, SessionLeft
@@ -54,7 +54,8 @@ class Command(BaseCommand):
         """Do what is held back.
 
         Raises:
-            CommandError: with `returncode` 3 where something is in the way, 5 where it is another run's turn.
+            CommandError: with `returncode` 3 where something is in the way, 5 where it is another run's turn; without
+                one where a statement failed: what was done has been undone.
         """
         del args
         connection = connections[options["database"]]
@@ -118,6 +119,8 @@ def _errors_told() -> Iterator[None]:
         raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error
     except Interrupted as error:
         raise CommandError(f"{error}; what was done has been undone") from error
+    except Error as error:
+        raise CommandError(f"{words_of(error).strip()}\nWhat was done has been undone.") from error
 
 
 def _leave_deploys_alone(pending: Pending) -> None:
