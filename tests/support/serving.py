@@ -110,11 +110,15 @@ class Serving:
         told: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rounds": 0, "errors": []}
         return told["rounds"], told["errors"]
 
+    def _check(self) -> None:
+        errors = "\n".join(self._told()[1])
+        assert errors == "", errors
+
     def go_on(self, rounds: int = 3) -> None:
         """Wait until it has gone through some more rounds, or has ended with an error."""
         begun, _ = self._told()
         until(lambda: self._told()[0] >= begun + rounds or self._process.poll() is not None)
-        assert self._told()[1] == []
+        self._check()
         assert self._process.poll() is None, self._process.communicate()[1]
 
     def stop(self) -> int:
@@ -122,9 +126,8 @@ class Serving:
         (self._directory / "stop").touch()
         _, told = self._process.communicate()
         assert self._process.returncode == 0, told
-        rounds, errors = self._told()
-        assert errors == []
-        return rounds
+        self._check()
+        return self._told()[0]
 
 
 @contextmanager
