@@ -84,6 +84,7 @@ class TargetRun:
         held_back: the contract halves of its steps.
         contracted: the contract halves that were done.
         is_undone: whether its committed steps were taken back in a transaction that is still open.
+        is_stepwise: whether they do not go back in a transaction, but each by itself.
         lost: in words, what was written since these steps, and goes with them.
     """
 
@@ -121,6 +122,7 @@ class TargetRun:
     held_back: tuple[ContractHalf, ...] = ()
     contracted: tuple[ContractHalf, ...] = ()
     is_undone: bool = False
+    is_stepwise: bool = False
     lost: tuple[str, ...] = ()
 
     @property

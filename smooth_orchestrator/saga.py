@@ -17,7 +17,7 @@ from smooth_migrations.protocol import (
     Standing,
     Undo,
 )
-from smooth_migrations.protocol.failures import OWN_UNDO_FAILED
+from smooth_migrations.protocol.failures import NOT_HELD, OWN_UNDO_FAILED
 from smooth_orchestrator.applying import Listener
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
@@ -65,11 +65,15 @@ async def take_back(run: Run, fleet: Fleet, *, stays: Container[str] = ()) -> No
 
 
 async def _take_back_together(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
-    """Hold the way back on every database that can, then take it on the others, and commit what is held at last."""
+    """Hold the way back on every database that can, then take it on the others, and commit what is held at last.
+
+    Steps that do not go back within a transaction, such as code that begins its own, do so among the others.
+    """
     failed: dict[str, ErrorInfo] = {}
     last = [item for item in items if item.target.vendor not in _CAN_HOLD]
     held = [item for item in items if item not in last]
     await _hold_together(run, fleet, held, failed)
+    last += [item for item in held if item.is_stepwise]
     await _each(_hold_back, run, fleet, last, failed)
     if failed:
         await _each(_let_go, run, fleet, [item for item in items if item.is_undone], failed)
@@ -104,14 +108,16 @@ async def _each(
 async def _hold_back(run: Run, fleet: Fleet, item: TargetRun, failed: dict[str, ErrorInfo]) -> None:
     if failed:
         return
+    was_stepwise = item.is_stepwise
     try:
-        failure = await reverse(run, fleet, item, holds=True)
+        failure = await reverse(run, fleet, item, holds=not was_stepwise)
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
+    if item.is_stepwise and not was_stepwise:
+        return
     if failure is not None:
         failed[item.name] = failure
     elif not item.is_undone:
-        _finish(run, item)
         await _settle_back(run, item, None)
 
 
@@ -259,7 +265,8 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun, *, holds: bool = Fals
         run: which.
         fleet: its workers.
         item: the target.
-        holds: whether that is not to be committed yet, where the server can hold it.
+        holds: whether that is not to be committed yet, where the server can hold it. Where the steps do not go back
+            within a transaction they are left, and noted as such.
 
     Raises:
         WorkerError: no worker can be started.
@@ -286,11 +293,18 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun, *, holds: bool = Fals
             compares=run.compares,
             discards=run.discards,
             holds=holds,
+            stepwise=item.is_stepwise,
         )
         try:
-            return await _ask(run, fleet, item, command)
+            failure = await _ask(run, fleet, item, command)
         except WorkerError:
             await fleet.living(run.plan, item.target)
+            continue
+        if failure is None or failure.type != NOT_HELD:
+            return failure
+        item.is_stepwise = True
+        get_logger().warning(EventName.LOG_MESSAGE, logger="saga", message=failure.message, database=item.name)
+        return failure if holds else await reverse(run, fleet, item)
     return ErrorInfo("worker_lost", "two workers were lost while the steps were reversed")
 
 
@@ -300,7 +314,7 @@ async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> Err
     match answer:
         case Done() if isinstance(command, Undo):
             item.is_undone, item.lost = answer.is_held, answer.lost
-            if not command.holds:
+            if not item.is_undone:
                 _finish(run, item)
             return None
         case Failed():

@@ -215,6 +215,8 @@ class Undo(Command):
         compares: compare the schema afterwards with what it was, where that is known.
         discards: lose what was written since, and tell of it; else that is refused, and nothing is changed.
         holds: leave the transaction open, where there is one for all of it, for a `Commit` or a `Rollback`.
+        stepwise: commit each step by itself. Without it, fail with `NOT_HELD` and change nothing where steps do not go
+            back within a transaction that the server could hold.
     """
 
     type: ClassVar[str] = "undo"
@@ -232,6 +234,7 @@ class Undo(Command):
     compares: bool = True
     discards: bool = False
     holds: bool = False
+    stepwise: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["OWN_UNDO_FAILED", "ErrorInfo"]
+__all__ = ["NOT_HELD", "OWN_UNDO_FAILED", "ErrorInfo"]
+
+NOT_HELD: Final = "NotHeld"
+"""The type of an error of what goes back, but not within a transaction that stays open."""
 
 OWN_UNDO_FAILED: Final = "OwnUndoFailed"
 """The type of an error of what a migration registered with `on_rollback`: nothing else undoes that."""

@@ -163,12 +163,19 @@ class CallJournal:
         self._has_steps = not unfinished.frame.before.is_empty
         self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
 
-    def reopen(self, frame: Frame, steps: Sequence[Step]) -> None:
-        """Write down again what a call has done that had ended. Does nothing where it is written down."""
+    def reopen(self, frame: Frame, steps: Sequence[tuple[Step, dict[str, Any] | None, Sequence[Entry]]]) -> None:
+        """Write down again what a call has done that had ended. Does nothing where it is written down.
+
+        Args:
+            frame: what it began with.
+            steps: its migrations, what the undo of each needs, and the operations that are taken back by themselves.
+        """
         if not self._is_begun:
             self.begin(frame)
-            for step in steps:
-                self.note_step(step, EntryState.DONE)
+            for step, detail, entries in steps:
+                self.note_step(step, EntryState.DONE, detail)
+                for entry in entries:
+                    self.note_operation(step, entry.operation, entry.state, entry.detail)
 
     def note_step(self, step: Step, state: EntryState, detail: dict[str, Any] | None = None) -> None:
         """Write down that a migration has begun outside a transaction, or is permanent."""

@@ -67,7 +67,8 @@ class Moved:
     @property
     def detail(self) -> dict[str, Any]:
         """What the journal keeps of it for the undo."""
-        return tables_detail(self.tables) | ({"removed": self.removed} if self.removed else {})
+        outside = {} if self.entries is None else OUTSIDE
+        return outside | tables_detail(self.tables) | ({"removed": self.removed} if self.removed else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,7 +286,8 @@ class OperationLog:
             self._ran.pop()
             return
         holds = self._is_transactional(ran.operation)
-        if not holds and not is_rows_alone(ran.operation, backwards=not ran.backwards):
+        # Of what was committed as a whole nobody knows what it began with, and it is tried again from its start.
+        if not holds and ran.detail and not is_rows_alone(ran.operation, backwards=not ran.backwards):
             # Half-way back is half-way there: whoever finds it so brings it to where the operation began.
             self._journal.note_state(self.step, ran.number, EntryState.BEGUN)
             self._at_work = self._ran.pop()

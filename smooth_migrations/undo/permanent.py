@@ -237,7 +237,7 @@ class Permanent:
         self._frame = replace(self._frame, before=before, received=received)
         self._is_begun = True
         if self._frame.is_finished:
-            self.journal.reopen(self._frame, [item.step for item in moved])
+            self.journal.reopen(self._frame, [(item.step, item.detail or None, item.entries or ()) for item in moved])
 
     def recall(self, unfinished: UnfinishedCall) -> None:
         """Take responsibility for what a killed call has left in the database.

@@ -14,6 +14,7 @@ from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.failures import NOT_HELD
 from smooth_migrations.protocol.names import session_name
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
@@ -211,8 +212,11 @@ class Moves:
                 if not command.holds:
                     undoing.finish(command)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
+            info = describe(error)
+            if undoing.is_hindered_by_holding(error):
+                info = replace(info, type=NOT_HELD)
             undoing.give_up(error)
-            return protocol.Failed(id=command.id, error=describe(error), restored=False, remaining=undoing.remaining)
+            return protocol.Failed(id=command.id, error=info, restored=False, remaining=undoing.remaining)
         if undoing.is_open:
             self._undone[command.database] = undoing
         else:

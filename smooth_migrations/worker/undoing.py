@@ -12,17 +12,18 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
-from smooth_migrations.errors import UndoFailed, describe, is_lock_failure
+from smooth_migrations.errors import UndoFailed, describe, is_caused_by_holding, is_lock_failure
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import install
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.reversibility import can_hold
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
 from smooth_migrations.unapplying import discard, lost_beside, lost_under_locks, plan_back, refuse_losses, state_now
 from smooth_migrations.undo.built_upon import refuse_what_others_need
-from smooth_migrations.undo.journal import unfinished_call
+from smooth_migrations.undo.journal import Entry, EntryState, unfinished_call
 from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.transaction import HeldTransaction, run_callbacks
 from smooth_migrations.worker.reporters import Reporter
@@ -31,7 +32,7 @@ __all__ = ["Undoing"]
 
 
 class Undoing:
-    """Committed steps that are taken back: in one transaction for all of them, where the server can take back DDL.
+    """Committed steps that are taken back: in one transaction, where the server can take back DDL, or each by itself.
 
     Args:
         connection: the target's.
@@ -52,7 +53,7 @@ class Undoing:
         say: Callable[[protocol.Event], None],
     ) -> None:
         self._connection, self._command, self._say = connection, command, say
-        self._later: list[protocol.MigrationUnapplied] = []
+        self._later: list[protocol.MigrationUnapplied | protocol.UnapplyFailed] = []
         self._call = Call(connection, options, Reporter(self._tell, command))
         self._held = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
@@ -70,6 +71,10 @@ class Undoing:
     def is_open(self) -> bool:
         """Whether a transaction is open whose commit makes it so."""
         return self._held.is_open
+
+    def is_hindered_by_holding(self, error: Exception) -> bool:
+        """Return whether the steps may go back when each does so by itself. To be asked while it is open."""
+        return self.is_open and is_caused_by_holding(error)
 
     @property
     def remaining(self) -> tuple[protocol.Step, ...]:
@@ -99,7 +104,7 @@ class Undoing:
             refuse_what_others_need(connection, unfinished, goes_on=False)
             call.recall(unfinished)
         else:
-            if connection.features.can_rollback_ddl:
+            if connection.features.can_rollback_ddl and not command.stepwise:
                 self._held.begin()
                 call.aliases.waits = True
             self.lost = call.permanent.manner.persist(partial(_lose, connection, command))
@@ -128,11 +133,15 @@ class Undoing:
     def give_up(self, error: BaseException | None) -> None:
         """Roll back what is open, and give the turn back. Repeating it does nothing."""
         if self._held.is_open:
+            is_final = error is not None and not is_caused_by_holding(error)
             with passing("rollback"):
                 self._held.rollback(error)
                 self._call.aliases.drop()
             # Of what the call has adopted and taken back nothing is so any more.
             self._call.permanent.moved.clear()
+            for event in self._later:
+                if is_final and isinstance(event, protocol.UnapplyFailed):
+                    self._say(event)
         self.end()
 
     def end(self) -> None:
@@ -141,8 +150,8 @@ class Undoing:
             self._turn.end()
 
     def _tell(self, event: protocol.Event) -> None:
-        # What is taken back in one transaction is so when that has been committed.
-        if self._held.is_open and isinstance(event, protocol.MigrationUnapplied):
+        # What is taken back in one transaction is so when that has been committed; what fails there may go by itself.
+        if self._held.is_open and isinstance(event, protocol.MigrationUnapplied | protocol.UnapplyFailed):
             self._later.append(event)
         else:
             self._say(event)
@@ -176,12 +185,23 @@ def _adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) 
     """
     nodes = MigrationExecutor(connection).loader.disk_migrations
     _refuse_other_files(nodes, command.steps)
-    moved = [Moved(nodes[step.app, step.name], step) for step in command.steps]
-    install(place_backwards(connection, [item.migration for item in moved]), command.run_id)
+    migrations = [nodes[step.app, step.name] for step in command.steps]
+    install(place_backwards(connection, migrations), command.run_id)
+    moved = [
+        Moved(migration, step, entries=_by_itself(connection, migration) if command.stepwise else None)
+        for migration, step in zip(migrations, command.steps, strict=True)
+    ]
     # Where each step is committed by itself, it shows from here on as steps to be taken back, however far that comes.
     with passing("undo"), transaction.atomic(command.alias):
         call.permanent.adopt(moved, before=command.before, received=command.received)
         remove_marker(connection, command.deploy, command.run_id)
+
+
+def _by_itself(connection: BaseDatabaseWrapper, migration: Migration) -> tuple[Entry, ...] | None:
+    """Return the operations of a migration that go back outside a transaction, as they have run. Pure."""
+    if can_hold(migration, connection) or not connection.features.can_rollback_ddl:
+        return None
+    return tuple(Entry(number, EntryState.DONE, {}) for number in range(len(migration.operations)))
 
 
 def _lose(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str, ...]:

@@ -66,6 +66,23 @@ def backwards(apps, editor):
 """
 _DIES = migration("migrations.RunPython(forwards, backwards)", after=[("demo", "0003_kind")], functions=_DYING)
 
+_DURABLE = """\
+def forwards(apps, editor):
+    pass
+
+
+def backwards(apps, editor):
+    from django.db import transaction
+
+    if editor.connection.alias == "default":
+        with transaction.atomic(using="default", durable=True):
+            apps.get_model("demo", "Item").objects.update(name="kite")
+
+"""
+_BY_ITSELF = migration(
+    "migrations.RunPython(forwards, backwards)", after=[("demo", "0003_kind")], atomic=False, functions=_DURABLE
+)
+
 
 @pytest.fixture
 def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
@@ -174,4 +191,37 @@ def test_what_reverse_code_does_elsewhere_waits_for_the_commit(fleet: Fleet) -> 
     assert settled.report["outcome"] == "rolled_back", settled.stderr
     assert "nobody listens" in settled.stderr
     assert written() == ["row", "callback"]
+    assert fleet.dumps(sequences=False, applied=False) == before
+
+
+def test_code_with_transactions_of_its_own_goes_back_when_the_others_stand(fleet: Fleet) -> None:
+    (fleet.directory / "project/demo/migrations/0004_by_itself.py").write_text(_BY_ITSELF)
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(plan.read_text().replace('atomicity = "two_phase"\n', ""))
+    before = fleet.dumps(sequences=False, applied=False)
+    failed = _failed_beside_a_reader(fleet)
+
+    assert _new(fleet) == {"primary", LAST}
+
+    settled = fleet.run_printed(failed)
+
+    assert settled.report["outcome"] == "rolled_back"
+    assert fleet.dumps(sequences=False, applied=False) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "point", ["undo.after", "reverse.before", "reverse.after", "restore.after", "undo_commit.after"]
+)
+def test_code_with_transactions_of_its_own_goes_back_after_a_kill(fleet: Fleet, point: str) -> None:
+    (fleet.directory / "project/demo/migrations/0004_by_itself.py").write_text(_BY_ITSELF)
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(plan.read_text().replace('atomicity = "two_phase"\n', ""))
+    (fleet.directory / "go").touch()
+    before = fleet.dumps(sequences=False, applied=False)
+
+    killed = fleet.run("deploy", failpoint=point)
+
+    assert "worker.failed" in {line["event"] for line in killed.log}
+    assert fleet.run("recover").exit_code == 0
     assert fleet.dumps(sequences=False, applied=False) == before
