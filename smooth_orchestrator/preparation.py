@@ -48,7 +48,7 @@ async def rehearse_prepare(run: Run, fleet: Fleet, item: TargetRun) -> None:
     `gid`, and it is to be rolled back.
     """
     async with _watching(run, fleet):
-        failure = await _try(run, fleet, item)
+        failure = await _try(run, fleet, item, rehearses=True)
     if failure is not None and not _holds_open_instead(run, item, failure):
         lose(run, item, failure)
 
@@ -89,9 +89,9 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         item.is_prepared = item.gid is not None
 
 
-async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def _try(run: Run, fleet: Fleet, item: TargetRun, *, rehearses: bool = False) -> ErrorInfo | None:
     if item.tier is Tier.TWO_PHASE:
-        item.gid = gid_of(run, item)
+        item.gid = gid_of(run, item, rehearses=rehearses)
         if not await run.announce(RecordKind.PREPARING, database=item.name, data={"gid": item.gid}):
             item.gid = None
             return None  # the run has failed, and says why

@@ -15,13 +15,15 @@ from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.run_ids import CHOSEN
 from smooth_orchestrator.silence import call_unless_silent
 
-__all__ = ["Fate", "gid_of", "run_of", "settle_prepared"]
+__all__ = ["Fate", "gid_of", "is_rehearsed", "run_of", "settle_prepared"]
 
 _TIMEOUT_S: Final = 10.0
 # PostgreSQL takes names of less than 200 bytes (manual, PREPARE TRANSACTION).
 _LONGEST: Final = 199
 # What `gid_of` makes. A name that only begins like one is another program's.
 _GID: Final = re.compile(rf"smooth:({CHOSEN.pattern}):.+:[0-9]+", re.DOTALL)
+# Turns on a database are numbered from one.
+_REHEARSED: Final = 0
 _NOT_THERE: Final = "42704"
 
 
@@ -32,13 +34,22 @@ class Fate(Enum):
     GONE = auto()
 
 
-def gid_of(run: Run, item: TargetRun) -> str:
-    """Return the name under which a target's transaction is prepared."""
-    gid = f"smooth:{run.run_id}:{item.name}:{item.epoch}"
+def gid_of(run: Run, item: TargetRun, *, rehearses: bool = False) -> str:
+    """Return the name under which a target's transaction is prepared.
+
+    What a rehearsal has prepared is told by its name, whether or not there is a journal left, and is never committed.
+    """
+    epoch = _REHEARSED if rehearses else item.epoch
+    gid = f"smooth:{run.run_id}:{item.name}:{epoch}"
     if len(gid.encode()) > _LONGEST:
-        room = _LONGEST - len(f"smooth:{run.run_id}::{item.epoch}")
-        gid = f"smooth:{run.run_id}:{shortened(item.name, room)}:{item.epoch}"
+        room = _LONGEST - len(f"smooth:{run.run_id}::{epoch}")
+        gid = f"smooth:{run.run_id}:{shortened(item.name, room)}:{epoch}"
     return gid
+
+
+def is_rehearsed(gid: str) -> bool:
+    """Return whether a rehearsal prepared a run's transaction of this name. Pure."""
+    return gid.endswith(f":{_REHEARSED}")
 
 
 def run_of(gid: str) -> str | None:

@@ -11,7 +11,7 @@ from smooth_orchestrator.errors import Locked
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.prepared import run_of
+from smooth_orchestrator.prepared import is_rehearsed, run_of
 from smooth_orchestrator.rules import Shown
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standing import ask_standing
@@ -160,6 +160,7 @@ def _shown(run: Run, item: TargetRun, told: Told, standing: Standing) -> Shown:
     gids = (gid for gid in standing.gids if run_of(gid) == run.run_id)
     item.gid = next((gid for gid in gids if told.owns(gid, item.phase)), None)
     if item.gid is not None:
+        told.rehearses = told.rehearses or is_rehearsed(item.gid)
         return Shown.PREPARED
     if (marker := standing.marker(run.run_id)) is not None:
         # Other calls may have had a turn since then.

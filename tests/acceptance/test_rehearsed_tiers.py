@@ -1,5 +1,6 @@
 """Rehearsals say how a deploy would go: what no server prepares, what one transaction cannot hold; none commits."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,8 @@ def test_nothing_is_committed_by_a_rehearsal_of_what_a_deploy_commits_step_by_st
     assert fleet.dumps(sequences=False) == before
 
 
-def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command(fleet: Fleet) -> None:
+@pytest.mark.parametrize("journal", ["kept", pytest.param("lost", marks=pytest.mark.long)])
+def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command(fleet: Fleet, journal: str) -> None:
     fleet.plan(servers='atomicity = "two_phase"')
     before = fleet.dumps(sequences=False)
     assert fleet.run("rehearse", failpoint="rollback_prepared.before").exit_code == -signal.SIGKILL
@@ -130,6 +132,10 @@ def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command
         process.wait(timeout=20)
     fleet.wait_until_alone()
     assert fleet.prepared()
+    if journal == "lost":
+        shutil.rmtree(fleet.directory / ".smooth")
+        assert fleet.run("recover", "--commit").exit_code == 3
+        assert fleet.prepared()
 
     recovered = fleet.run("recover")
 
