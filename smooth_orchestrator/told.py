@@ -142,7 +142,9 @@ class Told:
                 if "back" in record.data:
                     self.back[record.database] = _back(record.data["back"])
             case RecordKind.HELD | RecordKind.COMMITTED if record.database:
-                self.heard.add(record.database)
+                # Where the first record of it is lost, whoever settles the run commits it, and knows no more either.
+                if record.kind is RecordKind.HELD or _has_moved(record.data):
+                    self.heard.add(record.database)
                 if _has_moved(record.data):
                     self.held[record.database] = Held.of(record.data)
             case RecordKind.DECISION:
