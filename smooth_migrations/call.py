@@ -1,8 +1,7 @@
 """One call of `migrate` on one database, which is committed or taken back as a whole.
 
 The call does not move anything itself: Django's own command does, and reports each migration through its progress
-callback. What that says is the journal of this call, and nothing else is ever undone: not other processes' rows, not
-other aliases' (unless they joined), not what stood in `django_migrations` before.
+callback. Nothing else than what that says is ever undone: no rows of others, and of other aliases what has joined.
 """
 
 import random
@@ -28,6 +27,7 @@ from smooth_migrations.errors import (
 )
 from smooth_migrations.hooks import Hooks
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.observer import Observer
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import reach
@@ -57,6 +57,7 @@ class Call:
         permanent: what it has committed, or will before its end.
         is_compensated: whether each migration is committed by itself.
         interruption: ends the call from outside.
+        locks: takes those that its plan needs together.
         fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
 
@@ -65,15 +66,13 @@ class Call:
         self.options = options
         self._observer = observer
         self.interruption = Interruption(connection)
+        self.locks = LocksFirst(connection)
         self.fence: Callable[[], None] | None = None
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
         )
         self.aliases = Aliases(
-            connection,
-            mode=options.other_aliases,
-            bind_default=options.bind_default,
-            at_work=self._name_at_work,
+            connection, mode=options.other_aliases, bind_default=options.bind_default, at_work=self._name_at_work
         )
         self._hooks = Hooks(self._name_at_work)
         self.permanent = Permanent(
@@ -141,6 +140,7 @@ class Call:
                     self._hooks.listening(),
                     self.aliases.guarded(),
                     self._connection.execute_wrapper(self.interruption),
+                    self._connection.execute_wrapper(self.locks),
                     self.permanent.receivers.listening(lambda: self.permanent.frame),
                 ):
                     self._begin()
@@ -242,11 +242,10 @@ class Call:
         self._prepared = []
         self._hooks.forget()
 
-    def _commit(self, before: Callable[[], None] | None = None, gid: str | None = None) -> list[Callable[[], None]]:
+    def _commit(self, before: Callable[[], None] = lambda: None, gid: str | None = None) -> list[Callable[[], None]]:
         if self.fence is not None and self._transaction.has_written():
             self.fence()
-        if before is not None:
-            before()
+        before()
         callbacks = self._transaction.commit(gid) if self._transaction.is_open else []
         self._open.clear()
         return callbacks
@@ -290,6 +289,7 @@ class Call:
             log = self.permanent.begin_outside(migration, step)
             self._outside.enter_context(log.watching())
         self._transaction.identify()
+        self.locks.start(migration, alone=self.is_compensated)
         self._at_work = self.permanent.begin(migration, step, self._outside)
         self._started_s = time.monotonic()
         self._observer.started(step, migration)

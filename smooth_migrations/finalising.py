@@ -12,6 +12,9 @@ from smooth_migrations.contract_queue import VERSION, Queued, read_queue, remove
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed
+from smooth_migrations.locks.foreseen import locks_between
+from smooth_migrations.locks.modes import Locks, together
+from smooth_migrations.locks.taking import take_together
 from smooth_migrations.operations import CannotSplit, Obstacle
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.splitting import Walk
@@ -89,6 +92,7 @@ class Pending:
         """
         self.refuse()
         connection = self.connection
+        take_together(connection, together(self._locks()))
         for item, placed, schema, project in self._steps():
             halves = placed.split.contract(schema, project) if placed.split is not None else ()
             with passing("contract"), connection.schema_editor(atomic=False) as editor:
@@ -99,6 +103,12 @@ class Pending:
                 editor.deferred_sql.clear()
             remove(connection, [item])
             tell(item)
+
+    def _locks(self) -> Iterator[Locks]:
+        for item, placed, schema, project in self._steps():
+            halves = placed.split.contract(schema, project) if placed.split is not None else ()
+            for operation, before, after in _between(halves, item.app, schema):
+                yield locks_between(operation, item.app, before, after, self.connection)
 
     def _steps(self) -> Iterator[tuple[Queued, Placed, ProjectState, ProjectState]]:
         """Yield each contract half with its operation, the tables' state before it and the project's."""

@@ -7,6 +7,7 @@ from django.apps import AppConfig, apps
 from django.core.management.base import CommandError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
+from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import Irreversible
@@ -76,18 +77,22 @@ class Guard:
     def _place(self, plan: Plan) -> None:
         """Let what breaks the release still running run in halves, and the rest beside what is held back."""
         from smooth_migrations.halves import install  # noqa: PLC0415 - as below
+        from smooth_migrations.locks.foreseen import foreseen  # noqa: PLC0415 - as below
         from smooth_migrations.operations import CannotSplit  # noqa: PLC0415 - as below
         from smooth_migrations.splitting import place_backwards, place_forwards  # noqa: PLC0415 - as below
 
         call, migrations = self._call, [migration for migration, _backwards in plan]
+        executor = MigrationExecutor(self._connection)
         try:
             if plan[0][1]:
-                placed = place_backwards(self._connection, migrations)
+                placed = place_backwards(self._connection, migrations, executor)
             else:
-                placed = place_forwards(self._connection, migrations, expands=call.options.expands)
+                placed = place_forwards(self._connection, migrations, expands=call.options.expands, executor=executor)
         except CannotSplit as error:
             raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
         install(placed, call.options.call_id)
+        if self._connection.vendor == "postgresql" and not call.before.is_empty:
+            call.locks.expect(foreseen(self._connection, plan, executor))
         self._goes_back = bool(placed) and plan[0][1]
         self.held_back = [item.queued(call.options.call_id) for item in placed if item.split and not plan[0][1]]
 

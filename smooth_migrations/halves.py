@@ -15,7 +15,7 @@ from smooth_migrations.files import digest_of
 from smooth_migrations.operations.base import Split
 from smooth_migrations.reversibility import is_plain_kind
 
-__all__ = ["Placed", "expanded", "install", "is_split", "is_void", "originals", "split_of"]
+__all__ = ["Placed", "expanded", "install", "is_split", "is_void", "originals", "placed_of", "split_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,11 @@ def originals(migration: Migration) -> list[Operation]:
 def is_split(operation: Operation) -> bool:
     """Return whether an operation of a plan runs in halves."""
     return isinstance(operation, _InHalves) and operation.placed.split is not None
+
+
+def placed_of(operation: Operation) -> Placed | None:
+    """Return where an operation of a plan is placed; None where it runs between Django's own states."""
+    return operation.placed if isinstance(operation, _InHalves) else None
 
 
 def is_void(operation: Operation) -> bool:

@@ -15,6 +15,9 @@ from smooth_migrations.discarding import Loss, losses
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
+from smooth_migrations.locks.foreseen import foreseen
+from smooth_migrations.locks.modes import Mode, together
+from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back, Received
@@ -126,13 +129,14 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
         # All of them are gone, perhaps by a call that was killed before it came to what was made beside.
         _forget(connection, state_now(executor), back)
         return
-    if not back.discards:
-        refuse_losses(map(str, lost_under_locks(connection, executor, migrations)))
+    plan = [(migration, True) for migration in migrations]
     placed = place_backwards(connection, migrations, executor)
+    install(placed, call.options.call_id)
+    take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
     if back.discards:
         discard(connection, placed)
-    install(placed, call.options.call_id)
-    plan = [(migration, True) for migration in migrations]
+    else:
+        refuse_losses(map(str, lost_under_locks(connection, executor, migrations)))
     state = state_now(executor)
     emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     with already_made_left(connection):
@@ -223,10 +227,7 @@ def discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
 
 def _lock(connection: BaseDatabaseWrapper, tables: set[str]) -> None:
     """Keep others from writing. SQLite notices a writer by itself; MariaDB's locks end with a change of the schema."""
-    if connection.vendor == "postgresql" and tables:
-        names = ", ".join(connection.ops.quote_name(table) for table in sorted(tables))
-        with connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+    take_together(connection, dict.fromkeys(tables, Mode.ACCESS_EXCLUSIVE))
 
 
 def _render(state: ProjectState) -> None:

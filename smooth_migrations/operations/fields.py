@@ -1,5 +1,6 @@
 """Fields of the tables' state, and what they are called in the database."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -35,7 +36,7 @@ def is_alike(one: AnyField, other: AnyField) -> bool:
     return one.deconstruct()[1:] == other.deconstruct()[1:]
 
 
-def in_database(field: AnyField) -> tuple[object, ...]:
+def in_database(field: AnyField) -> tuple[str, Sequence[Any], dict[str, Any]]:
     """Return what the database knows of a field but for its name; of two that are equal in it, neither changes it."""
     _, path, arguments, named = field.deconstruct()
     return path, arguments, {name: value for name, value in named.items() if name not in field.non_db_attrs}

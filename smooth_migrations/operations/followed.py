@@ -15,6 +15,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import CASCADE, SET_NULL
 
+from smooth_migrations.locks.modes import Locks, Mode
 from smooth_migrations.operations.base import CannotSplit
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ class FollowDeletes(Operation):
         if not used:
             schema_editor.execute(f"DROP FUNCTION IF EXISTS {_FUNCTION}()")
 
+    def locks(self, *, backwards: bool) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        return dict.fromkeys(_parents(self._keys), Mode.ACCESS_EXCLUSIVE if backwards else Mode.SHARE_ROW_EXCLUSIVE)
+
     def describe(self) -> str:
         """Return what is done, in words."""
         return f"Follow deletes from {', '.join(_parents(self._keys))}"
@@ -147,6 +152,10 @@ class StopFollowing(FollowDeletes):
     ) -> None:
         """Drop the triggers, and the function when nobody uses it. Takes ACCESS EXCLUSIVE on the tables."""
         super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def locks(self, *, backwards: bool) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        return super().locks(backwards=not backwards)
 
     def describe(self) -> str:
         """Return what is done, in words."""

@@ -17,6 +17,7 @@ from django.db.migrations.operations import RenameField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.locks.modes import Locks, Mode
 from smooth_migrations.operations.base import CannotSplit, Obstacle
 
 __all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "differing", "hindrances"]
@@ -168,6 +169,10 @@ class DropOldColumn(Operation):
         """Drop the column and what keeps it. Takes ACCESS EXCLUSIVE on the table, for a change of the catalogue."""
         del app_label, from_state, to_state
         _drop(schema_editor, self._column)
+
+    def locks(self, *, backwards: bool) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        return {} if backwards else {self._column.table: Mode.ACCESS_EXCLUSIVE}
 
     def describe(self) -> str:
         """Return what is dropped, in words."""

@@ -14,6 +14,8 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.locks.modes import Locks, Mode
+
 if TYPE_CHECKING:
     from django.db.models import Model
 
@@ -118,6 +120,10 @@ class KeepOldNames(Operation):
             view, _owner = _view_of(schema_editor, table)
             schema_editor.execute(f"DROP VIEW {view}")
 
+    def locks(self, *, backwards: bool) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        return {table.old: Mode.ACCESS_EXCLUSIVE for table in self._tables} if backwards else {}
+
     def describe(self) -> str:
         """Return what is made, in words."""
         return f"Keep {', '.join(table.old for table in self._tables)} as a view for the release before"
@@ -131,6 +137,12 @@ class DropOldNames(KeepOldNames):
     ) -> None:
         """Drop the views. Takes ACCESS EXCLUSIVE on each."""
         super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def locks(self, *, backwards: bool) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        # LOCK TABLE on a view locks its table too, which this leaves alone, and whoever knew the view is gone.
+        del backwards
+        return {}
 
     def describe(self) -> str:
         """Return what is dropped, in words."""

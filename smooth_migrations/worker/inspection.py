@@ -19,7 +19,7 @@ from smooth_migrations.contract_queue import read_queue
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.finalising import CannotFinalise, Pending
 from smooth_migrations.halves import expanded, install, is_split, is_void, split_of
-from smooth_migrations.lock_entries import Touched, existing_relations, lock_entries, touch
+from smooth_migrations.locks.entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.operations import CannotSplit
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport

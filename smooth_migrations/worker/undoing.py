@@ -15,6 +15,9 @@ from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe, is_caused_by_holding, is_lock_failure
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import install
+from smooth_migrations.locks.foreseen import foreseen
+from smooth_migrations.locks.modes import together
+from smooth_migrations.locks.taking import take_together
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
@@ -107,8 +110,9 @@ class Undoing:
             if connection.features.can_rollback_ddl and not command.stepwise:
                 self._held.begin()
                 call.aliases.waits = True
+            moved = _placed_back(connection, command, is_held=self._held.is_open)
             self.lost = call.permanent.manner.persist(partial(_lose, connection, command))
-            _adopt(connection, call, command)
+            _adopt(connection, call, command, moved)
         self.undone = call.rollback()
 
     def finish(self, command: protocol.Command) -> None:
@@ -172,25 +176,41 @@ def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Seque
             )
 
 
-def _adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo) -> None:
+def _placed_back(connection: BaseDatabaseWrapper, command: protocol.Undo, *, is_held: bool) -> list[Moved]:
+    """Return committed steps as they are to go back. Safe to repeat.
+
+    Args:
+        connection: the target's.
+        command: which they are.
+        is_held: whether a transaction is open for all of them, in which their strong locks are taken.
+
+    Raises:
+        UndoFailed: a file is missing, or was changed since.
+        OperationalError: others did not let go of a lock.
+    """
+    executor = MigrationExecutor(connection)
+    nodes = executor.loader.disk_migrations
+    _refuse_other_files(nodes, command.steps)
+    migrations = [nodes[step.app, step.name] for step in command.steps]
+    install(place_backwards(connection, migrations), command.run_id)
+    if is_held:
+        plan = [(migration, True) for migration in migrations]
+        take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
+    return [
+        Moved(migration, step, entries=_by_itself(connection, migration) if command.stepwise else None)
+        for migration, step in zip(migrations, command.steps, strict=True)
+    ]
+
+
+def _adopt(connection: BaseDatabaseWrapper, call: Call, command: protocol.Undo, moved: Sequence[Moved]) -> None:
     """Make a call responsible for committed steps. Locks nothing; not to be repeated in one transaction.
 
     Args:
         connection: the target's.
         call: that takes them back.
-        command: which they are.
-
-    Raises:
-        UndoFailed: a file is missing, or was changed since.
+        command: that asked for it.
+        moved: which they are.
     """
-    nodes = MigrationExecutor(connection).loader.disk_migrations
-    _refuse_other_files(nodes, command.steps)
-    migrations = [nodes[step.app, step.name] for step in command.steps]
-    install(place_backwards(connection, migrations), command.run_id)
-    moved = [
-        Moved(migration, step, entries=_by_itself(connection, migration) if command.stepwise else None)
-        for migration, step in zip(migrations, command.steps, strict=True)
-    ]
     # Where each step is committed by itself, it shows from here on as steps to be taken back, however far that comes.
     with passing("undo"), transaction.atomic(command.alias):
         call.permanent.adopt(moved, before=command.before, received=command.received)

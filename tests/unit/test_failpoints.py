@@ -73,6 +73,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/lease/row.py", "hand_over"): _HEARTBEAT,
     ("smooth_migrations/lease/row.py", "_fetch"): _READS_ONLY,
     ("smooth_migrations/lease/session_lock.py", "_ask"): "a lock of the session alone, which changes nothing",
+    ("smooth_migrations/locks/taking.py", "take_together"): "locks alone, which go with the transaction",
     ("smooth_migrations/losses.py", "have_rows"): _READS_ONLY,
     ("smooth_migrations/marker.py", "make_table"): _NO_TABLE,
     ("smooth_migrations/measuring.py", "watching"): _READS_ONLY,

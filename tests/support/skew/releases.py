@@ -14,7 +14,7 @@ from tests.support.serving import Serving
 from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import content
 
-__all__ = ["Skew", "assert_both_serve"]
+__all__ = ["Releases", "Skew", "assert_both_serve"]
 
 _MODELS = """\
 from django.contrib.contenttypes.fields import GenericForeignKey
@@ -56,7 +56,7 @@ class Skew:
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class _Releases:
+class Releases:
     """The projects of both releases.
 
     Args:
@@ -126,12 +126,12 @@ def _assert_same(wanted: str, found: str) -> None:
 
 def assert_both_serve(directory: Path, database: PostgresDatabase, stock: PostgresDatabase, skew: Skew) -> None:
     """Deploy, go back, deploy again and finalise, while all that are supported serve; end where `migrate` does."""
-    expected = _Releases(directory / "stock", stock, skew)
+    expected = Releases(directory / "stock", stock, skew)
     expected.old.succeed("migrate", "--verbosity=0")
     before = _schema(stock)
     expected.new.succeed("migrate", "--verbosity=0")
     after = _schema(stock)
-    releases = _Releases(directory / "ours", database, skew)
+    releases = Releases(directory / "ours", database, skew)
     releases.old.succeed("migrate", "--verbosity=0")
     with releases.serving("old") as old:
         old.go_on()

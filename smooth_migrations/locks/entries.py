@@ -8,27 +8,30 @@ on PostgreSQL 18, which locks types and constraints that older servers leave alo
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import operations
 from django.db.migrations.operations.base import Operation
-from django.db.migrations.operations.fields import FieldOperation
-from django.db.migrations.operations.models import IndexOperation, ModelOperation
 from django.db.migrations.state import ModelState, ProjectState
-from django.db.migrations.utils import resolve_relation
 from django.db.models import CheckConstraint
 from django.db.models.fields import AutoFieldMixin
 
 from smooth_migrations.halves import is_split
+from smooth_migrations.locks.tables import (
+    AnyField,
+    auto_table_of,
+    has_table,
+    models_of,
+    referred,
+    referrers,
+    refers_to,
+    table_of,
+)
 from smooth_migrations.operations.fields import in_database
 from smooth_migrations.reversibility import database_parts
 
 __all__ = ["Touched", "existing_relations", "lock_entries", "touch"]
-
-# The stubs' Field has neither db_index nor a model by name to refer to, as fields in a state have.
-AnyField: TypeAlias = Any
 
 _TABLE = "table"
 
@@ -143,10 +146,10 @@ def touch(operation: Operation, app_label: str, state: ProjectState, connection:
 
 
 def _touch(operation: Operation, app_label: str, state: ProjectState, connection: BaseDatabaseWrapper) -> Touched:
-    keys = [(app_label, name) for name in _models(operation)]
+    keys = [(app_label, name) for name in models_of(operation)]
     if not keys:
         operation.state_forwards(app_label, state)
-        read = frozenset(_table(model) for (label, _name), model in state.models.items() if label == app_label)
+        read = frozenset(table_of(model) for (label, _name), model in state.models.items() if label == app_label)
         return Touched(read=read, passing=0 if isinstance(operation, operations.RunPython) else _BY_SQL)
     passing = _passing(operation, app_label, state, connection)
     before = _objects(keys, state, connection)
@@ -169,17 +172,7 @@ def _changed(operation: Operation, key: tuple[str, str], state: ProjectState) ->
     else:
         meant = {str(getattr(operation, name, "")) for name in ("name", "old_name")}
     fields = ((name, field) for name, field in model.fields.items() if name in meant)
-    return {_table(model)} | {_auto_table(model, name, field) for name, field in fields if field.many_to_many}
-
-
-def _models(operation: Operation) -> tuple[str, ...]:
-    if isinstance(operation, operations.RenameModel):
-        return operation.old_name_lower, operation.new_name_lower
-    if isinstance(operation, ModelOperation):
-        return (operation.name_lower,)
-    if isinstance(operation, FieldOperation | IndexOperation):
-        return (str(getattr(operation, "model_name", "")).lower(),)
-    return ()
+    return {table_of(model)} | {auto_table_of(model, name, field) for name, field in fields if field.many_to_many}
 
 
 # --- the objects of a table ------------------------------------------------------------------------------------------
@@ -194,9 +187,9 @@ def _objects(
 
 
 def _objects_of(model: ModelState, state: ProjectState, connection: BaseDatabaseWrapper) -> Iterator[_Object]:
-    if model.options.get("proxy") or not model.options.get("managed", True) or _is_swapped(model):
+    if not has_table(model):
         return
-    table = _table(model)
+    table = table_of(model)
     yield from (_Object(table, _TABLE), _Object(table, "type"))
     row_bytes = 0
     for name, field in model.fields.items():
@@ -244,7 +237,7 @@ def _objects_of_options(table: str, options: Mapping[str, Any]) -> Iterator[_Obj
 def _objects_of_auto_table(model: ModelState, name: str, field: AnyField, state: ProjectState) -> Iterator[_Object]:
     if field.remote_field.through is not None:
         return
-    table = _auto_table(model, name, field)
+    table = auto_table_of(model, name, field)
     for kind in (_TABLE, "type", "sequence"):
         yield _Object(table, kind)
     for kind in ("index", "constraint"):
@@ -255,29 +248,9 @@ def _objects_of_auto_table(model: ModelState, name: str, field: AnyField, state:
 
 
 def _other_side(model: ModelState, field: AnyField, state: ProjectState) -> Iterator[_Object]:
-    referred = state.models.get(_referred(field, model))
-    if referred is not None:
-        yield _Object(_table(referred), _TABLE)
-
-
-def _auto_table(model: ModelState, name: str, field: AnyField) -> str:
-    return str(getattr(field, "db_table", None) or f"{_table(model)}_{name}")
-
-
-def _is_swapped(model: ModelState) -> bool:
-    setting = model.options.get("swappable")
-    return (
-        setting is not None
-        and str(getattr(settings, setting, None)).lower() != f"{model.app_label}.{model.name}".lower()
-    )
-
-
-def _table(model: ModelState) -> str:
-    return str(model.options.get("db_table") or f"{model.app_label}_{model.name.lower()}").strip('"')
-
-
-def _referred(field: AnyField, model: ModelState) -> tuple[str, str]:
-    return resolve_relation(field.remote_field.model, model.app_label, model.name_lower)
+    other = state.models.get(referred(field, model))
+    if other is not None:
+        yield _Object(table_of(other), _TABLE)
 
 
 def _column_type(field: AnyField, connection: BaseDatabaseWrapper) -> str:
@@ -312,9 +285,9 @@ def _passing(operation: Operation, app_label: str, state: ProjectState, connecti
             key = (app_label, operation.name_lower)
             model = state.models[key]
             own = sum(1 + _dropped(field) for field in model.fields.values())
-            count = 1 + own + (1 + _KEY_DROPPED) * len(_referrers(key, state))
+            count = 1 + own + (1 + _KEY_DROPPED) * len(referrers(key, state))
         case operations.RenameModel():
-            count = (1 + _KEY_DROPPED) * len(_referrers((app_label, operation.old_name_lower), state))
+            count = (1 + _KEY_DROPPED) * len(referrers((app_label, operation.old_name_lower), state))
         case operations.RenameField():
             model = state.models[app_label, operation.model_name_lower]
             count = 2 + _dropped(model.fields[operation.old_name])
@@ -350,19 +323,5 @@ def _altered(
         operation.name in item.name.split(",") for item in _objects_of(model, state, connection) if item.name
     )
     # Each key that refers to it is dropped, its column altered likewise, and the key made again.
-    referring = [field for _key, field in _referrers(key, state) if _refers_to(field, operation.name, old)]
+    referring = [field for _key, field in referrers(key, state) if refers_to(field, operation.name, old)]
     return count + (2 + 2 * _KEY_DROPPED + _REWRITTEN) * len(referring)
-
-
-def _refers_to(field: AnyField, name: str, column: AnyField) -> bool:
-    to = getattr(field.remote_field, "field_name", None)
-    return bool(column.primary_key) if to is None else to == name
-
-
-def _referrers(key: tuple[str, str], state: ProjectState) -> list[tuple[tuple[str, str], AnyField]]:
-    return [
-        (other, field)
-        for other, model in state.models.items()
-        for field in model.fields.values()
-        if field.remote_field is not None and _referred(field, model) == key
-    ]
