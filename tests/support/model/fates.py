@@ -1,5 +1,6 @@
 """What ends a run: the decision obeyed everywhere, or everything taken back."""
 
+from contextlib import suppress
 from typing import Final
 
 from smooth_orchestrator.config import Tier
@@ -94,9 +95,86 @@ class Deciding(Commander):
     def take_back(self, run: Run) -> Steps[None]:
         """Take back what the run did, the last phase first."""
         touched = (Stage.HELD, Stage.FAILED, Stage.WORKING, Stage.COMMITTED)
+        committed = [item for item in run.in_stage(Stage.COMMITTED) if item.steps]
+        together = committed if len(committed) > 1 else []
         for phase in reversed(range(self.settings.phases)):
-            items = [item for item in run.in_stage(*touched) if item.database.phase == phase]
+            items = [item for item in run.in_stage(*touched) if item.database.phase == phase and item not in together]
             yield from self.scheduler.together(self, [self._take_back_one(run, item) for item in items])
+        if together:
+            yield from self._take_back_together(run, together)
+
+    def _take_back_together(self, run: Run, items: list[Item]) -> Steps[None]:
+        failed: list[str] = []
+        waiting, lost = items, list[Item]()
+        for _attempt in range(2):
+            for phase in reversed(range(self.settings.phases)):
+                each = [item for item in waiting if item.database.phase == phase]
+                yield from self.scheduler.together(self, [self._hold_back(run, item, failed) for item in each])
+            lost = []
+            each = [item for item in waiting if item.is_undone]
+            yield from self.scheduler.together(self, [self._find_lost(item, lost) for item in each])
+            waiting = [*lost]
+            yield from self.scheduler.together(self, [self._let_go(item) for item in waiting])
+        failed += [item.database.name for item in lost]
+        if failed:
+            yield from self.scheduler.together(self, [self._let_go(item) for item in items if item.is_undone])
+        yield from self.scheduler.together(self, [self._end_back(run, item) for item in items])
+
+    def _hold_back(self, run: Run, item: Item, failed: list[str]) -> Steps[None]:
+        yield ALWAYS
+        if failed:
+            return
+        for _attempt in range(2):
+            try:
+                item.is_undone = yield from self.worker(item).ask(
+                    self.worker(item).hold_back(item.database, run.run_id)
+                )
+            except WorkerLost:
+                self.living(item)
+                continue
+            except Failure as failure:
+                failed.append(str(failure))
+            else:
+                if not item.is_undone:
+                    yield from self._settle_back(run, item)
+            return
+        failed.append("worker_lost")
+
+    def _find_lost(self, item: Item, lost: list[Item]) -> Steps[None]:
+        try:
+            yield from self.worker(item).ask(self.worker(item).prepare(item.database, None))
+        except Failure:
+            lost.append(item)
+
+    def _let_go(self, item: Item) -> Steps[None]:
+        item.is_undone = False
+        with suppress(WorkerLost):
+            yield from self.worker(item).ask(self.worker(item).roll_back(item.database, lambda _event: None))
+
+    def _end_back(self, run: Run, item: Item) -> Steps[None]:
+        yield ALWAYS
+        if not item.is_undone:
+            if item.stage is Stage.COMMITTED:
+                item.stage = Stage.IN_DOUBT
+                run.fail("stays with the others")
+            return
+        item.is_undone = False
+        try:
+            try:
+                yield from self.worker(item).ask(self.worker(item).commit_back(item.database))
+            except Failure:
+                self.living(item)
+                yield from self._reverse(run, item)
+        except Failure as failure:
+            item.stage = Stage.IN_DOUBT
+            run.fail(str(failure))
+        else:
+            yield from self._settle_back(run, item)
+
+    def _settle_back(self, run: Run, item: Item) -> Steps[None]:
+        item.permanent = 0
+        item.stage = Stage.ROLLED_BACK
+        yield from self.note(run, RecordKind.ROLLED_BACK, item)
 
     def _take_back_one(self, run: Run, item: Item) -> Steps[None]:
         failed_itself, was_committed = item.stage is Stage.FAILED, item.stage is Stage.COMMITTED

@@ -59,6 +59,7 @@ class Item:
     permanent: int = 0
     is_lost: bool = False
     is_prepared: bool = False
+    is_undone: bool = False
     gid: str | None = None
 
 

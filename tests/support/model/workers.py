@@ -235,6 +235,50 @@ class Worker(Process):
         finally:
             self._give(database, epoch)
 
+    def hold_back(self, database: Database, run: str) -> Steps[bool]:
+        """Take committed steps back in a transaction that stays open, and return whether there is one."""
+        yield ALWAYS
+        epoch = self._take(database)
+        if run not in database.markers:
+            try:
+                if database.unfinished == run:
+                    yield from self._take_back(database, epoch, lambda _event: None)
+            finally:
+                self._give(database, epoch)
+            return False
+        try:
+            yield from self.passing("begin", lambda: self._begin(database, run))
+            for _number in range(database.applied):
+                yield ALWAYS
+                self.reach("unapply.before")
+                self._mine(database).applied -= 1
+                self.reach("unapply.after")
+        except Failure:
+            self._drop(database)
+            self._give(database, epoch)
+            raise
+        self._held[database.number] = _Held(run, epoch, compensated=False)
+        return True
+
+    def commit_back(self, database: Database) -> Steps[None]:
+        """Make permanent what was taken back."""
+        held = self._of(database)
+        del self._held[database.number]
+
+        def commit() -> None:
+            session = self._mine(database)
+            self._check(database, held.epoch)
+            database.applied, database.session = session.applied, None
+            database.markers.discard(held.run)
+
+        try:
+            yield from self.passing("undo_commit", commit)
+        except Failure:
+            self._drop(database)
+            raise
+        finally:
+            self._give(database, held.epoch)
+
     def look(self, database: Database, run: str | None, *, fences: bool) -> Steps[None]:
         """End a run's sessions, and raise the lease's epoch where asked for; what is then shown counts."""
         yield ALWAYS
