@@ -50,9 +50,11 @@ bench: $(VENV)/.ready
 test: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' $(PYTEST_ARGS)
 
-## make test-all  the long suites too, on every PostgreSQL and with every Python and Django that there is
+## make test-all  the long suites too, on every PostgreSQL and with every Python and Django that there is;
+##                what came of each crash point is in build/crash-points.md
 test-all: $(VENV)/.ready $(MARIADB)
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --junit-xml build/test-all.xml $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.crash_page build/test-all.xml > build/crash-points.md
 	$(MAKE) test-postgresql
 	$(MAKE) test-psycopg2
 	$(MAKE) test-matrix
