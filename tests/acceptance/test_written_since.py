@@ -114,14 +114,14 @@ def test_what_cannot_be_looked_at_is_not_taken_for_what_loses_nothing(
         assert fleet.dumps(sequences=False, applied=False) == before
 
 
-def _writing_before_the_first_lock(fleet: Fleet, first: FaultProxy) -> Fault:
+def _writing_before_the_first_lock(fleet: Fleet, first: FaultProxy, *, after: str = "") -> Fault:
     """Write where the way back of the first server's databases sends its first statement that takes a strong lock."""
 
     def write() -> None:
         with fleet.first.connect() as session:
             session.execute("UPDATE demo_item SET note = 'red' WHERE name = 'kite'")
 
-    return first.arm(Fault("LOCK TABLE", Harm.DELAYED, meanwhile=write))
+    return first.arm(Fault("LOCK TABLE", Harm.DELAYED, after=after, meanwhile=write))
 
 
 @pytest.mark.long
@@ -163,7 +163,7 @@ def test_what_is_written_while_a_deploy_goes_back_is_told_as_lost(
         fleet.plan(deploy=_DEPLOY, servers='atomicity = "two_phase"', shards='gate = ["false"]')
         before = fleet.dumps(sequences=False, applied=False)
         with proxied(fleet) as (first, _last):
-            fault = _writing_before_the_first_lock(fleet, first)
+            fault = _writing_before_the_first_lock(fleet, first, after="^COMMIT PREPARED")
 
             failed = fleet.deploy()
 
