@@ -46,9 +46,9 @@ BEGIN
             held_since := NULL;
             FOR number IN SELECT n FROM generate_subscripts(tables, 1) AS n ORDER BY n <> missing, n LOOP
                 until := least(ends, held_since + held_at_most);
-                PERFORM set_config('lock_timeout', coalesce(
-                    greatest(1, ceil(extract(epoch FROM until - clock_timestamp()) * 1000))::int, 0
-                )::text, true);
+                PERFORM set_config('lock_timeout', CASE WHEN until IS NULL THEN '0' ELSE
+                    greatest(1, ceil(extract(epoch FROM until - clock_timestamp()) * 1000))::int::text
+                END, true);
                 EXECUTE format('LOCK TABLE %s IN %s MODE', tables[number], modes[number]);
                 held_since := coalesce(held_since, clock_timestamp());
             END LOOP;

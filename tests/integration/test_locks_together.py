@@ -23,6 +23,7 @@ _HELD = """
     WHERE relnamespace = 'public'::regnamespace AND mode <> 'AccessShareLock' AND granted ORDER BY 1, 2
 """
 _WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass"
+_SINCE = "SELECT waitstart FROM pg_locks WHERE NOT granted"
 _TAKEN = [("item", "AccessExclusiveLock"), ("kind", "ShareRowExclusiveLock")]
 
 
@@ -71,6 +72,23 @@ def test_who_waits_the_other_way_round_goes_first(
         assert _taken(connection, database, _BOTH) == _TAKEN
         gone_on.result()
     assert ask(database, "SELECT * FROM item, kind") == [(1, 1)]
+
+
+def test_without_a_limit_one_waits_in_the_queue(
+    connection: BaseDatabaseWrapper, database: PostgresDatabase, client: psycopg.Connection
+) -> None:
+    client.execute("BEGIN; INSERT INTO item VALUES (1)")
+
+    def looked_at() -> set[str]:
+        until(lambda: ask(database, _WAITING.format("item")) == [(1,)])
+        since = {str(ask(database, _SINCE)) for _look in range(20)}
+        client.execute("COMMIT")
+        return since
+
+    with ThreadPoolExecutor() as pool:
+        looked = pool.submit(looked_at)
+        assert _taken(connection, database, _BOTH) == _TAKEN
+        assert len(looked.result()) == 1
 
 
 def test_nothing_is_held_where_one_is_not_to_be_had(
