@@ -33,6 +33,7 @@ __all__ = [
     "WouldDiscard",
     "back_findings",
     "discard",
+    "lock_back",
     "lost_beside",
     "lost_under_locks",
     "plan_back",
@@ -132,7 +133,7 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     plan = [(migration, True) for migration in migrations]
     placed = place_backwards(connection, migrations, executor)
     install(placed, call.options.call_id)
-    take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
+    lock_back(connection, executor, migrations)
     if back.discards:
         discard(connection, placed)
     else:
@@ -145,6 +146,22 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     purge(connection)
     emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
     _forget(connection, state, back)
+
+
+def lock_back(connection: BaseDatabaseWrapper, executor: MigrationExecutor, migrations: Sequence[Migration]) -> None:
+    """Take together what unapplying migrations locks strongly. Does nothing but on PostgreSQL; safe to repeat.
+
+    Args:
+        connection: the target's, in the transaction that unapplies them.
+        executor: of it.
+        migrations: as they are placed.
+
+    Raises:
+        OperationalError: others did not let go of a lock.
+    """
+    if connection.vendor == "postgresql":
+        plan = [(migration, True) for migration in migrations]
+        take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
 
 
 def lost_under_locks(

@@ -11,7 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.operations import DeleteModel, RenameModel, SeparateDatabaseAndState
+from django.db.migrations.operations import (
+    AlterField,
+    AlterModelTable,
+    CreateModel,
+    DeleteModel,
+    RenameModel,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models import UniqueConstraint
@@ -268,11 +275,7 @@ def _tables(operation: Operation, label: str, state: ProjectState) -> _Table | N
 
 def _may_be_referred(operation: Operation) -> bool:
     # Whoever refers to it is of no account to the others, and takes long to be found.
-    return isinstance(operation, DeleteModel | RenameModel) or type(operation).__name__ in {
-        "AlterField",
-        "AlterModelTable",
-        "CreateModel",
-    }
+    return isinstance(operation, AlterField | AlterModelTable | CreateModel | DeleteModel | RenameModel)
 
 
 def _table(model: ModelState, state: ProjectState, *, is_referred: bool) -> _Table:

@@ -15,16 +15,21 @@ from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe, is_caused_by_holding, is_lock_failure
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import install
-from smooth_migrations.locks.foreseen import foreseen
-from smooth_migrations.locks.modes import together
-from smooth_migrations.locks.taking import take_together
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.turn import Turn
-from smooth_migrations.unapplying import discard, lost_beside, lost_under_locks, plan_back, refuse_losses, state_now
+from smooth_migrations.unapplying import (
+    discard,
+    lock_back,
+    lost_beside,
+    lost_under_locks,
+    plan_back,
+    refuse_losses,
+    state_now,
+)
 from smooth_migrations.undo.built_upon import refuse_what_others_need
 from smooth_migrations.undo.journal import Entry, EntryState, unfinished_call
 from smooth_migrations.undo.moved import Moved
@@ -194,8 +199,7 @@ def _placed_back(connection: BaseDatabaseWrapper, command: protocol.Undo, *, is_
     migrations = [nodes[step.app, step.name] for step in command.steps]
     install(place_backwards(connection, migrations), command.run_id)
     if is_held:
-        plan = [(migration, True) for migration in migrations]
-        take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
+        lock_back(connection, executor, migrations)
     return [
         Moved(migration, step, entries=_by_itself(connection, migration) if command.stepwise else None)
         for migration, step in zip(migrations, command.steps, strict=True)
