@@ -31,6 +31,11 @@ from smooth_migrations.reversibility import database_parts
 
 __all__ = ["TellsLocks", "foreseen", "locks_between"]
 
+# What no column is told of, beside what Django itself leaves out (Field.non_db_attrs): no SQL alters such a field.
+_IN_PYTHON = frozenset(
+    {"auto_now", "auto_now_add", "decoder", "default", "encoder", "height_field", "storage", "upload_to", "width_field"}
+)
+
 
 @runtime_checkable
 class TellsLocks(Protocol):
@@ -206,12 +211,9 @@ def _of_name(before: _Table, after: _Table) -> Iterator[tuple[str, Mode]]:
 def _of_columns(before: _Table, after: _Table, connection: BaseDatabaseWrapper) -> Iterator[tuple[str, Mode]]:
     gone, made = before.columns.items() - after.columns.items(), after.columns.items() - before.columns.items()
     olds, news = dict(gone), dict(made)
-    changed = {
-        column
-        for column in olds.keys() | news.keys()
-        if column not in olds or column not in news or in_database(olds[column]) != in_database(news[column])
-    }
-    for column in changed:
+    for column in olds.keys() | news.keys():
+        if column in olds and column in news and _differing(olds[column], news[column]) <= _IN_PYTHON:
+            continue
         yield before.name, _of_column(olds.get(column), news.get(column))
         if column in before.keys:
             yield before.keys[column], Mode.ACCESS_EXCLUSIVE
@@ -225,13 +227,17 @@ def _of_column(old: AnyField | None, new: AnyField | None) -> Mode:
     """Return how a table is locked where one of its columns changes."""
     if old is None or new is None:
         return Mode.ACCESS_EXCLUSIVE
-    (path, arguments, before), (now, given, after) = in_database(old), in_database(new)
-    names = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    if (path, arguments) != (now, given) or len(names) != 1:
-        return Mode.ACCESS_EXCLUSIVE
+    names = _differing(old, new) - _IN_PYTHON
     if names == {"db_constraint"} and new.db_constraint:
         return Mode.SHARE_ROW_EXCLUSIVE
     return Mode.SHARE if names == {"db_index"} and new.db_index else Mode.ACCESS_EXCLUSIVE
+
+
+def _differing(old: AnyField, new: AnyField) -> set[str]:
+    """Return the names of the arguments that two fields differ in, and "class" where they are of different ones."""
+    (path, arguments, before), (now, given, after) = in_database(old), in_database(new)
+    names = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return names if (path, arguments) == (now, given) else {*names, "class"}
 
 
 def _of_links(before: _Table, after: _Table) -> Iterator[tuple[str, Mode]]:

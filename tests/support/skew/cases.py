@@ -124,6 +124,14 @@ CASES: Final = {
     "unique": _altered("CharField(max_length=20)", "CharField(max_length=20, unique=True)"),
     "not unique": _altered("CharField(max_length=20, unique=True)", "CharField(max_length=20)"),
     "an index": _altered("CharField(max_length=20)", "CharField(max_length=20, db_index=True)"),
+    "another default": Skew(
+        _field("IntegerField(default=7)"),
+        _field("IntegerField(default=8)").replace("max_length=20", "max_length=30"),
+        (
+            "migrations.AlterField('item', 'price', models.IntegerField(default=8))",
+            "migrations.AlterField('kind', 'label', models.CharField(max_length=30))",
+        ),
+    ),
     "decimals grow": _altered(
         "DecimalField(max_digits=9, decimal_places=2)", "DecimalField(max_digits=12, decimal_places=2)"
     ),
