@@ -65,7 +65,7 @@ class Call:
         self._connection = connection
         self.options = options
         self._observer = observer
-        self.interruption = Interruption(connection)
+        self.interruption = Interruption(connection, options.limits.lock_timeout_ms)
         self.locks = LocksFirst(connection)
         self.fence: Callable[[], None] | None = None
         self._transaction = HeldTransaction(

@@ -11,15 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import Error
+from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.errors import Interrupted
+from smooth_migrations.errors import Interrupted, sqlstate_of
 
-__all__ = ["Interruption"]
+__all__ = ["Interruption", "LockLimit"]
 
 _CANCEL_TIMEOUT_S = 5.0
 _AGAIN_S = 0.1
+_QUERY_CANCELED = "57014"
+
+
+class LockLimit(OperationalError):  # noqa: N818 - named by what happened
+    """A statement has waited for longer than it may; to be tried again like any other that has."""
+
+    sqlstate = "55P03"  # lock_not_available
 
 
 class Interruption:
@@ -27,13 +34,15 @@ class Interruption:
 
     Args:
         connection: the target's, whose statement is broken off.
+        lock_timeout_ms: how long a statement within `lock_limited` may take; None for no limit.
 
     Attributes:
         has_stood_down: whether nothing goes forward: no attempt has begun, or it is being undone.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, lock_timeout_ms: int | None = None) -> None:
         self._connection = connection
+        self._lock_timeout_ms = lock_timeout_ms
         # Held while a statement is broken off, so that it can never be the statement after it.
         self._lock = threading.Lock()
         self._settled = threading.Event()
@@ -105,6 +114,44 @@ class Interruption:
             yield
         finally:
             self.close()
+
+    @contextmanager
+    def lock_limited(self, waits_for: str) -> Iterator[None]:
+        """Break the statement within off after `lock_timeout_ms`: one that does little else than wait for locks.
+
+        For what runs in no transaction, which could set a limit of its own.
+
+        Args:
+            waits_for: in words, what has lasted too long then.
+
+        Raises:
+            LockLimit: it has.
+        """
+        limit_ms = self._lock_timeout_ms
+        if limit_ms is None:
+            yield
+            return
+        guard, state = threading.Lock(), {"is_over": False, "was_broken_off": False}
+
+        def insist() -> None:
+            with guard:
+                if not state["is_over"]:
+                    state["was_broken_off"] = True
+                    self._break_off()
+
+        timer = threading.Timer(limit_ms / 1000, insist)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Error as error:
+            if state["was_broken_off"] and sqlstate_of(error) == _QUERY_CANCELED:
+                raise LockLimit(f"{waits_for} for {limit_ms / 1000:g} s") from error
+            raise
+        finally:
+            with guard:
+                state["is_over"] = True
+            timer.cancel()
 
     def open(self) -> None:
         """Begin a window.

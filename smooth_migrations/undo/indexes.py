@@ -1,7 +1,8 @@
 """What CREATE and DROP INDEX CONCURRENTLY leave behind when they are broken off."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import RunSQL
@@ -10,7 +11,10 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
 
-__all__ = ["drop_invalid_indexes", "existing_indexes", "settle_indexes"]
+__all__ = ["Limited", "drop_invalid_indexes", "existing_indexes", "settle_indexes"]
+
+Limited = Callable[[str], AbstractContextManager[None]]
+"""Ends what is run within when that waits for too long, for what is said in words."""
 
 _BUILT_BY_SQL = re.compile(
     r'\bCREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>"(?:[^"]|"")+"|\w+)',
@@ -28,7 +32,7 @@ def existing_indexes(connection: BaseDatabaseWrapper, operation: Operation) -> t
     return tuple(name for name, _qualified, is_valid in _found(connection, names) if is_valid)
 
 
-def drop_invalid_indexes(connection: BaseDatabaseWrapper, operation: Operation) -> tuple[str, ...]:
+def drop_invalid_indexes(connection: BaseDatabaseWrapper, operation: Operation, limited: Limited) -> tuple[str, ...]:
     """Drop the invalid indexes under whose names an operation builds some concurrently, and return their names.
 
     Such a one was left by a build that broke off, often that of the same migration, and would keep it from succeeding,
@@ -38,12 +42,12 @@ def drop_invalid_indexes(connection: BaseDatabaseWrapper, operation: Operation) 
     Args:
         connection: the target's, in autocommit.
         operation: any other than a concurrent one on an index is left alone.
+        limited: ends a statement that waits for too long.
     """
     names = [name for _model, name in _concurrent(connection, operation)]
     invalid = [(name, qualified) for name, qualified, is_valid in _found(connection, names) if not is_valid]
-    with connection.cursor() as cursor:
-        for _name, qualified in invalid:
-            cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+    for _name, qualified in invalid:
+        _drop(connection, qualified, limited)
     return tuple(name for name, _qualified in invalid)
 
 
@@ -53,6 +57,7 @@ def settle_indexes(
     app_label: str,
     before: ProjectState,
     existed: Collection[str],
+    limited: Limited,
 ) -> None:
     """Make the indexes of a broken concurrent operation be there or not, as they were before it. Safe to repeat.
 
@@ -65,20 +70,27 @@ def settle_indexes(
         app_label: of its migration.
         before: the project's state before it.
         existed: what `existing_indexes` said before it.
+        limited: ends a statement that waits for too long.
     """
     for model_name, name in _concurrent(connection, operation):
         found = list(_found(connection, [name]))
         if name in existed and any(is_valid for _name, _qualified, is_valid in found):
             continue
-        with connection.cursor() as cursor:
-            for _name, qualified, _is_valid in found:
-                cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+        for _name, qualified, _is_valid in found:
+            _drop(connection, qualified, limited)
         if name in existed and model_name:
             indexes = before.models[app_label, model_name.lower()].options["indexes"]
             index = next(index for index in indexes if index.name == name)
             with connection.schema_editor(atomic=False) as editor:
                 model = before.apps.get_model(app_label, model_name)
                 editor.add_index(model, index, concurrently=True)  # type: ignore[call-arg]  # PostgreSQL's has it
+
+
+def _drop(connection: BaseDatabaseWrapper, qualified: str, limited: Limited) -> None:
+    # It waits for whoever uses the table, however long that is, and no SET LOCAL can limit what runs in no transaction.
+    waits_for = f"the index {qualified} could not be dropped: it has waited for transactions that use its table"
+    with limited(waits_for), connection.cursor() as cursor:
+        cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
 
 
 def _concurrent(connection: BaseDatabaseWrapper, operation: Operation) -> Iterator[tuple[str, str]]:

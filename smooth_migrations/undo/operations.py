@@ -186,7 +186,7 @@ class OperationLog:
                 run(app_label, editor, from_state, to_state)
                 return
             with passing("operation"):
-                drop_invalid_indexes(self._connection, operation)
+                drop_invalid_indexes(self._connection, operation, self._interruption.lock_limited)
                 # Django goes on changing the state it handed over, so the log keeps its own.
                 states = from_state.clone(), to_state.clone()
                 detail = self._detail(operation, backwards=backwards)
@@ -258,7 +258,8 @@ class OperationLog:
             return  # it has not run at all
         app_label = self.migration.app_label
         give_back_values(self._connection, ran.detail.get("removed", ()))
-        settle_indexes(self._connection, ran.operation, app_label, ran.before, ran.detail.get("indexes", ()))
+        indexes, limited = ran.detail.get("indexes", ()), self._interruption.lock_limited
+        settle_indexes(self._connection, ran.operation, app_label, ran.before, indexes, limited)
         if "tables" in ran.detail:
             renames = renames_of(ran.operation, app_label, ran.before, ran.after)
             restore_tables(self._connection, ran.detail["tables"], ran.named, renames)

@@ -216,3 +216,28 @@ def test_an_index_that_sql_builds_concurrently_is_taken_back_with_its_phase(flee
 
     assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
     assert fleet.dumps(sequences=False) == before
+
+
+@pytest.mark.long
+def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_dropped_later(fleet: Fleet) -> None:
+    fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "200ms"\nlock_retries = 1\nstatement_timeout = "5s"')
+    before = fleet.dumps(sequences=False)
+    with fleet.first.connect() as writer:
+        writer.autocommit = False
+        writer.execute("UPDATE demo_item SET name = 'tea'")
+        with fleet.running() as run:
+            run.wait_for("lock.waiting", database="primary")
+            for process in [*run.workers(), run.process]:
+                process.kill()
+        fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "200ms"\nlock_retries = 1\nsettle_timeout = "2s"')
+
+        waiting = fleet.run("recover")
+        writer.rollback()
+
+    assert (waiting.exit_code, waiting.report["outcome"]) == (4, "needs_operator"), waiting.stderr
+    assert waiting.outcomes["primary"] == "in_doubt"
+    told = "the index demo_item_name could not be dropped: it has waited for transactions that use its table for 0.2 s"
+    assert waiting.report["error"]["message"].endswith(told)
+    assert fleet.run_printed(waiting).report["outcome"] == "rolled_back"
+    assert fleet.dumps(sequences=False) == before
+    assert fleet.deploy().report["outcome"] == "committed"
