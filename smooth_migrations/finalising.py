@@ -11,6 +11,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.contract_queue import VERSION, Queued, read_queue, remove
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
+from smooth_migrations.groundwork import Ground, groundwork, standing_on
 from smooth_migrations.halves import Placed
 from smooth_migrations.locks.foreseen import locks_between
 from smooth_migrations.locks.modes import Locks, together
@@ -82,7 +83,8 @@ class Pending:
     def run(self, tell: Callable[[Queued], None]) -> None:
         """Do every contract half, inside the transaction that is open, and forget them.
 
-        Takes ACCESS EXCLUSIVE on each table that it changes. Repeating it does nothing.
+        Takes ACCESS EXCLUSIVE on each table that it changes, for changes of the catalogue alone where groundwork was
+        laid. Repeating it does nothing.
 
         Args:
             tell: told of each when it is done.
@@ -92,7 +94,13 @@ class Pending:
         """
         self.refuse()
         connection = self.connection
+        grounds = self.groundwork()
         take_together(connection, together(self._locks()))
+        with standing_on(connection, grounds):
+            self._contract(tell)
+
+    def _contract(self, tell: Callable[[Queued], None]) -> None:
+        connection = self.connection
         for item, placed, schema, project in self._steps():
             halves = placed.split.contract(schema, project) if placed.split is not None else ()
             with passing("contract"), connection.schema_editor(atomic=False) as editor:
@@ -104,11 +112,24 @@ class Pending:
             remove(connection, [item])
             tell(item)
 
+    def groundwork(self) -> dict[str, Ground]:
+        """Return what can be made ready before, by the statements that find it so. Only reads.
+
+        Raises:
+            CannotFinalise: a file is missing, or was changed.
+        """
+        return groundwork(self.connection, self._operations())
+
     def _locks(self) -> Iterator[Locks]:
+        for app_label, operation, before, after in self._operations():
+            yield locks_between(operation, app_label, before, after, self.connection)
+
+    def _operations(self) -> Iterator[tuple[str, Operation, ProjectState, ProjectState]]:
+        """Yield the operations of all contract halves, each with its app and the states before and after it."""
         for item, placed, schema, project in self._steps():
             halves = placed.split.contract(schema, project) if placed.split is not None else ()
             for operation, before, after in _between(halves, item.app, schema):
-                yield locks_between(operation, item.app, before, after, self.connection)
+                yield item.app, operation, before, after
 
     def _steps(self) -> Iterator[tuple[Queued, Placed, ProjectState, ProjectState]]:
         """Yield each contract half with its operation, the tables' state before it and the project's."""

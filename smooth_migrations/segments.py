@@ -1,19 +1,40 @@
 """Calls that run a part of what is pending: what comes before the first migration of the other kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar
 
 from django.db.migrations import Migration
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import SmoothMigrationsError
+from smooth_migrations.groundwork import Ground
 from smooth_migrations.reversibility import can_hold
 
-__all__ = ["AheadCall", "RehearsedCall", "SegmentEnds"]
+__all__ = ["AheadCall", "GroundedCall", "RehearsedCall", "SegmentEnds"]
 
 
 class SegmentEnds(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """The next migration is not this call's: nothing of it is run."""
+
+
+class GroundedCall(Call):
+    """A call that makes ready, outside its transaction, what the statements in it find so."""
+
+    def lay(self, grounds: Collection[Ground]) -> None:
+        """Make it; what is there is taken back with the call. Safe to repeat.
+
+        Raises:
+            DatabaseError: rows are in the way, or a lock.
+            LeaseLost: it is another's turn.
+        """
+        if not grounds:
+            return
+        self.permanent.expect_groundwork([*dict.fromkeys(ground.place for ground in grounds)])
+        self._seal()
+        for ground in grounds:
+            self.permanent.journal.check_turn()
+            ground.lay(self._connection, self.options.limits, self.interruption.lock_limited)
+        self._begin()
 
 
 class _PartialCall(Call):
@@ -43,7 +64,7 @@ class RehearsedCall(_PartialCall):
         return False
 
 
-class AheadCall(_PartialCall):
+class AheadCall(_PartialCall, GroundedCall):
     """A call that goes as far as no transaction holds it; what it has done stays committed, and in its journal."""
 
     _is_held = False

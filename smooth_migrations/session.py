@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from django.db import Error
+from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["commit_each", "limited", "make_ready", "named"]
+__all__ = ["commit_each", "limited", "limited_transaction", "make_ready", "named"]
 
 
 def commit_each(connection: BaseDatabaseWrapper) -> None:
@@ -82,6 +82,22 @@ def limited(connection: BaseDatabaseWrapper, limits: Limits) -> Iterator[None]:
         if connection.connection is raw:
             with suppress(Error):
                 _set(connection, before)
+
+
+@contextmanager
+def limited_transaction(connection: BaseDatabaseWrapper, limits: Limits) -> Iterator[None]:
+    """Commit what is run within, with these time-outs on PostgreSQL, so that a pooler's session keeps nothing of them.
+
+    Args:
+        connection: in autocommit.
+        limits: None of them leaves the server's own.
+    """
+    wanted = {"lock_timeout": limits.lock_timeout_ms, "statement_timeout": limits.statement_timeout_ms}
+    with transaction.atomic(connection.alias), connection.cursor() as cursor:
+        for name, limit_ms in wanted.items():
+            if limit_ms is not None and connection.vendor == "postgresql":
+                cursor.execute("SELECT set_config(%s, %s, true)", [name, str(limit_ms)])
+        yield
 
 
 def _mysql(connection: BaseDatabaseWrapper, limits: Limits) -> dict[str, float]:

@@ -47,7 +47,7 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             return
         if isinstance(answer, TargetReport):
             item.found = answer
-            item.ahead = _ahead(item)
+            item.ahead = _ahead(item) if run.finalises is None else _groundwork(item)
             item.leaves_steps = bool(item.ahead)
             item.tier = None if unread(item) else _tier(item)
         elif isinstance(answer, Failed):
@@ -166,6 +166,13 @@ def _ahead(item: TargetRun) -> tuple[str, ...]:
     ahead = pending[: last + 1]
     may_be = item.target.atomicity is not Atomicity.COMPENSATED and all(entry.online for entry in ahead)
     return tuple(entry.migration for entry in ahead) if may_be else ()
+
+
+def _groundwork(item: TargetRun) -> tuple[str, ...]:
+    """Return the migrations whose contract halves have something made ready before the transaction."""
+    pending = item.found.pending if item.found else ()
+    may_be = item.target.atomicity is not Atomicity.COMPENSATED
+    return tuple(entry.migration for entry in pending if entry.online) if may_be else ()
 
 
 def _in_the_way(item: TargetRun) -> str | None:

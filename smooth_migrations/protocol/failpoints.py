@@ -41,7 +41,7 @@ WORKER: Final = tuple(
         *("rollback", "rollback_transaction", "rollback_alias", "unapply", "settle", "give_back", "reverse", "restore"),
         *("make_empty", "undo", "undo_commit", "remove_received", "unmark", "end_sessions"),
         # What is held back, and its end.
-        *("queue", "dequeue", "contract", "discard"),
+        *("queue", "dequeue", "contract", "discard", "lay", "lift"),
         # A batch of rows.
         "fill",
     )

@@ -19,6 +19,7 @@ class Frame:
         synced: tables of apps without migrations that were to be made.
         fingerprint: of the schema, packed, to which an undo is compared; empty where nobody took it.
         received: what receivers of post_migrate made, of a call that had ended and is taken back; None of any other.
+        groundwork: what it makes ready for its statements: tables, and the names of constraints or indexes on them.
     """
 
     before: Before
@@ -26,6 +27,7 @@ class Frame:
     synced: frozenset[str] = frozenset()
     fingerprint: str = ""
     received: Received | None = None
+    groundwork: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -42,6 +44,7 @@ def packed(frame: Frame) -> dict[str, Any]:
         "synced": sorted(frame.synced),
         "fingerprint": frame.fingerprint,
         "received": None if frame.received is None else asdict(frame.received),
+        "groundwork": frame.groundwork,
     }
 
 
@@ -59,4 +62,5 @@ def unpacked(detail: dict[str, Any]) -> Frame:
         frozenset(detail["synced"]),
         detail.get("fingerprint", ""),
         None if received is None else Received(**{name: tuple(keys) for name, keys in received.items()}),
+        tuple((table, name) for table, name in detail.get("groundwork", ())),
     )

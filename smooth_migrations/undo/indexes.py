@@ -11,7 +11,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.reversibility import database_parts
 
-__all__ = ["Limited", "drop_invalid_indexes", "existing_indexes", "settle_indexes"]
+__all__ = ["Limited", "drop_concurrently", "drop_invalid_indexes", "existing_indexes", "settle_indexes"]
 
 Limited = Callable[[str], AbstractContextManager[None]]
 """Ends what is run within when that waits for too long, for what is said in words."""
@@ -47,7 +47,7 @@ def drop_invalid_indexes(connection: BaseDatabaseWrapper, operation: Operation, 
     names = [name for _model, name in _concurrent(connection, operation)]
     invalid = [(name, qualified) for name, qualified, is_valid in _found(connection, names) if not is_valid]
     for _name, qualified in invalid:
-        _drop(connection, qualified, limited)
+        drop_concurrently(connection, qualified, limited)
     return tuple(name for name, _qualified in invalid)
 
 
@@ -77,7 +77,7 @@ def settle_indexes(
         if name in existed and any(is_valid for _name, _qualified, is_valid in found):
             continue
         for _name, qualified, _is_valid in found:
-            _drop(connection, qualified, limited)
+            drop_concurrently(connection, qualified, limited)
         if name in existed and model_name:
             indexes = before.models[app_label, model_name.lower()].options["indexes"]
             index = next(index for index in indexes if index.name == name)
@@ -86,8 +86,15 @@ def settle_indexes(
                 editor.add_index(model, index, concurrently=True)  # type: ignore[call-arg]  # PostgreSQL's has it
 
 
-def _drop(connection: BaseDatabaseWrapper, qualified: str, limited: Limited) -> None:
-    # It waits for whoever uses the table, however long that is, and no SET LOCAL can limit what runs in no transaction.
+def drop_concurrently(connection: BaseDatabaseWrapper, qualified: str, limited: Limited) -> None:
+    """Drop an index in autocommit, where it is there.
+
+    Args:
+        connection: the target's.
+        qualified: what it is called.
+        limited: ends what waits for too long. The drop waits for whoever uses the table, however long that is, and no
+            SET LOCAL can limit what runs in no transaction.
+    """
     waits_for = f"the index {qualified} could not be dropped: it has waited for transactions that use its table"
     with limited(waits_for), connection.cursor() as cursor:
         cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")

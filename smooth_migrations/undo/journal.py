@@ -276,7 +276,7 @@ class CallJournal:
         return fenced(self._connection, self.fence)
 
     def check_turn(self) -> None:
-        """Make sure, before anything is taken back, that nobody else has done so; raises as `at_turn` does."""
+        """Make sure, before anything is done or taken back, that nobody else has; raises as `at_turn` does."""
         with self.at_turn():
             pass
 

@@ -135,6 +135,10 @@ class Permanent:
         if not self._connection.features.can_rollback_ddl:
             self.journal.begin(self._frame)
 
+    def expect_groundwork(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note what is about to be made ready."""
+        self._frame = replace(self._frame, groundwork=tuple(places))
+
     def seal(self, held: Sequence[Moved], commit: Callable[[], None]) -> None:
         """Make what is held permanent; from here on it is reversed rather than rolled back.
 
@@ -366,8 +370,7 @@ class Permanent:
             return
         from smooth_migrations.undo.steps import take_back  # noqa: PLC0415 - loaded by `seal`
 
-        moved = tuple(self.moved)
-        if moved:
+        if moved := tuple(self.moved):
             yield from take_back(
                 self._connection,
                 moved,
@@ -377,7 +380,8 @@ class Permanent:
                 on_reversed=self.journal.forget_step,
             )
         self._give_back_received()
-        self.manner.persist(partial(restore_rest, self._connection, self._frame, moved))
+        limits, limited = self.manner.limits, self._interruption.lock_limited
+        self.manner.persist(partial(restore_rest, self._connection, self._frame, moved, limits, limited))
 
     @contextmanager
     def _answering(self, end: Callable[[], None]) -> Iterator[None]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from django.db import Error, NotSupportedError, transaction
+from django.db import Error, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import InconsistentMigrationHistory
@@ -25,10 +25,12 @@ from smooth_migrations.operations import CannotSplit
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reaching import connect
 from smooth_migrations.reversibility import can_hold, is_online
+from smooth_migrations.session import limited_transaction
 from smooth_migrations.splitting import place_forwards
 from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
+from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["inspect"]
@@ -76,11 +78,7 @@ def _within_limits(command: Inspect, connection: BaseDatabaseWrapper) -> Iterato
     if connection.vendor != "postgresql":
         yield
         return
-    limits = {"lock_timeout": command.lock_timeout_ms, "statement_timeout": command.statement_timeout_ms}
-    with transaction.atomic(connection.alias), connection.cursor() as cursor:
-        for name, limit_ms in limits.items():
-            if limit_ms is not None:
-                cursor.execute("SELECT set_config(%s, %s, true)", [name, str(limit_ms)])
+    with limited_transaction(connection, Limits(command.lock_timeout_ms, command.statement_timeout_ms)):
         yield
 
 
@@ -95,8 +93,9 @@ def _look(
         pending = tuple(_pending_back(executor, command.back, connection))
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
-        findings += _finalise_findings(halves)
-        pending = tuple(_pending_halves(halves))
+        obstacles = [*_finalise_findings(halves)]
+        findings += obstacles
+        pending = tuple(_pending_halves(halves, has_ground=not obstacles and bool(halves.groundwork())))
     else:
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
         refusals: list[tuple[Migration, CannotSplit]] = []
@@ -155,13 +154,14 @@ def _finalise_findings(halves: Pending) -> Iterator[MigrationFinding]:
         yield MigrationFinding("cannot_finalise", error.message, hint=error.hint)
 
 
-def _pending_halves(halves: Pending) -> Iterator[PendingMigration]:
+def _pending_halves(halves: Pending, *, has_ground: bool) -> Iterator[PendingMigration]:
     for item in halves.queue:
         yield PendingMigration(
             migration=f"{item.app}.{item.name}",
             atomic=True,
             operations=(item.description,),
             contract=(item.description,),
+            online=has_ground,
         )
 
 

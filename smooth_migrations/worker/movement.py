@@ -13,7 +13,7 @@ from smooth_migrations.management.commands.apply_migrations import Command as Ap
 from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.received import made_since, take_received
-from smooth_migrations.segments import SegmentEnds
+from smooth_migrations.segments import AheadCall, SegmentEnds
 from smooth_migrations.unapplying import unapply
 
 __all__ = ["Movement"]
@@ -100,7 +100,11 @@ class Movement:
         def tell(done: Queued) -> None:
             self.contracted.append(done.told())
 
-        Pending.of(self._connection, self._command.finalises).run(tell)
+        pending = Pending.of(self._connection, self._command.finalises)
+        if isinstance(self._call, AheadCall):
+            self._call.lay(pending.groundwork().values())
+        else:
+            pending.run(tell)
 
     def _forwards(self) -> None:
         with suppress(SegmentEnds):

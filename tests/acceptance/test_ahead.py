@@ -227,8 +227,9 @@ def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_d
         writer.execute("UPDATE demo_item SET name = 'tea'")
         with fleet.running() as run:
             run.wait_for("lock.waiting", database="primary")
-            for process in [*run.workers(), run.process]:
-                process.kill()
+            for worker in run.workers():
+                worker.kill()
+            run.process.kill()
         fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "200ms"\nlock_retries = 1\nsettle_timeout = "2s"')
 
         waiting = fleet.run("recover")

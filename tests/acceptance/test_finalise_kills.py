@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.support.crash_points import FORWARD, HALVES, UNAPPLYING
+from tests.support.crash_points import FORWARD, HALVES, UNAPPLYING, UNDECIDED, UNWRITTEN
 from tests.support.deploys import Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND
@@ -17,6 +17,8 @@ from tests.support.small_project import migration
 _NEXT = migration(
     "migrations.RemoveField('item', 'name')",
     "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+    "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(id__gt=0), name='positive'))",
+    "migrations.AddConstraint('item', models.UniqueConstraint(fields=['id'], name='single'))",
     after=[("demo", "0001_item")],
 )
 _LATER = KIND.replace("0002_note", "0002_next")
@@ -106,11 +108,36 @@ def test_a_crash_leaves_all_old_or_all_new(
         state = after if is_decided else before
         assert _content(fleet) == _content(fleets(kind, state))
         assert not fleet.prepared()
-        assert {*_held_back(fleet)} == {3 if state == "expanded" else 0}
+        assert {*_held_back(fleet)} == {5 if state == "expanded" else 0}
         if not is_decided:
             done = fleet.run(command)
             assert (done.exit_code, done.named("recover.started")) == (0, []), done.stderr
             assert _content(fleet) == _content(fleets(kind, after))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", _SERVERS)
+@pytest.mark.parametrize("point", ["lift.before", "lift.after", "lift.after:2", "restore.before", "restore.after"])
+def test_a_crash_while_what_was_made_ready_is_dropped_leaves_none(
+    fleets: _Fleets, tmp_path: Path, kind: str, point: str
+) -> None:
+    with _copied(fleets, kind, "expanded", tmp_path / "plan") as fleet:
+        # Where the SQLite file is the last resource, its commit is the decision.
+        undecided = UNDECIDED if kind == "prepared" else UNWRITTEN
+        assert fleet.run("finalise", failpoint=undecided).exit_code == -9
+        for process in fleet.processes():
+            process.wait(timeout=20)
+        killed = fleet.run("recover", failpoint=point)
+        assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
+        for process in fleet.processes():
+            process.wait(timeout=20)
+        fleet.wait_until_alone()
+
+        assert fleet.run("recover").exit_code == 0
+
+        assert _content(fleet) == _content(fleets(kind, "expanded"))
+        assert fleet.run("finalise").exit_code == 0
+        assert _content(fleet) == _content(fleets(kind, "contracted"))
 
 
 @pytest.mark.long

@@ -101,7 +101,7 @@ TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"
 HALVES = {
     "deploy": _sides("queue"),
     "rollback": _sides("dequeue", "discard"),
-    "finalise": _sides("contract", "dequeue"),
+    "finalise": _sides("contract", "dequeue", "lay", "seal"),
 }
 # Where the coordinator is killed, and then what its recovery does.
 RECOVERY = {

@@ -20,6 +20,7 @@ from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
 from smooth_migrations.finalising import CannotFinalise, Pending
 from smooth_migrations.lease import LeaseHeld, SessionLeft
 from smooth_migrations.options import Options
+from smooth_migrations.segments import GroundedCall
 from smooth_migrations.session import named
 from smooth_migrations.signals import signals_asking
 from smooth_migrations.turn import Turn
@@ -75,7 +76,7 @@ class Command(BaseCommand):
     def _finalise(self, connection: BaseDatabaseWrapper, **options: Any) -> list[Queued]:  # noqa: ANN401 - as handle's
         done: list[Queued] = []
         console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
-        call = Call(connection, options_of({**options, "other_aliases": "refuse", "expand": False}), console)
+        call = GroundedCall(connection, options_of({**options, "other_aliases": "refuse", "expand": False}), console)
 
         def on_unfinished(unfinished: UnfinishedCall) -> Call:
             console.unfinished(unfinished, goes_on=False, wanted=False)
@@ -83,7 +84,10 @@ class Command(BaseCommand):
 
         def move() -> None:
             done.clear()
-            Pending.of(connection).run(done.append)
+            pending = Pending.of(connection)
+            pending.refuse()
+            call.lay(pending.groundwork().values())
+            pending.run(done.append)
 
         with signals_asking(call.interruption):
             turn = Turn.begin(

@@ -1,0 +1,161 @@
+"""What a contract half reads a table for is done before its transaction, and goes with it where that fails."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.new_databases import NewDatabases
+from tests.support.small_project import SmallProject
+from tests.support.two_releases import content, project_with, run, without_rows
+
+pytestmark = pytest.mark.timeout(120)
+
+_UNIQUE = "migrations.AlterField('item', 'code', models.CharField(max_length=10, unique=True))"
+_CHECK = "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(price__gt=0), name='paid'))"
+_CASES = {
+    "not null": ["migrations.AlterField('item', 'note', models.TextField(default='?'))"],
+    "not null, without a default": ["migrations.AlterField('item', 'note', models.TextField())"],
+    "unique": [_UNIQUE],
+    "unique together": ["migrations.AlterUniqueTogether('item', {('name', 'code')})"],
+    "constraints": [
+        "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name', 'code'], name='one'))",
+        "migrations.AddConstraint('item', models.UniqueConstraint('name', name='named', condition=models.Q(price=1)))",
+        _CHECK,
+    ],
+    "several at once": [
+        "migrations.RemoveField('item', 'kind')",
+        "migrations.AlterField('item', 'note', models.TextField(default='?', unique=True))",
+        _CHECK,
+        "migrations.AlterUniqueTogether('item', {('name', 'code')})",
+    ],
+}
+# Run in a project: how many rows of its tables the transaction has read after it had its locks.
+_LOOK = """\
+import json
+
+from django.core.management import call_command
+from django.db import connection
+
+first = read = None
+
+
+def look(execute, sql, *rest):
+    global first, read
+    result = execute(sql, *rest)
+    if connection.in_atomic_block:
+        with connection.connection.cursor() as cursor:
+            cursor.execute("SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'demo%'")
+            rows = cursor.fetchone()[0]
+        if "LOCK TABLE" in sql:
+            first, read = rows, 0
+        elif read is not None:
+            read = max(read, rows - first)
+    return result
+
+
+with connection.execute_wrapper(look):
+    call_command("finalise_migrations", verbosity=0)
+print(json.dumps(int(read)))
+"""
+_WITHOUT = "import smooth_migrations.finalising\nsmooth_migrations.finalising.groundwork = lambda *_: {}\n"
+
+
+def _rows_read(project: SmallProject, source: str) -> int:
+    project.write("look.py", source)
+    return int(json.loads(project.succeed("shell", "--verbosity", "0", "--command", "import look").splitlines()[-1]))
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_a_transaction_reads_no_table_for_what_was_made_ready(
+    pg_databases: NewDatabases, tmp_path: Path, case: str
+) -> None:
+    stock, ours, plain = (pg_databases.new() for _ in range(3))
+    project_with(tmp_path / "stock", stock, _CASES[case]).succeed("migrate", "--verbosity=0")
+    projects = [project_with(tmp_path / name, database, _CASES[case]) for name, database in (("o", ours), ("p", plain))]
+    for project in projects:
+        project.succeed("apply_migrations", "--expand")
+
+    assert _rows_read(projects[0], _LOOK) == 0
+    assert _rows_read(projects[1], _WITHOUT + _LOOK) > 0
+    assert without_rows(ours) == without_rows(stock)
+
+
+def test_null_is_filled_before_the_transaction(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    database = pg_databases.new()
+    project = project_with(tmp_path, database, _CASES["not null"])
+    project.succeed("apply_migrations", "--expand")
+    rows = "SELECT 'old', number, 1, 1 FROM generate_series(1, 9) AS number"
+    run(database, [f"INSERT INTO demo_item (name, code, price, kind_id) {rows}"])
+
+    assert _rows_read(project, _LOOK) == 0
+    assert "old\t9\t?\t1\t1" in str(content(database))
+
+
+# A row comes between the look at the rows and the first statement that makes something ready.
+_MEANWHILE = """\
+from django.core.management import call_command
+from django.db import connection
+
+
+def look(execute, sql, *rest):
+    if "NOT VALID" in sql or "CONCURRENTLY" in sql:
+        other = connection.copy()
+        with other.cursor() as cursor:
+            cursor.execute(ROW)
+        other.close()
+    return execute(sql, *rest)
+
+
+with connection.execute_wrapper(look):
+    call_command("finalise_migrations", verbosity=0)
+"""
+_SAME = "INSERT INTO demo_item (name, code, price, kind_id) VALUES ('same', 'a', 1, 1)"
+_FREE = "INSERT INTO demo_item (name, code, price, kind_id) VALUES ('free', 'f', 0, 1)"
+
+
+@pytest.mark.parametrize(
+    ("operations", "row", "message"),
+    [
+        pytest.param([_CHECK, _UNIQUE], _SAME, "Key (code)=(a) is duplicated", id="index"),
+        pytest.param([_UNIQUE, _CHECK], _FREE, "is violated by some row", id="check"),
+    ],
+)
+def test_what_was_made_ready_goes_where_rows_are_in_the_way(
+    pg_databases: NewDatabases, tmp_path: Path, operations: list[str], row: str, message: str
+) -> None:
+    database = pg_databases.new()
+    project = project_with(tmp_path, database, operations)
+    project.succeed("apply_migrations", "--expand")
+    before = content(database)
+    project.write("meanwhile.py", f"ROW = {f'{row} ON CONFLICT DO NOTHING'!r}\n{_MEANWHILE}")
+
+    failed = project.run("shell", "--verbosity", "0", "--command", "import meanwhile")
+
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    run(database, [f"DELETE FROM demo_item WHERE name = '{'same' if row is _SAME else 'free'}'"])
+    assert content(database) == before
+    project.succeed("finalise_migrations")
+
+
+@pytest.mark.parametrize("point", ["lay.before", "lay.after", "lay.after:2", "lay.after:3", "contract.before"])
+def test_a_kill_leaves_what_the_next_call_takes_back(
+    pg_databases: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    stock, database = pg_databases.new(), pg_databases.new()
+    operations = [_CHECK, _UNIQUE]
+    project_with(tmp_path / "stock", stock, operations).succeed("migrate", "--verbosity=0")
+    project = project_with(tmp_path / "ours", database, operations)
+    project.succeed("apply_migrations", "--expand")
+    before = content(database)
+
+    monkeypatch.setenv("SMOOTH_FAILPOINT", point)
+    assert project.run("finalise_migrations").returncode == -9
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+    taken = project.run("apply_migrations", "demo", "0002")
+
+    assert taken.returncode == 0, taken.stderr
+    assert content(database) == before
+    project.succeed("finalise_migrations")
+    assert without_rows(database) == without_rows(stock)
