@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.new_databases import NewDatabases
-from tests.support.small_project import SmallProject
+from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import content, project_with, run, without_rows
 
 pytestmark = pytest.mark.timeout(120)
@@ -90,6 +90,43 @@ def test_null_is_filled_before_the_transaction(pg_databases: NewDatabases, tmp_p
 
     assert _rows_read(project, _LOOK) == 0
     assert "old\t9\t?\t1\t1" in str(content(database))
+
+
+_TABLE, _COLUMN = "demo (odd) one", "a, b;"
+_VALUE = "%s'; x"
+_ODD = migration(
+    "migrations.CreateModel('Odd', [('id', models.BigAutoField(primary_key=True)), "
+    f"('code', models.CharField(max_length=9, null=True, db_column={_COLUMN!r})), ('size', models.IntegerField())], "
+    f"options={{'db_table': {_TABLE!r}}})",
+)
+_ODDER = migration(
+    "migrations.AlterField('odd', 'code', "
+    f"models.CharField(max_length=9, default={_VALUE!r}, unique=True, db_column={_COLUMN!r}))",
+    "migrations.AddConstraint('odd', "
+    f"models.CheckConstraint(condition=~models.Q(code={_VALUE * 2!r}), name='{_TABLE}'))",
+    "migrations.AddConstraint('odd', models.UniqueConstraint(models.F('size') % 7, 'code', name='seven; odd'))",
+    after=[("demo", "0001_odd")],
+)
+
+
+def test_names_and_values_may_be_odd(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    stock, ours = pg_databases.new(), pg_databases.new()
+    projects = [
+        SmallProject(tmp_path / name, {"default": database.django}, {"demo.0001_odd": _ODD})
+        for name, database in (("stock", stock), ("ours", ours))
+    ]
+    for project in projects:
+        project.succeed("migrate", "--verbosity=0")
+        project.write_migration("demo.0002_odder", _ODDER)
+    run(ours, [f'INSERT INTO "{_TABLE}" (size) VALUES (1)'])
+    projects[0].succeed("migrate", "--verbosity=0")
+    projects[1].succeed("apply_migrations", "--expand")
+
+    assert _rows_read(projects[1], _LOOK) == 0
+
+    with ours.connect() as session:
+        session.execute(f'DELETE FROM "{_TABLE}" WHERE "{_COLUMN}" = %s'.encode(), [_VALUE])
+    assert without_rows(ours) == without_rows(stock)
 
 
 # A row comes between the look at the rows and the first statement that makes something ready.
