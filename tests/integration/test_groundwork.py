@@ -66,7 +66,9 @@ def _rows_read(project: SmallProject, source: str) -> int:
     return int(json.loads(project.succeed("shell", "--verbosity", "0", "--command", "import look").splitlines()[-1]))
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case == "several at once" else pytest.mark.long) for case in _CASES]
+)
 def test_a_transaction_reads_no_table_for_what_was_made_ready(
     pg_databases: NewDatabases, tmp_path: Path, case: str
 ) -> None:
@@ -176,7 +178,13 @@ def test_what_was_made_ready_goes_where_rows_are_in_the_way(
     project.succeed("finalise_migrations")
 
 
-@pytest.mark.parametrize("point", ["lay.before", "lay.after", "lay.after:2", "lay.after:3", "contract.before"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        *(pytest.param(point, marks=pytest.mark.long) for point in ("lay.before", "lay.after", "lay.after:3")),
+        *("lay.after:2", "contract.before"),
+    ],
+)
 def test_a_kill_leaves_what_the_next_call_takes_back(
     pg_databases: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
