@@ -11,12 +11,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from benchmarks.backfill import BackfillBesideWriters, BackfillOfMoreRows, BackfillOfRows
 from benchmarks.commit_window import CommitWindow
 from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Benchmark, measure
 from benchmarks.one_database import OneDatabase
 from benchmarks.results import document, table
 from benchmarks.site import APPLICATIONS, Site, State
+from benchmarks.stall import Stall
 from tests.support.histories import SqliteDatabase
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
@@ -24,7 +26,9 @@ from tests.support.postgres_server import PostgresServer
 _RESULTS = Path(__file__).with_name("results")
 
 
-def _benchmarks(site: Site, servers: list[PostgresServer], directory: Path, count: int) -> Iterator[Benchmark]:
+def _benchmarks(
+    site: Site, servers: list[PostgresServer], directory: Path, *, count: int, rows: int, reader_s: float
+) -> Iterator[Benchmark]:
     for database in (PostgresDatabase(servers[0], "one"), SqliteDatabase(directory / "one.sqlite3")):
         for state in State:
             yield OneDatabase(site, database, state)
@@ -36,6 +40,12 @@ def _benchmarks(site: Site, servers: list[PostgresServer], directory: Path, coun
         yield ManyDatabases(site, databases, state, directory)
     window = {f"shard_{number}": PostgresDatabase(servers[number % 2], f"window_{number}") for number in range(1, 20)}
     yield CommitWindow(site, {"default": PostgresDatabase(servers[0], "window_0"), **window}, directory)
+    for trigger in (False, True):
+        yield BackfillOfRows(servers[0], directory, rows, trigger=trigger)
+    small, large = (BackfillOfRows(servers[0], directory, each) for each in (max(rows * 3 // 10, 1), rows * 3))
+    yield BackfillOfMoreRows(small, large)
+    yield BackfillBesideWriters(servers[0], directory, rows)
+    yield Stall(servers[0], directory, reader_s)
 
 
 @click.command()
@@ -44,7 +54,11 @@ def _benchmarks(site: Site, servers: list[PostgresServer], directory: Path, coun
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Where to write [default: benchmarks/results/].")
 @click.option("--project", type=click.Choice(sorted(APPLICATIONS)), default="helpdesk", show_default=True)
 @click.option("--databases", type=click.IntRange(min=1), default=8, show_default=True, help="How many deploy covers.")
-def _main(only: tuple[str, ...], repeat: int, file: Path | None, project: str, databases: int) -> None:
+@click.option("--rows", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="How many are filled.")
+@click.option("--reader", "reader_s", type=float, default=30.0, show_default=True, help="Seconds of a transaction.")
+def _main(
+    only: tuple[str, ...], repeat: int, file: Path | None, project: str, databases: int, rows: int, reader_s: float
+) -> None:
     """Measure the product beside Django's own migrate."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     console = Console()
@@ -54,11 +68,12 @@ def _main(only: tuple[str, ...], repeat: int, file: Path | None, project: str, d
         # With PostgreSQL's own defaults: a commit waits for the disk, as it does for a user.
         settings = {"track_commit_timestamp": "on"}
         servers = [stack.enter_context(PostgresServer(settings=settings)) for _ in range(2)]
-        for benchmark in _benchmarks(Site(project, directory), servers, directory, databases):
+        site = Site(project, directory)
+        for benchmark in _benchmarks(site, servers, directory, count=databases, rows=rows, reader_s=reader_s):
             if any(fnmatchcase(benchmark.name, pattern) for pattern in only):
                 console.print(f"[dim]{benchmark.name} …[/]", end=" ", highlight=False)
                 measured = measure(benchmark, repeat)
-                measurements += [measured, *([measured.locks] if measured.locks else [])]
+                measurements += [measured, *measured.beside]
                 console.print(f"[dim]{measured.ratio:.2f}[/]", highlight=False)
     if not measurements:
         raise click.UsageError(f"no benchmark is named {' or '.join(only)}")

@@ -93,7 +93,7 @@ class CommitWindow:
 
     def _window(self, run: Run, locked_s: float) -> Run:
         moments = self._committed_at_s().values()
-        return Run(max(moments) - min(moments), run.left, locked_s)
+        return Run(max(moments) - min(moments), run.left, {"locks": locked_s})
 
     def _committed_at_s(self) -> dict[str, float]:
         moments = {}

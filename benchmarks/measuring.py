@@ -3,8 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -19,13 +19,12 @@ class Run:
     Args:
         duration_s: wall clock of its processes.
         left: the migrations recorded afterwards, by database; both sides must leave the same.
-        locked_s: for how long strong locks on tables that existed before were held in the database where that was
-            longest, from the first to the commit; None where nobody looked.
+        beside: other times that it tells of, in seconds, by what they are.
     """
 
     duration_s: float
     left: Mapping[str, frozenset[str]]
-    locked_s: float | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 class Benchmark(Protocol):
@@ -53,13 +52,13 @@ class Measurement:
         name: of the benchmark.
         ours_s: the product's times, in the order of the runs.
         peer_s: the peer's; each run stood beside the product's run of the same index.
-        locks: the same of the locks that were held, where the runs tell.
+        beside: the same of the other times that the runs tell of.
     """
 
     name: str
     ours_s: tuple[float, ...]
     peer_s: tuple[float, ...]
-    locks: "Measurement | None" = None
+    beside: "tuple[Measurement, ...]" = ()
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -95,15 +94,15 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
             runs[side].append(result)
         # Neither side is always the one that follows the other.
         sides.reverse()
-    ours, peer = ([run.duration_s for run in runs[side][1:]] for side in ("ours", "peer"))
-    return Measurement(
-        benchmark.name, tuple(ours), tuple(peer), _locks(benchmark.name, runs["ours"][1:], runs["peer"][1:])
-    )
+    ours, peer = (runs[side][1:] for side in ("ours", "peer"))
+    ours_s, peer_s = (tuple(run.duration_s for run in side) for side in (ours, peer))
+    return Measurement(benchmark.name, ours_s, peer_s, tuple(_beside(benchmark.name, ours, peer)))
 
 
-def _locks(name: str, ours: Sequence[Run], peer: Sequence[Run]) -> Measurement | None:
-    ours_s, peer_s = (tuple(run.locked_s for run in runs if run.locked_s is not None) for runs in (ours, peer))
-    return Measurement(f"{name}/locks", ours_s, peer_s) if ours_s and len(ours_s) == len(peer_s) else None
+def _beside(name: str, ours: Sequence[Run], peer: Sequence[Run]) -> Iterator[Measurement]:
+    for what in ours[0].beside:
+        ours_s, peer_s = (tuple(run.beside[what] for run in side) for side in (ours, peer))
+        yield Measurement(f"{name}/{what}", ours_s, peer_s)
 
 
 def timed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> float:

@@ -48,12 +48,12 @@ def test_the_first_pair_is_not_counted_and_the_others_keep_their_order() -> None
     assert measured == Measurement("scripted", (1, 2), (4, 8))
 
 
-def test_the_locks_that_runs_tell_of_are_a_measurement_of_their_own() -> None:
-    ours, peer = ([Run(1, LEFT, locked_s) for locked_s in each] for each in ((9, 1, 2), (9, 4, 8)))
+def test_the_other_times_that_runs_tell_of_are_measurements_of_their_own() -> None:
+    ours, peer = ([Run(1, LEFT, {"locks": locked_s}) for locked_s in each] for each in ((9, 1, 2), (9, 4, 8)))
 
     measured = measure(Scripted(ours, peer), repeat=2)
 
-    assert measured.locks == Measurement("scripted/locks", (1, 2), (4, 8))
+    assert measured.beside == (Measurement("scripted/locks", (1, 2), (4, 8)),)
 
 
 def test_the_sides_take_turns_in_going_first_and_each_begins_from_prepared_databases() -> None:
