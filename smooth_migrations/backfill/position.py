@@ -46,6 +46,7 @@ class Position:
         self._label = model._meta.label_lower  # noqa: SLF001 - public
         self._target = _digest(self._label, *sorted(operation.values))
         self._arguments = _digest(*(_written(value) for value in (operation.values, operation.where)))
+        self._table = _TABLE
 
     def read(self) -> Place | None:
         """Return how far it has come; None before `begin`. Only reads."""
@@ -65,9 +66,12 @@ class Position:
 
         In autocommit: MariaDB ends a transaction where a table is made. Safe to repeat.
         """
-        found = self.read()
-        if found is not None:
-            return found
+        found = self.read() or self._make()
+        # Once for all batches: where the server is far away, each statement of one counts.
+        self._table = name_of_table(self._connection, _TABLE)
+        return found
+
+    def _make(self) -> Place:
         table = name_of_table(self._connection, _TABLE)
         insert, conflict = _IGNORING.get(self._connection.vendor, ("INSERT", " ON CONFLICT DO NOTHING"))
         with passing("fill"), self._connection.cursor() as cursor:
@@ -88,7 +92,7 @@ class Position:
         return self.read() or Place(0, "")
 
     def advance(self, place: Place, key: str) -> bool:
-        """Write down that a batch ends here, in the transaction that fills it.
+        """Write down that a batch ends here, in the transaction that fills it; after `begin`.
 
         Args:
             place: where the one before ended.
@@ -97,10 +101,9 @@ class Position:
         Returns:
             Whether it was the next one: another process may be at the same work.
         """
-        table = name_of_table(self._connection, _TABLE)
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {table} SET batches = batches + 1, position = %s "  # noqa: S608 - a constant name
+                f"UPDATE {self._table} SET batches = batches + 1, position = %s "  # noqa: S608 - a constant name
                 "WHERE target = %s AND arguments = %s AND batches = %s",
                 [key, self._target, self._arguments, place.batches],
             )
