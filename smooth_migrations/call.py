@@ -121,10 +121,11 @@ class Call:
         """For how long strong locks on tables that existed before have been held."""
         return self._transaction.locked_ms
 
-    def run(self, move: Callable[[], None]) -> None:
+    def run(self, move: Callable[[], float | None]) -> None:
         """Run `move` and hold its result; on any failure take everything back and raise it again.
 
         `move` is called again after a lock failure, up to `lock_retries` times: it must look at the database afresh.
+        It may return since when it has held locks, on the monotonic clock.
 
         Raises:
             BaseException: what `move` raised. An undo that failed too joins it in an UndoAlsoFailed.
@@ -144,8 +145,7 @@ class Call:
                     self.permanent.receivers.listening(lambda: self.permanent.frame),
                 ):
                     self._begin()
-                    move()
-                    self._transaction.checkpoint(time.monotonic())
+                    self._transaction.checkpoint(move() or time.monotonic())
                 self.interruption.check()
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
                 self.interruption.stand_down()

@@ -1,6 +1,7 @@
 """The contract halves of one database: what is in their way, and their end."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,7 +17,7 @@ from smooth_migrations.halves import Placed
 from smooth_migrations.locks.foreseen import locks_between
 from smooth_migrations.locks.modes import Locks, together
 from smooth_migrations.locks.taking import take_together
-from smooth_migrations.operations import CannotSplit, Obstacle
+from smooth_migrations.operations import CannotSplit, Split
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.splitting import Walk
 
@@ -45,32 +46,29 @@ class Pending:
         queue = read_queue(connection)
         return cls(connection, tuple(item for item in queue if runs is None or item.run_id in runs))
 
-    def refuse(self) -> None:
-        """Make sure that every contract half can be done. Only reads.
+    def groundwork(self) -> dict[str, Ground]:
+        """Make sure that every contract half can be done, and return what can be made ready for them. Only reads.
+
+        Returns:
+            It, by the statements that find it so.
 
         Raises:
             CannotFinalise: with everything that is in the way.
         """
-        reasons = [str(reason) for reason in self._reasons()]
-        if reasons:
-            raise CannotFinalise("; ".join(reasons), hint="nothing was changed; mend the rows and finalise again")
-
-    def _reasons(self) -> Iterator[str]:
-        later = [item for item in self.queue if item.version != VERSION]
-        if later:
-            raise CannotFinalise(
-                f"{later[0]} was held back by a later version of this program",
-                hint="finalise with that version, or a newer one",
-            )
-        for item, placed, schema, project in self._steps():
-            self._refuse_other_file(item, placed)
-            if placed.split is not None:
-                for obstacle in placed.split.validate(self.connection, schema, project):
-                    yield self._described(item, obstacle)
+        steps = self._steps()
+        self._refuse(self.connection, steps)
+        return groundwork(self.connection, _operations(steps))
 
     @staticmethod
-    def _described(item: Queued, obstacle: Obstacle) -> str:
-        return f"{item.app}.{item.name}: {obstacle}"
+    def _refuse(connection: BaseDatabaseWrapper, steps: Sequence["_Step"]) -> None:
+        obstacles = [
+            f"{step.item.app}.{step.item.name}: {obstacle}"
+            for step in steps
+            if step.split is not None
+            for obstacle in step.split.validate(connection, step.schema, step.project)
+        ]
+        if obstacles:
+            raise CannotFinalise("; ".join(obstacles), hint="nothing was changed; mend the rows and finalise again")
 
     @staticmethod
     def _refuse_other_file(item: Queued, placed: Placed) -> None:
@@ -80,7 +78,7 @@ class Pending:
                 hint="finalise with the release that deployed it",
             )
 
-    def run(self, tell: Callable[[Queued], None]) -> None:
+    def run(self, tell: Callable[[Queued], None]) -> float:
         """Do every contract half, inside the transaction that is open, and forget them.
 
         Takes ACCESS EXCLUSIVE on each table that it changes, for changes of the catalogue alone where groundwork was
@@ -89,52 +87,40 @@ class Pending:
         Args:
             tell: told of each when it is done.
 
+        Returns:
+            Since when there may be locks, on the monotonic clock.
+
         Raises:
             CannotFinalise: something is in the way.
         """
-        self.refuse()
         connection = self.connection
-        grounds = self.groundwork()
-        take_together(connection, together(self._locks()))
+        # All that takes long, and longer the larger the project is, comes before the first lock.
+        steps = self._steps()
+        self._refuse(connection, steps)
+        grounds = groundwork(connection, _operations(steps))
+        began_s = time.monotonic()
+        take_together(connection, together(step.locks(connection) for step in steps))
         with standing_on(connection, grounds):
-            self._contract(tell)
+            for step in steps:
+                step.run(connection)
+                remove(connection, [step.item])
+                tell(step.item)
+        return began_s
 
-    def _contract(self, tell: Callable[[Queued], None]) -> None:
-        connection = self.connection
-        for item, placed, schema, project in self._steps():
-            halves = placed.split.contract(schema, project) if placed.split is not None else ()
-            with passing("contract"), connection.schema_editor(atomic=False) as editor:
-                for operation, before, after in _between(halves, item.app, schema):
-                    operation.database_forwards(item.app, editor, before, after)
-                for statement in editor.deferred_sql:
-                    editor.execute(statement)
-                editor.deferred_sql.clear()
-            remove(connection, [item])
-            tell(item)
-
-    def groundwork(self) -> dict[str, Ground]:
-        """Return what can be made ready before, by the statements that find it so. Only reads.
+    def _steps(self) -> list["_Step"]:
+        """Return each contract half with the states of the tables around it. Only reads.
 
         Raises:
-            CannotFinalise: a file is missing, or was changed.
+            CannotFinalise: what was held back is not what the files say, or cannot be told.
         """
-        return groundwork(self.connection, self._operations())
-
-    def _locks(self) -> Iterator[Locks]:
-        for app_label, operation, before, after in self._operations():
-            yield locks_between(operation, app_label, before, after, self.connection)
-
-    def _operations(self) -> Iterator[tuple[str, Operation, ProjectState, ProjectState]]:
-        """Yield the operations of all contract halves, each with its app and the states before and after it."""
-        for item, placed, schema, project in self._steps():
-            halves = placed.split.contract(schema, project) if placed.split is not None else ()
-            for operation, before, after in _between(halves, item.app, schema):
-                yield item.app, operation, before, after
-
-    def _steps(self) -> Iterator[tuple[Queued, Placed, ProjectState, ProjectState]]:
-        """Yield each contract half with its operation, the tables' state before it and the project's."""
         if not self.queue:
-            return
+            return []
+        later = [item for item in self.queue if item.version != VERSION]
+        if later:
+            raise CannotFinalise(
+                f"{later[0]} was held back by a later version of this program",
+                hint="finalise with that version, or a newer one",
+            )
         executor = MigrationExecutor(self.connection)
         nodes = executor.loader.graph.nodes
         applied = executor.loader.applied_migrations
@@ -152,12 +138,54 @@ class Pending:
         # The one way to this state that Django's own migrate takes.
         project = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
         by_key = {item.key: item for item in placed}
-        schema = walk.schema
+        schema, steps = walk.schema, list[_Step]()
         for item in self.queue:
             found = by_key[item.key]
-            yield item, found, schema, project
+            self._refuse_other_file(item, found)
             halves = found.split.contract(schema, project) if found.split is not None else ()
-            schema = [schema, *(after for _, _, after in _between(halves, item.app, schema))][-1]
+            steps.append(_Step(item, found.split, schema, project, tuple(_between(halves, item.app, schema))))
+            schema = [schema, *(after for _, _, after in steps[-1].halves)][-1]
+        return steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One contract half.
+
+    Args:
+        item: what is held back.
+        split: the operation that it is half of; None where that is one no more.
+        schema: the state of the tables before it.
+        project: what they are to be.
+        halves: what is to be done, each with the states of the tables before and after it.
+    """
+
+    item: Queued
+    split: Split | None
+    schema: ProjectState
+    project: ProjectState
+    halves: tuple[tuple[Operation, ProjectState, ProjectState], ...]
+
+    def run(self, connection: BaseDatabaseWrapper) -> None:
+        """Do it, inside the transaction that is open."""
+        with passing("contract"), connection.schema_editor(atomic=False) as editor:
+            for operation, before, after in self.halves:
+                operation.database_forwards(self.item.app, editor, before, after)
+            for statement in editor.deferred_sql:
+                editor.execute(statement)
+            editor.deferred_sql.clear()
+
+    def locks(self, connection: BaseDatabaseWrapper) -> Locks:
+        """Return the strong locks that it takes. Pure."""
+        label = self.item.app
+        return together(locks_between(half, label, before, after, connection) for half, before, after in self.halves)
+
+
+def _operations(steps: Iterable[_Step]) -> Iterator[tuple[str, Operation, ProjectState, ProjectState]]:
+    """Yield all operations, each with its app and the states of the tables before and after it."""
+    for step in steps:
+        for operation, before, after in step.halves:
+            yield step.item.app, operation, before, after
 
 
 def _between(
@@ -165,6 +193,8 @@ def _between(
 ) -> Iterator[tuple[Operation, ProjectState, ProjectState]]:
     """Yield each operation with the states of the tables before and after it."""
     for operation in operations:
+        # A state whose models are there already hands them on; else each one would make all of them.
+        state.apps  # noqa: B018
         after = state.clone()
         operation.state_forwards(app_label, after)
         yield operation, state, after

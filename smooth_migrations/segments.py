@@ -69,7 +69,7 @@ class AheadCall(_PartialCall, GroundedCall):
 
     _is_held = False
 
-    def run(self, move: Callable[[], None]) -> None:
+    def run(self, move: Callable[[], float | None]) -> None:
         """Run `move`, and leave no transaction open behind it.
 
         Raises:

@@ -93,9 +93,12 @@ def _look(
         pending = tuple(_pending_back(executor, command.back, connection))
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
-        obstacles = [*_finalise_findings(halves)]
-        findings += obstacles
-        pending = tuple(_pending_halves(halves, has_ground=not obstacles and bool(halves.groundwork())))
+        has_ground = False
+        try:
+            has_ground = bool(halves.groundwork())
+        except CannotFinalise as error:
+            findings.append(MigrationFinding("cannot_finalise", error.message, hint=error.hint))
+        pending = tuple(_pending_halves(halves, has_ground=has_ground))
     else:
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
         refusals: list[tuple[Migration, CannotSplit]] = []
@@ -145,13 +148,6 @@ def _split_findings(refusals: Iterable[tuple[Migration, CannotSplit]]) -> Iterat
             f"{migration.app_label}.{migration.name} would break the release still running: {error.message}",
             hint=error.hint,
         )
-
-
-def _finalise_findings(halves: Pending) -> Iterator[MigrationFinding]:
-    try:
-        halves.refuse()
-    except CannotFinalise as error:
-        yield MigrationFinding("cannot_finalise", error.message, hint=error.hint)
 
 
 def _pending_halves(halves: Pending, *, has_ground: bool) -> Iterator[PendingMigration]:

@@ -59,11 +59,14 @@ class Movement:
         """Look at locks meanwhile, where that was asked for."""
         return self._measuring.watching() if self._measuring else nullcontext()
 
-    def run(self, epoch: int) -> None:
+    def run(self, epoch: int) -> float | None:
         """Move, and write the run's marker down in the same transaction.
 
         Args:
             epoch: the fencing token.
+
+        Returns:
+            Since when there may be locks that no migration tells of, on the monotonic clock.
         """
         command, connection, call = self._command, self._connection, self._call
         if self._measuring is not None:
@@ -72,13 +75,14 @@ class Movement:
         if not connection.features.can_rollback_ddl:
             make_table(connection)
         received = take_received(connection)
-        self._way()()
+        locked_since_s = self._way()()
         if (call.steps or self.contracted) and not command.is_ahead:
             marker = protocol.Marker(command.run_id, epoch, command.digest, self._kind)
             write_marker(connection, command.deploy, command.database, marker)
             self.made = made_since(connection, received)
         if self._measuring is not None:
             self.measured = self._measuring.measured()
+        return locked_since_s
 
     @property
     def _kind(self) -> str:
@@ -86,7 +90,7 @@ class Movement:
             return "rollback"
         return "deploy" if self._command.finalises is None else "finalise"
 
-    def _way(self) -> Callable[[], None]:
+    def _way(self) -> Callable[[], float | None]:
         if self._command.back is not None:
             return self._back
         return self._forwards if self._command.finalises is None else self._contract
@@ -96,15 +100,15 @@ class Movement:
             unapply(self._call, self._connection, back)
             remove_marker(self._connection, self._command.deploy, back.run_id)
 
-    def _contract(self) -> None:
+    def _contract(self) -> float | None:
         def tell(done: Queued) -> None:
             self.contracted.append(done.told())
 
         pending = Pending.of(self._connection, self._command.finalises)
-        if isinstance(self._call, AheadCall):
-            self._call.lay(pending.groundwork().values())
-        else:
-            pending.run(tell)
+        if not isinstance(self._call, AheadCall):
+            return pending.run(tell)
+        self._call.lay(pending.groundwork().values())
+        return None
 
     def _forwards(self) -> None:
         with suppress(SegmentEnds):

@@ -78,6 +78,26 @@ def test_what_a_deploy_holds_back_is_done_by_finalise_everywhere(fleet: Fleet) -
     assert "was finalised by" in refused.report["error"]["message"]
 
 
+# What changes a table takes so long at least.
+_SLOW = """
+    CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); END';
+    CREATE EVENT TRIGGER slow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION slow();
+"""
+
+
+@pytest.mark.long
+def test_its_locks_are_said_to_be_held_from_the_first_one_to_the_commit(fleet: Fleet) -> None:
+    assert fleet.deploy().exit_code == 0
+    with fleet.first.connect() as session:
+        session.execute(_SLOW)
+
+    done = fleet.run("finalise")
+
+    assert done.exit_code == 0, done.stderr
+    (held_ms,) = (each["lock_hold_ms"] for each in done.report["databases"] if each["database"] == "primary")
+    assert held_ms >= 2000
+
+
 @pytest.mark.long
 def test_a_rollback_before_it_gives_the_old_schema_back(fleet: Fleet) -> None:
     before = fleet.dumps(sequences=False)

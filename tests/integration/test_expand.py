@@ -320,3 +320,40 @@ def test_the_release_before_writes_the_day_on_which_it_writes(databases: NewData
     run(database, [OLD[0]])
     days = re.findall(r"\b20\d\d-\d\d-\d\d\b", dump(database.dsn, ignore_applied_times=True))
     assert len(days) == 3
+
+
+_MADE = [
+    "migrations.AddField('item', 'told', Told(null=True))",
+    "migrations.RemoveField('item', 'price')",
+    "migrations.AddField('item', 'size', models.IntegerField(default=7))",
+]
+# A field that writes down, whenever a model is made of a state, how many locks are held.
+_TOLD = """
+from django.db import connection, models
+
+_HELD = "SELECT count(*) FROM pg_locks WHERE relation = to_regclass('demo_item') AND mode = 'AccessExclusiveLock'"
+
+class Told(models.IntegerField):
+    def contribute_to_class(self, *args, **kwargs):
+        super().contribute_to_class(*args, **kwargs)
+        if connection.in_atomic_block:
+            with connection.cursor() as cursor, open("locks.txt", "a") as file:
+                cursor.execute(_HELD)
+                file.write(f"{cursor.fetchone()[0]}\\n")
+"""
+
+
+def test_no_model_is_made_while_a_finalise_holds_its_locks(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    project = project_with(tmp_path, pg_databases.new(), _MADE)
+    project.write("demo/told.py", _TOLD)
+    project.write_migration(
+        "demo.0002_next",
+        migration(*_MADE, after=[("demo", "0001_first")], functions="from demo.told import Told\n"),
+    )
+    project.succeed("apply_migrations", "--expand")
+    (tmp_path / "locks.txt").unlink()
+
+    project.succeed("finalise_migrations")
+
+    # Each takes long where a project has many of them.
+    assert set((tmp_path / "locks.txt").read_text().splitlines()) == {"0"}

@@ -82,12 +82,11 @@ class Command(BaseCommand):
             console.unfinished(unfinished, goes_on=False, wanted=False)
             return Call(connection, Options(), ConsoleReport(self.stdout, self.style, verbosity=1))
 
-        def move() -> None:
+        def move() -> float:
             done.clear()
             pending = Pending.of(connection)
-            pending.refuse()
             call.lay(pending.groundwork().values())
-            pending.run(done.append)
+            return pending.run(done.append)
 
         with signals_asking(call.interruption):
             turn = Turn.begin(
