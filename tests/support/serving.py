@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 from tests.support.histories import Database
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 __all__ = ["Serving", "serving"]
+
+_PATIENCE_S = 90.0
+_POLL_S = 0.02
 
 _MODELS = """\
 from django.db import models
@@ -114,12 +118,18 @@ class Serving:
         errors = "\n".join(self._told()[1])
         assert errors == "", errors
 
-    def go_on(self, rounds: int = 3) -> None:
-        """Wait until it has gone through some more rounds, or has ended with an error."""
+    def go_on(self, rounds: int = 2) -> None:
+        """Wait until it has gone through some more rounds, the last of which it has begun since, or has ended."""
         begun, _ = self._told()
-        until(lambda: self._told()[0] >= begun + rounds or self._process.poll() is not None)
+        until(lambda: self._told()[0] >= begun + rounds or self._ends(), patience_s=_PATIENCE_S)
         self._check()
         assert self._process.poll() is None, self._process.communicate()[1]
+
+    def _ends(self) -> bool:
+        """Leave it the processor for a moment, and return whether it has ended."""
+        with suppress(TimeoutExpired):
+            self._process.wait(_POLL_S)
+        return self._process.poll() is not None
 
     def stop(self) -> int:
         """End it, and return how many rounds it has gone through, each of which has left a row."""
