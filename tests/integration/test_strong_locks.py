@@ -2,16 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from tests.support.new_databases import NewDatabases
 from tests.support.skew.cases import CASES
 from tests.support.skew.releases import Releases
-
-if TYPE_CHECKING:
-    from tests.support.postgres_database import PostgresDatabase
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,7 +21,7 @@ _SHORT = ("add a foreign key", "rename a model that has many to many", "several 
 def test_what_a_plan_locks_is_locked_together_and_nothing_else(
     pg_databases: NewDatabases, tmp_path: Path, case: str
 ) -> None:
-    releases = Releases(tmp_path, cast("PostgresDatabase", pg_databases.new()), CASES[case])
+    releases = Releases(tmp_path, CASES[case], pg_databases.new())
     releases.old.succeed("migrate", "--verbosity=0")
     releases.new.write("look.py", _LOOK.read_text())
 

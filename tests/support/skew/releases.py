@@ -2,19 +2,19 @@
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.support.postgres_database import PostgresDatabase
+from tests.support.histories import Database, SqliteDatabase
+from tests.support.mariadb_database import MariadbDatabase
 from tests.support.serving import Serving
+from tests.support.skew.schema import schema_of
 from tests.support.small_project import SmallProject, migration
-from tests.support.two_releases import content
 
-__all__ = ["Releases", "Skew", "assert_both_serve"]
+__all__ = ["ByCommand", "Releases", "Skew", "Way", "assert_both_serve", "assert_refused"]
 
 _MODELS = """\
 from django.contrib.contenttypes.fields import GenericForeignKey
@@ -33,9 +33,8 @@ class Row(models.Model):
 
 
 """
-_ROWS = re.compile(r"^COPY .*?^\\\.$", re.MULTILINE | re.DOTALL)
-# What is made unique once more has the name that Django gives when it alters a field, and not PostgreSQL's own.
-_UNIQUE = re.compile(r"_[0-9a-f]{8}_uniq\b")
+# Who reads first and would then write is refused at once where somebody else writes; and nobody will miss the data.
+_OF_SQLITE = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA synchronous = OFF"}
 _SERVE = Path(__file__).with_name("serve.py")
 
 
@@ -61,13 +60,13 @@ class Releases:
 
     Args:
         directory: an empty one.
-        database: theirs.
         skew: what they are.
+        *databases: theirs, all alike; the first is the one called default.
     """
 
-    def __init__(self, directory: Path, database: PostgresDatabase, skew: Skew) -> None:
-        self._directory = directory
-        self._database = database
+    def __init__(self, directory: Path, skew: Skew, *databases: Database) -> None:
+        self.directory = directory
+        self.databases = {f"shard_{number}" if number else "default": each for number, each in enumerate(databases)}
         self._skew = skew
         self.old = self._project("deploys_old", skew.old, {})
         self.old.succeed("makemigrations", "demo", "--name", "first", "--verbosity=0")
@@ -75,15 +74,34 @@ class Releases:
         second = migration(*skew.operations, after=[("demo", "0001_first")])
         self.new = self._project("deploys_new", skew.new, {"demo.0001_first": first, "demo.0002_second": second})
 
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Their `settings.DATABASES`."""
+        return {alias: _settings(database) for alias, database in self.databases.items()}
+
+    @property
+    def adds_fields(self) -> bool:
+        """Whether the new one has values that the old one has no place for."""
+        return bool(self._skew.own.get("new"))
+
+    def migrate(self) -> None:
+        """Make the tables of the old one in every database."""
+        for alias in self.databases:
+            self.old.succeed("migrate", "--verbosity=0", f"--database={alias}")
+
+    def schemas(self) -> list[str]:
+        """Return what every database holds but for rows: the app's are deleted."""
+        return [schema_of(database) for database in self.databases.values()]
+
     def _project(self, name: str, models: str, migrations: Mapping[str, str]) -> SmallProject:
         project = SmallProject(
-            self._directory / name,
-            {"default": self._database.django},
+            self.directory / name,
+            self.settings,
             migrations or {"demo.0001_none": ""},
             installed=["django.contrib.contenttypes"],
         )
         if not migrations:
-            (self._directory / name / "demo/migrations/0001_none.py").unlink()
+            (self.directory / name / "demo/migrations/0001_none.py").unlink()
         project.write("demo/models.py", f"{_MODELS}{models}")
         return project
 
@@ -91,7 +109,7 @@ class Releases:
     def serving(self, label: str) -> Iterator[Serving]:
         """Let one of them serve for the length of a block; `new` and `last` are the next one."""
         release = "new" if label in {"new", "last"} else "old"
-        directory = self._directory / label
+        directory = self.directory / label
         project = self._project(label, getattr(self._skew, release), {})
         given: dict[str, Any] = {
             "label": label,
@@ -107,52 +125,97 @@ class Releases:
                 (directory / "stop").touch()
 
 
-def _schema(database: PostgresDatabase) -> str:
-    """Return what is in a database but for rows: the app's it deletes."""
-    with database.connect() as session:
-        tables = session.execute(
-            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class "
-            "WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND relname !~ '^(smooth|django)_'"
-        ).fetchall()
-        session.execute(f"TRUNCATE {tables[0][0]}".encode())
-    return _UNIQUE.sub("_key", _ROWS.sub("", str(content(database))))
+class Way(Protocol):
+    """How a release is deployed."""
+
+    def deploy(self) -> None:
+        """Deploy the new one, and hold back what would harm the old one."""
+
+    def roll_back(self) -> None:
+        """Take that back."""
+
+    def finalise(self) -> None:
+        """Do what was held back."""
 
 
-def _assert_same(wanted: str, found: str) -> None:
-    differences = difflib.unified_diff(wanted.splitlines(), found.splitlines(), lineterm="", n=1)
-    text = "\n".join(differences)
-    assert text == "", text
+class ByCommand:
+    """By the commands for one database.
+
+    Args:
+        releases: which.
+    """
+
+    def __init__(self, releases: Releases) -> None:
+        self._new = releases.new
+        is_mariadb = any(isinstance(database, MariadbDatabase) for database in releases.databases.values())
+        # Nobody there but a time limit ends a change of a table and a transaction that wait for each other's locks.
+        self._limits = ("--lock-timeout=1s", "--lock-retries=20") if is_mariadb else ()
+        # A failure on the way back would not bring the new release's own values back, where it cannot roll DDL back.
+        self._back = ("--allow-irreversible",) if is_mariadb else ()
+
+    def deploy(self) -> None:
+        """Deploy it in halves."""
+        self._new.succeed("apply_migrations", "--expand", *self._limits)
+
+    def roll_back(self) -> None:
+        """Go back to the old one's migration."""
+        self._new.succeed("apply_migrations", "demo", "0001", *self._limits, *self._back)
+
+    def finalise(self) -> None:
+        """Do the other halves."""
+        self._new.succeed("finalise_migrations")
 
 
-def assert_both_serve(directory: Path, database: PostgresDatabase, stock: PostgresDatabase, skew: Skew) -> None:
+def _settings(database: Database) -> dict[str, Any]:
+    return {**database.django, "OPTIONS": _OF_SQLITE} if isinstance(database, SqliteDatabase) else database.django
+
+
+def _assert_same(wanted: str, schemas: list[str]) -> None:
+    for found in schemas:
+        differences = difflib.unified_diff(wanted.splitlines(), found.splitlines(), lineterm="", n=1)
+        text = "\n".join(differences)
+        assert text == "", text
+
+
+def assert_both_serve(releases: Releases, way: Way, stock: Releases) -> None:
     """Deploy, go back, deploy again and finalise, while all that are supported serve; end where `migrate` does."""
-    expected = Releases(directory / "stock", stock, skew)
-    expected.old.succeed("migrate", "--verbosity=0")
-    before = _schema(stock)
-    expected.new.succeed("migrate", "--verbosity=0")
-    after = _schema(stock)
-    releases = Releases(directory / "ours", database, skew)
-    releases.old.succeed("migrate", "--verbosity=0")
+    stock.migrate()
+    [before] = stock.schemas()
+    stock.new.succeed("migrate", "--verbosity=0")
+    [after] = stock.schemas()
+    releases.migrate()
     with releases.serving("old") as old:
         old.go_on()
-        releases.new.succeed("apply_migrations", "--expand")
+        way.deploy()
         releases.new.succeed("makemigrations", "--check", "--dry-run")
         with releases.serving("new") as new:
             new.go_on()
             old.go_on()
             new.stop()
-        releases.new.succeed("apply_migrations", "demo", "0001")
+        way.roll_back()
         old.go_on()
         old.stop()
-    _assert_same(before, _schema(database))
+    _assert_same(before, releases.schemas())
     with releases.serving("back") as back:
         back.go_on()
-        releases.new.succeed("apply_migrations", "--expand")
+        way.deploy()
         with releases.serving("last") as last:
             last.go_on()
             back.go_on()
             back.stop()
-            releases.new.succeed("finalise_migrations")
+            way.finalise()
             last.go_on()
             last.stop()
-    _assert_same(after, _schema(database))
+    _assert_same(after, releases.schemas())
+
+
+def assert_refused(releases: Releases, message: str) -> None:
+    """Refuse to deploy what has no halves, by its name, and leave the old release what it has."""
+    releases.migrate()
+    before = releases.schemas()
+
+    refused = releases.new.run("apply_migrations", "--expand")
+
+    assert refused.returncode == 3
+    assert f"Refused: {message} (set expand_contract = false for this database, or" in refused.stderr
+    assert releases.schemas() == before
