@@ -44,6 +44,7 @@ class Turn:
         *,
         owner: str | None = None,
         wait_s: float = 0.0,
+        patience_s: Callable[[Holder], float] = lambda _holder: 0.0,
         after: int | None = None,
         on_wait: Callable[[Holder], None] | None = None,
         on_unfinished: Callable[[UnfinishedCall], Call] | None = None,
@@ -57,6 +58,7 @@ class Turn:
             call: to be ended when the lease is lost, and not committed without it.
             owner: the run's name, for those who are kept out.
             wait_s: how long another's turn is waited for.
+            patience_s: the same, if it is longer, for whose turn it is.
             after: the epoch of the turn that this one must follow, with nobody's in between.
             on_wait: told once whom we wait for.
             on_unfinished: told of what was left; returns the call that takes it back, or `call` itself to go on with
@@ -74,7 +76,9 @@ class Turn:
         commit_each(connection)
         keep_path(connection)
         try:
-            lease = Lease.acquire(connection, Owner.here(owner), wait_s=wait_s, after=after, on_wait=on_wait)
+            lease = Lease.acquire(
+                connection, Owner.here(owner), wait_s=wait_s, patience_s=patience_s, after=after, on_wait=on_wait
+            )
         except BaseException:
             release_path(connection)
             raise

@@ -39,12 +39,13 @@ class Lease:
         self._ttl_s = ttl_s
 
     @classmethod
-    def acquire(
+    def acquire(  # noqa: PLR0913 - each is named where it is used
         cls,
         connection: BaseDatabaseWrapper,
         owner: Owner,
         *,
         wait_s: float = 0.0,
+        patience_s: Callable[[Holder], float] = lambda _holder: 0.0,
         after: int | None = None,
         ttl_s: float = _TTL_S,
         pause: Callable[[float], None] = time.sleep,
@@ -60,6 +61,7 @@ class Lease:
             connection: in autocommit, because MariaDB's DDL commits whatever is open.
             owner: this process.
             wait_s: how long somebody else is waited for.
+            patience_s: the same, if it is longer, for whoever holds it.
             after: the epoch that must have been the last one; None lets any be it.
             ttl_s: how long a heartbeat lasts.
             pause: waits between two looks; what it raises ends the waiting.
@@ -92,7 +94,9 @@ class Lease:
                 if not is_lock_failure(error):
                     raise
                 busy = error
-            left_s = (max(wait_s, _PATIENCE_S) if busy else wait_s) - (clock() - started_s)
+            least_s = _PATIENCE_S if busy else 0.0
+            held_s = patience_s(row.holder) if row is not None and row.is_held else 0.0
+            left_s = max(wait_s, least_s, held_s) - (clock() - started_s)
             if left_s <= 0:
                 held = _held(connection, row, busy)
                 # The server's own error keeps the driver's as its cause, which says what kind of error it is.

@@ -1,5 +1,6 @@
 """What a worker does to its targets: apply and hold, commit, roll back, undo."""
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
+from smooth_migrations.lease import Holder
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.failures import NOT_HELD
@@ -29,6 +31,9 @@ from smooth_migrations.worker.undoing import Undoing
 __all__ = ["Moves"]
 
 _REASON = "interrupted by the coordinator"
+# The name that a run is given when it begins.
+_BEGUN_AT = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
+_FOR_YOUNGER_S = 5.0
 
 
 class Moves:
@@ -106,7 +111,18 @@ class Moves:
             print(f"taking back what the run {unfinished.call_id} left here when it was killed", flush=True)  # noqa: T201 - becomes a log line
             return Call(connection, _options(command, compensated=True), Printer())
 
-        turn = Turn.begin(connection, call, owner=command.run_id, after=command.epoch, on_unfinished=on_unfinished)
+        def on_wait(holder: Holder) -> None:
+            print(f"waiting for a run that has begun later, and is to end: {holder}", flush=True)  # noqa: T201 - as above
+
+        turn = Turn.begin(
+            connection,
+            call,
+            owner=command.run_id,
+            patience_s=partial(_patience_s, command.run_id),
+            after=command.epoch,
+            on_wait=on_wait,
+            on_unfinished=on_unfinished,
+        )
         self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
         return turn
 
@@ -259,6 +275,15 @@ class Moves:
         info = replace(describe(error), migration=at_work)
         restored = not call.committed and not info.causes
         return protocol.Failed(id=command.id, error=info, restored=restored, remaining=call.committed)
+
+
+def _patience_s(run_id: str, holder: Holder) -> float:
+    """Return how long a run waits for who holds a lease: a little, for a run that has begun after it.
+
+    Of two that each hold what the other one wants, the younger ends, and the older goes on; else both might end.
+    """
+    names = (run_id, holder.owner.name)
+    return _FOR_YOUNGER_S if all(map(_BEGUN_AT.fullmatch, names)) and names[0] < names[1] else 0.0
 
 
 def _is_unsure(error: BaseException) -> bool:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from smooth_migrations.lease import Lease, Owner
 from tests.support.deploys import Fleet, small_fleet
+from tests.support.django_connections import connected
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Running
 from tests.support.small_migrations import NOTE
@@ -43,6 +45,23 @@ def test_a_second_run_of_a_deploy_is_kept_out(fleet: Fleet) -> None:
         _let_go(fleet, run, exit_code=0)
     third = fleet.deploy()
     assert third.report["outcome"] == "nothing_to_do"
+
+
+def test_of_two_that_hold_what_the_other_one_wants_the_older_one_acts(fleet: Fleet) -> None:
+    (fleet.directory / "go").touch()
+    with connected(fleet.last.django) as other:
+        younger = Lease.acquire(other, Owner.here("29991231T235959-ffffffff"))
+        with fleet.running() as run:
+            assert run.wait_for("output.captured")["line"].startswith("waiting for a run that has begun later")
+            younger.release()
+            outcome = run.finish()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.run("rollback").exit_code == 0
+        older = Lease.acquire(other, Owner.here("20000101T000000-00000000"))
+        refused = fleet.deploy()
+        older.release()
+        assert (refused.exit_code, refused.report["outcome"]) == (5, "locked"), refused.stderr
+        assert not refused.named("output.captured")
 
 
 @pytest.mark.long

@@ -95,6 +95,25 @@ def test_who_has_waited_long_enough_is_told_by_whom_the_lease_is_held_and_since_
         assert holder(database) == (1, "first")
 
 
+def test_how_long_one_waits_may_depend_on_who_holds_the_lease(every_database: NewDatabases) -> None:
+    with two(every_database) as (database, one, other):
+        first = acquire(one, Owner.here("first"))
+        patience = Patience()
+        with pytest.raises(LeaseHeld):
+            Lease.acquire(
+                other,
+                Owner.here("second"),
+                patience_s=lambda holder: 7.0 if holder.owner.name == "first" else 0.0,
+                pause=patience.pause,
+                clock=patience.clock,
+            )
+        assert patience.now_s == 7
+        second = Lease.acquire(
+            other, Owner.here("second"), patience_s=lambda _: 7.0, pause=Patience(first.release).pause
+        )
+        assert (second.epoch, holder(database)) == (2, (2, "second"))
+
+
 @pytest.mark.parametrize("is_reaped", [True, False], ids=["reaped", "zombie"])
 def test_a_lease_whose_owner_was_killed_on_this_machine_is_free_at_once(
     every_database: NewDatabases,
