@@ -35,9 +35,6 @@ class Interruption:
     Args:
         connection: the target's, whose statement is broken off.
         lock_timeout_ms: how long a statement within `lock_limited` may take; None for no limit.
-
-    Attributes:
-        has_stood_down: whether nothing goes forward: no attempt has begun, or it is being undone.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, lock_timeout_ms: int | None = None) -> None:
@@ -51,7 +48,6 @@ class Interruption:
         self._in_statement = False
         self._session = 0
         self._windows = 0
-        self.has_stood_down = True
 
     def ask(self, reason: str) -> None:
         """Ask for the end, from any thread or from a signal's handler; asking again changes nothing."""
@@ -86,14 +82,12 @@ class Interruption:
             Interrupted: somebody has asked meanwhile.
         """
         self._windows = 0
-        self.has_stood_down = False
         self._is_armed = True
         self.check()
 
     def stand_down(self) -> None:
         """Raise nothing from now on: what follows is an undo."""
         self._is_armed = False
-        self.has_stood_down = True
         with self._lock:
             self._in_statement = False
 

@@ -4,8 +4,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from django.db import Error, connections
 
@@ -33,7 +32,6 @@ class _Loop:
     def __init__(self, connection: socket.socket) -> None:
         self._channel = Channel(connection, beside=self._beside, ended=self._end)
         self._moves = Moves(self._channel.say)
-        self._is_looking = False
 
     def run(self, hello: protocol.Hello) -> None:
         for alias in connections:
@@ -67,11 +65,9 @@ class _Loop:
         answer: protocol.Event
         match command:
             case protocol.Inspect():
-                with self._looking():
-                    answer = inspect(command, connections[command.alias])
+                answer = inspect(command, connections[command.alias])
             case protocol.Lint():
-                with self._looking():
-                    answer = _lint(command)
+                answer = _lint(command)
             case protocol.Look():
                 answer = standing(command, connections[command.alias])
             case protocol.Apply():
@@ -92,14 +88,6 @@ class _Loop:
                 answer = protocol.Failed(id=command.id, error=error)
         return answer
 
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        self._is_looking = True
-        try:
-            yield
-        finally:
-            self._is_looking = False
-
     # --- in the reading thread --------------------------------------------------------------------------------------
 
     def _beside(self, command: protocol.Command) -> bool:
@@ -116,13 +104,16 @@ class _Loop:
     def _end(self) -> None:
         self._moves.interrupt(None)
         self._strike()
-        threading.Timer(_OBEDIENCE_S, self._leave).start()
+        timer = threading.Timer(_OBEDIENCE_S, self._leave)
+        timer.daemon = True
+        timer.start()
 
-    def _leave(self) -> None:
-        # A migration that swallows every exception would hold its locks for ever, and one that hangs when it is
-        # imported its session; what is open dies with us.
-        if self._is_looking or self._moves.is_disobedient:
-            os._exit(1)
+    @staticmethod
+    def _leave() -> None:
+        # A migration that swallows every exception would hold its locks for ever, one that hangs when it is imported
+        # its session, and a way back that waits for others the lease. What is open dies with us; what is committed is
+        # in the database's journal, for whoever recovers.
+        os._exit(1)
 
     def _strike(self) -> None:
         # Python code of a migration notices no thread, but a signal.

@@ -133,12 +133,6 @@ class Moves:
             if self._at_work is not None and command_id in {None, self._at_work[0]}:
                 self._at_work[1].interruption.ask(_REASON)
 
-    @property
-    def is_disobedient(self) -> bool:
-        """Whether what was to be ended still goes forward."""
-        at_work = self._at_work
-        return at_work is not None and not at_work[1].interruption.has_stood_down
-
     def strike(self) -> None:
         """Raise in the code of a migration at work what was asked for; a signal's handler.
 

@@ -8,6 +8,7 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.filled import IMPORTS
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import still_running
 from tests.support.small_migrations import BUILD, KIND, NOTE, failing, run_python
 from tests.support.small_project import migration
 
@@ -242,3 +243,21 @@ def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_d
     assert fleet.run_printed(waiting).report["outcome"] == "rolled_back"
     assert fleet.dumps(sequences=False) == before
     assert fleet.deploy().report["outcome"] == "committed"
+
+
+def test_a_worker_whose_way_back_waits_for_others_ends_soon_after_its_coordinator(fleet: Fleet) -> None:
+    fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "100s"')
+    before = fleet.dumps(sequences=False)
+    with fleet.first.connect() as writer:
+        writer.autocommit = False
+        writer.execute("UPDATE demo_item SET name = 'tea'")
+        with fleet.running() as run:
+            run.wait_for("lock.waiting", database="primary")
+            workers = run.workers()
+            run.process.kill()
+            assert not still_running(workers)
+        writer.rollback()
+
+    assert fleet.run("recover").exit_code == 0
+    assert fleet.dumps(sequences=False) == before
+    assert fleet.deploy().exit_code == 0
