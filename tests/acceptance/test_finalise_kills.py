@@ -117,7 +117,7 @@ def test_a_crash_leaves_all_old_or_all_new(
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", _SERVERS)
-@pytest.mark.parametrize("point", ["lift.before", "lift.after", "lift.after:2", "restore.before", "restore.after"])
+@pytest.mark.parametrize("point", [*HALVES["recover"], "lift.after:2", "restore.before", "restore.after"])
 def test_a_crash_while_what_was_made_ready_is_dropped_leaves_none(
     fleets: _Fleets, tmp_path: Path, kind: str, point: str
 ) -> None:

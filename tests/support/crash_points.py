@@ -102,6 +102,7 @@ HALVES = {
     "deploy": _sides("queue"),
     "rollback": _sides("dequeue", "discard"),
     "finalise": _sides("contract", "dequeue", "lay", "seal"),
+    "recover": _sides("lift"),
 }
 # Where the coordinator is killed, and then what its recovery does.
 RECOVERY = {
