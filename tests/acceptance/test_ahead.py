@@ -1,6 +1,7 @@
 """Indexes that are built concurrently run ahead of the transaction, on every database first."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresS
 def _write(fleet: Fleet, migration: str, source: str) -> None:
     app, _, name = migration.partition(".")
     (fleet.directory / "project" / app / "migrations" / f"{name}.py").write_text(source)
+
+
+@contextmanager
+def _used(fleet: Fleet) -> Iterator[None]:
+    """Have a client use the table of `primary` all the time, for which the build and the drop of an index wait."""
+    with fleet.first.connect() as writer:
+        writer.autocommit = False
+        writer.execute("UPDATE demo_item SET name = 'tea'")
+        yield
+        writer.rollback()
 
 
 def _events(log: list[dict[str, object]]) -> list[tuple[object, object, object]]:
@@ -223,9 +234,7 @@ def test_an_index_that_sql_builds_concurrently_is_taken_back_with_its_phase(flee
 def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_dropped_later(fleet: Fleet) -> None:
     fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "200ms"\nlock_retries = 1\nstatement_timeout = "5s"')
     before = fleet.dumps(sequences=False)
-    with fleet.first.connect() as writer:
-        writer.autocommit = False
-        writer.execute("UPDATE demo_item SET name = 'tea'")
+    with _used(fleet):
         with fleet.running() as run:
             run.wait_for("lock.waiting", database="primary")
             for worker in run.workers():
@@ -234,7 +243,6 @@ def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_d
         fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "200ms"\nlock_retries = 1\nsettle_timeout = "2s"')
 
         waiting = fleet.run("recover")
-        writer.rollback()
 
     assert (waiting.exit_code, waiting.report["outcome"]) == (4, "needs_operator"), waiting.stderr
     assert waiting.outcomes["primary"] == "in_doubt"
@@ -248,15 +256,11 @@ def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_d
 def test_a_worker_whose_way_back_waits_for_others_ends_soon_after_its_coordinator(fleet: Fleet) -> None:
     fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "100s"')
     before = fleet.dumps(sequences=False)
-    with fleet.first.connect() as writer:
-        writer.autocommit = False
-        writer.execute("UPDATE demo_item SET name = 'tea'")
-        with fleet.running() as run:
-            run.wait_for("lock.waiting", database="primary")
-            workers = run.workers()
-            run.process.kill()
-            assert not still_running(workers)
-        writer.rollback()
+    with _used(fleet), fleet.running() as run:
+        run.wait_for("lock.waiting", database="primary")
+        workers = run.workers()
+        run.process.kill()
+        assert not still_running(workers)
 
     assert fleet.run("recover").exit_code == 0
     assert fleet.dumps(sequences=False) == before
