@@ -65,7 +65,8 @@ _DEFAULT = """
 """
 # An INSERT names one of the two: the other one is NULL where it is the old one, or else its default. An UPDATE changes
 # one of the two, and may say DEFAULT. Not every type can tell whether values are equal, and for some of them equal
-# values are not the same.
+# values are not the same. They are compared by function: of an operator the server forgets the type that it needs, and
+# no dump of the trigger could be restored.
 _FUNCTION = """
     CREATE FUNCTION {helper}() RETURNS trigger LANGUAGE plpgsql AS $smooth$
     DECLARE
@@ -74,7 +75,7 @@ _FUNCTION = """
         IF TG_OP = 'INSERT' THEN
             is_by_old := NEW.{old} IS DISTINCT FROM NULL;
         ELSE
-            is_by_old := ROW(NEW.{new})::record OPERATOR(pg_catalog.*=) ROW(OLD.{new})::record;
+            is_by_old := pg_catalog.record_image_eq(ROW(NEW.{new}), ROW(OLD.{new}));
         END IF;
         IF is_by_old THEN
             NEW.{new} := coalesce(NEW.{old}, {default});
@@ -86,7 +87,7 @@ _FUNCTION = """
 """
 _TRIGGER = """
     CREATE TRIGGER {helper} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW
-    WHEN (ROW(NEW.{old})::record OPERATOR(pg_catalog.*<>) ROW(NEW.{new})::record) EXECUTE FUNCTION {helper}()
+    WHEN (pg_catalog.record_image_ne(ROW(NEW.{old}), ROW(NEW.{new}))) EXECUTE FUNCTION {helper}()
 """
 
 
@@ -214,7 +215,7 @@ def differing(connection: BaseDatabaseWrapper, column: OldColumn, key: Sequence[
     """
     quote = connection.ops.quote_name
     old, new, table = (quote(name) for name in (column.old, column.new, column.table))
-    rows = f"FROM {table} WHERE ROW({old})::record OPERATOR(pg_catalog.*<>) ROW({new})::record"
+    rows = f"FROM {table} WHERE pg_catalog.record_image_ne(ROW({old}), ROW({new}))"
     [(count,)] = _rows(connection, f"SELECT count(*) {rows}")
     if count:
         query = f"SELECT {', '.join(quote(name) for name in key)} {rows} ORDER BY 1"
