@@ -22,8 +22,6 @@ _CASES = {
         "migrations.RemoveField('item', 'note')",
     ],
 }
-
-
 _FIRST_CASE, *_OTHERS = _CASES
 
 
@@ -35,9 +33,11 @@ def test_a_dump_is_restored_and_finalised(pg_databases: NewDatabases, tmp_path: 
     project = project_with(tmp_path / "one", database, _CASES[case])
     project.succeed("apply_migrations", "--expand")
     dumped = subprocess.run([str(program("pg_dump")), f"--dbname={database.dsn}"], check=True, capture_output=True)
+    # A setting of the program's own version, which servers before 17 do not know.
+    statements = dumped.stdout.replace(b"SET transaction_timeout = 0;\n", b"")
 
     psql = [str(program("psql")), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", restored.dsn]
-    done = subprocess.run(psql, input=dumped.stdout, check=False, capture_output=True)
+    done = subprocess.run(psql, input=statements, check=False, capture_output=True)
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert content(restored) == content(database)
