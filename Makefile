@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Tests that need a core each run on as many as there are; a person may say -n 0 to debug.
 PYTEST_WORKERS ?= 4
 PYTEST_ARGS ?=
+# Of the tests that start servers and processes; 1/1 is all of them.
+SHARE ?= 1/2
 DJANGO ?=
 GROUP ?= dev
 # Django 6 needs Python 3.12.
@@ -46,9 +48,9 @@ demo: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
-## make test      every test but the long suites, in minutes
+## make test      in minutes, without the long suites: of what starts servers a half (SHARE=2/2: the other one; 1/1: all)
 test: $(VENV)/.ready $(MARIADB)
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' --share $(SHARE) $(PYTEST_ARGS)
 
 ## make test-all  the long suites too, on every PostgreSQL and with every Python and Django that there is;
 ##                what came of each crash point is in build/crash-points.md
@@ -76,7 +78,7 @@ test-matrix:
 	set -e; for pair in $(MATRIX); do \
 	  if python=$$($(PYTHON) tests/support/interpreters.py $${pair%/*}); then \
 	    echo "--- Python $${pair%/*}, Django $${pair#*/}"; \
-	    $(MAKE) test VENV=.venv-$${pair%/*}-$${pair#*/} PYTHON=$$python DJANGO="Django~=$${pair#*/}.0" GROUP=test \
+	    $(MAKE) test VENV=.venv-$${pair%/*}-$${pair#*/} PYTHON=$$python DJANGO="Django~=$${pair#*/}.0" GROUP=test SHARE=1/1 \
 	      PYTEST_ARGS="$(MATRIX_TESTS) $(PYTEST_ARGS)"; \
 	  else echo "--- Python $${pair%/*} is not installed: Django $${pair#*/} on it is left out"; fi; \
 	done

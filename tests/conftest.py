@@ -14,6 +14,7 @@ from tests.support.mariadb_server import MariadbServer, why_not
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.postgres_versions import NEWEST, VERSIONS, Unavailable, programs_of
+from tests.support.sampling import in_share
 from tests.support.small_project import DRIVER
 
 
@@ -24,9 +25,10 @@ def anyio_backend() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let another server than the wheel's be chosen, and another driver than Django's favourite."""
+    """Let another server than the wheel's be chosen, another driver, and a share of the tests."""
     parser.addoption("--postgresql", choices=VERSIONS, default=NEWEST, help="The server's major version.")
     parser.addoption("--driver", choices=("psycopg", "psycopg2"), default="psycopg", help="Of small projects.")
+    parser.addoption("--share", default="1/1", help="Such as 1/2: of the tests that start processes, the first half.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for package in ("smooth_migrations", "smooth_orchestrator"):
             compileall.compile_dir(config.rootpath / package, quiet=1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not of the share that was asked for."""
+    share = config.getoption("share")
+    others = [item for item in items if not in_share(item.nodeid, share)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if in_share(item.nodeid, share)]
 
 
 @pytest.fixture(scope="session")

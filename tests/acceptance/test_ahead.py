@@ -253,6 +253,7 @@ def test_an_index_half_built_that_cannot_be_dropped_yet_is_told_of_in_time_and_d
     assert fleet.deploy().report["outcome"] == "committed"
 
 
+@pytest.mark.long
 def test_a_worker_whose_way_back_waits_for_others_ends_soon_after_its_coordinator(fleet: Fleet) -> None:
     fleet.plan(deploy=f'{_STRICT}\nlock_timeout = "100s"')
     before = fleet.dumps(sequences=False)

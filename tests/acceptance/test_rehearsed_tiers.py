@@ -145,6 +145,7 @@ def test_what_a_killed_rehearsal_has_prepared_is_rolled_back_by_the_next_command
     assert fleet.deploy().exit_code == 0
 
 
+@pytest.mark.long
 def test_a_killed_rehearsal_is_never_committed_not_even_where_a_server_is_away(fleet: Fleet) -> None:
     fleet.plan(deploy='expand_contract = false\nsettle_timeout = "1s"', servers='atomicity = "two_phase"')
     before = fleet.dumps(sequences=False)

@@ -161,6 +161,7 @@ def test_the_id_of_a_run_of_another_file_of_the_same_name_is_refused(staging: Fl
     assert production.run("deploy", "--run-id", "build-8").report["errors"] == []
 
 
+@pytest.mark.long
 def test_the_id_of_a_run_is_refused_where_nobody_can_ask_whether_these_are_its_databases(
     staging: Fleet, production: Fleet
 ) -> None:

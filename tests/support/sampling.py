@@ -1,12 +1,13 @@
-"""The part of many cases that the short run takes."""
+"""The part of many cases that the short run takes, and the part of the short run that one run takes."""
 
 from collections.abc import Iterable
 from typing import Protocol
+from zlib import crc32
 
 import pytest
 from _pytest.mark import ParameterSet
 
-__all__ = ["one_in"]
+__all__ = ["in_share", "one_in"]
 
 
 class _Named(Protocol):
@@ -24,3 +25,14 @@ def one_in(number: int, cases: Iterable[_Named | str]) -> list[ParameterSet]:
         )
         for place, case in enumerate(cases)
     ]
+
+
+def in_share(node_id: str, share: str) -> bool:
+    """Return whether a test is of a share, such as 1/2; what needs no server and no process is of each.
+
+    Args:
+        node_id: what pytest calls it.
+        share: its number, from 1, and how many there are.
+    """
+    number, shares = (int(part) for part in share.split("/"))
+    return node_id.startswith("tests/unit/") or crc32(node_id.encode()) % shares == number % shares
