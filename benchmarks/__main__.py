@@ -46,6 +46,7 @@ def _benchmarks(
     yield BackfillOfMoreRows(small, large)
     yield BackfillBesideWriters(servers[0], directory, rows)
     yield Stall(servers[0], directory, reader_s)
+    yield Stall(servers[0], directory, 0.0, rows)
 
 
 @click.command()

@@ -42,20 +42,30 @@ _FIRST = migration(
     "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True)), "
     "('label', models.CharField(max_length=20))])",
     "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
-    "('name', models.CharField(max_length=40)), ('note', models.TextField(default=''))])",
+    "('name', models.CharField(max_length=40)), ('note', models.TextField(default='')), "
+    "('code', models.CharField(max_length=20, db_index=True)), ('amount', models.IntegerField())])",
 )
 # Of each table something is changed at the deploy, and something when it is finalised; the clients' statements are
 # those of either release.
-_NEXT = migration(
+_SMALL = migration(
     "migrations.AddField('item', 'size', models.IntegerField(default=7))",
     "migrations.AddField('item', 'kind', models.ForeignKey('demo.Kind', models.CASCADE, null=True))",
     "migrations.RemoveField('item', 'note')",
     "migrations.AddField('kind', 'rank', models.IntegerField(default=0))",
     after=[("demo", "0001_first")],
 )
+# What every row is read or written for.
+_LARGE = migration(
+    "migrations.RenameField('item', 'code', 'mark')",
+    "migrations.AlterField('item', 'amount', models.BigIntegerField())",
+    "migrations.AddIndex('item', models.Index(fields=['name'], name='item_name'))",
+    "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(amount__gte=0), name='item_paid'))",
+    after=[("demo", "0001_first")],
+)
 _ROWS = """
     INSERT INTO demo_kind (label) SELECT 'kind ' || n FROM generate_series(1, 1000) AS n;
-    INSERT INTO demo_item (name, note) SELECT 'item ' || n, '' FROM generate_series(1, 1000) AS n;
+    INSERT INTO demo_item (name, note, code, amount)
+    SELECT 'item ' || n, '', 'code ' || n, n FROM generate_series(1, {rows}) AS n;
 """
 _READS = ["SELECT name FROM demo_item WHERE id = 1", "SELECT label FROM demo_kind WHERE id = 1"]
 _WRITES = [
@@ -76,18 +86,21 @@ class Stall:
         server: of the database.
         directory: for the projects, the plan and the journal.
         reader_s: for how long the transaction stays open.
+        rows: so many does one table have, and what is done reads or writes each of them; else it has a thousand.
     """
 
-    def __init__(self, server: PostgresServer, directory: Path, reader_s: float) -> None:
-        self._database = PostgresDatabase(server, "stall")
-        self._template = PostgresDatabase(server, "stall_template")
-        self._directory = directory / "stall"
+    def __init__(self, server: PostgresServer, directory: Path, reader_s: float, rows: int | None = None) -> None:
+        name = "stall" if rows is None else f"stall_{rows}"
+        self._database = PostgresDatabase(server, name)
+        self._template = PostgresDatabase(server, f"{name}_template")
+        self._directory = directory / name
         self._reader_s = reader_s
+        self._rows = rows
 
     @property
     def name(self) -> str:
-        """Such as `stall/30-second-reader`."""
-        return f"stall/{self._reader_s:g}-second-reader"
+        """Such as `stall/30-second-reader`, or `stall/1000000-rows`."""
+        return f"stall/{self._reader_s:g}-second-reader" if self._rows is None else f"stall/{self._rows}-rows"
 
     def prepare(self) -> None:
         """Put the database back, and begin a new journal."""
@@ -124,12 +137,13 @@ class Stall:
     def _make(self) -> None:
         self._template.server.create_database(self._template.name)
         databases = {"default": self._template.django}
-        SmallProject(self._directory / "ours", databases, {"demo.0001_first": _FIRST, "demo.0002_next": _NEXT})
+        release = _SMALL if self._rows is None else _LARGE
+        SmallProject(self._directory / "ours", databases, {"demo.0001_first": _FIRST, "demo.0002_next": release})
         settings = "INSTALLED_APPS.remove('smooth_migrations')"
         stock = SmallProject(self._directory / "stock", databases, {"demo.0001_first": _FIRST}, settings=settings)
         stock.succeed("migrate", "--verbosity=0")
-        stock.write_migration("demo.0002_next", _NEXT)
-        execute(self._template, _ROWS)
+        stock.write_migration("demo.0002_next", release)
+        execute(self._template, _ROWS.format(rows=self._rows or 1000))
         (self._directory / "deploy.toml").write_text(_PLAN)
 
 

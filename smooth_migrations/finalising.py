@@ -9,10 +9,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.contract_groundwork import contract_groundwork
 from smooth_migrations.contract_queue import VERSION, Queued, read_queue, remove
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
-from smooth_migrations.groundwork import Ground, groundwork, standing_on
+from smooth_migrations.groundwork import Groundwork, standing_on
 from smooth_migrations.halves import Placed
 from smooth_migrations.locks.foreseen import locks_between
 from smooth_migrations.locks.modes import Locks, together
@@ -46,18 +47,15 @@ class Pending:
         queue = read_queue(connection)
         return cls(connection, tuple(item for item in queue if runs is None or item.run_id in runs))
 
-    def groundwork(self) -> dict[str, Ground]:
+    def groundwork(self) -> Groundwork:
         """Make sure that every contract half can be done, and return what can be made ready for them. Only reads.
-
-        Returns:
-            It, by the statements that find it so.
 
         Raises:
             CannotFinalise: with everything that is in the way.
         """
         steps = self._steps()
         self._refuse(self.connection, steps)
-        return groundwork(self.connection, _operations(steps))
+        return contract_groundwork(self.connection, _operations(steps))
 
     @staticmethod
     def _refuse(connection: BaseDatabaseWrapper, steps: Sequence["_Step"]) -> None:
@@ -97,10 +95,10 @@ class Pending:
         # All that takes long, and longer the larger the project is, comes before the first lock.
         steps = self._steps()
         self._refuse(connection, steps)
-        grounds = groundwork(connection, _operations(steps))
+        groundwork = contract_groundwork(connection, _operations(steps), is_laid=True)
         began_s = time.monotonic()
         take_together(connection, together(step.locks(connection) for step in steps))
-        with standing_on(connection, grounds):
+        with standing_on(connection, groundwork):
             for step in steps:
                 step.run(connection)
                 remove(connection, [step.item])

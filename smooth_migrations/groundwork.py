@@ -8,27 +8,30 @@ It ends with the same schema as without.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
+from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.operations import AddConstraint, AlterField, AlterUniqueTogether
+from django.db.migrations import Migration
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.backfill import Backfill
 from smooth_migrations.backfill.filling import Filling
-from smooth_migrations.locks.tables import models_of
-from smooth_migrations.operations.fields import default_of, table_of
+from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.session import limited_transaction
 from smooth_migrations.undo.ground import GroundPlace, drop_ground, drop_groundwork, ground_found
 from smooth_migrations.undo.indexes import Limited
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["Ground", "groundwork", "standing_on"]
+if TYPE_CHECKING:
+    from smooth_migrations.shadow_columns import ShadowGround
+
+__all__ = ["Ground", "Groundwork", "collected", "grounds_of", "standing_on"]
 
 _NAME: Final = r'"(?:[^"]|"")+"'
 _TABLE: Final = rf"(?P<table>(?:{_NAME}\.)?{_NAME})"
@@ -42,12 +45,9 @@ _FILL: Final = re.compile(
     rf"UPDATE {_TABLE} SET (?P<column>{_NAME}) = .* WHERE (?P=column) IS NULL; SET CONSTRAINTS ALL IMMEDIATE",  # noqa: S608 - a pattern
     re.DOTALL,
 )
-# What is built upon must not change before in the same transaction, and Django drops what it finds by its columns.
-_SPOILS: Final = re.compile(
-    rf"DROP INDEX .*|ALTER TABLE {_TABLE} .*\b(?:TYPE|RENAME|(?:ADD|DROP) COLUMN|DROP CONSTRAINT)\b.*", re.DOTALL
-)
-# Of these themselves it is known that all that they do goes through the schema editor, which can collect it.
-_COLLECTED: Final = (AddConstraint, AlterField, AlterUniqueTogether)
+# What an operation before it may bring or mend, by classes of SQLSTATE (PostgreSQL manual, appendix A): an extension, a
+# function, rows that an expression cannot take.
+_MAY_PASS: Final = ("0A", "22", "23", "42", "P0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Ground:
         instead: what is left of the statement when it is there, in the transaction.
         fill: gives NULLs the field's default, once no new ones can come.
         is_index: whether it is one, and is built outside a transaction.
+        is_optional: whether what runs before its statement may bring what it needs: it is left out where it fails.
     """
 
     table: str
@@ -69,11 +70,17 @@ class Ground:
     instead: tuple[str, ...]
     fill: Filling | None = None
     is_index: bool = False
+    is_optional: bool = False
 
     @property
     def place(self) -> GroundPlace:
         """Where it is."""
         return self.table, self.name
+
+    def is_ready(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return whether it is there, and valid. Only reads."""
+        found = ground_found(connection, [self.place]).get(self.name)
+        return found is not None and found.is_valid
 
     def lay(self, connection: BaseDatabaseWrapper, limits: Limits, limited: Limited) -> None:
         """Make it. Safe to repeat, also after a crash.
@@ -89,12 +96,20 @@ class Ground:
         Raises:
             DatabaseError: rows are in the way, or a lock.
         """
-        is_valid, index = ground_found(connection, [self.place]).get(self.name, (None, None))
-        if is_valid:
-            return
-        if is_valid is False and index is not None:
+        try:
+            self._lay(connection, limits, limited)
+        except DatabaseError as error:
+            if not self.is_optional or not (sqlstate_of(error) or "").startswith(_MAY_PASS):
+                raise
             drop_groundwork(connection, [self.place], limits, limited)
-        making = self.making[1:] if is_valid is False and index is None else self.making
+
+    def _lay(self, connection: BaseDatabaseWrapper, limits: Limits, limited: Limited) -> None:
+        found = ground_found(connection, [self.place]).get(self.name)
+        if found is not None and found.is_valid:
+            return
+        if found is not None and found.index is not None:
+            drop_groundwork(connection, [self.place], limits, limited)
+        making = self.making[1:] if found is not None and found.index is None else self.making
         for number, statement in enumerate(making, start=1):
             if self.fill is not None and number == len(making):
                 self.fill.run()
@@ -103,38 +118,39 @@ class Ground:
                 cursor.execute(statement)
 
 
-def groundwork(
-    connection: BaseDatabaseWrapper, steps: Iterable[tuple[str, Operation, ProjectState, ProjectState]]
-) -> dict[str, Ground]:
-    """Return what can be made ready, by the statements that find it so. Only reads; nothing but on PostgreSQL.
+@dataclass(frozen=True, slots=True)
+class Groundwork:
+    """All that can be made ready for a plan, or for contract halves.
 
     Args:
-        connection: the database's.
-        steps: operations in their order, each with its app and the states of the tables before and after it.
+        statements: what statements are to find ready.
+        shadows: columns that operations are to find ready, which look for them themselves.
+        migrations: that find any of it ready; none are told of contract halves.
     """
-    found: dict[str, Ground] = {}
-    spoiled: set[str] = set()
-    for app_label, operation, before, after in steps if connection.vendor == "postgresql" else ():
-        if type(operation) in _COLLECTED:
-            statements = _collected(connection, app_label, operation, before, after)
-            fill = _fill(connection, app_label, operation, before) if isinstance(operation, AlterField) else None
-            found |= _grounds(statements, fill)
-            if any(_SPOILS.fullmatch(statement) for statement in statements):
-                name = models_of(operation)[0]
-                spoiled.add(connection.ops.quote_name(table_of(before, (app_label, name))))
-    return {statement: ground for statement, ground in found.items() if ground.table not in spoiled}
+
+    statements: Mapping[str, Ground] = field(default_factory=dict)
+    shadows: tuple["ShadowGround", ...] = ()
+    migrations: AbstractSet[Migration] = frozenset()
+
+    @property
+    def grounds(self) -> tuple["Ground | ShadowGround", ...]:
+        """What is to be laid, in order."""
+        return (*self.statements.values(), *self.shadows)
+
+    def built(self, connection: BaseDatabaseWrapper) -> AbstractSet[str]:
+        """Return the tables, quoted, of which all that statements are to find is ready. Only reads."""
+        unready = {ground.table for ground in self.statements.values() if not ground.is_ready(connection)}
+        return {ground.table for ground in self.statements.values()} - unready
 
 
 @contextmanager
-def standing_on(connection: BaseDatabaseWrapper, grounds: Mapping[str, Ground]) -> Iterator[None]:
-    """Have statements find what is ready, and drop at the end what none of them has used.
+def standing_on(connection: BaseDatabaseWrapper, groundwork: Groundwork) -> Iterator[None]:
+    """Have statements find what is ready, and drop at the end what nothing has used.
 
     Args:
-        connection: the database's, in the transaction in which the contract halves are done.
-        grounds: what may be ready, by statements.
+        connection: the database's, in the transaction in which these run.
+        groundwork: what may be ready.
     """
-    places = [ground.place for ground in grounds.values()]
-    ready = {name for name, (is_valid, _index) in ground_found(connection, places).items() if is_valid}
 
     def instead(
         execute: Callable[..., Any],
@@ -143,19 +159,21 @@ def standing_on(connection: BaseDatabaseWrapper, grounds: Mapping[str, Ground]) 
         many: bool,  # noqa: FBT001 - Django's wrapper protocol
         context: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - as Django's
-        ground = grounds.get(_text(sql))
-        if ground is None or ground.name not in ready:
+        ground = groundwork.statements.get(_text(sql))
+        # Looked for when it is needed: code may have dropped it, with its table.
+        if ground is None or not ground.is_ready(connection):
             return execute(sql, params, many, context)
         return [execute(statement, None, False, context) for statement in ground.instead]  # noqa: FBT003
 
     with connection.execute_wrapper(instead):
         yield
-    drop_ground(connection, places)
+    drop_ground(connection, [ground.place for ground in groundwork.grounds])
 
 
-def _collected(
+def collected(
     connection: BaseDatabaseWrapper, app_label: str, operation: Operation, before: ProjectState, after: ProjectState
 ) -> list[str]:
+    """Return the statements of one of Django's own operations. Only reads."""
     with connection.schema_editor(atomic=False, collect_sql=True) as editor:
         operation.database_forwards(app_label, editor, before, after)
     return [_text(statement) for statement in editor.collected_sql]
@@ -165,20 +183,13 @@ def _text(sql: object) -> str:
     return str(sql).strip().removesuffix(";")
 
 
-def _fill(
-    connection: BaseDatabaseWrapper, app_label: str, operation: AlterField, before: ProjectState
-) -> Filling | None:
-    value = default_of(operation.field, connection)
-    if value is None:
-        return None
-    model = before.apps.get_model(app_label, operation.model_name)
-    if not model._meta.get_field(operation.name).null:  # noqa: SLF001 - public
-        return None
-    return Filling(Backfill(f"{app_label}.{operation.model_name}", {operation.name: value}), model, connection)
+def grounds_of(statements: Sequence[str], fill: Filling | None = None) -> dict[str, Ground]:
+    """Return what an operation's statements are to find ready, by these. Pure.
 
-
-def _grounds(statements: Sequence[str], fill: Filling | None) -> dict[str, Ground]:
-    """Return what an operation's statements are to find ready. Pure."""
+    Args:
+        statements: all of one operation.
+        fill: gives NULLs the default of the field that it alters, if it has one.
+    """
     fills = {(match["table"], match["column"]): each for each in statements if (match := _FILL.fullmatch(each))}
     found: dict[str, Ground] = {}
     for statement in statements:

@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
 from django.db.migrations.operations.base import Operation
@@ -12,7 +13,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.contract_queue import Queued, add, strike_out
 from smooth_migrations.files import digest_of
-from smooth_migrations.operations.base import Split
+from smooth_migrations.operations.base import CannotSplit, Split
 from smooth_migrations.reversibility import is_plain_kind
 
 __all__ = ["Placed", "expanded", "install", "is_split", "is_void", "originals", "placed_of", "split_of"]
@@ -46,6 +47,13 @@ class Placed:
     def is_void(self) -> bool:
         """Whether nothing is to be done to the database."""
         return self.split is None and len(self.states) == 1
+
+    def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[CannotSplit]:
+        """Yield what of this database keeps its expand half from being done. Only reads."""
+        if self.split is not None:
+            for reason in self.split.hindrances(connection):
+                yield CannotSplit(f"{self.operation.describe()}: {reason}")
+            yield from self.split.unready(connection)
 
     def forwards(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it, or its expand half."""

@@ -1,14 +1,17 @@
 """Calls that run a part of what is pending: what comes before the first migration of the other kind."""
 
 from collections.abc import Callable, Collection
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.db.migrations import Migration
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import SmoothMigrationsError
-from smooth_migrations.groundwork import Ground
 from smooth_migrations.reversibility import can_hold
+
+if TYPE_CHECKING:
+    from smooth_migrations.groundwork import Ground
+    from smooth_migrations.shadow_columns import ShadowGround
 
 __all__ = ["AheadCall", "GroundedCall", "RehearsedCall", "SegmentEnds"]
 
@@ -20,7 +23,7 @@ class SegmentEnds(SmoothMigrationsError):  # noqa: N818 - named by what happened
 class GroundedCall(Call):
     """A call that makes ready, outside its transaction, what the statements in it find so."""
 
-    def lay(self, grounds: Collection[Ground]) -> None:
+    def lay(self, grounds: Collection["Ground | ShadowGround"]) -> None:
         """Make it; what is there is taken back with the call. Safe to repeat.
 
         Raises:

@@ -356,8 +356,7 @@ def place_forwards(
         refusals.clear()
     placed = [item for migration in plan for item in walk.through(migration, keeps=True)]
     for item in placed:
-        for reason in item.split.hindrances(connection) if item.split is not None else ():
-            error = CannotSplit(f"{item.operation.describe()}: {reason}")
+        for error in item.hindrances(connection):
             if refusals is None:
                 raise error
             refusals.append((item.migration, error))

@@ -57,7 +57,7 @@ async def apply_target(
         statement_timeout_ms=plan.statement_timeout_ms,
         bind_default=target.bind_default,
         other_aliases=target.other_aliases,
-        goes_on=run.decided or bool(item.permanent) or (bool(item.ahead) and not is_ahead),
+        goes_on=run.decided or bool(item.permanent) or (item.has_ahead and not is_ahead),
         is_ahead=is_ahead,
         compares=run.compares,
     )

@@ -31,7 +31,7 @@ async def run_ahead(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
             limiter = anyio.Semaphore(phase.parallel)
             async with anyio.create_task_group() as group:
                 for item in items:
-                    if item.phase is phase and item.ahead:
+                    if item.phase is phase and item.has_ahead:
                         group.start_soon(_ahead_within, limiter, run, fleet, item)
 
 

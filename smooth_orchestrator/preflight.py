@@ -16,7 +16,16 @@ from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 
-__all__ = ["inspect_targets", "not_atomic", "pass_preflight", "refusals", "tier_reason", "unread", "warnings"]
+__all__ = [
+    "inspect_targets",
+    "not_atomic",
+    "only_readied",
+    "pass_preflight",
+    "refusals",
+    "tier_reason",
+    "unread",
+    "warnings",
+]
 
 # Findings of a worker that could not go on.
 _UNREAD = frozenset({"unreachable", "unloadable"})
@@ -47,8 +56,9 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
             return
         if isinstance(answer, TargetReport):
             item.found = answer
-            item.ahead = _ahead(item) if run.finalises is None else _groundwork(item)
-            item.leaves_steps = bool(item.ahead)
+            item.ahead = _ahead(item)
+            item.readied = _readied(item)
+            item.leaves_steps = item.has_ahead
             item.tier = None if unread(item) else _tier(item)
         elif isinstance(answer, Failed):
             item.error = answer.error
@@ -110,6 +120,7 @@ def _of_targets(run: Run, last: Phase) -> tuple[Mistake, ...]:
         for finding in (
             *_found(item),
             *_tier_refusals(run, item),
+            *_unready(item),
             *_operation_refusals(item, by_phase=run.plan.commit is CommitUnit.PHASE and item.phase is not last),
         )
     )
@@ -118,7 +129,8 @@ def _of_targets(run: Run, last: Phase) -> tuple[Mistake, ...]:
 def tier_reason(item: TargetRun) -> str:
     """Say why a target has its tier, and what runs ahead of it."""
     ahead = f"; ahead of it, outside a transaction: {', '.join(item.ahead)}" if item.ahead else ""
-    return f"{_tier_reason(item)}{ahead}"
+    readied = f"; made ready ahead of it: what {', '.join(item.readied)} needs" if item.readied else ""
+    return f"{_tier_reason(item)}{ahead}{readied}"
 
 
 def _tier_reason(item: TargetRun) -> str:
@@ -159,6 +171,12 @@ def not_atomic(item: TargetRun) -> str | None:
     return next((entry.migration for entry in pending if not entry.atomic), None)
 
 
+def only_readied(item: TargetRun) -> str | None:
+    """Return the first pending migration that cannot run but by what is made ready before it, if there is one. Pure."""
+    pending = item.found.pending if item.found else ()
+    return next((entry.migration for entry in pending if entry.only_readied), None)
+
+
 def _ahead(item: TargetRun) -> tuple[str, ...]:
     """Return what can run outside a transaction before everything else, where nothing else is outside one."""
     pending = item.found.pending if item.found else ()
@@ -168,11 +186,11 @@ def _ahead(item: TargetRun) -> tuple[str, ...]:
     return tuple(entry.migration for entry in ahead) if may_be else ()
 
 
-def _groundwork(item: TargetRun) -> tuple[str, ...]:
-    """Return the migrations whose contract halves have something made ready before the transaction."""
+def _readied(item: TargetRun) -> tuple[str, ...]:
+    """Return the migrations for which something is made ready, where they run in a transaction."""
     pending = item.found.pending if item.found else ()
-    may_be = item.target.atomicity is not Atomicity.COMPENSATED
-    return tuple(entry.migration for entry in pending if entry.online) if may_be else ()
+    may_be = item.target.atomicity is not Atomicity.COMPENSATED and _in_the_way(item) is None
+    return tuple(entry.migration for entry in pending if entry.readied) if may_be else ()
 
 
 def _in_the_way(item: TargetRun) -> str | None:
@@ -210,6 +228,16 @@ def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
             f"it reaches the tier {item.tier}, and minimum_atomicity is {minimum}: {tier_reason(item)}",
             "lower minimum_atomicity, or deploy this change by itself",
         )
+
+
+def _unready(item: TargetRun) -> Iterator[Mistake]:
+    for pending in item.found.pending if item.found else ():
+        if pending.only_readied and pending.migration not in item.readied:
+            yield Mistake(
+                item.name,
+                f"{pending.migration}: {pending.only_readied}",
+                "deploy it where all that is pending runs in a transaction, or set expand_contract = false",
+            )
 
 
 def _operation_refusals(item: TargetRun, *, by_phase: bool) -> Iterator[Mistake]:

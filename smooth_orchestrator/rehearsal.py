@@ -14,7 +14,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.preflight import not_atomic
+from smooth_orchestrator.preflight import not_atomic, only_readied
 from smooth_orchestrator.preparation import rehearse_prepare
 from smooth_orchestrator.report import DatabaseReport
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -38,14 +38,14 @@ async def rehearse_everywhere(run: Run, fleet: Fleet) -> None:
     """Run each target's pending migrations and roll them back at once, each phase's `parallel` at a time.
 
     A failure on one target keeps no other from being rehearsed. What no transaction holds, and what comes after it, is
-    left alone.
+    left alone, and so is a target of which something has to be made ready first.
     """
     failures: dict[str, ErrorInfo] = {}
     async with anyio.create_task_group() as group:
         for phase in run.plan.phases:
             limiter = anyio.Semaphore(phase.parallel)
             for item in run.of(phase):
-                if not_atomic(item) != _first(item):
+                if not_atomic(item) != _first(item) and only_readied(item) is None:
                     group.start_soon(_within, limiter, run, fleet, item, failures)
     for database, failure in failures.items():
         run.fail(failure, database)
@@ -114,6 +114,8 @@ def rehearsed(item: TargetRun) -> DatabaseReport:
         extra["rehearsed"] = True
     elif (why := item.stepping) is not None:
         extra |= {"rehearsed": False, "reason": f"{why.migration}: {why.message.splitlines()[0]}; {_STEPPING}"}
+    elif (step := only_readied(item)) is not None:
+        extra |= {"rehearsed": False, "reason": f"for {step} a deploy makes something ready first; nothing was run"}
     elif (step := not_atomic(item)) is not None:
         extra |= {"rehearsed": False, "reason": f"{step} cannot run in a transaction; nothing from it on was run"}
     else:

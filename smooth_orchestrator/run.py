@@ -71,6 +71,7 @@ class TargetRun:
         renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
         ahead: the migrations that run before the transaction, on every target first.
+        readied: those for which constraints or indexes are made ready then.
         leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
         left: these, as far as the database itself tells of them.
         is_prepared: whether its transaction is known to stand prepared, and needs no worker any more.
@@ -107,6 +108,7 @@ class TargetRun:
     renewal: str = ""
     prepares_early: bool = False
     ahead: tuple[str, ...] = ()
+    readied: tuple[str, ...] = ()
     leaves_steps: bool = False
     left: tuple[Step, ...] = ()
     is_prepared: bool = False
@@ -129,6 +131,11 @@ class TargetRun:
     def name(self) -> str:
         """The target's name."""
         return self.target.name
+
+    @property
+    def has_ahead(self) -> bool:
+        """Whether anything is done before the transaction."""
+        return bool(self.ahead or self.readied)
 
     @property
     def has_work(self) -> bool:

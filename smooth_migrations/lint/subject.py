@@ -10,10 +10,10 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.classification import Effects
-from smooth_migrations.lint.rewrites import rewrites
 from smooth_migrations.lint.source import Source
 from smooth_migrations.operations import CannotSplit, Split
 from smooth_migrations.reversibility import database_parts
+from smooth_migrations.rewrites import rewrites
 from smooth_migrations.touched import model_of
 
 __all__ = ["Step", "Subject"]
@@ -62,6 +62,11 @@ class Step:
         """What of it writes all rows of a table anew, then or later, in words."""
         if self.split is not None and self.split.explain().rewrites:
             yield f"{self.operation.describe()}: every row is filled for the release still running"
+        yield from self.remakes
+
+    @property
+    def remakes(self) -> Iterator[str]:
+        """What of that is done while nobody else reads or writes the table, in words."""
         for part in self.parts:
             if (model := self.model(part)) is not None:
                 yield from (f"{part.describe()}: {why}" for why in rewrites(part, model, self.connection))

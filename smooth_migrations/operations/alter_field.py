@@ -13,6 +13,7 @@ from smooth_migrations.conversions import length_of
 from smooth_migrations.operations.base import AnyField, CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
 from smooth_migrations.operations.fields import clone, column_of, field_of, has_column, is_alike
 from smooth_migrations.operations.obstacles import duplicates, too_long, unfilled, unfit
+from smooth_migrations.operations.retyped import RetypeField
 
 __all__ = ["SplitAlterField"]
 
@@ -22,6 +23,8 @@ _INTEGERS = {
     **dict.fromkeys(("BigAutoField", "BigIntegerField", "PositiveBigIntegerField"), 2),
 }
 _TEXTS = frozenset({"CharField", "TextField", "SlugField", "URLField", "EmailField", "FilePathField", "FileField"})
+# The arguments that say of which type a column is.
+_OF_TYPES = frozenset({"max_length", "max_digits", "decimal_places"})
 _HINT = "add a new field, copy the values, and remove the old field in a later release"
 
 
@@ -35,6 +38,7 @@ class SplitAlterField(Split):
         self._key = (place.app_label, operation.model_name_lower)
         self._name = operation.name
         self._held = held
+        self._connection = place.connection
         column = column_of(place.schema, self._key, operation.name)
         self._what = f"alter {column}: {', '.join(what)}"
 
@@ -102,7 +106,19 @@ class SplitAlterField(Split):
         now, field = field_of(schema, self._key, self._name), field_of(project, self._key, self._name)
         if now is None or field is None or is_alike(now, field):
             return ()
-        return (AlterField(self._operation.model_name, self._name, self._filled(field)),)
+        retyped = self._retyped(now, field)
+        whole = AlterField(self._operation.model_name, self._name, self._filled(field))
+        return (*retyped, whole) if not (retyped and is_alike(retyped[0].field, field)) else retyped
+
+    def _retyped(self, now: AnyField, field: AnyField) -> tuple[RetypeField, ...]:
+        """Return what changes the type by itself: that can be made ready."""
+        kinds = [each.db_type(self._connection) for each in (now, field)]
+        if kinds[0] == kinds[1] or self._connection.vendor != "postgresql" or now.primary_key or now.remote_field:
+            return ()
+        named = now.deconstruct()[3]
+        others = {*named, *field.deconstruct()[3]} - _OF_TYPES
+        between = clone(field, **{name: named.get(name, NOT_PROVIDED) for name in others})
+        return (RetypeField(self._operation.model_name, self._name, between),)
 
     def follow(self, key: ModelKey, old_name: str, new_name: str) -> None:
         """Find the field by its new name from here on."""

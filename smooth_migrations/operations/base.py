@@ -12,7 +12,7 @@ from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.errors import SmoothMigrationsError
 
-__all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "Obstacle", "Place", "Split"]
+__all__ = ["AnyField", "CannotSplit", "Explanation", "ModelKey", "NotAtOnce", "Obstacle", "Place", "Split"]
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet
@@ -34,6 +34,21 @@ class CannotSplit(SmoothMigrationsError):  # noqa: N818 - named by what is so
 
     def __init__(self, message: str, *, hint: str = _TWO_RELEASES) -> None:
         super().__init__(message, hint=hint)
+
+
+class NotAtOnce(CannotSplit):
+    """An operation can be done only where something was made ready before its transaction.
+
+    Args:
+        message: why, in words.
+        table: whose.
+        name: what is to be ready.
+    """
+
+    def __init__(self, message: str, table: str, name: str) -> None:
+        super().__init__(message)
+        self.table = table
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +189,11 @@ class Split(ABC):
         Args:
             connection: the database's, before that half.
         """
+        del connection
+        yield from ()
+
+    def unready(self, connection: BaseDatabaseWrapper) -> Iterator[NotAtOnce]:
+        """Yield what the expand half needs, in this database, to be made ready before its transaction. Only reads."""
         del connection
         yield from ()
 

@@ -7,8 +7,6 @@ equal. What a constraint refuses, it refuses by the column itself.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,8 +17,9 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.locks.modes import Locks, Mode
 from smooth_migrations.operations.base import CannotSplit, Obstacle
+from smooth_migrations.operations.shadow import Shadow, index_statement, indexes_of, name_of, rows_of, type_of
 
-__all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "differing", "hindrances"]
+__all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "crowded", "differing", "hindrances"]
 
 MOST_ROWS = 100_000
 """Of how many rows a table is filled while nobody else can use it."""
@@ -33,24 +32,6 @@ _HINDRANCES = r"""
             WHERE tgrelid = c.oid AND NOT tgisinternal AND tgname NOT LIKE 'smooth\_%%'),
            EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = %s AND atthasdef AND NOT attnotnull)
     FROM pg_class c WHERE oid = to_regclass(%s)
-"""
-# Of each index whether it refuses a row at once, and all that comes behind the names of it and of its table.
-_INDEXES = """
-    SELECT relname, indisunique AND indimmediate, substr(definition, strpos(definition, ' USING '))
-    FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_attribute ON attrelid = indrelid AND attname = %s
-    CROSS JOIN pg_get_indexdef(c.oid) AS definition
-    WHERE indrelid = %s::regclass AND indisvalid AND (attnum = ANY (indkey) OR EXISTS (
-        SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
-            AND refclassid = 'pg_class'::regclass AND refobjid = indrelid AND refobjsubid = attnum
-    )) ORDER BY 1
-"""
-_TYPE = """
-    SELECT format_type(atttypid, atttypmod) || coalesce((
-        SELECT format(' COLLATE %%I.%%I', nspname, collname)
-        FROM pg_collation l JOIN pg_namespace n ON n.oid = collnamespace
-        WHERE l.oid = attcollation AND attcollation <> typcollation
-    ), '')
-    FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attname = %s AND attrelid = %s::regclass
 """
 _GRANTS = """
     SELECT format('%%s (%%I) ON TABLE %%s TO %%s%%s', privilege_type, %s::text, attrelid::regclass,
@@ -108,7 +89,12 @@ class OldColumn:
     @property
     def helper(self) -> str:
         """What the trigger and its function are called."""
-        return _name(self.table, self.old)
+        return name_of(self.table, self.old)
+
+    @property
+    def shadow(self) -> Shadow:
+        """The second column, where it is made before the first one is renamed."""
+        return Shadow(self.table, self.old)
 
 
 class RenameBeside(RenameField):
@@ -121,7 +107,10 @@ class RenameBeside(RenameField):
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
     ) -> None:
-        """Do all of it at once. Takes ACCESS EXCLUSIVE on the table, and writes each row of it anew.
+        """Do all of it at once.
+
+        Takes ACCESS EXCLUSIVE on the table: for a change of the catalogue where the second column is ready, or else
+        while each row is written anew.
 
         Raises:
             CannotSplit: what has run since the plan was looked at has put something in the way.
@@ -129,15 +118,18 @@ class RenameBeside(RenameField):
         with transaction.atomic(schema_editor.connection.alias):
             # No column is added beside checks of rows that are still to be done.
             schema_editor.connection.check_constraints()
-            for reason in hindrances(schema_editor.connection, self._column):
+            connection, column = schema_editor.connection, self._column
+            for reason in (*hindrances(connection, column), *crowded(connection, column)):
                 raise CannotSplit(f"{super().describe()}: {reason}")
             # Their definitions are those of the second column, as long as the first has its name.
-            table = schema_editor.quote_name(self._column.table)
-            indexes = _rows(schema_editor.connection, _INDEXES, self._column.old, table)
+            indexes = indexes_of(connection, column.table, column.old)
+            is_ready = column.shadow.is_ready(connection)
+            if is_ready:
+                column.shadow.let_go(schema_editor)
             super().database_forwards(app_label, schema_editor, from_state, to_state)
-            _make(schema_editor, self._column)
-            _fill(schema_editor, self._column)
-            _index(schema_editor, self._column, indexes)
+            (_take if is_ready else _make)(schema_editor, column)
+            _grant(schema_editor, column)
+            _index(schema_editor, column, indexes)
             _keep_equal(schema_editor, self._column)
 
     def database_backwards(
@@ -188,7 +180,7 @@ def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[s
         column: it, as long as it has its old name.
     """
     quoted, table = connection.ops.quote_name(column.table), column.table
-    for is_part, is_forced, has_rules, triggers, has_default in _rows(connection, _HINDRANCES, column.old, quoted):
+    for is_part, is_forced, has_rules, triggers, has_default in rows_of(connection, _HINDRANCES, column.old, quoted):
         if is_part:
             yield f"{table} is partitioned, or a part of another table"
         if is_forced:
@@ -199,10 +191,15 @@ def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[s
             yield f"{table} has triggers of its own, which would not see what is written by the other name: {triggers}"
         if has_default:
             yield f"{table}.{column.old} has a default, from which NULL could not be told"
+
+
+def crowded(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[str]:
+    """Yield that there are too many rows to be filled at once, where the second column is not ready. Only reads."""
+    quoted = connection.ops.quote_name(column.table)
     limited = f"SELECT count(*) FROM (SELECT FROM {quoted} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
-    for (count,) in _rows(connection, limited):
-        if count > MOST_ROWS:
-            yield f"{table} has more than {MOST_ROWS} rows, which would be filled while nobody else can use it"
+    [(count,)] = rows_of(connection, limited)
+    if count > MOST_ROWS and not column.shadow.is_ready(connection):
+        yield f"{column.table} has more than {MOST_ROWS} rows, which would be filled while nobody else can use it"
 
 
 def differing(connection: BaseDatabaseWrapper, column: OldColumn, key: Sequence[str]) -> Iterator[Obstacle]:
@@ -216,35 +213,48 @@ def differing(connection: BaseDatabaseWrapper, column: OldColumn, key: Sequence[
     quote = connection.ops.quote_name
     old, new, table = (quote(name) for name in (column.old, column.new, column.table))
     rows = f"FROM {table} WHERE pg_catalog.record_image_ne(ROW({old}), ROW({new}))"
-    [(count,)] = _rows(connection, f"SELECT count(*) {rows}")
+    [(count,)] = rows_of(connection, f"SELECT count(*) {rows}")
     if count:
         query = f"SELECT {', '.join(quote(name) for name in key)} {rows} ORDER BY 1"
-        sample = tuple("/".join(str(part) for part in row) for row in _rows(connection, f"{query} LIMIT {_SAMPLE}"))
+        sample = tuple("/".join(str(part) for part in row) for row in rows_of(connection, f"{query} LIMIT {_SAMPLE}"))
         yield Obstacle(f"{column.table}.{column.old} is not {column.new}", column.table, count, sample, query)
 
 
 def _make(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
-    table, old = editor.quote_name(column.table), editor.quote_name(column.old)
-    [(kind,)] = _rows(editor.connection, _TYPE, column.new, table)
-    editor.execute(f"ALTER TABLE {table} ADD COLUMN {old} {kind}", params=None)
-    for (grant,) in _rows(editor.connection, _GRANTS, column.old, column.new, table):
-        editor.execute(f"GRANT {grant}", params=None)
-
-
-def _fill(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     old, new, table = (editor.quote_name(name) for name in (column.old, column.new, column.table))
+    kind = type_of(editor.connection, column.table, column.new)
+    editor.execute(f"ALTER TABLE {table} ADD COLUMN {old} {kind}", params=None)
     editor.execute(f"UPDATE {table} SET {old} = {new} WHERE {new} IS NOT NULL", params=None)  # noqa: S608 - quoted
     # It alters no table, and indexes none, with checks that are still to be done.
     editor.connection.check_constraints()
     editor.execute(f"ANALYZE {table} ({old})", params=None)
 
 
-def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, indexes: Sequence[tuple[str, bool, str]]) -> None:
+def _take(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
+    table, old, ready = (editor.quote_name(name) for name in (column.table, column.old, column.shadow.name))
+    editor.execute(f"ALTER TABLE {table} RENAME COLUMN {ready} TO {old}", params=None)
+
+
+def _grant(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     table = editor.quote_name(column.table)
-    for index, is_unique, definition in indexes:
-        kind = "UNIQUE INDEX" if is_unique else "INDEX"
-        name = _name(column.table, column.old, index)
-        editor.execute(f"CREATE {kind} {name} ON {table}{definition}", params=None)
+    for (grant,) in rows_of(editor.connection, _GRANTS, column.old, column.new, table):
+        editor.execute(f"GRANT {grant}", params=None)
+
+
+def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, wanted: Sequence[tuple[str, bool, str]]) -> None:
+    """Give the second column these indexes, and no others: some may be there."""
+    kinds = [(is_unique, definition) for _index, is_unique, definition in wanted]
+    there = []
+    for index, is_unique, definition in indexes_of(editor.connection, column.table, column.old):
+        if (is_unique, definition) in kinds:
+            there.append((is_unique, definition))
+        else:
+            editor.execute(f"DROP INDEX {editor.quote_name(index)}", params=None)
+    for index, is_unique, definition in wanted:
+        if (is_unique, definition) not in there:
+            name = name_of(column.table, column.old, index)
+            build = index_statement(editor.connection, name, column.table, definition, is_unique=is_unique)
+            editor.execute(build, params=None)
 
 
 def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
@@ -257,10 +267,10 @@ def _keep_equal(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
 def _default(editor: BaseDatabaseSchemaEditor, name: str, table: str) -> str:
     """Return a column's default with every name qualified, since each writer has a search path of its own."""
     connection = editor.connection
-    [(oid, path)] = _rows(connection, "SELECT %s::regclass::oid::text, current_setting('search_path')", table)
-    _rows(connection, "SELECT set_config('search_path', '', true)")
-    [(default,)] = _rows(connection, _DEFAULT, name, oid)
-    _rows(connection, "SELECT set_config('search_path', %s, true)", path)
+    [(oid, path)] = rows_of(connection, "SELECT %s::regclass::oid::text, current_setting('search_path')", table)
+    rows_of(connection, "SELECT set_config('search_path', '', true)")
+    [(default,)] = rows_of(connection, _DEFAULT, name, oid)
+    rows_of(connection, "SELECT set_config('search_path', %s, true)", path)
     return str(default)
 
 
@@ -270,14 +280,3 @@ def _drop(editor: BaseDatabaseSchemaEditor, column: OldColumn) -> None:
     editor.execute(f"DROP FUNCTION IF EXISTS {helper}()", params=None)
     # Its indexes go with it.
     editor.execute(f"ALTER TABLE {table} DROP COLUMN {old}", params=None)
-
-
-def _name(*parts: str) -> str:
-    return f"smooth_{sha256(' '.join(['renamed', *parts]).encode()).hexdigest()[:16]}"
-
-
-def _rows(connection: BaseDatabaseWrapper, query: str, *values: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, values or None)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-    return found

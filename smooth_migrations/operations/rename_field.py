@@ -9,12 +9,12 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models import NOT_PROVIDED, CompositePrimaryKey
 
-from smooth_migrations.operations.base import CannotSplit, Explanation, ModelKey, Obstacle, Place, Split
+from smooth_migrations.operations.base import CannotSplit, Explanation, ModelKey, NotAtOnce, Obstacle, Place, Split
 from smooth_migrations.operations.old_columns import (
-    MOST_ROWS,
     DropOldColumn,
     OldColumn,
     RenameBeside,
+    crowded,
     differing,
     hindrances,
 )
@@ -80,8 +80,14 @@ class SplitRenameField(Split):
         return (DropOldColumn(self.column),)
 
     def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[str]:
-        """Yield what else the table has that the second column would not be right with, and whether it is too large."""
+        """Yield what else the table has that the second column would not be right with."""
         yield from hindrances(connection, self.column)
+
+    def unready(self, connection: BaseDatabaseWrapper) -> Iterator[NotAtOnce]:
+        """Yield whether the table is too large for a second column that is not there yet."""
+        for reason in crowded(connection, self.column):
+            message = f"{self._operation.describe()}: {reason}"
+            yield NotAtOnce(message, connection.ops.quote_name(self.column.table), self.column.shadow.name)
 
     def validate(
         self, connection: BaseDatabaseWrapper, schema: ProjectState, project: ProjectState
@@ -94,7 +100,7 @@ class SplitRenameField(Split):
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
         return Explanation(
-            locks=(f"ACCESS EXCLUSIVE on {self.column.table}, while its rows are filled, {MOST_ROWS} at most",),
+            locks=(f"ACCESS EXCLUSIVE on {self.column.table}, with all its rows where no deploy fills them ahead",),
             rewrites=True,
             old_release=f"it reads and writes {self.column.old}, which a trigger keeps equal",
             new_release="it uses the column by its new name",

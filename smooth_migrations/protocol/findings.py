@@ -40,6 +40,8 @@ class PendingMigration:
         expand: what is done of it at the deploy; None where all of it is.
         contract: what of it is held back.
         online: whether it needs no transaction because it keeps nobody waiting and changes nothing for anybody.
+        readied: whether constraints, indexes or columns can be made ready for it before its transaction.
+        only_readied: why it cannot run without that, if it cannot.
     """
 
     migration: str
@@ -52,6 +54,8 @@ class PendingMigration:
     expand: tuple[str, ...] | None = None
     contract: tuple[str, ...] = ()
     online: bool = False
+    readied: bool = False
+    only_readied: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a call has made ready for its statements: what of it is there, and its end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -10,35 +11,56 @@ from smooth_migrations.session import limited_transaction
 from smooth_migrations.undo.indexes import Limited, drop_concurrently
 from smooth_migrations.undo.transaction import Limits
 
-__all__ = ["GroundPlace", "drop_ground", "drop_groundwork", "ground_found"]
+__all__ = ["GroundFound", "GroundPlace", "drop_ground", "drop_groundwork", "ground_found"]
 
 GroundPlace = tuple[str, str]
-"""A table, quoted, and the name of a constraint or an index on it."""
+"""A table, quoted, and the name of a constraint, an index or a column on it."""
 
+# A function by a column's name is the trigger's that keeps it equal, and does not go with its table.
 _FOUND: Final = """
     WITH wanted AS (SELECT to_regclass(t.of) AS of, t.name FROM unnest(%s::text[], %s::text[]) AS t(of, name))
-    SELECT name, convalidated, NULL FROM wanted JOIN pg_constraint ON conrelid = of AND conname = name
+    SELECT name, convalidated, NULL, false FROM wanted JOIN pg_constraint ON conrelid = of AND conname = name
     UNION ALL
-    SELECT name, indisvalid, indexrelid::regclass::text
+    SELECT name, indisvalid, indexrelid::regclass::text, false
     FROM wanted JOIN pg_index ON indrelid = of JOIN pg_class ON oid = indexrelid AND relname = name
+    UNION ALL
+    SELECT name, true, NULL, true FROM wanted
+    WHERE EXISTS (SELECT FROM pg_attribute WHERE attrelid = of AND attname = name)
+        OR EXISTS (SELECT FROM pg_proc WHERE proname = name AND pg_function_is_visible(oid))
 """
 
 
-def ground_found(connection: BaseDatabaseWrapper, places: Sequence[GroundPlace]) -> dict[str, tuple[bool, str | None]]:
-    """Return what is there, by name: whether it is valid, and what it is called if it is an index. Only reads."""
+@dataclass(frozen=True, slots=True)
+class GroundFound:
+    """What stands in one place.
+
+    Args:
+        is_valid: whether it is of use.
+        index: what it is called if it is an index.
+        is_column: whether it is a column, with a trigger and a function by the same name.
+    """
+
+    is_valid: bool
+    index: str | None
+    is_column: bool
+
+
+def ground_found(connection: BaseDatabaseWrapper, places: Sequence[GroundPlace]) -> dict[str, GroundFound]:
+    """Return what is there, by name. Only reads."""
     if not places:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(_FOUND, [[table for table, _name in places], [name for _table, name in places]])
-        return {name: (is_valid, index) for name, is_valid, index in cursor.fetchall()}
+        return {name: GroundFound(*found) for name, *found in cursor.fetchall()}
 
 
 def drop_ground(connection: BaseDatabaseWrapper, places: Sequence[GroundPlace]) -> None:
     """Drop it within the transaction that is open. Takes ACCESS EXCLUSIVE on its tables; safe to repeat."""
     tables = {name: table for table, name in places}
-    for name, (_is_valid, index) in ground_found(connection, places).items():
+    for name, found in ground_found(connection, places).items():
         with passing("lift"), connection.cursor() as cursor:
-            cursor.execute(_constraint_gone(tables[name], name) if index is None else f"DROP INDEX IF EXISTS {index}")
+            for statement in _gone(tables[name], name, found):
+                cursor.execute(statement)
 
 
 def drop_groundwork(
@@ -46,8 +68,8 @@ def drop_groundwork(
 ) -> None:
     """Drop it. Safe to repeat.
 
-    Takes ACCESS EXCLUSIVE on the tables of constraints, for a change of the catalogue; an index waits for transactions
-    that use its table.
+    Takes ACCESS EXCLUSIVE on the tables of constraints and columns, for a change of the catalogue; an index waits for
+    transactions that use its table.
 
     Args:
         connection: the database's, in autocommit.
@@ -59,14 +81,23 @@ def drop_groundwork(
         OperationalError: others did not let go of a lock.
     """
     tables = {name: table for table, name in places}
-    for name, (_is_valid, index) in ground_found(connection, places).items():
+    for name, found in ground_found(connection, places).items():
         with passing("lift"):
-            if index is not None:
-                drop_concurrently(connection, index, limited)
+            if found.index is not None:
+                drop_concurrently(connection, found.index, limited)
                 continue
             with limited_transaction(connection, limits), connection.cursor() as cursor:
-                cursor.execute(_constraint_gone(tables[name], name))
+                for statement in _gone(tables[name], name, found):
+                    cursor.execute(statement)
 
 
-def _constraint_gone(table: str, name: str) -> str:
-    return f'ALTER TABLE IF EXISTS {table} DROP CONSTRAINT IF EXISTS "{name}"'
+def _gone(table: str, name: str, found: GroundFound) -> Iterator[str]:
+    if found.index is not None:
+        yield f"DROP INDEX IF EXISTS {found.index}"
+    elif found.is_column:
+        yield f'DROP TRIGGER IF EXISTS "{name}" ON {table}'
+        yield f'DROP FUNCTION IF EXISTS "{name}"()'
+        # Its indexes and checks go with it.
+        yield f'ALTER TABLE IF EXISTS {table} DROP COLUMN IF EXISTS "{name}"'
+    else:
+        yield f'ALTER TABLE IF EXISTS {table} DROP CONSTRAINT IF EXISTS "{name}"'

@@ -18,10 +18,13 @@ from smooth_migrations.classification import Effects, effects
 from smooth_migrations.contract_queue import read_queue
 from smooth_migrations.errors import sqlstate_of
 from smooth_migrations.finalising import CannotFinalise, Pending
+from smooth_migrations.groundwork import Groundwork
 from smooth_migrations.halves import expanded, install, is_split, is_void, split_of
 from smooth_migrations.locks.entries import Touched, existing_relations, lock_entries, touch
 from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.operations import CannotSplit
+from smooth_migrations.operations.base import NotAtOnce
+from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
 from smooth_migrations.reaching import connect
 from smooth_migrations.reversibility import can_hold, is_online
@@ -93,12 +96,12 @@ def _look(
         pending = tuple(_pending_back(executor, command.back, connection))
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
-        has_ground = False
+        readied = False
         try:
-            has_ground = bool(halves.groundwork())
+            readied = bool(halves.groundwork().grounds)
         except CannotFinalise as error:
             findings.append(MigrationFinding("cannot_finalise", error.message, hint=error.hint))
-        pending = tuple(_pending_halves(halves, has_ground=has_ground))
+        pending = tuple(_pending_halves(halves, readied=readied))
     else:
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
         refusals: list[tuple[Migration, CannotSplit]] = []
@@ -106,8 +109,13 @@ def _look(
             place_forwards(connection, plan, expands=command.expands, executor=executor, refusals=refusals),
             run_id="",
         )
-        findings += _split_findings(refusals)
-        pending = tuple(_pending(executor, plan, connection, touched))
+        ground = plan_groundwork(connection, plan, executor) if command.expands else Groundwork()
+        waiting = {migration: error.message for migration, error in refusals if _is_readied(error, ground)}
+        findings += _split_findings(each for each in refusals if not _is_readied(each[1], ground))
+        pending = tuple(
+            replace(each, readied=migration in ground.migrations, only_readied=waiting.get(migration, ""))
+            for migration, each in zip(plan, _pending(executor, plan, connection, touched), strict=True)
+        )
     entries = _lock_entries(touched, connection)
     applied = executor.loader.applied_migrations
     return TargetReport(
@@ -141,6 +149,10 @@ def _sessions(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
         return tuple(str(name) for (name,) in cursor.fetchall())
 
 
+def _is_readied(error: CannotSplit, ground: Groundwork) -> bool:
+    return isinstance(error, NotAtOnce) and (error.table, error.name) in [each.place for each in ground.shadows]
+
+
 def _split_findings(refusals: Iterable[tuple[Migration, CannotSplit]]) -> Iterator[MigrationFinding]:
     for migration, error in refusals:
         yield MigrationFinding(
@@ -150,14 +162,14 @@ def _split_findings(refusals: Iterable[tuple[Migration, CannotSplit]]) -> Iterat
         )
 
 
-def _pending_halves(halves: Pending, *, has_ground: bool) -> Iterator[PendingMigration]:
+def _pending_halves(halves: Pending, *, readied: bool) -> Iterator[PendingMigration]:
     for item in halves.queue:
         yield PendingMigration(
             migration=f"{item.app}.{item.name}",
             atomic=True,
             operations=(item.description,),
             contract=(item.description,),
-            online=has_ground,
+            readied=readied,
         )
 
 

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.finalising import Pending
+from smooth_migrations.groundwork import Groundwork, standing_on
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
 from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
+from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.received import made_since, take_received
 from smooth_migrations.segments import AheadCall, SegmentEnds
 from smooth_migrations.unapplying import unapply
@@ -107,12 +110,29 @@ class Movement:
         pending = Pending.of(self._connection, self._command.finalises)
         if not isinstance(self._call, AheadCall):
             return pending.run(tell)
-        self._call.lay(pending.groundwork().values())
+        self._call.lay(pending.groundwork().grounds)
         return None
 
     def _forwards(self) -> None:
-        with suppress(SegmentEnds):
+        ground = self._ground()
+        standing: AbstractContextManager[None] = standing_on(self._connection, ground)
+        if isinstance(self._call, AheadCall):
+            self._call.lay(ground.grounds)
+            standing = nullcontext()
+        with standing, suppress(SegmentEnds):
             ApplyMigrations().move(self._call, database=self._command.alias, **_QUIET)
+
+    def _ground(self) -> Groundwork:
+        """Return what is to be made ready ahead, or was. Only reads."""
+        is_ahead, has_ground = isinstance(self._call, AheadCall), bool(self._call.permanent.frame.groundwork)
+        if not self._command.expands or not (is_ahead or has_ground) or self._call.before.is_empty:
+            return Groundwork()
+        executor = MigrationExecutor(self._connection)
+        plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+        found = plan_groundwork(self._connection, plan, executor)
+        if not is_ahead:
+            self._call.locks.built = found.built(self._connection)
+        return found
 
     def held_back(self) -> tuple[protocol.ContractHalf, ...]:
         """Return the contract halves of what was moved. Only reads."""

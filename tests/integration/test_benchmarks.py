@@ -43,10 +43,11 @@ def test_writers_are_served_beside_either_side(pg_server: PostgresServer, tmp_pa
         assert 0 < run.duration_s <= run.beside["longest"]
 
 
-def test_both_sides_end_with_the_same_migrations_behind_a_transaction_that_is_in_the_way(
-    pg_server: PostgresServer, tmp_path: Path
+@pytest.mark.parametrize(("reader_s", "rows"), [(1.0, None), pytest.param(0.0, _ROWS, marks=pytest.mark.long)])
+def test_both_sides_end_with_the_same_migrations_while_clients_are_served(
+    pg_server: PostgresServer, tmp_path: Path, reader_s: float, rows: int | None
 ) -> None:
-    benchmark = Stall(pg_server, tmp_path, 1)
+    benchmark = Stall(pg_server, tmp_path, reader_s, rows)
 
     ours, peer = _runs(benchmark)
 

@@ -201,7 +201,7 @@ def test_lint_tells_what_becomes_of_it(pg_database: PostgresDatabase, tmp_path: 
     rename = "Rename field price on item to cost"
     assert told["expand"] == [f"{rename}, and keep the column price beside it"]
     assert told["contract"] == ["drop column demo_item.price"]
-    assert told["locks"] == ["ACCESS EXCLUSIVE on demo_item, while its rows are filled, 100000 at most"]
+    assert told["locks"] == ["ACCESS EXCLUSIVE on demo_item, with all its rows where no deploy fills them ahead"]
     assert told["rewrites"] == [f"{rename}: every row is filled for the release still running"]
     assert told["old_release"] == [f"{rename}: it reads and writes price, which a trigger keeps equal"]
     assert told["new_release"] == [f"{rename}: it uses the column by its new name"]

@@ -1,11 +1,11 @@
 """What a contract half reads a table for is done before its transaction, and goes with it where that fails."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.support.new_databases import NewDatabases
+from tests.support.rows_read import rows_read
 from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import content, project_with, run, without_rows
 
@@ -30,40 +30,12 @@ _CASES = {
         "migrations.AlterUniqueTogether('item', {('name', 'code')})",
     ],
 }
-# Run in a project: how many rows of its tables the transaction has read after it had its locks.
-_LOOK = """\
-import json
+_WITHOUT = """\
+import smooth_migrations.finalising
+from smooth_migrations.groundwork import Groundwork
 
-from django.core.management import call_command
-from django.db import connection
-
-first = read = None
-
-
-def look(execute, sql, *rest):
-    global first, read
-    result = execute(sql, *rest)
-    if connection.in_atomic_block:
-        with connection.connection.cursor() as cursor:
-            cursor.execute("SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'demo%'")
-            rows = cursor.fetchone()[0]
-        if "LOCK TABLE" in sql:
-            first, read = rows, 0
-        elif read is not None:
-            read = max(read, rows - first)
-    return result
-
-
-with connection.execute_wrapper(look):
-    call_command("finalise_migrations", verbosity=0)
-print(json.dumps(int(read)))
+smooth_migrations.finalising.contract_groundwork = lambda *_, **__: Groundwork()
 """
-_WITHOUT = "import smooth_migrations.finalising\nsmooth_migrations.finalising.groundwork = lambda *_: {}\n"
-
-
-def _rows_read(project: SmallProject, source: str) -> int:
-    project.write("look.py", source)
-    return int(json.loads(project.succeed("shell", "--verbosity", "0", "--command", "import look").splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +50,8 @@ def test_a_transaction_reads_no_table_for_what_was_made_ready(
     for project in projects:
         project.succeed("apply_migrations", "--expand")
 
-    assert _rows_read(projects[0], _LOOK) == 0
-    assert _rows_read(projects[1], _WITHOUT + _LOOK) > 0
+    assert rows_read(projects[0]) == 0
+    assert rows_read(projects[1], _WITHOUT) > 0
     assert without_rows(ours) == without_rows(stock)
 
 
@@ -90,7 +62,7 @@ def test_null_is_filled_before_the_transaction(pg_databases: NewDatabases, tmp_p
     rows = "SELECT 'old', number, 1, 1 FROM generate_series(1, 9) AS number"
     run(database, [f"INSERT INTO demo_item (name, code, price, kind_id) {rows}"])
 
-    assert _rows_read(project, _LOOK) == 0
+    assert rows_read(project) == 0
     assert "old\t9\t?\t1\t1" in str(content(database))
 
 
@@ -124,7 +96,7 @@ def test_names_and_values_may_be_odd(pg_databases: NewDatabases, tmp_path: Path)
     projects[0].succeed("migrate", "--verbosity=0")
     projects[1].succeed("apply_migrations", "--expand")
 
-    assert _rows_read(projects[1], _LOOK) == 0
+    assert rows_read(projects[1]) == 0
 
     run(ours, [f'DELETE FROM "{_TABLE}"'])
     assert without_rows(ours) == without_rows(stock)

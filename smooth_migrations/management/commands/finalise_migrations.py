@@ -85,7 +85,7 @@ class Command(BaseCommand):
         def move() -> float:
             done.clear()
             pending = Pending.of(connection)
-            call.lay(pending.groundwork().values())
+            call.lay(pending.groundwork().grounds)
             return pending.run(done.append)
 
         with signals_asking(call.interruption):
