@@ -1,6 +1,6 @@
 """Rows that Django's own receivers of `post_migrate` make, to be taken back with a run: content types, permissions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from django.apps.registry import Apps
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,28 +15,40 @@ __all__ = ["dependents", "made_since", "remove_received", "take_received", "take
 
 # In the order in which they are taken away: a permission refers to its content type.
 _TABLES = {"permissions": "auth_permission", "content_types": "django_content_type"}
+# But for what an expand half has made of them, which goes with that half.
+_OURS = "model LIKE 'smooth!_%' ESCAPE '!'"
+_THERE = {
+    "permissions": "SELECT id, codename, name FROM auth_permission "  # noqa: S608 - constant names
+    f"WHERE content_type_id NOT IN (SELECT id FROM django_content_type WHERE {_OURS}) ORDER BY id",
+    "content_types": f"SELECT id FROM django_content_type WHERE NOT {_OURS} ORDER BY id",  # noqa: S608 - as above
+}
 _MODELS = {"permissions": ("auth", "Permission"), "content_types": ("contenttypes", "ContentType")}
 
+There = Mapping[str, Mapping[int, tuple[str, ...]]]
+"""By table the keys of its rows, and what is told of each beside."""
 
-def take_received(connection: BaseDatabaseWrapper) -> Received:
+
+def take_received(connection: BaseDatabaseWrapper) -> There:
     """Return the rows that there are now. Only reads."""
     with connection.cursor() as cursor:
         there = {*connection.introspection.table_names(cursor)}
-        found = {}
+        found: dict[str, Mapping[int, tuple[str, ...]]] = {}
         for name, table in _TABLES.items():
+            rows = []
             if table in there:
-                cursor.execute(f"SELECT id FROM {table} ORDER BY id")  # noqa: S608 - a constant name
-                found[name] = tuple(int(key) for (key,) in cursor.fetchall())
-    return Received(**found)
+                cursor.execute(_THERE[name])
+                rows = cursor.fetchall()
+            found[name] = {int(key): tuple(words) for key, *words in rows}
+    return found
 
 
-def made_since(connection: BaseDatabaseWrapper, before: Received) -> Received:
-    """Return the rows that there are now and were not before. Only reads."""
+def made_since(connection: BaseDatabaseWrapper, before: There) -> Received:
+    """Return the rows that there are now and were not before, or are called otherwise. Only reads."""
     now = take_received(connection)
-    return Received(
-        content_types=tuple(key for key in now.content_types if key not in {*before.content_types}),
-        permissions=tuple(key for key in now.permissions if key not in {*before.permissions}),
-    )
+    made = {name: tuple(key for key in now[name] if key not in before[name]) for name in _TABLES}
+    were = before["permissions"].items()
+    renamed = tuple((key, names[0], names[1]) for key, names in were if now["permissions"].get(key, names) != names)
+    return Received(**made, renamed=renamed)
 
 
 def dependents(connection: BaseDatabaseWrapper, apps: Apps, received: Received) -> Iterator[tuple[str, int]]:
@@ -65,7 +77,7 @@ def dependents(connection: BaseDatabaseWrapper, apps: Apps, received: Received) 
 
 
 def remove_received(connection: BaseDatabaseWrapper, apps: Apps, received: Received) -> None:
-    """Take such rows away, with what depends on them. Safe to repeat.
+    """Take such rows away, with what depends on them, and rename back what was renamed. Safe to repeat.
 
     Args:
         connection: the target's, in a transaction.
@@ -77,6 +89,7 @@ def remove_received(connection: BaseDatabaseWrapper, apps: Apps, received: Recei
             model = _model(apps, name)
             if model is not None:
                 model._base_manager.using(connection.alias).filter(pk__in=keys).delete()  # noqa: SLF001
+        _rename_back(connection, apps, received)
 
 
 def take_received_back(connection: BaseDatabaseWrapper, received: Received) -> None:
@@ -86,12 +99,24 @@ def take_received_back(connection: BaseDatabaseWrapper, received: Received) -> N
         connection: the target's.
         received: the rows.
     """
-    if received.content_types or received.permissions:
+    if received != Received():
         # The one way to this state that Django's own migrate takes.
         executor = MigrationExecutor(connection)
         state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
         with atomic(connection.alias):
             remove_received(connection, state.apps, received)
+
+
+def _rename_back(connection: BaseDatabaseWrapper, apps: Apps, received: Received) -> None:
+    """Give permissions the names back that they had, unless another one of the same model has that now."""
+    model = _model(apps, "permissions")
+    if model is None:
+        return
+    rows = model._base_manager.using(connection.alias)  # noqa: SLF001 - as Django's own receivers do
+    for key, codename, name in received.renamed:
+        kind = rows.filter(pk=key).values("content_type")
+        if not rows.filter(codename=codename, content_type__in=kind).exclude(pk=key).exists():
+            rows.filter(pk=key).update(codename=codename, name=name)
 
 
 def _rows(received: Received) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -40,7 +40,7 @@ class Held:
         return cls(
             tuple(Step(**step) for step in data["steps"]),
             Before(**{**before, **named}),
-            _received(data.get("received", {})),
+            Received.of(data.get("received", {})),
             *(tuple(ContractHalf(**half) for half in data.get(key, ())) for key in ("held_back", "contracted")),
         )
 
@@ -263,10 +263,6 @@ def _has_moved(data: Mapping[str, Any]) -> bool:
     return bool(data.get("steps") or data.get("contracted"))
 
 
-def _received(data: Mapping[str, Any]) -> Received:
-    return Received(**{key: tuple(value) for key, value in data.items()})
-
-
 def _back(data: Mapping[str, Any]) -> Back:
     steps = tuple(Step(**step) for step in data["steps"])
-    return Back(data["run_id"], steps, _received(data["received"]), data["discards"])
+    return Back(data["run_id"], steps, Received.of(data["received"]), data["discards"])

@@ -11,6 +11,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.operations.base import CannotSplit, Explanation, Place, Split
 from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed, hindrances
+from smooth_migrations.operations.old_permissions import KeepOldPermissions
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -24,13 +25,20 @@ class SplitRename(Split):
     Args:
         operation: what renames it.
         tables: that one, and all that have a column named after it, also those that keep their names.
+        permissions: what keeps those of the model by their old names.
     """
 
     kind: ClassVar[str] = "rename_table"
 
-    def __init__(self, operation: RenameModel | AlterModelTable, tables: Sequence[Renamed]) -> None:
+    def __init__(
+        self,
+        operation: RenameModel | AlterModelTable,
+        tables: Sequence[Renamed],
+        permissions: Sequence[KeepOldPermissions] = (),
+    ) -> None:
         self._operation = operation
         self.tables = tables
+        self._permissions = permissions
         self._views = [table for table in tables if table.has_view]
         self._what = f"drop view {', '.join(table.old for table in self._views)}"
 
@@ -53,7 +61,7 @@ class SplitRename(Split):
             return None
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
-        return cls(operation, tables)
+        return cls(operation, tables, KeepOldPermissions.of(operation, place))
 
     def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[str]:
         """Yield of which tables a view would allow more than they do, or less."""
@@ -62,12 +70,12 @@ class SplitRename(Split):
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""
-        return (self._operation, KeepOldNames(self._views))
+        return (self._operation, KeepOldNames(self._views), *self._permissions)
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Drop the old name."""
         del schema, project
-        return (DropOldNames(self._views),)
+        return (DropOldNames(self._views), *(kept.dropped() for kept in self._permissions))
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""

@@ -1,7 +1,9 @@
 """What commands and events carry."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 __all__ = ["Back", "Before", "ContractHalf", "Marker", "OtherAliases", "PreparedTransaction", "Received", "Step"]
 
@@ -59,10 +61,19 @@ class Received:
     Args:
         content_types: of `django.contrib.contenttypes`.
         permissions: of `django.contrib.auth`.
+        renamed: of the permissions that were there before and are called otherwise now, with the codename and the
+            name that they had.
     """
 
     content_types: tuple[int, ...] = ()
     permissions: tuple[int, ...] = ()
+    renamed: tuple[tuple[int, str, str], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Received":
+        """Return what JSON has kept of it."""
+        renamed = tuple((int(key), str(codename), str(name)) for key, codename, name in data.get("renamed", ()))
+        return cls(tuple(data.get("content_types", ())), tuple(data.get("permissions", ())), renamed)
 
 
 @dataclass(frozen=True, slots=True)

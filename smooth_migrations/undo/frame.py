@@ -61,6 +61,6 @@ def unpacked(detail: dict[str, Any]) -> Frame:
         None if records is None else tuple(Record(**record) for record in records),
         frozenset(detail["synced"]),
         detail.get("fingerprint", ""),
-        None if received is None else Received(**{name: tuple(keys) for name, keys in received.items()}),
+        None if received is None else Received.of(received),
         tuple((table, name) for table, name in detail.get("groundwork", ())),
     )

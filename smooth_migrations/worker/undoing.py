@@ -33,6 +33,7 @@ from smooth_migrations.unapplying import (
 from smooth_migrations.undo.built_upon import refuse_what_others_need
 from smooth_migrations.undo.journal import Entry, EntryState, unfinished_call
 from smooth_migrations.undo.moved import Moved
+from smooth_migrations.undo.recalling import rename_types_with_models
 from smooth_migrations.undo.transaction import HeldTransaction, run_callbacks
 from smooth_migrations.worker.reporters import Reporter
 
@@ -198,6 +199,7 @@ def _placed_back(connection: BaseDatabaseWrapper, command: protocol.Undo, *, is_
     _refuse_other_files(nodes, command.steps)
     migrations = [nodes[step.app, step.name] for step in command.steps]
     install(place_backwards(connection, migrations), command.run_id)
+    rename_types_with_models(connection, nodes, command.steps)
     if is_held:
         lock_back(connection, executor, migrations)
     return [

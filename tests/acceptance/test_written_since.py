@@ -223,3 +223,22 @@ def test_what_was_given_of_what_a_phase_has_received_is_not_taken_away_unasked(
         with fleet.first.connect() as session:
             session.execute("DELETE FROM auth_group")
         assert fleet.dumps(sequences=False, applied=False) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_what_django_has_renamed_with_a_model_has_its_name_back_with_the_phase(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path, *, is_atomic: bool
+) -> None:
+    # A content type, and from 6.1 on permissions.
+    renamed = migration("migrations.RenameModel('Item', 'Thing')", after=[("demo", "0001_item")], atomic=is_atomic)
+    with small_fleet(tmp_path, pg_server, second_pg_server, {"demo.0002_thing": renamed}, installed=_AUTH) as fleet:
+        fleet.plan(deploy=_DEPLOY)
+        before = fleet.dumps(sequences=False, applied=False)
+        assert fleet.run("deploy", failpoint=_CUT_OFF).exit_code == -9
+        fleet.wait_until_alone()
+
+        back = fleet.run("recover")
+
+        assert (back.exit_code, back.report["outcome"]) == (0, "rolled_back"), back.stderr
+        assert fleet.dumps(sequences=False, applied=False) == before

@@ -16,7 +16,8 @@ from tests.support.small_project import SmallProject, migration
 pytestmark = pytest.mark.timeout(120)
 
 _UPPER = "'Item', {'note': Upper('name')}"
-_SMALL = "batch_size=100, max_batch_size=100"
+# However slow the machine is, they do not become smaller.
+_SMALL = "batch_size=100, max_batch_size=100, batch_ms=60_000"
 _COUNTING = f"'Item', {{'touched': F('touched') + 1}}, where=Q(), {_SMALL}"
 _POSITIONS = "SELECT batches FROM smooth_migrations_backfill"
 _FAILS = "migrations.RunPython(lambda apps, editor: 1 / 0, migrations.RunPython.noop)"

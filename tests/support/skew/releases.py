@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +62,18 @@ class Releases:
         directory: an empty one.
         skew: what they are.
         *databases: theirs, all alike; the first is the one called default.
+        installed: apps beside their own.
     """
 
-    def __init__(self, directory: Path, skew: Skew, *databases: Database) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        skew: Skew,
+        *databases: Database,
+        installed: Sequence[str] = ("django.contrib.contenttypes",),
+    ) -> None:
         self.directory = directory
+        self._installed = installed
         self.databases = {f"shard_{number}" if number else "default": each for number, each in enumerate(databases)}
         self._skew = skew
         self.old = self._project("deploys_old", skew.old, {})
@@ -98,7 +106,7 @@ class Releases:
             self.directory / name,
             self.settings,
             migrations or {"demo.0001_none": ""},
-            installed=["django.contrib.contenttypes"],
+            installed=[*self._installed],
         )
         if not migrations:
             (self.directory / name / "demo/migrations/0001_none.py").unlink()
