@@ -200,7 +200,7 @@ class Walk:
             part.state_forwards(app_label, self.schema)
             states.append(self.schema)
         self._note(operation, app_label)
-        if halves is not None:
+        if halves is not None and halves.is_of_table:
             self._in_halves.add(touched(operation, app_label)[0])
             self._halves_so_far.append((touched(operation, app_label), halves))
             if isinstance(halves, SplitRename):
@@ -215,8 +215,9 @@ class Walk:
         migration, number = at
         key = (migration.app_label, migration.name, number)
         if key in self.queue:
-            self._held += [(each, self.queue[key]) for each in kept(operation, migration.app_label)]
             halves = split(operation, place)
+            part = None if halves is None or halves.is_of_table else halves.description
+            self._held += [((model, name or part), self.queue[key]) for model, name in kept(operation, key[0])]
             if halves is None or not self.queue[key].may_be(halves.kind, halves.description, digest_of(migration)):
                 raise PendingConflict(
                     f"{self.queue[key]} is held back, and the file of {key[0]}.{key[1]} is another one now",

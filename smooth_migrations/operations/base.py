@@ -156,6 +156,11 @@ class Split(ABC):
         """Whether the release still running works with the whole of it as well, but for rows that it deletes."""
         return False
 
+    @property
+    def is_of_table(self) -> bool:
+        """Whether something of the table is held back, and not what Django notes of the model alone."""
+        return True
+
     @abstractmethod
     def expand(self) -> Sequence[Operation]:
         """Return what is done at the deploy, in order."""

@@ -11,7 +11,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.operations.base import CannotSplit, Explanation, Place, Split
 from smooth_migrations.operations.old_names import DropOldNames, KeepOldNames, Renamed, hindrances
-from smooth_migrations.operations.old_permissions import KeepOldPermissions
+from smooth_migrations.operations.old_types import KeepOldType
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -25,7 +25,7 @@ class SplitRename(Split):
     Args:
         operation: what renames it.
         tables: that one, and all that have a column named after it, also those that keep their names.
-        permissions: what keeps those of the model by their old names.
+        types: what becomes of the model's content type by its old name.
     """
 
     kind: ClassVar[str] = "rename_table"
@@ -34,17 +34,18 @@ class SplitRename(Split):
         self,
         operation: RenameModel | AlterModelTable,
         tables: Sequence[Renamed],
-        permissions: Sequence[KeepOldPermissions] = (),
+        types: Sequence[KeepOldType] = (),
     ) -> None:
         self._operation = operation
         self.tables = tables
-        self._permissions = permissions
+        self._types = types
         self._views = [table for table in tables if table.has_view]
-        self._what = f"drop view {', '.join(table.old for table in self._views)}"
+        names = [f"view {table.old}" for table in self._views] or [f"content type {_names(operation)[0].lower()}"]
+        self._what = f"drop {', '.join(names)}"
 
     @classmethod
     def of(cls, operation: RenameModel | AlterModelTable, place: Place) -> Self | None:
-        """Return the halves, where any table gets another name.
+        """Return the halves, where any table or content type gets another name.
 
         Raises:
             CannotSplit: a view cannot stand for the old name.
@@ -57,11 +58,17 @@ class SplitRename(Split):
         for table in tables:
             # A view that is yet to come has to know of this one: what runs as a whole is not remembered.
             _refuse_columns(operation, table, place if is_split else replace(place, later=()), after)
+        types = KeepOldType.of(operation, place)
         if not is_split:
-            return None
+            return cls(operation, tables, types) if types and place.connection.features.can_rollback_ddl else None
         if place.connection.vendor != "postgresql":
             raise CannotSplit(f"{operation.describe()}: the release still running knows the old name")
-        return cls(operation, tables, KeepOldPermissions.of(operation, place))
+        return cls(operation, tables, types)
+
+    @property
+    def is_of_table(self) -> bool:
+        """Whether any has a view."""
+        return bool(self._views)
 
     def hindrances(self, connection: BaseDatabaseWrapper) -> Iterator[str]:
         """Yield of which tables a view would allow more than they do, or less."""
@@ -70,15 +77,20 @@ class SplitRename(Split):
 
     def expand(self) -> Sequence[Operation]:
         """Rename it, and keep its old name beside."""
-        return (self._operation, KeepOldNames(self._views), *self._permissions)
+        views = [KeepOldNames(self._views)] if self._views else []
+        return (self._operation, *views, *self._types)
 
     def contract(self, schema: ProjectState, project: ProjectState) -> Sequence[Operation]:
         """Drop the old name."""
         del schema, project
-        return (DropOldNames(self._views), *(kept.dropped() for kept in self._permissions))
+        views = [DropOldNames(self._views)] if self._views else []
+        return (*views, *(kept.dropped() for kept in self._types))
 
     def explain(self) -> Explanation:
         """Return what the expand half means for both releases."""
+        if not self._views:
+            same = "it uses the table by the name that it had"
+            return Explanation(locks=(), rewrites=False, old_release=same, new_release=same)
         return Explanation(
             locks=tuple(f"ACCESS EXCLUSIVE on {table.old}, for a change of the catalogue" for table in self._views),
             rewrites=False,

@@ -1,6 +1,7 @@
 """The content type of a renamed model: it has the new name since the deploy, and the release before may not know."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,44 @@ def test_a_process_of_the_release_before_that_begins_after_the_deploy_makes_anot
     )
     way.finalise()
     assert _looked(releases.new, "last") == (
-        {"before": "before", "new": "new", "late": None, "last": "last"},
+        {"before": "before", "new": "new", "late": "late", "last": "last"},
+        ["kind", "note", "thing"],
+    )
+
+
+def test_what_such_a_process_has_written_is_found_when_the_deploy_was_taken_back(
+    pg_databases: NewDatabases, tmp_path: Path
+) -> None:
+    releases = Releases(tmp_path, CASES[_CASE], pg_databases.new())
+    releases.migrate()
+    way = ByCommand(releases)
+    _looked(releases.old, "before")
+    way.deploy()
+    _looked(releases.new, "new")
+    _looked(releases.old, "late")
+
+    way.roll_back()
+
+    assert _looked(releases.old, "after") == (
+        {"before": "before", "new": "new", "late": "late", "after": "after"},
+        ["item", "kind", "note"],
+    )
+
+
+def test_where_something_unique_is_in_the_way_it_stays_as_it_is(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    once = "\n    class Meta:\n        unique_together = [('content_type', 'object_id')]\n"
+    case = CASES[_CASE]
+    releases = Releases(tmp_path, replace(case, old=case.old + once, new=case.new + once), pg_databases.new())
+    releases.migrate()
+    way = ByCommand(releases)
+    _looked(releases.old, "before")
+    way.deploy()
+    code = _LOOK.format(by="late").replace("target=target", "target=model.objects.get(by='before')")
+    releases.old.succeed("shell", "--verbosity", "0", "--command", code)
+
+    way.finalise()
+
+    assert _looked(releases.new, "last") == (
+        {"before": "before", "late": None, "last": "last"},
         ["item", "kind", "note", "thing"],
     )

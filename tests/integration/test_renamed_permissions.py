@@ -11,7 +11,7 @@ from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.skew.by_plan import ByPlan
 from tests.support.skew.releases import ByCommand, Releases, Skew, Way
-from tests.support.small_project import SmallProject
+from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,7 +22,11 @@ class Item(Row):
     class Meta:
         permissions = [("taste", "Can taste")]
 """
-_CASE: Final = Skew(_OLD_MODELS, _OLD_MODELS.replace("Item", "Thing"), ("migrations.RenameModel('Item', 'Thing')",))
+_RENAME: Final = "migrations.RenameModel('Item', 'Thing')"
+_OTHER_TABLE: Final = Skew(_OLD_MODELS, _OLD_MODELS.replace("Item", "Thing"), (_RENAME,))
+_SAME: Final = f"{_OLD_MODELS}        db_table = 'items'\n"
+_SAME_TABLE: Final = Skew(_SAME, _SAME.replace("Item", "Thing"), (_RENAME,))
+_SECOND: Final = ("demo", "0002_second")
 _USERS: Final = ["django.contrib.contenttypes", "django.contrib.auth"]
 _ADD_USERS: Final = """\
 from django.contrib.auth.models import Group, Permission, User
@@ -59,9 +63,9 @@ _THERE: Final = """
 """
 
 
-def _releases(directory: Path, databases: NewDatabases) -> Releases:
+def _releases(directory: Path, case: Skew, databases: NewDatabases) -> Releases:
     """Return releases of which the older one is there, with users who have been granted something."""
-    releases = Releases(directory, _CASE, databases.new(), databases.new(), installed=_USERS)
+    releases = Releases(directory, case, databases.new(), databases.new(), installed=_USERS)
     releases.migrate()
     _run(releases.old, _ADD_USERS)
     return releases
@@ -83,18 +87,25 @@ def _granted(project: SmallProject) -> dict[str, list[str]]:
     return granted
 
 
+@pytest.fixture(params=[_OTHER_TABLE, pytest.param(_SAME_TABLE, marks=pytest.mark.long)], ids=["renamed", "same table"])
+def case(request: pytest.FixtureRequest) -> Skew:
+    """A model that gets another name, with its table or without."""
+    skew: Skew = request.param
+    return skew
+
+
 @pytest.fixture
-def stock(pg_databases: NewDatabases, tmp_path: Path) -> Releases:
+def stock(pg_databases: NewDatabases, tmp_path: Path, case: Skew) -> Releases:
     """What `migrate` makes of it."""
-    releases = _releases(tmp_path / "stock", pg_databases)
+    releases = _releases(tmp_path / "stock", case, pg_databases)
     releases.new.succeed("migrate", "--verbosity=0")
     return releases
 
 
 @pytest.fixture
-def ours(pg_databases: NewDatabases, tmp_path: Path) -> Releases:
+def ours(pg_databases: NewDatabases, tmp_path: Path, case: Skew) -> Releases:
     """The same, before it is deployed."""
-    return _releases(tmp_path / "ours", pg_databases)
+    return _releases(tmp_path / "ours", case, pg_databases)
 
 
 def test_each_release_finds_what_was_granted_by_the_names_that_it_knows(stock: Releases, ours: Releases) -> None:
@@ -139,6 +150,27 @@ def test_going_back_leaves_what_was_there_and_what_was_granted_meanwhile(
     # Before 6.1 Django makes permissions for the new name, which the command leaves when it goes back, as `migrate`.
     assert [row[:4] for row in _there(ours) if not str(row[2]).endswith("_thing")] == [row[:4] for row in before]
     assert ours.new.succeed("finalise_migrations") == "  Nothing is held back.\n"
+
+
+@pytest.mark.long
+def test_a_model_that_keeps_its_table_may_be_changed_by_the_next_deploy_but_for_its_name(
+    databases: NewDatabases, tmp_path: Path
+) -> None:
+    releases = _releases(tmp_path, _SAME_TABLE, databases)
+    ByCommand(releases).deploy()
+    changed = migration("migrations.AddField('thing', 'size', models.IntegerField(null=True))", after=[_SECOND])
+    releases.new.write_migration("demo.0003_size", changed)
+
+    releases.new.succeed("apply_migrations", "--expand")
+
+    assert {user: [*filter(_is_of_old, names)] for user, names in _granted(releases.old).items()} == _OLD
+    renamed = migration("migrations.RenameModel('Thing', 'Part')", after=[("demo", "0003_size")])
+    releases.new.write_migration("demo.0004_part", renamed)
+    refused = releases.new.run("apply_migrations", "--expand")
+    assert refused.returncode == 3
+    assert "Rename model Thing to Part touches what is still held back (demo.0002_second: drop content type item)" in (
+        refused.stderr
+    )
 
 
 def _is_of_old(name: str) -> bool:
