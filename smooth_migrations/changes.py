@@ -1,6 +1,7 @@
 """What the operations of a plan have changed so far: nothing is made ready upon that. Pure."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from django.db.migrations.operations import AddIndex, AlterModelTable, CreateModel, DeleteModel, RenameModel
@@ -31,6 +32,10 @@ class Changes:
             elif isinstance(part, FieldOperation):
                 for key in keys:
                     self._fields.setdefault(key, set()).update(_fields(part))
+
+    def have_moved(self, keys: AbstractSet[tuple[str, str]]) -> bool:
+        """Return whether they have made, dropped or renamed the table of any of these models."""
+        return not self._moved.isdisjoint(keys)
 
     def touch(self, app_label: str, operation: Operation) -> bool:
         """Return whether they have changed what an operation on a field, or on an index, begins with."""

@@ -62,6 +62,8 @@ class Ground:
         fill: gives NULLs the field's default, once no new ones can come.
         is_index: whether it is one, and is built outside a transaction.
         is_optional: whether what runs before its statement may bring what it needs: it is left out where it fails.
+        upon: the column that it is built upon, until a statement gives that its own name.
+        needs: what of its table must be there too.
     """
 
     table: str
@@ -71,6 +73,8 @@ class Ground:
     fill: Filling | None = None
     is_index: bool = False
     is_optional: bool = False
+    upon: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def place(self) -> GroundPlace:
@@ -78,9 +82,10 @@ class Ground:
         return self.table, self.name
 
     def is_ready(self, connection: BaseDatabaseWrapper) -> bool:
-        """Return whether it is there, and valid. Only reads."""
-        found = ground_found(connection, [self.place]).get(self.name)
-        return found is not None and found.is_valid
+        """Return whether it is there with what it needs, valid, and of the column that it is to be of. Only reads."""
+        names = (self.name, *self.needs)
+        found = ground_found(connection, [(self.table, name) for name in (*names, self.upon) if name])
+        return self.upon not in found and all(name in found and found[name].is_valid for name in names)
 
     def lay(self, connection: BaseDatabaseWrapper, limits: Limits, limited: Limited) -> None:
         """Make it. Safe to repeat, also after a crash.

@@ -1,4 +1,4 @@
-"""What of a plan can be made ready before its transaction, on tables that are there: indexes, and renamed columns."""
+"""What of a plan can be made ready before its transaction, on tables that are there: indexes, and columns."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,10 +7,11 @@ from typing import Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.operations import AddIndex, AlterField, RenameField
+from django.db.migrations.operations import AddField, AddIndex, AlterField, RenameField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.added_columns import column_grounds
 from smooth_migrations.changes import Changes
 from smooth_migrations.groundwork import Ground, Groundwork, collected, grounds_of
 from smooth_migrations.halves import originals
@@ -36,7 +37,7 @@ def plan_groundwork(
         executor: of the database.
     """
     parts = [(migration, part) for migration in plan for part in originals(migration)]
-    kinds = (*_INDEXING, RenameField)
+    kinds = (*_INDEXING, AddField, RenameField)
     if connection.vendor != "postgresql" or not any(isinstance(part, kinds) for _migration, part in parts):
         return Groundwork()
     # The one way to this state that Django's own migrate takes.
@@ -63,8 +64,10 @@ def _indexes(
 ) -> dict[str, Ground]:
     keys = {(label, name) for name in models_of(operation)}
     # Of these themselves it is known that all that they do goes through the schema editor.
-    if type(operation) not in _INDEXING or not keys <= state.models.keys():
+    if type(operation) not in (*_INDEXING, AddField) or not keys <= state.models.keys():
         return {}
+    if isinstance(operation, AddField):
+        return column_grounds(connection, label, operation, state)
     after = state.clone()
     operation.state_forwards(label, after)
     statements = collected(connection, label, operation, state, after)

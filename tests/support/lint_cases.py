@@ -82,8 +82,12 @@ CASES = (
     ),
     Case(
         "SM202",
-        ("migrations.AddField('item', 'note', models.TextField(null=True, db_index=True))",),
-        (_INDEX, "migrations.AlterField('item', 'name', models.CharField(max_length=40, db_index=True))"),
+        ("migrations.AddField('item', 'size', models.PositiveIntegerField(null=True, db_index=True))",),
+        (
+            _INDEX,
+            "migrations.AlterField('item', 'name', models.CharField(max_length=40, db_index=True))",
+            "migrations.AddField('item', 'note', models.TextField(null=True, db_index=True))",
+        ),
     ),
     Case(
         "SM203",

@@ -5,7 +5,13 @@ from typing import Final
 
 from django.db.migrations.operations import AddConstraint, AddField, AddIndex, AlterField, RunSQL
 from django.db.migrations.operations.base import Operation
-from django.db.models import CheckConstraint, UniqueConstraint
+from django.db.models import (
+    CheckConstraint,
+    PositiveBigIntegerField,
+    PositiveIntegerField,
+    PositiveSmallIntegerField,
+    UniqueConstraint,
+)
 
 from smooth_migrations.changes import Changes
 from smooth_migrations.lint.rules.base import Found, Rule
@@ -13,9 +19,11 @@ from smooth_migrations.lint.statements import builds_index
 from smooth_migrations.lint.subject import Step, Subject
 from smooth_migrations.operations.fields import in_database
 from smooth_migrations.protocol.linting import Level
+from smooth_migrations.touched import refers_to
 
 __all__ = ["Index", "Rewrite", "Scan"]
 
+_WITH_CHECKS: Final = (PositiveBigIntegerField, PositiveIntegerField, PositiveSmallIntegerField)
 _FOREIGN_KEY: Final = "a foreign key"
 
 
@@ -45,12 +53,13 @@ class Index(Rule):
     An index is built within the transaction: nobody writes to the table from the first row on that is indexed to
     the end of the deploy (PostgreSQL: SHARE, or ACCESS EXCLUSIVE where a column comes with it).
 
-    On PostgreSQL, where `expand_contract` is true and the migration atomic, an index that comes by itself is built
-    ahead of the transactions, concurrently, and is not found here: `AddIndex`, or an `AlterField` that does nothing
-    but `db_index=True`, on a table that was there before, of fields that the migration has not changed. So add a field
-    with `db_index=False`, and the index in a later deploy. Elsewhere use `AddIndexConcurrently` of
-    `django.contrib.postgres.operations` in a migration with `atomic = False` that does nothing else. SQLite has one
-    writer anyway, and no such findings.
+    On PostgreSQL, where `expand_contract` is true and the migration atomic, an index is built ahead of the
+    transactions, concurrently, and is not found here: `AddIndex`, or an `AlterField` that does nothing but
+    `db_index=True`, on a table that was there before, of fields that the migration has not changed; and, where the
+    table has many rows, that of an `AddField`, but of one that is unique, or has a check, or a default of its own for
+    each row, or refers to a table that the migration makes. Add such a field with `db_index=False`, and the index in a
+    later deploy. Elsewhere use `AddIndexConcurrently` of `django.contrib.postgres.operations` in a migration with
+    `atomic = False` that does nothing else. SQLite has one writer anyway, and no such findings.
     """
 
     code, level = "SM202", Level.WARNING
@@ -65,7 +74,7 @@ class Index(Rule):
                 if words := builds_index(part):
                     yield Found(step.line, f"SQL that builds an index while writers wait: {words}", hint)
             elif (name := _indexed(step, part)) and not (
-                is_ahead and not changes.touch(step.app_label, part) and _is_index_alone(step, part)
+                is_ahead and not changes.touch(step.app_label, part) and _is_ready_ahead(step, part, changes)
             ):
                 yield Found(step.line, f"{part.describe()}: builds an index of {name} while writers wait", hint)
             changes.note(step.app_label, part)
@@ -92,9 +101,14 @@ class Scan(Rule):
                 yield Found(step.line, f"{part.describe()}: {what} is checked for every row while writers wait")
 
 
-def _is_index_alone(step: Step, part: Operation) -> bool:
-    """Return whether nothing of an operation but its index is seen by the database."""
+def _is_ready_ahead(step: Step, part: Operation, changes: Changes) -> bool:
+    """Return whether nothing of an operation but its index is seen by the database, or a column that can be as well."""
     model = step.model(part)
+    if type(part) is AddField:
+        field = part.field
+        is_named_after = field.unique or isinstance(field, _WITH_CHECKS) or getattr(field, "generated", False)
+        is_own = callable(field.default) and not field.null
+        return not is_named_after and not is_own and not changes.have_moved(refers_to(part, step.app_label))
     if model is None or not isinstance(part, AlterField):
         return type(part) is AddIndex
     was, is_to_be = (in_database(field) for field in (model.fields[part.name], part.field))

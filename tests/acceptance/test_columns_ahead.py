@@ -1,0 +1,158 @@
+"""New columns of large tables come with their indexes ahead of a deploy's transactions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploys import Fleet, copy_of, small_fleet
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import failing
+from tests.support.small_project import migration
+
+pytestmark = pytest.mark.timeout(180)
+
+_NEXT = "demo.0002_note"
+_FIRST = [("demo", "0001_item")]
+_MANY = "INSERT INTO demo_item (name) SELECT 'kite ' || n FROM generate_series(1, 100001) AS n"
+_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
+_AHEAD = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'demo_item'::regclass AND attname LIKE 'smooth%%'"
+_KEY = "migrations.AddField('item', 'above', models.ForeignKey('demo.Item', models.CASCADE, null=True))"
+_FIELDS = {
+    "a key": [_KEY],
+    "a key that must be": [
+        "migrations.AddField('item', 'above', models.ForeignKey('demo.Item', models.CASCADE, default=1))"
+    ],
+    "a default": ["migrations.AddField('item', 'size', models.IntegerField(default=7, db_index=True))"],
+    "a default of the migration": [
+        "migrations.AddField('item', 'size', models.IntegerField(default=7, db_index=True), preserve_default=False)"
+    ],
+    "a default for rows alone": [
+        "migrations.AddField('item', 'size', models.IntegerField(default=7, null=True, db_index=True))"
+    ],
+    "words": ["migrations.AddField('item', 'note', models.CharField(max_length=9, default='NOT NULL', db_index=True))"],
+    "a slug": ["migrations.AddField('item', 'slug', models.SlugField(null=True, db_collation='C'))"],
+    "one to one": [
+        "migrations.AddField('item', 'above', models.OneToOneField('demo.Item', models.CASCADE, null=True))"
+    ],
+    "a check": ["migrations.AddField('item', 'size', models.PositiveIntegerField(null=True, db_index=True))"],
+    "another name": [
+        "migrations.AddField('item', 'size', models.IntegerField(null=True, db_index=True, db_column='a b'))"
+    ],
+    "to a new table": [
+        "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True))])",
+        "migrations.AddField('item', 'kind', models.ForeignKey('demo.Kind', models.CASCADE, null=True))",
+    ],
+    "renamed at once": [
+        "migrations.AddField('item', 'size', models.IntegerField(null=True, db_index=True))",
+        "migrations.RenameField('item', 'size', 'width')",
+    ],
+    "two": [
+        _KEY.replace("CASCADE", "SET_NULL"),
+        "migrations.AddField('item', 'size', models.IntegerField(default=7, db_index=True))",
+    ],
+}
+# Of these nothing is made ready.
+_WHOLE = {"one to one", "a check", "to a new table"}
+_SHORT = {"a key", "two"}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresServer) -> Iterator[Fleet]:
+    """Two servers whose tables have many rows, each of which may next refer to another; the file has nothing to do."""
+    release = {_NEXT: migration(_KEY, after=_FIRST)}
+    with small_fleet(tmp_path, pg_server, second_pg_server, release) as found:
+        found.migrate("kiosk", "--fake")
+        for database in (found.first, found.last):
+            with database.connect() as session:
+                session.execute(_MANY.encode())
+        found.plan(deploy="expand_contract = true", servers='atomicity = "two_phase"')
+        yield found
+
+
+def _count(fleet: Fleet, query: str) -> list[int]:
+    found = []
+    for database in (fleet.first, fleet.last):
+        with database.connect() as session:
+            [(count,)] = session.execute(query.encode()).fetchall()
+            found.append(count)
+    return found
+
+
+def _schema(fleet: Fleet) -> dict[str, str]:
+    return fleet.dumps(sequences=False, applied=False)
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in _SHORT else pytest.param(case, marks=pytest.mark.long) for case in _FIELDS]
+)
+def test_a_column_is_what_a_transaction_would_have_made(fleet: Fleet, tmp_path: Path, case: str) -> None:
+    source = migration(*_FIELDS[case], after=_FIRST)
+    (fleet.directory / "project/demo/migrations/0002_note.py").write_text(source)
+    with copy_of(fleet, tmp_path / "other") as other:
+        other.plan(deploy="expand_contract = true", servers='atomicity = "compensated"')
+        assert other.deploy().exit_code == 0
+        wanted = _schema(other)
+    fleet.plan(deploy="expand_contract = true", canary=_GATE)
+
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        columns = _count(fleet, _AHEAD)[1]
+        (fleet.directory / "go").touch()
+        outcome = run.finish()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert columns == (0 if case in _WHOLE else sum("AddField" in each for each in _FIELDS[case]))
+    assert _schema(fleet) == wanted
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(f'{plan.read_text()}\n[finalise]\nbake_time = "0s"\n')
+    assert fleet.run("finalise").exit_code == 0
+    assert fleet.run("plan").exit_code == 0
+
+
+def test_rows_that_come_meanwhile_are_there_in_the_column_too(fleet: Fleet) -> None:
+    fleet.plan(deploy="expand_contract = true", canary=_GATE)
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        with fleet.last.connect() as writer:
+            writer.execute("INSERT INTO demo_item (name) VALUES ('tea')")
+            writer.execute("DELETE FROM demo_item WHERE id = 7")
+        (fleet.directory / "go").touch()
+        outcome = run.finish()
+
+    assert outcome.exit_code == 0, outcome.stderr
+    with fleet.last.connect() as session:
+        session.execute("UPDATE demo_item SET above_id = 8 WHERE id = 9")
+        session.execute("DELETE FROM demo_item WHERE id = 8")
+        rows = session.execute(
+            "SELECT id, above_id FROM demo_item WHERE id BETWEEN 6 AND 10 OR name = 'tea' ORDER BY id"
+        )
+        assert [(key, above) for key, above in rows.fetchall() if key <= 10] == [(6, None), (10, None)]
+
+
+@pytest.mark.long
+def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
+    (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(failing("1 / 0"))
+    before = fleet.dumps(sequences=False)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert fleet.dumps(sequences=False) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "point", ["lay.before", "lay.after", "lay.after:2", "lay.after:3", "lift.before", "journal.decision.before"]
+)
+def test_a_deploy_that_is_killed_leaves_nothing_of_it(fleet: Fleet, point: str) -> None:
+    if point.startswith("lift"):
+        (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(failing("1 / 0"))
+    before = fleet.dumps(sequences=False)
+    fleet.run("deploy", failpoint=point)
+    fleet.wait_until_alone()
+
+    recovered = fleet.run("recover")
+
+    assert recovered.exit_code == 0, recovered.stderr
+    assert fleet.dumps(sequences=False) == before
