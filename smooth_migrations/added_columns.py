@@ -11,7 +11,6 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.operations import AddField
 from django.db.migrations.state import ProjectState
@@ -22,7 +21,7 @@ from smooth_migrations.operations import CannotSplit, Place
 from smooth_migrations.operations.add_field import SplitAddField
 from smooth_migrations.operations.old_columns import MOST_ROWS
 from smooth_migrations.operations.shadow import added, rows_of
-from smooth_migrations.touched import is_here, refers_to
+from smooth_migrations.touched import is_here
 
 __all__ = ["column_grounds"]
 
@@ -58,8 +57,7 @@ def column_grounds(
     if operation.field.many_to_many or not _is_large(connection, table):
         return {}
     place = Place(app_label, state, connection)
-    known = state.models.keys() | {(app, name) for app in state.real_apps for name in apps.all_models[app]}
-    if not refers_to(operation, app_label) <= known or not is_here(operation, place):
+    if not is_here(operation, place):
         return {}
     try:
         split = SplitAddField.of(operation, place)

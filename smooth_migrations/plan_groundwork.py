@@ -1,9 +1,11 @@
 """What of a plan can be made ready before its transaction, on tables that are there: indexes, and columns."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
+from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
@@ -17,9 +19,10 @@ from smooth_migrations.groundwork import Ground, Groundwork, collected, grounds_
 from smooth_migrations.halves import originals
 from smooth_migrations.locks.tables import AnyField, models_of
 from smooth_migrations.operations import CannotSplit, Place
+from smooth_migrations.operations.base import ModelKey
 from smooth_migrations.operations.rename_field import SplitRenameField
 from smooth_migrations.shadow_columns import ShadowGround
-from smooth_migrations.touched import is_here
+from smooth_migrations.touched import is_here, refers_to
 
 __all__ = ["plan_groundwork"]
 
@@ -66,6 +69,9 @@ def _indexes(
     # Of these themselves it is known that all that they do goes through the schema editor.
     if type(operation) not in (*_INDEXING, AddField) or not keys <= state.models.keys():
         return {}
+    # What it refers to may be yet to come.
+    if not refers_to(operation, label) <= state.models.keys() | _of_apps_without_migrations(state):
+        return {}
     if isinstance(operation, AddField):
         return column_grounds(connection, label, operation, state)
     after = state.clone()
@@ -75,6 +81,10 @@ def _indexes(
     if not all(statement in found and statement.startswith("CREATE INDEX ") for statement in statements):
         return {}
     return {statement: replace(ground, is_optional=True) for statement, ground in found.items()}
+
+
+def _of_apps_without_migrations(state: ProjectState) -> AbstractSet[ModelKey]:
+    return {(app, name) for app in state.real_apps for name in apps.all_models[app]}
 
 
 def _shadow(

@@ -7,6 +7,7 @@ from django.db.migrations.operations import (
     AddConstraint,
     AddField,
     AddIndex,
+    AlterField,
     AlterModelManagers,
     AlterModelOptions,
     AlterModelTableComment,
@@ -70,11 +71,11 @@ def kept(operation: Operation, app_label: str) -> list[tuple[ModelKey | None, st
 
 
 def refers_to(operation: Operation, app_label: str) -> AbstractSet[ModelKey]:
-    """Return the models that new fields refer to, also from a table of their own. Pure."""
+    """Return the models that new fields refer to, or altered ones, also from a table of their own. Pure."""
     fields: list[Any] = []
     if isinstance(operation, CreateModel):
         fields = [field for _name, field in operation.fields]
-    elif isinstance(operation, AddField):
+    elif isinstance(operation, AddField | AlterField):
         fields = [operation.field]
     own = (app_label, model_of(operation) or "")
     relations = [field.remote_field for field in fields if getattr(field, "remote_field", None) is not None]

@@ -112,8 +112,10 @@ class SplitAlterField(Split):
 
     def _retyped(self, now: AnyField, field: AnyField) -> tuple[RetypeField, ...]:
         """Return what changes the type by itself: that can be made ready."""
-        kinds = [each.db_type(self._connection) for each in (now, field)]
-        if kinds[0] == kinds[1] or self._connection.vendor != "postgresql" or now.primary_key or now.remote_field:
+        # What type a foreign key has only the model knows that it refers to.
+        if self._connection.vendor != "postgresql" or now.primary_key or now.remote_field or field.remote_field:
+            return ()
+        if now.db_type(self._connection) == field.db_type(self._connection):
             return ()
         named = now.deconstruct()[3]
         others = {*named, *field.deconstruct()[3]} - _OF_TYPES

@@ -84,6 +84,7 @@ class History:
         plants: what makes the update of the older release fail, by vendor.
         plant_in_empty: what makes the whole history fail in a database that is empty otherwise.
         blank: columns in which every run writes something else.
+        cut: tells one cut of an application's history from others.
     """
 
     name: str
@@ -92,6 +93,12 @@ class History:
     plants: Mapping[Vendor, Plant]
     plant_in_empty: Plant
     blank: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cut: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is made of it is called after that."""
+        return f"{self.name}{self.cut}"
 
     @property
     def project(self) -> Path:

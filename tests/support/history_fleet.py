@@ -29,7 +29,7 @@ version = 1
 
 [deploy]
 name = "histories"
-expand_contract = false
+expand_contract = {expands}
 # How long a busy machine takes is not what is tested here.
 max_lock_hold = "15min"
 
@@ -56,6 +56,7 @@ alias = "third"
 [databases.local]
 project = "site"
 alias = "local"
+expand_contract = false
 
 [[phases]]
 name = "canary"
@@ -66,6 +67,9 @@ parallel = 2
 name = "fleet"
 databases = ["third", "local"]
 parallel = 2
+
+[finalise]
+bake_time = "0s"
 """
 
 
@@ -101,11 +105,13 @@ class Fleet:
         history: the application.
         databases: by their names in the plan.
         directory: for the plan and what the program keeps beside it.
+        expands: whether what the older release could not live with is held back on the servers.
     """
 
     history: History
     databases: Mapping[str, Database]
     directory: Path
+    expands: bool = False
 
     def dumps(self) -> dict[str, str]:
         """Return what every database holds, without what differs between any two runs."""
@@ -128,6 +134,7 @@ class Fleet:
         # A JSON string is a TOML string too.
         plan.write_text(
             _PLAN.format(
+                expands=json.dumps(self.expands),
                 path=json.dumps(str(self.history.project)),
                 settings=json.dumps(self.history.settings),
                 same_order="\n".join(f"{name} = {json.dumps(value)}" for name, value in SAME_ORDER.items()),

@@ -58,7 +58,7 @@ class StockResults:
     def older(self) -> OlderRelease:
         """The databases of an older release."""
         made = self._once("older", self._make_older)
-        template = f"older_{self._history.name}"
+        template = f"older_{self._history.label}"
         # On every server from the same text: an expression may be spelt in another way once dumped and restored.
         for server in self._servers:
             server.create_database(template)
@@ -115,7 +115,7 @@ class StockResults:
 
     def _once(self, name: str, make: Callable[[Path], None]) -> Path:
         """Return the directory that `make` filled, in this process or in another one, whose end is waited for."""
-        made = self._directory / f"{self._history.name}-{name}"
+        made = self._directory / f"{self._history.label}-{name}"
         with made.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():

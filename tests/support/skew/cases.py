@@ -23,6 +23,7 @@ _STAMPED = (
     "('by', models.CharField(max_length=8)), ('stamp', models.IntegerField())"
 )
 _TO_ITEM = "models.ForeignKey('demo.item', models.CASCADE)"
+_REQUIRED = "ForeignKey(Kind, models.CASCADE, related_name='more')"
 _OTHER = "ForeignKey(Kind, models.SET_NULL, null=True, related_name='more')"
 _LOUD = "GeneratedField(expression=Upper('name'), output_field=models.TextField(), db_persist=True)"
 _PROXY = {"proxy": True, "indexes": [], "constraints": []}
@@ -121,6 +122,11 @@ CASES: Final = {
     "characters get more": _altered("CharField(max_length=20)", "CharField(max_length=40)"),
     "null is allowed": _altered("IntegerField()", "IntegerField(null=True)"),
     "null is not allowed": _altered("IntegerField(null=True)", "IntegerField(default=7)"),
+    "no foreign key may be null": Skew(
+        _field(f"{_REQUIRED.replace(')', ', null=True)')}", "other"),
+        _field(_REQUIRED, "other"),
+        (f"migrations.AlterField('item', 'other', models.{_REQUIRED.replace('Kind', repr('demo.kind'))})",),
+    ),
     "unique": _altered("CharField(max_length=20)", "CharField(max_length=20, unique=True)"),
     "not unique": _altered("CharField(max_length=20, unique=True)", "CharField(max_length=20)"),
     "an index": _altered("CharField(max_length=20)", "CharField(max_length=20, db_index=True)"),

@@ -32,6 +32,7 @@ REFUSED: Final = {
         "delete a model": f"Delete model Note: {_COMMITS}",
         "integers grow": f"Alter field price on item: {_COMMITS}",
         "characters get fewer": f"Alter field price on item: {_COMMITS}",
+        "no foreign key may be null": f"Alter field other on item: {_COMMITS}",
         "null is not allowed": f"Alter field price on item: {_COMMITS}",
         "unique": f"Alter field price on item: {_COMMITS}",
         "decimals grow": f"Alter field price on item: {_COMMITS}",
