@@ -141,21 +141,26 @@ def let_go(operation: Operation, place: Place) -> Iterator[tuple[ModelKey, str]]
         yield from ((model, each) for fields in gone for each in fields)
 
 
-def refuse_taken_name(operation: CreateModel, place: Place, renamed: AbstractSet[ModelKey]) -> None:
-    """Refuse a model by the name of one whose table the release still running uses.
+def refuse_taken_name(operation: Operation, place: Place, renamed: AbstractSet[ModelKey]) -> None:
+    """Refuse to give a model the name of one that the release still running uses.
 
     Args:
-        operation: makes the model.
-        place: where.
+        operation: what may make or rename one.
+        place: where it stands.
         renamed: the models that were renamed so far.
 
     Raises:
         CannotSplit: it takes such a name.
     """
-    is_renamed = (place.app_label, operation.name_lower) in renamed
-    if is_renamed or place.model(operation.name) is not None:
+    if not isinstance(operation, CreateModel | RenameModel):
+        return
+    name = operation.new_name_lower if isinstance(operation, RenameModel) else operation.name_lower
+    if name == model_of(operation) and not isinstance(operation, CreateModel):
+        return
+    is_renamed = (place.app_label, name) in renamed
+    if is_renamed or place.model(name) is not None:
         raise CannotSplit(
-            f"{operation.describe()}: its table is still that of a model that has been "
+            f"{operation.describe()}: its name is still that of a model that has been "
             + ("renamed" if is_renamed else "removed"),
             hint="finalise first, or give the new model another name",
         )

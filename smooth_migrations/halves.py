@@ -137,12 +137,19 @@ def install(placed: Sequence[Placed], run_id: str) -> None:
         operation.__class__ = _class_in_halves(type(item.operation))
         operation.__dict__.update(placed=item, run_id=run_id)
         operations: Any = item.migration.operations
-        operations[item.number] = operation
+        [place] = (number for number, each in enumerate(operations) if _original(each) is item.operation)
+        operations[place] = operation
 
 
 def originals(migration: Migration) -> list[Operation]:
-    """Return a migration's operations as they are in its file."""
-    return [each.placed.operation if isinstance(each, _InHalves) else each for each in migration.operations]
+    """Return a migration's operations as they are in its file, without those that receivers of pre_migrate put in."""
+    in_file = {id(operation) for operation in type(migration).operations}
+    found = [_original(each) for each in migration.operations]
+    return [each for each in found if id(each) in in_file] if in_file else found
+
+
+def _original(operation: Operation) -> Operation:
+    return operation.placed.operation if isinstance(operation, _InHalves) else operation
 
 
 def is_split(operation: Operation) -> bool:

@@ -30,6 +30,7 @@ from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
 from smooth_migrations.folding import folded, is_gone
 from smooth_migrations.halves import Placed, originals
+from smooth_migrations.locks.tables import models_of
 from smooth_migrations.operations import CannotSplit, Place, Split, may_split, split
 from smooth_migrations.operations.base import ModelKey
 from smooth_migrations.operations.old_names import Renamed
@@ -40,7 +41,7 @@ from smooth_migrations.touched import is_here, kept, model_of, refers_to, touche
 
 __all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
 
-_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_kept", "_let_go")
+_NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_taken", "_kept", "_let_go")
 
 
 class PendingConflict(CannotSplit):
@@ -72,6 +73,7 @@ class Walk:
     _made: set[ModelKey] = field(default_factory=set)
     _added: set[tuple[ModelKey, str]] = field(default_factory=set)
     _renamed: set[ModelKey] = field(default_factory=set)
+    _taken: set[ModelKey] = field(default_factory=set)
     _let_go: set[tuple[ModelKey, str]] = field(default_factory=set)
     _kept: dict[str, Renamed] = field(default_factory=dict)
 
@@ -200,15 +202,15 @@ class Walk:
             part.state_forwards(app_label, self.schema)
             states.append(self.schema)
         self._note(operation, app_label)
+        if halves is not None and isinstance(operation, RenameModel):
+            self._taken.add((app_label, operation.old_name_lower))
         if halves is not None and halves.is_of_table:
             self._in_halves.add(touched(operation, app_label)[0])
             self._halves_so_far.append((touched(operation, app_label), halves))
             if isinstance(halves, SplitRename):
                 self._kept = {**{table.new: table for table in halves.tables}, **self._kept}
-            if isinstance(operation, RenameModel):
-                self._renamed |= {(app_label, operation.old_name_lower), (app_label, operation.new_name_lower)}
-            elif isinstance(operation, AlterModelTable):
-                self._renamed.add((app_label, operation.name_lower))
+            if isinstance(operation, RenameModel | AlterModelTable):
+                self._renamed |= {(app_label, name) for name in models_of(operation)}
         return halves, tuple(states) if keeps else ()
 
     def _halves(self, operation: Operation, place: Place, at: tuple[Migration, int]) -> Split | None:
@@ -239,8 +241,8 @@ class Walk:
         return halves
 
     def _new_halves(self, operation: Operation, place: Place) -> Split | None:
+        beside.refuse_taken_name(operation, place, self._taken)
         if isinstance(operation, CreateModel):
-            beside.refuse_taken_name(operation, place, self._renamed)
             return split(operation, place) if self._is_deleted_from(operation, place) else None
         if not self._is_used(operation, place):
             return None

@@ -11,6 +11,7 @@ to no model can hold these.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from itertools import product
 from typing import Any
 
@@ -34,6 +35,8 @@ _TYPE = f"SELECT id FROM {_TYPES} WHERE app_label = %s AND model = %s"  # noqa: 
 _OF_TYPE = f"SELECT id FROM {_PERMISSIONS} WHERE content_type_id IN ({_TYPE})"  # noqa: S608 - as above
 _ONE = f"{_OF_TYPE} AND codename = %s"
 
+_TYPE_MODEL, _PERMISSION_MODEL = ("contenttypes", "contenttype"), ("auth", "permission")
+
 Key = tuple[str, str]
 """An app, and the name of a model in lower case."""
 
@@ -53,15 +56,16 @@ class KeepOldType(Operation):
     def __init__(self, rename: RenameModel) -> None:
         self._rename = rename
         self._old, self._new = rename.old_name_lower, rename.new_name_lower
-        self._held = f"smooth_{self._old}"[:_LONGEST]
+        held = f"smooth_{self._old}"
+        self._held = held if len(held) <= _LONGEST else f"smooth_{sha256(held.encode()).hexdigest()}"
 
     @classmethod
     def of(cls, rename: Operation, place: Place) -> "list[KeepOldType]":
         """Return what keeps it, where this database knows content types. Pure."""
         if not isinstance(rename, RenameModel) or rename.old_name_lower == rename.new_name_lower:
             return []
-        is_there = ("contenttypes", "contenttype") in place.schema.models
-        return [cls(rename)] if is_there and _is_here(place.connection.alias, "contenttypes", "contenttype") else []
+        is_there = _TYPE_MODEL in place.schema.models and _is_here(place.connection.alias, _TYPE_MODEL)
+        return [cls(rename)] if is_there else []
 
     def dropped(self) -> "DropOldType":
         """Return what ends it. Pure."""
@@ -78,13 +82,17 @@ class KeepOldType(Operation):
         if django.VERSION < _RENAMES_PERMISSIONS_SINCE or not _has_permissions(schema_editor, to_state):
             return
         held, old = (app_label, self._held), (app_label, self._old)
-        schema_editor.execute(f"INSERT INTO {_TYPES} (app_label, model) VALUES (%s, %s)", held)  # noqa: S608
-        for action in self._actions(app_label, to_state):
+        schema_editor.execute(
+            f"INSERT INTO {_TYPES} (app_label, model) SELECT %s, %s WHERE NOT EXISTS ({_TYPE})",
+            (*held, *held),
+        )
+        model = to_state.apps.get_model(app_label, self._new)
+        for action in model._meta.default_permissions:  # noqa: SLF001 - public
             name = f"{action}_{self._old}"
             schema_editor.execute(
                 f"INSERT INTO {_PERMISSIONS} (name, codename, content_type_id) "  # noqa: S608 - constant names
-                f"SELECT name, codename, ({_TYPE}) FROM {_PERMISSIONS} WHERE id IN ({_ONE})",
-                (*held, *old, name),
+                f"SELECT name, codename, ({_TYPE}) FROM {_PERMISSIONS} WHERE id IN ({_ONE}) AND NOT EXISTS ({_ONE})",
+                (*held, *old, name, *held, name),
             )
             for table in _grants(to_state):
                 _grant(schema_editor, table, (*old, name), (*held, name))
@@ -113,15 +121,12 @@ class KeepOldType(Operation):
         """Return what is kept, in words."""
         return f"Keep the permissions of {self._old} by these names for the release before"
 
-    def _actions(self, app_label: str, state: ProjectState) -> tuple[str, ...]:
-        model = state.apps.get_model(app_label, self._new)
-        return tuple(model._meta.default_permissions)  # noqa: SLF001 - public
-
     def _dissolve(self, app_label: str, editor: BaseDatabaseSchemaEditor, state: ProjectState) -> None:
         held, old, new = ((app_label, model) for model in (self._held, self._old, self._new))
-        # Going back Django has renamed it by now.
-        self._merge(editor, state, held, [old, new])
-        if _rows(editor, _TYPE, new):
+        # Going back Django has renamed it by now. A model that has the name itself keeps its own.
+        has_name = old in state.models
+        self._merge(editor, state, held, [new] if has_name else [old, new])
+        if not has_name and _rows(editor, _TYPE, new):
             self._merge(editor, state, old, [new])
 
     def _merge(self, editor: BaseDatabaseSchemaEditor, state: ProjectState, gone: Key, kept: Sequence[Key]) -> None:
@@ -131,26 +136,29 @@ class KeepOldType(Operation):
         with suppress(IntegrityError), transaction.atomic(editor.connection.alias):
             if _has_permissions(editor, state):
                 self._merge_permissions(editor, state, gone, kept)
-            for table, column in _references(state):
-                name, to_type = editor.quote_name(table), editor.quote_name(column)
-                editor.execute(
-                    f"UPDATE {name} SET {to_type} = ({_TYPE}) WHERE {to_type} IN ({_TYPE})",  # noqa: S608 - quoted names
-                    (*kept[-1], *gone),
-                )
+            for table, column in _references(state, _TYPE_MODEL):
+                if table != _PERMISSIONS:
+                    _refer(editor, (table, column), (_TYPE, gone), (_TYPE, kept[-1]))
             editor.execute(f"DELETE FROM {_TYPES} WHERE app_label = %s AND model = %s", gone)  # noqa: S608
             _check_now(editor)
 
     def _merge_permissions(
         self, editor: BaseDatabaseSchemaEditor, state: ProjectState, gone: Key, kept: Sequence[Key]
     ) -> None:
-        tables = [*_grants(state)]
-        renamed = {f"{action}_{self._old}": f"{action}_{self._new}" for action in self._actions(gone[0], state)}
+        grants = [*_grants(state)]
+        through = {table for table, _owner, _permission in grants}
+        references = [each for each in _references(state, _PERMISSION_MODEL) if each[0] not in through]
         codenames = f"SELECT codename FROM {_PERMISSIONS} WHERE id IN ({_OF_TYPE})"  # noqa: S608 - constant names
         for (codename,) in _rows(editor, codenames, gone):
-            for key, name in product(kept, {codename, renamed.get(codename, codename)}):
-                for through in tables:
-                    _grant(editor, through, (*gone, codename), (*key, name))
-        for table, _owner, permission in tables:
+            renamed = (
+                f"{codename.removesuffix(self._old)}{self._new}" if codename.endswith(f"_{self._old}") else codename
+            )
+            for key, name in product(kept, {codename, renamed}):
+                for each in grants:
+                    _grant(editor, each, (*gone, codename), (*key, name))
+                for reference in references:
+                    _refer(editor, reference, (_ONE, (*gone, codename)), (_ONE, (*key, name)))
+        for table, _owner, permission in grants:
             name, to_permission = editor.quote_name(table), editor.quote_name(permission)
             editor.execute(f"DELETE FROM {name} WHERE {to_permission} IN ({_OF_TYPE})", gone)  # noqa: S608
         editor.execute(f"DELETE FROM {_PERMISSIONS} WHERE content_type_id IN ({_TYPE})", gone)  # noqa: S608
@@ -171,30 +179,30 @@ class DropOldType(KeepOldType):
         return f"Let go of the content type and the permissions of {self._old} by these names"
 
 
-def _is_here(alias: str, app_label: str, model: str) -> bool:
-    return bool(router.allow_migrate(alias, app_label, model_name=model))
+def _is_here(alias: str, model: Key) -> bool:
+    return bool(router.allow_migrate(alias, model[0], model_name=model[1]))
 
 
 def _has_permissions(editor: BaseDatabaseSchemaEditor, state: ProjectState) -> bool:
-    return ("auth", "permission") in state.models and _is_here(editor.connection.alias, "auth", "permission")
+    return _PERMISSION_MODEL in state.models and _is_here(editor.connection.alias, _PERMISSION_MODEL)
 
 
 def _grants(state: ProjectState) -> Iterator[tuple[str, str, str]]:
     """Yield the tables that say who has a permission, with their columns for whom, and for which one."""
-    relations: Any = state.apps.get_model("auth", "Permission")._meta.related_objects  # noqa: SLF001 - public
+    relations: Any = state.apps.get_model(*_PERMISSION_MODEL)._meta.related_objects  # noqa: SLF001 - public
     for relation in relations:
         field = relation.field
         if relation.many_to_many and relation.through._meta.auto_created and not relation.related_model._meta.swapped:  # noqa: SLF001 - public
             yield field.m2m_db_table(), field.m2m_column_name(), field.m2m_reverse_name()
 
 
-def _references(state: ProjectState) -> Iterator[tuple[str, str]]:
-    """Yield the tables whose rows refer to content types, with the column that does, but for permissions."""
-    relations: Any = state.apps.get_model("contenttypes", "ContentType")._meta.get_fields(include_hidden=True)  # noqa: SLF001 - public
+def _references(state: ProjectState, model: Key) -> Iterator[tuple[str, str]]:
+    """Yield the tables whose rows refer to a model's, with the column that does."""
+    relations: Any = state.apps.get_model(*model)._meta.get_fields(include_hidden=True)  # noqa: SLF001 - public
     for relation in relations:
         if relation.auto_created and not relation.concrete and (relation.one_to_many or relation.one_to_one):
             options = relation.related_model._meta  # noqa: SLF001 - public
-            if options.managed and not options.swapped and options.db_table != _PERMISSIONS:
+            if options.managed and not options.swapped:
                 yield options.db_table, relation.field.column
 
 
@@ -208,6 +216,20 @@ def _grant(
         f"INSERT INTO {name} ({owner}, {permission}) SELECT given.{owner}, wanted.id "  # noqa: S608 - quoted names
         f"FROM {name} AS given, ({_ONE}) AS wanted WHERE given.{permission} IN ({_ONE}) AND NOT EXISTS ({has})",
         (*to_give, *given),
+    )
+
+
+def _refer(
+    editor: BaseDatabaseSchemaEditor,
+    reference: tuple[str, str],
+    gone: tuple[str, tuple[str, ...]],
+    kept: tuple[str, tuple[str, ...]],
+) -> None:
+    """Let a column refer to what one query finds, where it refers to what another one does, if there is any."""
+    table, column = (editor.quote_name(each) for each in reference)
+    editor.execute(
+        f"UPDATE {table} SET {column} = ({kept[0]}) WHERE {column} IN ({gone[0]}) AND EXISTS ({kept[0]})",  # noqa: S608
+        (*kept[1], *gone[1], *kept[1]),
     )
 
 

@@ -127,7 +127,7 @@ _REFUSED = {
             "migrations.DeleteModel('Item')",
             "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True))])",
         ],
-        "Create model Item: its table is still that of a model that has been removed",
+        "Create model Item: its name is still that of a model that has been removed",
     ),
     "an order": (
         ["migrations.AlterOrderWithRespectTo('item', 'kind')"],

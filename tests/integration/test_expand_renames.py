@@ -52,7 +52,7 @@ _REFUSED = {
             "migrations.RenameModel('Item', 'Thing')",
             "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True))])",
         ],
-        "Create model Item: its table is still that of a model that has been renamed",
+        "Create model Item: its name is still that of a model that has been renamed",
     ),
     "a column under a view": (
         [

@@ -22,10 +22,17 @@ class Item(Row):
     class Meta:
         permissions = [("taste", "Can taste")]
 """
+_GRANT: Final = """\
+
+class Grant(Row):
+    permission = models.ForeignKey("auth.Permission", models.CASCADE)
+
+
+"""
 _RENAME: Final = "migrations.RenameModel('Item', 'Thing')"
-_OTHER_TABLE: Final = Skew(_OLD_MODELS, _OLD_MODELS.replace("Item", "Thing"), (_RENAME,))
+_OTHER_TABLE: Final = Skew(_GRANT + _OLD_MODELS, _GRANT + _OLD_MODELS.replace("Item", "Thing"), (_RENAME,))
 _SAME: Final = f"{_OLD_MODELS}        db_table = 'items'\n"
-_SAME_TABLE: Final = Skew(_SAME, _SAME.replace("Item", "Thing"), (_RENAME,))
+_SAME_TABLE: Final = Skew(_GRANT + _SAME, _GRANT + _SAME.replace("Item", "Thing"), (_RENAME,))
 _SECOND: Final = ("demo", "0002_second")
 _USERS: Final = ["django.contrib.contenttypes", "django.contrib.auth"]
 _ADD_USERS: Final = """\
@@ -41,10 +48,12 @@ User.objects.create(username="bob").user_permissions.add(named("change_item"))
 User.objects.create(username="eve")
 """
 _GIVE: Final = """\
+from demo.models import Grant
 from django.contrib.auth.models import Permission, User
 
 named = Permission.objects.get(content_type__app_label="demo", codename="delete_item")
 User.objects.get(username="eve").user_permissions.add(named)
+Grant.objects.create(by="eve", stamp=7, permission=named)
 """
 _ASK: Final = """\
 import json
@@ -57,7 +66,8 @@ _OLD: Final = {"ann": ["demo.taste", "demo.view_item"], "bob": ["demo.change_ite
 _THERE: Final = """
     SELECT app_label, model, codename, auth_permission.name,
         ARRAY(SELECT group_id FROM auth_group_permissions WHERE permission_id = auth_permission.id ORDER BY 1),
-        ARRAY(SELECT user_id FROM auth_user_user_permissions WHERE permission_id = auth_permission.id ORDER BY 1)
+        ARRAY(SELECT user_id FROM auth_user_user_permissions WHERE permission_id = auth_permission.id ORDER BY 1),
+        ARRAY(SELECT stamp FROM demo_grant WHERE permission_id = auth_permission.id ORDER BY 1)
     FROM django_content_type LEFT JOIN auth_permission ON content_type_id = django_content_type.id
     WHERE app_label = 'demo' ORDER BY 1, 2, 3
 """
@@ -150,6 +160,24 @@ def test_going_back_leaves_what_was_there_and_what_was_granted_meanwhile(
     # Before 6.1 Django makes permissions for the new name, which the command leaves when it goes back, as `migrate`.
     assert [row[:4] for row in _there(ours) if not str(row[2]).endswith("_thing")] == [row[:4] for row in before]
     assert ours.new.succeed("finalise_migrations") == "  Nothing is held back.\n"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", [_SAME_TABLE], indirect=True)
+@pytest.mark.parametrize(
+    "taking",
+    [
+        "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True))], options={'db_table': 'b'})",
+        "migrations.RenameModel('Grant', 'Item')",
+    ],
+)
+def test_a_model_that_takes_the_old_name_is_refused(ours: Releases, taking: str) -> None:
+    ours.new.write_migration("demo.0003_item", migration(taking, after=[_SECOND]))
+
+    refused = ours.new.run("apply_migrations", "--expand")
+
+    assert refused.returncode == 3
+    assert "its name is still that of a model that has been renamed (finalise first, or" in refused.stderr
 
 
 @pytest.mark.long

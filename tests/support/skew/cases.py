@@ -216,6 +216,17 @@ CASES: Final = {
     "a generic foreign key to a renamed model": Skew(
         _GENERIC, _GENERIC.replace("Item", "Thing"), ("migrations.RenameModel('Item', 'Thing')",)
     ),
+    "rename a model, and another one beside": Skew(
+        _PLAIN,
+        _PLAIN.replace("Item", "Thing").replace("label = ", "size = models.IntegerField(default=7)\n    label = ")
+        + "    price = models.IntegerField(default=7)\n",
+        (
+            "migrations.RenameModel('Item', 'Thing')",
+            "migrations.AddField('kind', 'size', models.IntegerField(default=7))",
+            "migrations.AddField('thing', 'price', models.IntegerField(default=7))",
+        ),
+        own={"new": ("Kind.size", "Thing.price")},
+    ),
     "several at once": Skew(
         _TAGGED + "    price = models.IntegerField(default=1)\n",
         _PLAIN.replace("name =", "title =") + "    size = models.IntegerField(default=7)\n"

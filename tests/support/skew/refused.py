@@ -17,6 +17,7 @@ _RENAMES: Final = {
     "a table by another name": f"Rename table for item to things: {_OLD_NAME}",
     "rename a model that has many to many": f"Rename model Item to Thing: {_OLD_NAME}",
     "rename a field of a parent": f"Rename field name on item to title: {_OLD_NAME}",
+    "rename a model, and another one beside": f"Rename model Item to Thing: {_OLD_NAME}",
     "a generic foreign key": f"Rename field text on note to words: {_OLD_NAME}",
     "a generic foreign key to a renamed model": f"Rename model Item to Thing: {_OLD_NAME}",
     "several at once": f"Rename field name on item to title: {_OLD_NAME}",
