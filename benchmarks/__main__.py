@@ -66,8 +66,9 @@ def _main(
     measurements = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smooth-benchmarks-")))
-        # With PostgreSQL's own defaults: a commit waits for the disk, as it does for a user.
-        settings = {"track_commit_timestamp": "on"}
+        # A commit waits for the disk, as it does for a user. The memory for pages is what
+        # a server of a machine such as this would be given.
+        settings = {"track_commit_timestamp": "on", "shared_buffers": "1GB"}
         servers = [stack.enter_context(PostgresServer(settings=settings)) for _ in range(2)]
         site = Site(project, directory)
         for benchmark in _benchmarks(site, servers, directory, count=databases, rows=rows, reader_s=reader_s):

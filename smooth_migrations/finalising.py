@@ -69,12 +69,13 @@ class Pending:
             raise CannotFinalise("; ".join(obstacles), hint="nothing was changed; mend the rows and finalise again")
 
     @staticmethod
-    def _refuse_other_file(item: Queued, placed: Placed) -> None:
-        if item.digest and digest_of(placed.migration) not in {"", item.digest}:
+    def _as_deployed(item: Queued, placed: Placed | None) -> Placed:
+        if placed is None or (item.digest and digest_of(placed.migration) not in {"", item.digest}):
             raise CannotFinalise(
                 f"the file of {item.app}.{item.name} has been changed since its expand half ran",
                 hint="finalise with the release that deployed it",
             )
+        return placed
 
     def run(self, tell: Callable[[Queued], None]) -> float:
         """Do every contract half, inside the transaction that is open, and forget them.
@@ -138,8 +139,7 @@ class Pending:
         by_key = {item.key: item for item in placed}
         schema, steps = walk.schema, list[_Step]()
         for item in self.queue:
-            found = by_key[item.key]
-            self._refuse_other_file(item, found)
+            found = self._as_deployed(item, by_key.get(item.key))
             halves = found.split.contract(schema, project) if found.split is not None else ()
             steps.append(_Step(item, found.split, schema, project, tuple(_between(halves, item.app, schema))))
             schema = [schema, *(after for _, _, after in steps[-1].halves)][-1]
