@@ -42,10 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not of the share that was asked for."""
     share = config.getoption("share")
-    others = [item for item in items if not in_share(item.nodeid, share)]
-    if others:
+
+    def is_wanted(item: pytest.Item) -> bool:
+        return in_share(item.nodeid, share, is_of_first=item.get_closest_marker("older_django") is not None)
+
+    if others := [item for item in items if not is_wanted(item)]:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if in_share(item.nodeid, share)]
+        items[:] = [item for item in items if is_wanted(item)]
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ def test_rows_that_a_policy_hides_are_hidden_by_the_old_name_too(
         assert session.execute("SELECT name FROM demo_item").fetchall() == [("tea",)]
 
 
+@pytest.mark.older_django
 def test_a_view_that_would_show_what_a_policy_hides_is_refused(pg_14: PostgresServer, tmp_path: Path) -> None:
     with temporary_database(pg_14) as database:
         project = project_with(tmp_path, database, _MODEL)

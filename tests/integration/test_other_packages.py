@@ -60,6 +60,7 @@ def test_a_backend_that_a_project_made_of_djangos_own_is_known_by_its_vendor(
     assert_undone_and_like_stock(configuration, databases, tmp_path)
 
 
+@pytest.mark.older_django
 @pytest.mark.skipif(
     find_spec("django_prometheus") is None,
     reason="django-prometheus does not allow Django 6.1 yet; it is installed with Python 3.11, which has no Django 6",
