@@ -19,8 +19,7 @@ from smooth_migrations.groundwork import Ground, collected, grounds_of
 from smooth_migrations.locks.tables import table_of
 from smooth_migrations.operations import CannotSplit, Place
 from smooth_migrations.operations.add_field import SplitAddField
-from smooth_migrations.operations.old_columns import MOST_ROWS
-from smooth_migrations.operations.shadow import added, rows_of
+from smooth_migrations.operations.shadow import added, has_many_rows, rows_of
 from smooth_migrations.touched import is_here
 
 __all__ = ["column_grounds"]
@@ -123,6 +122,5 @@ def _own_name(*parts: str) -> str:
 
 def _is_large(connection: BaseDatabaseWrapper, table: str) -> bool:
     """Return whether a table has many rows, or had when something was made ready on it. Only reads."""
-    limited = f"SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
     there = rows_of(connection, _THERE, table)
-    return bool(there) and (there == [(True,)] or rows_of(connection, limited) == [(MOST_ROWS + 1,)])
+    return bool(there) and (there == [(True,)] or has_many_rows(connection, table))

@@ -17,12 +17,18 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.locks.modes import Locks, Mode
 from smooth_migrations.operations.base import CannotSplit, Obstacle
-from smooth_migrations.operations.shadow import Shadow, index_statement, indexes_of, name_of, rows_of, type_of
+from smooth_migrations.operations.shadow import (
+    MOST_ROWS,
+    Shadow,
+    has_many_rows,
+    index_statement,
+    indexes_of,
+    name_of,
+    rows_of,
+    type_of,
+)
 
-__all__ = ["MOST_ROWS", "DropOldColumn", "OldColumn", "RenameBeside", "crowded", "differing", "hindrances"]
-
-MOST_ROWS = 100_000
-"""Of how many rows a table is filled while nobody else can use it."""
+__all__ = ["DropOldColumn", "OldColumn", "RenameBeside", "crowded", "differing", "hindrances"]
 
 _SAMPLE = 5
 _HINDRANCES = r"""
@@ -196,9 +202,7 @@ def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[s
 def crowded(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[str]:
     """Yield that there are too many rows to be filled at once, where the second column is not ready. Only reads."""
     quoted = connection.ops.quote_name(column.table)
-    limited = f"SELECT count(*) FROM (SELECT FROM {quoted} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
-    [(count,)] = rows_of(connection, limited)
-    if count > MOST_ROWS and not column.shadow.is_ready(connection):
+    if has_many_rows(connection, quoted) and not column.shadow.is_ready(connection):
         yield f"{column.table} has more than {MOST_ROWS} rows, which would be filled while nobody else can use it"
 
 

@@ -12,8 +12,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.operations.old_columns import MOST_ROWS
-from smooth_migrations.operations.shadow import Shadow, checks_of, indexes_of, rows_of
+from smooth_migrations.operations.shadow import Shadow, checks_of, has_many_rows, indexes_of, rows_of
 from smooth_migrations.rewrites import rewrites
 
 __all__ = ["RetypeField"]
@@ -132,8 +131,7 @@ class RetypeField(AlterField):
         shadow = self.shadow(app_label, connection, before, after)
         table = connection.ops.quote_name(shadow.table)
         [(has_more,)] = rows_of(connection, _MORE, shadow.column, table) or [(True,)]
-        limited = f"SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
-        return not has_more and rows_of(connection, limited) == [(MOST_ROWS + 1,)]
+        return not has_more and has_many_rows(connection, table)
 
 
 def _swap(editor: BaseDatabaseSchemaEditor, shadow: Shadow) -> bool:

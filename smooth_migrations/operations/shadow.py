@@ -14,7 +14,21 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-__all__ = ["Shadow", "added", "checks_of", "index_statement", "indexes_of", "name_of", "rows_of", "type_of"]
+__all__ = [
+    "MOST_ROWS",
+    "Shadow",
+    "added",
+    "checks_of",
+    "has_many_rows",
+    "index_statement",
+    "indexes_of",
+    "name_of",
+    "rows_of",
+    "type_of",
+]
+
+MOST_ROWS: Final = 100_000
+"""Of how many rows a table is filled, read or written anew while nobody else can use it."""
 
 # Of each index its name, whether it refuses a row at once, and all that comes behind the names of it and of its table.
 _INDEXES: Final = """
@@ -206,6 +220,12 @@ def rows_of(connection: BaseDatabaseWrapper, query: str, *values: str) -> list[t
         cursor.execute(query, values or None)
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
+
+
+def has_many_rows(connection: BaseDatabaseWrapper, table: str) -> bool:
+    """Return whether a table, quoted, has more rows than `MOST_ROWS`. Only reads, and no more than these."""
+    limited = f"SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
+    return rows_of(connection, limited) == [(MOST_ROWS + 1,)]
 
 
 def _of(connection: BaseDatabaseWrapper, query: str, table: str, column: str) -> list[tuple[Any, ...]]:

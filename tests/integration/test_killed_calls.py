@@ -89,38 +89,6 @@ def test_the_next_call_takes_back_what_a_killed_one_left(
     assert not diff(before, dump(database.dsn, sequences=False))
 
 
-_MODEL = "migrations.RenameModel('Item', 'Thing')"
-_WAIT = "migrations.RunPython(forwards, nothing)"
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        pytest.param([[_MODEL], [_WAIT]], id="by a migration that was done", marks=pytest.mark.long),
-        pytest.param([[_MODEL, _WAIT]], id="by one that was broken off"),
-    ],
-)
-def test_a_content_type_that_was_renamed_with_its_model_gets_its_name_back(
-    stepping_databases: NewDatabases, tmp_path: Path, parts: list[list[str]]
-) -> None:
-    database = stepping_databases.new()
-    types = ["django.contrib.contenttypes"]
-    project = SmallProject(tmp_path, {"default": database.django}, {"demo.0001_item": ITEM}, installed=types)
-    project.succeed("migrate", "--verbosity=0")
-    before = dump(database.dsn, sequences=False)
-    names = ["0001_item", "0002_thing", "0003_wait"]
-    for last, name, operations in zip(names, names[1:], parts, strict=False):
-        functions = run_python(_WAITING)
-        source = migration(*operations, after=[("demo", last)], atomic=False, functions=functions)
-        project.write_migration(f"demo.{name}", source)
-    killed_while_waiting(project)
-    assert diff(before, dump(database.dsn, sequences=False))
-
-    project.succeed("apply_migrations", "demo", "0001")
-
-    assert not diff(before, dump(database.dsn, sequences=False))
-
-
 _MAKES = "editor.connection.cursor().execute('CREATE VIEW left_behind AS SELECT 1 AS one')"
 _LEAVES = {
     "demo.0002_note": _RELEASE["demo.0002_note"],
