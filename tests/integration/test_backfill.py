@@ -11,6 +11,8 @@ from tests.support.django_connections import ask
 from tests.support.filled import ITEM, fill, filling_project
 from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import temporary_database
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_project import SmallProject, migration
 
 pytestmark = pytest.mark.timeout(120)
@@ -274,3 +276,24 @@ def test_two_processes_at_once_fill_no_row_twice(every_database: NewDatabases, t
     assert [first.returncode, second.returncode] == [0, 0], told
     assert _touched(database) == [(1, 1950)]
     assert ask(database, _POSITIONS) == []
+
+
+_TELLS_HOW_IT_COMMITS = """
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN NEW.other := current_setting('synchronous_commit'); RETURN NEW; END $$;
+    CREATE TRIGGER tell BEFORE UPDATE ON demo_item FOR EACH ROW EXECUTE FUNCTION tell();
+"""
+
+
+@pytest.mark.parametrize(("standbys", "told"), [("", "off"), ("a_standby", "local")])
+def test_a_batch_waits_for_the_disk_only_where_a_standby_is_waited_for(
+    tmp_path: Path, pg_programs: Path | None, standbys: str, told: str
+) -> None:
+    settings = THROW_AWAY | {"synchronous_standby_names": standbys, "synchronous_commit": "local"}
+    with PostgresServer(settings=settings, programs=pg_programs) as server, temporary_database(server) as database:
+        project = filling_project(tmp_path, database, fill(f"{_UPPER}, {_SMALL}"), rows=250)
+        execute(database, _TELLS_HOW_IT_COMMITS)
+
+        project.succeed("migrate")
+
+        assert ask(database, "SELECT other, count(*) FROM demo_item GROUP BY other") == [(told, 250)]
