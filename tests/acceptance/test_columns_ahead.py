@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import Fleet, copy_of, small_fleet
+from tests.support.ahead import (
+    assert_killed_and_recovered,
+    assert_taken_back_with_a_later_phase,
+    numbers,
+    on_servers,
+    schemas,
+)
+from tests.support.deploys import GATE_WAITS, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import failing
 from tests.support.small_project import migration
@@ -15,7 +22,6 @@ pytestmark = pytest.mark.timeout(180)
 _NEXT = "demo.0002_note"
 _FIRST = [("demo", "0001_item")]
 _MANY = "INSERT INTO demo_item (name) SELECT 'kite ' || n FROM generate_series(1, 100001) AS n"
-_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _AHEAD = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'demo_item'::regclass AND attname LIKE 'smooth%%'"
 _KEY = "migrations.AddField('item', 'above', models.ForeignKey('demo.Item', models.CASCADE, null=True))"
 _FIELDS = {
@@ -68,24 +74,9 @@ def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresS
     release = {_NEXT: migration(_KEY, after=_FIRST)}
     with small_fleet(tmp_path, pg_server, second_pg_server, release) as found:
         found.migrate("kiosk", "--fake")
-        for database in (found.first, found.last):
-            with database.connect() as session:
-                session.execute(_MANY.encode())
+        on_servers(found, _MANY)
         found.plan(deploy="expand_contract = true", servers='atomicity = "two_phase"')
         yield found
-
-
-def _count(fleet: Fleet, query: str) -> list[int]:
-    found = []
-    for database in (fleet.first, fleet.last):
-        with database.connect() as session:
-            [(count,)] = session.execute(query.encode()).fetchall()
-            found.append(count)
-    return found
-
-
-def _schema(fleet: Fleet) -> dict[str, str]:
-    return fleet.dumps(sequences=False, applied=False)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +88,12 @@ def test_a_column_is_what_a_transaction_would_have_made(fleet: Fleet, tmp_path: 
     with copy_of(fleet, tmp_path / "other") as other:
         other.plan(deploy="expand_contract = true", servers='atomicity = "compensated"')
         assert other.deploy().exit_code == 0
-        wanted = _schema(other)
-    fleet.plan(deploy="expand_contract = true", canary=_GATE)
+        wanted = schemas(other)
+    fleet.plan(deploy="expand_contract = true", canary=GATE_WAITS)
 
     with fleet.running() as run:
         run.wait_for("gate.started")
-        columns = _count(fleet, _AHEAD)[1]
+        columns = numbers(fleet, _AHEAD)[1]
         (fleet.directory / "go").touch()
         outcome = run.finish()
 
@@ -110,7 +101,7 @@ def test_a_column_is_what_a_transaction_would_have_made(fleet: Fleet, tmp_path: 
     assert columns == (
         0 if case in _WHOLE else sum("Key" in each or "db_index" in each or "Slug" in each for each in _FIELDS[case])
     )
-    assert _schema(fleet) == wanted
+    assert schemas(fleet) == wanted
     plan = fleet.directory / "deploy.toml"
     plan.write_text(f'{plan.read_text()}\n[finalise]\nbake_time = "0s"\n')
     assert fleet.run("finalise").exit_code == 0
@@ -118,7 +109,7 @@ def test_a_column_is_what_a_transaction_would_have_made(fleet: Fleet, tmp_path: 
 
 
 def test_rows_that_come_meanwhile_are_there_in_the_column_too(fleet: Fleet) -> None:
-    fleet.plan(deploy="expand_contract = true", canary=_GATE)
+    fleet.plan(deploy="expand_contract = true", canary=GATE_WAITS)
     with fleet.running() as run:
         run.wait_for("gate.started")
         with fleet.last.connect() as writer:
@@ -139,13 +130,7 @@ def test_rows_that_come_meanwhile_are_there_in_the_column_too(fleet: Fleet) -> N
 
 @pytest.mark.long
 def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
-    (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(failing("1 / 0"))
-    before = fleet.dumps(sequences=False)
-
-    outcome = fleet.deploy()
-
-    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-    assert fleet.dumps(sequences=False) == before
+    assert_taken_back_with_a_later_phase(fleet)
 
 
 @pytest.mark.long
@@ -153,13 +138,8 @@ def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
     "point", ["lay.before", "lay.after", "lay.after:2", "lay.after:3", "lift.before", "journal.decision.before"]
 )
 def test_a_deploy_that_is_killed_leaves_nothing_of_it(fleet: Fleet, point: str) -> None:
-    if point.startswith("lift"):
+    is_lifted = point.startswith("lift")
+    if is_lifted:
         (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(failing("1 / 0"))
-    before = fleet.dumps(sequences=False)
-    fleet.run("deploy", failpoint=point)
-    fleet.wait_until_alone()
 
-    recovered = fleet.run("recover")
-
-    assert recovered.exit_code == 0, recovered.stderr
-    assert fleet.dumps(sequences=False) == before
+    assert_killed_and_recovered(fleet, point, ends=1 if is_lifted else 0)

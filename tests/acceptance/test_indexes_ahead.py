@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import Fleet, copy_of, small_fleet
+from tests.support.ahead import assert_killed_and_recovered, assert_taken_back_with_a_later_phase, schemas
+from tests.support.deploys import GATE_WAITS, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import failing
 from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,7 +22,6 @@ _FUNCTION = (
 )
 _NEXT = "demo.0002_note"
 _FIRST = [("demo", "0001_item")]
-_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _QUICK = 'expand_contract = true\nlock_timeout = "200ms"\nlock_retries = 0\nsettle_timeout = "2s"'
 _INDEXES = (
     "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = 'demo_item'::regclass ORDER BY 1"
@@ -59,7 +58,7 @@ _NEITHER = [[("demo_item_pkey", True)]] * 2
 
 
 def test_an_index_keeps_no_writer_waiting_and_waits_for_none(fleet: Fleet) -> None:
-    fleet.plan(deploy=_QUICK, canary=_GATE)
+    fleet.plan(deploy=_QUICK, canary=GATE_WAITS)
     planned = {entry["database"]: entry["tier_reason"] for entry in fleet.run("plan").report["databases"]}
     assert planned["primary"].endswith(f"; made ready ahead of it: what {_NEXT} needs")
     with fleet.running() as run, fleet.last.connect() as writer:
@@ -112,18 +111,12 @@ def test_the_schema_is_that_of_a_plain_deploy(fleet: Fleet, tmp_path: Path, oper
 
         assert fleet.deploy().exit_code == 0
 
-        assert fleet.dumps(sequences=False, applied=False) == plain.dumps(sequences=False, applied=False)
+        assert schemas(fleet) == schemas(plain)
 
 
 @pytest.mark.long
 def test_an_index_goes_where_a_later_phase_fails(fleet: Fleet) -> None:
-    _rewrite(fleet, "0003_kind", failing("1 / 0"))
-    before = fleet.dumps(sequences=False)
-
-    outcome = fleet.deploy()
-
-    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-    assert fleet.dumps(sequences=False) == before
+    assert_taken_back_with_a_later_phase(fleet)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +130,6 @@ def test_an_index_goes_where_a_later_phase_fails(fleet: Fleet) -> None:
     ],
 )
 def test_a_crash_leaves_no_index(fleet: Fleet, point: str) -> None:
-    before = fleet.dumps(sequences=False)
-    killed = fleet.run("deploy", failpoint=point)
-    assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
-    for process in fleet.processes():
-        process.wait(timeout=20)
-    fleet.wait_until_alone()
+    assert_killed_and_recovered(fleet, point)
 
-    assert fleet.run("recover").exit_code == 0
-
-    assert fleet.dumps(sequences=False) == before
-    assert fleet.deploy().exit_code == 0
     assert _indexes(fleet) == _BOTH

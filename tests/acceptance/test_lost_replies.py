@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.support.deploys import Fleet
+from tests.support.deploys import GATE_WAITS, Fleet
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.runs import Outcome
@@ -199,7 +199,6 @@ def test_a_decision_whose_journal_gives_no_answer_is_made_once_or_left_to_recove
         assert dumps_of(fleet) == releases.after(tier)
 
 
-_WAITS = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _RENEWALS = {"database": "SET heartbeat_at", "journal": "UPDATE smooth_journal_lease SET expires_at"}
 
 
@@ -215,7 +214,7 @@ def test_a_renewal_of_a_lease_that_is_lost_on_its_way_is_made_up_for(
         FaultProxy(pg_database.server.port) as journal,
     ):
         url = f"postgresql://postgres@127.0.0.1:{journal.port}/{pg_database.name}"
-        fleet.plan(deploy=f'{DEPLOY}\njournal = "{url}"', servers=TIERS["two_phase"].servers, shards=_WAITS)
+        fleet.plan(deploy=f'{DEPLOY}\njournal = "{url}"', servers=TIERS["two_phase"].servers, shards=GATE_WAITS)
         proxy = {"database": first, "journal": journal}[kept_in]
         struck = proxy.arm(Fault(_RENEWALS[kept_in], harm))
         next_one = proxy.arm(Fault(_RENEWALS[kept_in], Harm.REPLY_DELAYED, nth=2))

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploys import Fleet, copy_of, small_fleet
+from tests.support.ahead import (
+    assert_killed_and_recovered,
+    assert_taken_back_with_a_later_phase,
+    numbers,
+    on_servers,
+    schemas,
+)
+from tests.support.deploys import GATE_WAITS, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import failing
 from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(180)
@@ -24,7 +30,6 @@ _COLUMNS = (
     "GRANT SELECT (name) ON demo_item TO PUBLIC",
 )
 _MANY = "INSERT INTO demo_item (name, code) SELECT 'kite ' || n, 'k' || n FROM generate_series(1, 100000) AS n"
-_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _AHEAD = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'demo_item'::regclass AND attname LIKE 'smooth%%'"
 _UNLIKE = "SELECT count(*) FROM demo_item WHERE (name, code) IS DISTINCT FROM (title, mark)"
 
@@ -38,57 +43,37 @@ def fleet(tmp_path: Path, pg_server: PostgresServer, second_pg_server: PostgresS
         more = "('code', models.CharField(max_length=40, db_collation='C'))])"
         first.write_text(first.read_text().replace("max_length=40))])", f"max_length=40)), {more}"))
         found.migrate("kiosk", "--fake")
-        _run(found, *_COLUMNS)
+        on_servers(found, *_COLUMNS)
         found.plan(deploy="expand_contract = true", servers='atomicity = "two_phase"')
         yield found
-
-
-def _run(fleet: Fleet, *statements: str) -> None:
-    for database in (fleet.first, fleet.last):
-        with database.connect() as session:
-            for statement in statements:
-                session.execute(statement.encode())
-
-
-def _count(fleet: Fleet, query: str) -> list[int]:
-    found = []
-    for database in (fleet.first, fleet.last):
-        with database.connect() as session:
-            [(count,)] = session.execute(query.encode()).fetchall()
-            found.append(count)
-    return found
-
-
-def _schema(fleet: Fleet) -> dict[str, str]:
-    return fleet.dumps(sequences=False, applied=False)
 
 
 def test_it_is_what_a_transaction_would_have_made(fleet: Fleet, tmp_path: Path) -> None:
     with copy_of(fleet, tmp_path / "other") as other:
         other.plan(deploy="expand_contract = true", servers='atomicity = "compensated"')
         assert other.deploy().exit_code == 0
-        wanted = _schema(other)
+        wanted = schemas(other)
         other.run("rollback")
         other.plan(deploy="expand_contract = false")
         assert other.deploy().exit_code == 0
-        plain = _schema(other)
+        plain = schemas(other)
 
     outcome = fleet.deploy()
 
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
-    assert _schema(fleet) == wanted
+    assert schemas(fleet) == wanted
     plan = fleet.directory / "deploy.toml"
     plan.write_text(f'{plan.read_text()}\n[finalise]\nbake_time = "0s"\n')
     assert fleet.run("finalise").exit_code == 0
-    assert _schema(fleet) == plain
+    assert schemas(fleet) == plain
 
 
 def test_a_large_table_is_filled_while_all_go_on(fleet: Fleet) -> None:
-    _run(fleet, _MANY)
-    fleet.plan(deploy="expand_contract = true", canary=_GATE)
+    on_servers(fleet, _MANY)
+    fleet.plan(deploy="expand_contract = true", canary=GATE_WAITS)
     with fleet.running() as run:
         run.wait_for("gate.started")
-        assert _count(fleet, _AHEAD)[1] == len(_RENAMES)
+        assert numbers(fleet, _AHEAD)[1] == len(_RENAMES)
         with fleet.last.connect() as writer:
             writer.execute("INSERT INTO demo_item (name, code) VALUES ('tea', 't')")
             writer.execute("UPDATE demo_item SET code = 'seven' WHERE name = 'kite 7'")
@@ -96,16 +81,16 @@ def test_a_large_table_is_filled_while_all_go_on(fleet: Fleet) -> None:
         outcome = run.finish()
 
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
-    assert (_count(fleet, _UNLIKE), _count(fleet, _AHEAD)) == ([0, 0], [0, 0])
+    assert (numbers(fleet, _UNLIKE), numbers(fleet, _AHEAD)) == ([0, 0], [0, 0])
     with fleet.last.connect() as session:
         session.execute("UPDATE demo_item SET name = 'coffee' WHERE mark = 'seven'")
         assert session.execute("SELECT title FROM demo_item WHERE code = 'seven'").fetchall() == [("coffee",)]
     assert fleet.run("rollback").exit_code == 0
-    assert _count(fleet, "SELECT count(code) FROM demo_item") == [100_001, 100_002]
+    assert numbers(fleet, "SELECT count(code) FROM demo_item") == [100_001, 100_002]
 
 
 def test_a_large_table_that_cannot_be_filled_ahead_is_refused(fleet: Fleet) -> None:
-    _run(fleet, _MANY)
+    on_servers(fleet, _MANY)
     fleet.plan(deploy="expand_contract = true", servers='atomicity = "compensated"')
     before = fleet.dumps(sequences=False)
 
@@ -117,7 +102,7 @@ def test_a_large_table_that_cannot_be_filled_ahead_is_refused(fleet: Fleet) -> N
 
 
 def test_a_rehearsal_says_that_it_is_not_rehearsed(fleet: Fleet) -> None:
-    _run(fleet, _MANY)
+    on_servers(fleet, _MANY)
     before = fleet.dumps(sequences=False)
 
     outcome = fleet.run("rehearse")
@@ -129,13 +114,7 @@ def test_a_rehearsal_says_that_it_is_not_rehearsed(fleet: Fleet) -> None:
 
 @pytest.mark.long
 def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
-    (fleet.directory / "project/demo/migrations/0003_kind.py").write_text(failing("1 / 0"))
-    before = fleet.dumps(sequences=False)
-
-    outcome = fleet.deploy()
-
-    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-    assert fleet.dumps(sequences=False) == before
+    assert_taken_back_with_a_later_phase(fleet)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +137,6 @@ def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
     ],
 )
 def test_a_crash_leaves_nothing_of_it(fleet: Fleet, point: str) -> None:
-    before = fleet.dumps(sequences=False)
-    killed = fleet.run("deploy", failpoint=point)
-    assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
-    for process in fleet.processes():
-        process.wait(timeout=20)
-    fleet.wait_until_alone()
+    assert_killed_and_recovered(fleet, point)
 
-    assert fleet.run("recover").exit_code == 0
-
-    assert fleet.dumps(sequences=False) == before
-    assert fleet.deploy().exit_code == 0
-    assert (_count(fleet, _UNLIKE), _count(fleet, _AHEAD)) == ([0, 0], [0, 0])
+    assert (numbers(fleet, _UNLIKE), numbers(fleet, _AHEAD)) == ([0, 0], [0, 0])

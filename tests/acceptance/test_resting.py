@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.support.deploys import Fleet
+from tests.support.deploys import GATE_WAITS, Fleet
 from tests.support.fault_proxy import Fault, Harm
 from tests.support.leases import until
 from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied
@@ -32,7 +32,6 @@ project = "one"
 alias = "default"
 atomicity = "two_phase"
 """
-_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _EXPIRES = "SELECT expires_at FROM smooth_migrations_lease"
 
 
@@ -119,7 +118,7 @@ def test_a_coordinator_that_is_frozen_while_it_waits_is_taken_over(releases: Rel
 @pytest.mark.long
 def test_a_second_run_of_the_same_id_ends_no_session_of_the_first(releases: Releases, tmp_path: Path) -> None:
     with _waiting(releases, tmp_path / "plan") as fleet:
-        fleet.plan(deploy=DEPLOY, servers=TIERS["two_phase"].servers, shards=_GATE)
+        fleet.plan(deploy=DEPLOY, servers=TIERS["two_phase"].servers, shards=GATE_WAITS)
         twin = _twin_of(fleet, tmp_path / "twin")
         with fleet.running("--run-id", "same") as run:
             run.wait_for("gate.started")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.deploys import Fleet
+from tests.support.deploys import GATE_WAITS, Fleet
 from tests.support.fault_proxy import Fault, Harm
 from tests.support.frozen import Frozen, on_servers, without_kiosk
 from tests.support.tiers import DEPLOY, TIERS, Releases, dumps_of, proxied
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tests.support.runs import Outcome
 
 pytestmark = pytest.mark.timeout(120)
-
-_WAITS = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 
 
 # --- frozen ---------------------------------------------------------------------------------------------------------
@@ -142,7 +140,7 @@ def test_a_clock_that_jumps_by_a_day_takes_no_lease_from_anybody(
     releases: Releases, tmp_path: Path, clock: Path, jump: str, whose: str
 ) -> None:
     with releases.copy("two_phase", tmp_path / "plan") as fleet:
-        fleet.plan(deploy=DEPLOY, servers=TIERS["two_phase"].servers, shards=_WAITS)
+        fleet.plan(deploy=DEPLOY, servers=TIERS["two_phase"].servers, shards=GATE_WAITS)
         with fleet.running() as run:
             run.wait_for("gate.started")
             before = _expiry(fleet)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smooth_migrations.lease import Lease, Owner
-from tests.support.deploys import Fleet, small_fleet
+from tests.support.deploys import GATE_WAITS, Fleet, small_fleet
 from tests.support.django_connections import connected
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Running
@@ -18,14 +18,12 @@ from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)
 
-_GATE = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
-
 
 @pytest.fixture
 def fleet(pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
     """Databases with a migration to come, and a gate that waits for a file."""
     with small_fleet(tmp_path / "plan", pg_server, second_pg_server, {"demo.0002_note": NOTE}) as fleet:
-        fleet.plan(shards=_GATE)
+        fleet.plan(shards=GATE_WAITS)
         yield fleet
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.new_databases import NewDatabases
 from tests.support.rows_read import rows_read
 from tests.support.small_project import SmallProject, migration
-from tests.support.two_releases import content, project_with, run, without_rows
+from tests.support.two_releases import assert_killed_finalise_is_taken_back, content, project_with, run, without_rows
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -164,14 +164,8 @@ def test_a_kill_leaves_what_the_next_call_takes_back(
     project_with(tmp_path / "stock", stock, operations).succeed("migrate", "--verbosity=0")
     project = project_with(tmp_path / "ours", database, operations)
     project.succeed("apply_migrations", "--expand")
-    before = content(database)
 
-    monkeypatch.setenv("SMOOTH_FAILPOINT", point)
-    assert project.run("finalise_migrations").returncode == -9
-    monkeypatch.delenv("SMOOTH_FAILPOINT")
-    taken = project.run("apply_migrations", "demo", "0002")
+    assert_killed_finalise_is_taken_back(project, database, monkeypatch, point)
 
-    assert taken.returncode == 0, taken.stderr
-    assert content(database) == before
     project.succeed("finalise_migrations")
     assert without_rows(database) == without_rows(stock)

@@ -25,9 +25,11 @@ from tests.support.runs import SCRIPT, Outcome, Running, decisions_in, run_in, r
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
 
-__all__ = ["LAST", "Fleet", "copy_of", "fleet_on", "small_fleet"]
+__all__ = ["GATE_WAITS", "LAST", "Fleet", "copy_of", "fleet_on", "small_fleet"]
 
 LAST = "shards:shard_1"
+# Opens when there is a file `go` in the plan's directory.
+GATE_WAITS = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
 _PATIENCE_S = 20.0
 
 

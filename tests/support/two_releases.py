@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.support.dump import dump
 from tests.support.histories import Database, SqliteDatabase, execute
 from tests.support.new_databases import NewDatabases
@@ -15,6 +17,7 @@ __all__ = [
     "OLD",
     "assert_both_work",
     "assert_goes_back",
+    "assert_killed_finalise_is_taken_back",
     "assert_refused",
     "content",
     "project_with",
@@ -153,4 +156,19 @@ def assert_refused(databases: NewDatabases, directory: Path, operations: list[st
 
     assert refused.returncode == 3
     assert message in refused.stderr
+    assert content(database) == before
+
+
+def assert_killed_finalise_is_taken_back(
+    project: SmallProject, database: Database, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Kill the contract half of demo.0002 at a failpoint: the next call of any command leaves nothing of it."""
+    before = content(database)
+    monkeypatch.setenv("SMOOTH_FAILPOINT", point)
+    assert project.run("finalise_migrations").returncode == -9
+    monkeypatch.delenv("SMOOTH_FAILPOINT")
+
+    taken = project.run("apply_migrations", "demo", "0002")
+
+    assert taken.returncode == 0, taken.stderr
     assert content(database) == before
