@@ -37,6 +37,7 @@ _THERE: Final = """
     FROM pg_class WHERE oid = to_regclass(%s)
 """
 _KEY: Final = re.compile(rf"(?P<rest>.*) CONSTRAINT (?P<key>{_NAME}) (?P<refers>REFERENCES .*)", re.DOTALL)
+_DEFAULT: Final = re.compile(r"\bDEFAULT\b")
 # The server names after the column what these make, or makes an index of its own.
 _NAMED: Final = re.compile(r"\b(?:CHECK|UNIQUE|PRIMARY|GENERATED|EXCLUDE)\b", re.IGNORECASE)
 
@@ -93,13 +94,19 @@ def _grounds(statements: Sequence[str]) -> dict[str, Ground]:
     ground = Ground(table, name, (making,), (instead,), is_optional=True)
     if key is None:
         return {statements[0]: ground, **indexes}
+    # Django checks at once from there on: the server alters no table of which a check is to be done.
+    checks = tuple(match["checks"].split("; ")[1:])
+    if _DEFAULT.search(key["rest"]):
+        # Rows refer to one from the first moment on, which the release still running may delete: that is followed only
+        # when the transaction has made what follows it.
+        keyed = f"ALTER TABLE {table} ADD CONSTRAINT {key['key']} FOREIGN KEY ({column}) {key['refers']}"
+        return {statements[0]: replace(ground, instead=(instead, keyed, *checks)), **indexes}
     # What refers to rows finds them by an index, or each delete of such a row reads the whole table.
     own = _own_name(statements[0], "key")
     rule = f"FOREIGN KEY ({name}) {key['refers']}"
     named = f"ALTER TABLE {table} RENAME CONSTRAINT {own} TO {key['key']}"
     return {
-        # Django checks at once from there on: the server alters no table of which a check is to be done.
-        statements[0]: replace(ground, instead=(instead, named, *match["checks"].split("; ")[1:]), needs=(own,)),
+        statements[0]: replace(ground, instead=(instead, named, *checks), needs=(own,)),
         **indexes,
         own: Ground(table, own, added(table, own, rule), (), is_optional=True),
     }

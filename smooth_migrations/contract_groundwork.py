@@ -1,7 +1,8 @@
 """What of contract halves can be made ready before their transaction: constraints, indexes, columns of other types."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,6 +26,10 @@ _TABLE: Final = rf"(?:{_NAME}\.)?{_NAME}"
 _SPOILS: Final = re.compile(
     rf"DROP INDEX .*|ALTER TABLE {_TABLE} .*\b(?:TYPE|RENAME|(?:ADD|DROP) COLUMN|DROP CONSTRAINT)\b.*", re.DOTALL
 )
+# The server builds no index concurrently there (PostgreSQL manual, CREATE INDEX).
+_PARTITIONED: Final = """
+    SELECT t.name FROM unnest(%s::text[]) AS t(name) JOIN pg_class ON oid = to_regclass(t.name) WHERE relkind = 'p'
+"""
 # Of these themselves it is known that all that they do goes through the schema editor, which can collect it.
 _COLLECTED: Final = (AddConstraint, AlterField, AlterUniqueTogether, RetypeField)
 
@@ -57,8 +62,21 @@ def contract_groundwork(
             shadow = operation.shadow(app_label, connection, before, after)
             table, key = connection.ops.quote_name(shadow.table), (app_label, operation.model_name_lower)
             shadows.append(ShadowGround(shadow, table, key, operation.name, before))
-    statements_of = {statement: ground for statement, ground in found.items() if ground.table not in spoiled}
+    partitioned = _partitioned(connection, [ground.table for ground in found.values() if ground.is_index])
+    statements_of = {
+        statement: ground
+        for statement, ground in found.items()
+        if ground.table not in spoiled and not (ground.is_index and ground.table in partitioned)
+    }
     return Groundwork(statements_of, tuple(shadows))
+
+
+def _partitioned(connection: BaseDatabaseWrapper, tables: Sequence[str]) -> AbstractSet[str]:
+    if not tables:
+        return frozenset()
+    with connection.cursor() as cursor:
+        cursor.execute(_PARTITIONED, [[*tables]])
+        return frozenset(name for (name,) in cursor.fetchall())
 
 
 def _fill(

@@ -22,6 +22,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.backfill.filling import Filling
 from smooth_migrations.errors import sqlstate_of
+from smooth_migrations.operations.shadow import found_by
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.session import limited_transaction
 from smooth_migrations.undo.ground import GroundPlace, drop_ground, drop_groundwork, ground_found
@@ -228,9 +229,7 @@ def _ground(statement: str) -> Ground | None:
     if match := _INDEX.fullmatch(statement):
         table = match["table"]
         build = f"CREATE {match['kind']} CONCURRENTLY {name} ON {table} {match['rest']}"
-        # It is in its table's schema.
-        own = "".join((*table.rpartition('".')[:2], name))
-        instead = f"ALTER INDEX {own} RENAME TO {match['name']}"
+        instead = f"ALTER INDEX {found_by(table, name)} RENAME TO {match['name']}"
         return Ground(table, name, (build,), (instead,), is_index=True)
     return None
 

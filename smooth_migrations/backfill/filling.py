@@ -112,7 +112,7 @@ class Filling:
         if found is None:
             return place, 0, True
         until, is_full = found
-        ended = Place(place.batches + 1, packed(until))
+        ended = Place(place.batches + 1, packed(self._model, until))
         with passing("fill"), transaction.atomic(self._connection.alias):
             # First, so that of two processes the second waits here, and SQLite begins with a write.
             is_next = self._position.advance(place, ended.key)

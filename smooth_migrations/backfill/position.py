@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.serializer import serializer_factory
 from django.db.models import Model
 
+from smooth_migrations.backfill.arguments import BadBackfill
 from smooth_migrations.backfill.operation import Backfill
 from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
@@ -117,9 +118,24 @@ class Position:
                 cursor.execute(f"DELETE FROM {table} WHERE target = %s", [self._target])  # noqa: S608 - a constant name
 
 
-def packed(key: object) -> str:
-    """Return a primary key as text."""
-    return json.dumps([*key] if isinstance(key, tuple) else [key], default=str)
+def packed(model: type[Model], key: object) -> str:
+    """Return a primary key as text.
+
+    Raises:
+        BadBackfill: its fields do not read what they write.
+    """
+    instance, written = model(), []
+    fields = model._meta.pk_fields  # noqa: SLF001 - public
+    for field, value in zip(fields, key if isinstance(key, tuple) else (key,), strict=True):
+        setattr(instance, field.attname, value)
+        written.append(field.value_to_string(instance))
+    text = json.dumps(written)
+    if unpacked(model, text) != key:
+        raise BadBackfill(
+            f"{model._meta.label}: its key {key!r} is another one when it is read back from {text}: "  # noqa: SLF001 - public
+            "let value_to_string and to_python of its field agree"
+        )
+    return text
 
 
 def unpacked(model: type[Model], text: str) -> Any:  # noqa: ANN401 - a key is of any type

@@ -57,7 +57,7 @@ class SplitAlterField(Split):
         if not (has_column(old) and has_column(new)):
             return cls._of_other_kind(operation, old, new)
         try:
-            what, held = [*_types(operation, old, new)], dict[str, object]()
+            what, held = [*_types(operation, old, new, place.connection)], dict[str, object]()
         except CannotSplit:
             is_added = ((place.app_label, operation.model_name_lower), operation.name) in place.added
             if not is_added or old.primary_key or new.primary_key:
@@ -179,7 +179,7 @@ def _has_db_default(field: AnyField) -> bool:
     return getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
 
 
-def _types(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]:
+def _types(operation: AlterField, old: AnyField, new: AnyField, connection: BaseDatabaseWrapper) -> Iterator[str]:
     """Yield in words why the column keeps its old type, which holds what both releases write."""
     if old.db_column != new.db_column:
         raise CannotSplit(f"{operation.describe()} renames its column", hint=_HINT)
@@ -188,10 +188,10 @@ def _types(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]
     if _target(old) != _target(new):
         raise CannotSplit(f"{operation.describe()} changes what it refers to", hint=_HINT)
     if old.remote_field is None:
-        yield from _narrowed(operation, old, new)
+        yield from _narrowed(operation, old, new, connection)
 
 
-def _narrowed(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[str]:
+def _narrowed(operation: AlterField, old: AnyField, new: AnyField, connection: BaseDatabaseWrapper) -> Iterator[str]:
     is_now, is_to_be = old.get_internal_type(), new.get_internal_type()
     if _size(old) is not None and _size(new) is not None:
         if _size(old) != _size(new):
@@ -204,6 +204,13 @@ def _narrowed(operation: AlterField, old: AnyField, new: AnyField) -> Iterator[s
         raise CannotSplit(f"{operation.describe()} changes its type from {is_now} to {is_to_be}", hint=_HINT)
     elif _digits(old) != _digits(new):
         yield "numeric({}, {})".format(*_digits(new))
+    elif hasattr(old, "base_field") and hasattr(new, "base_field"):
+        # Of how many members an array is, the server does not ask (PostgreSQL manual, "Arrays").
+        for change in _narrowed(operation, old.base_field, new.base_field, connection):
+            raise CannotSplit(f"{operation.describe()} changes what its arrays hold: {change}", hint=_HINT)
+    elif old.db_type(connection) != new.db_type(connection):
+        kinds = " to ".join(str(field.db_type(connection)) for field in (old, new))
+        raise CannotSplit(f"{operation.describe()} changes its type from {kinds}", hint=_HINT)
 
 
 def _size(field: AnyField) -> int | None:

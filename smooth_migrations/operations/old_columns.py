@@ -20,6 +20,7 @@ from smooth_migrations.operations.base import CannotSplit, Obstacle
 from smooth_migrations.operations.shadow import (
     MOST_ROWS,
     Shadow,
+    found_by,
     has_many_rows,
     index_statement,
     indexes_of,
@@ -36,7 +37,11 @@ _HINDRANCES = r"""
            relforcerowsecurity, EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid),
            (SELECT string_agg(tgname, ', ' ORDER BY tgname) FROM pg_trigger
             WHERE tgrelid = c.oid AND NOT tgisinternal AND tgname NOT LIKE 'smooth\_%%'),
-           EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = %s AND atthasdef AND NOT attnotnull)
+           EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = %s AND atthasdef AND NOT attnotnull),
+           (SELECT typname FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+            WHERE attrelid = c.oid AND attname = %s AND typtype = 'd'
+                AND (typdefault IS NOT NULL OR typnotnull
+                     OR typbasetype IN (SELECT oid FROM pg_type WHERE typtype = 'd')))
     FROM pg_class c WHERE oid = to_regclass(%s)
 """
 _GRANTS = """
@@ -186,7 +191,8 @@ def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[s
         column: it, as long as it has its old name.
     """
     quoted, table = connection.ops.quote_name(column.table), column.table
-    for is_part, is_forced, has_rules, triggers, has_default in rows_of(connection, _HINDRANCES, column.old, quoted):
+    found = rows_of(connection, _HINDRANCES, column.old, column.old, quoted)
+    for is_part, is_forced, has_rules, triggers, has_default, domain in found:
         if is_part:
             yield f"{table} is partitioned, or a part of another table"
         if is_forced:
@@ -197,6 +203,8 @@ def hindrances(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[s
             yield f"{table} has triggers of its own, which would not see what is written by the other name: {triggers}"
         if has_default:
             yield f"{table}.{column.old} has a default, from which NULL could not be told"
+        if domain is not None:
+            yield f"{table}.{column.old} is of the domain {domain}, which has a default, or takes no NULL"
 
 
 def crowded(connection: BaseDatabaseWrapper, column: OldColumn) -> Iterator[str]:
@@ -253,7 +261,8 @@ def _index(editor: BaseDatabaseSchemaEditor, column: OldColumn, wanted: Sequence
         if (is_unique, definition) in kinds:
             there.append((is_unique, definition))
         else:
-            editor.execute(f"DROP INDEX {editor.quote_name(index)}", params=None)
+            there_by = found_by(editor.quote_name(column.table), editor.quote_name(index))
+            editor.execute(f"DROP INDEX {there_by}", params=None)
     for index, is_unique, definition in wanted:
         if (is_unique, definition) not in there:
             name = name_of(column.table, column.old, index)

@@ -12,13 +12,13 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.operations.shadow import Shadow, checks_of, has_many_rows, indexes_of, rows_of
+from smooth_migrations.operations.shadow import Shadow, checks_of, found_by, has_many_rows, indexes_of, rows_of
 from smooth_migrations.rewrites import rewrites
 
 __all__ = ["RetypeField"]
 
 # Whatever is not given to the second column: keys and what refers to them, sequences, views, policies, triggers,
-# generated columns, and what is set for the column alone.
+# generated columns, what is set for the column alone or for an index, and what a domain gives rows of its own.
 _MORE: Final = r"""
     SELECT relkind <> 'r' OR relforcerowsecurity OR attidentity <> '' OR attgenerated <> '' OR attinhcount <> 0
         OR attoptions IS NOT NULL OR coalesce(attstattarget, -1) >= 0
@@ -35,6 +35,10 @@ _MORE: Final = r"""
                    AND NOT EXISTS (SELECT FROM pg_index WHERE classid = 'pg_class'::regclass AND indexrelid = objid)
                    AND NOT EXISTS (SELECT FROM pg_attrdef a WHERE classid = 'pg_attrdef'::regclass AND a.oid = objid
                                    AND adnum = attnum))
+        OR EXISTS (SELECT FROM pg_index JOIN pg_class i ON i.oid = indexrelid
+                   WHERE indrelid = c.oid AND (i.reltablespace <> 0 OR obj_description(i.oid, 'pg_class') IS NOT NULL))
+        OR EXISTS (SELECT FROM pg_constraint p WHERE conrelid = c.oid AND obj_description(p.oid) IS NOT NULL)
+        OR coalesce((SELECT typtype <> 'b' FROM pg_type WHERE oid = to_regtype(%s)), true)
     FROM pg_class c JOIN pg_attribute ON attrelid = c.oid JOIN pg_type t ON t.oid = atttypid
     WHERE attname = %s AND c.oid = to_regclass(%s)
 """
@@ -130,7 +134,7 @@ class RetypeField(AlterField):
             return False
         shadow = self.shadow(app_label, connection, before, after)
         table = connection.ops.quote_name(shadow.table)
-        [(has_more,)] = rows_of(connection, _MORE, shadow.column, table) or [(True,)]
+        [(has_more,)] = rows_of(connection, _MORE, shadow.kind, shadow.column, table) or [(True,)]
         return not has_more and has_many_rows(connection, table)
 
 
@@ -186,6 +190,6 @@ def _name_indexes(editor: BaseDatabaseSchemaEditor, shadow: Shadow, had: _Facts)
         if name in had.uniques:
             editor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {quoted} UNIQUE USING INDEX {there}", params=None)
         else:
-            editor.execute(f"ALTER INDEX {there} RENAME TO {quoted}", params=None)
+            editor.execute(f"ALTER INDEX {found_by(table, there)} RENAME TO {quoted}", params=None)
     for name, _is_unique, _definition in left:
-        editor.execute(f"DROP INDEX {editor.quote_name(name)}", params=None)
+        editor.execute(f"DROP INDEX {found_by(table, editor.quote_name(name))}", params=None)

@@ -19,6 +19,7 @@ __all__ = [
     "Shadow",
     "added",
     "checks_of",
+    "found_by",
     "has_many_rows",
     "index_statement",
     "indexes_of",
@@ -185,6 +186,11 @@ def indexes_of(connection: BaseDatabaseWrapper, table: str, column: str) -> list
 def checks_of(connection: BaseDatabaseWrapper, table: str, column: str) -> list[tuple[str, str]]:
     """Return the valid checks that have a column, each with its definition. Only reads."""
     return [(str(name), str(definition)) for name, definition in _of(connection, _CHECKS, table, column)]
+
+
+def found_by(table: str, index: str) -> str:
+    """Return an index's name with the schema of its table, where that has one; both are quoted. Pure."""
+    return "".join((*table.rpartition('".')[:2], index))
 
 
 def added(table: str, name: str, rule: str) -> tuple[str, str]:

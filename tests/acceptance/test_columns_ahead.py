@@ -128,6 +128,35 @@ def test_rows_that_come_meanwhile_are_there_in_the_column_too(fleet: Fleet) -> N
         assert [(key, above) for key, above in rows.fetchall() if key <= 10] == [(6, None), (10, None)]
 
 
+@pytest.mark.parametrize("key", ["models.CASCADE, default=8", "models.SET_NULL, null=True, db_default=8"])
+@pytest.mark.long
+def test_the_release_still_running_deletes_what_rows_refer_to_by_a_default(fleet: Fleet, key: str) -> None:
+    kind = "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True))])"
+    adds = f"migrations.AddField('item', 'kind', models.ForeignKey('demo.Kind', {key}))"
+    folder = fleet.directory / "project/demo/migrations"
+    (folder / "0002_note.py").write_text(migration(kind, after=_FIRST))
+    for alias in ("default", "kiosk", "shard_1"):
+        fleet.migrate(alias)
+    on_servers(fleet, "INSERT INTO demo_kind VALUES (8), (9)")
+    (folder / "0003_key.py").write_text(migration(adds, after=[("demo", "0002_note")]))
+    fleet.migrate("kiosk", "--fake")
+    fleet.plan(deploy="expand_contract = true", canary=GATE_WAITS)
+    with fleet.running() as run:
+        run.wait_for("gate.started")
+        columns = numbers(fleet, _AHEAD)[1]
+        with fleet.last.connect() as session:
+            session.execute("DELETE FROM demo_kind WHERE id = 9")
+            session.execute("DELETE FROM demo_kind WHERE id = 8")
+            session.execute("INSERT INTO demo_kind VALUES (8)")
+        (fleet.directory / "go").touch()
+        outcome = run.finish()
+
+    assert (outcome.exit_code, columns) == (0, 1), outcome.stderr
+    on_servers(fleet, "DELETE FROM demo_kind WHERE id = 8")
+    left = numbers(fleet, "SELECT count(*) FROM demo_item WHERE kind_id IS NULL")
+    assert left == numbers(fleet, "SELECT count(*) FROM demo_item") == ([100_002] * 2 if "null" in key else [0, 0])
+
+
 @pytest.mark.long
 def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
     assert_taken_back_with_a_later_phase(fleet)

@@ -11,7 +11,7 @@ from tests.support.django_connections import ask
 from tests.support.filled import ITEM, fill, filling_project
 from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
-from tests.support.postgres_database import temporary_database
+from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_project import SmallProject, migration
 
@@ -124,10 +124,23 @@ _KEYS = {
 def test_batches_go_along_keys_of_any_kind(
     every_database: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    database = every_database.new()
-    fields, columns, values = _KEYS[kind]
+    _assert_gone_along(every_database.new(), tmp_path, monkeypatch, *_KEYS[kind])
+
+
+# MariaDB has no such keys.
+def test_batches_go_along_keys_of_bytes(
+    databases: NewDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "bytea" if databases.vendor == "postgresql" else "blob"
+    key = "('id', models.BinaryField(primary_key=True))"
+    _assert_gone_along(databases.new(), tmp_path, monkeypatch, key, "id", f"CAST('key {{0:03d}}' AS {kind})")
+
+
+def _assert_gone_along(
+    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch, fields: str, columns: str, values: str
+) -> None:
     item = migration(f"migrations.CreateModel('Item', [{fields}, ('touched', models.IntegerField(default=0))])")
-    project = filling_project(tmp_path, database, fill(_COUNTING), rows=0, item=item)
+    project = filling_project(directory, database, fill(_COUNTING), rows=0, item=item)
     rows = ", ".join(f"({values.format(number, number // 25, number % 25 + 1)}, 0)" for number in range(350))
     execute(database, f"INSERT INTO demo_item ({columns}, touched) VALUES {rows}")
     monkeypatch.setenv("SMOOTH_FAILPOINT", "fill.after:3")
@@ -138,6 +151,26 @@ def test_batches_go_along_keys_of_any_kind(
     project.succeed("migrate")
 
     assert _touched(database) == [(1, 350)]
+
+
+def test_a_key_that_is_another_one_when_it_is_read_back_is_refused(
+    pg_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    odd = (
+        "class Odd(models.IntegerField):\n    def to_python(self, value):\n        return super().to_python(value) + 1"
+    )
+    item = migration(
+        "migrations.CreateModel('Item', [('id', Odd(primary_key=True)), ('touched', models.IntegerField(default=0))])",
+        functions=odd,
+    )
+    project = filling_project(tmp_path, pg_database, fill(_COUNTING), rows=0, item=item)
+    execute(pg_database, "INSERT INTO demo_item (id, touched) VALUES (3, 0), (4, 0)")
+
+    refused = project.run("migrate")
+
+    assert refused.returncode == 1
+    assert "its key 4 is another one when it is read back" in refused.stderr
+    assert _touched(pg_database) == [(0, 2)]
 
 
 @pytest.mark.parametrize("rows", [0, 100], ids=["empty", "filled"])

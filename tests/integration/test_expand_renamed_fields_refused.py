@@ -7,7 +7,7 @@ import pytest
 from tests.support.dump import dump
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.small_project import migration
+from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import assert_refused, project_with, run
 
 _PRICE = ["migrations.RenameField('item', 'price', 'cost')"]
@@ -97,6 +97,10 @@ _HINDERED = {
         ["ALTER TABLE demo_item ALTER price DROP NOT NULL, ALTER price SET DEFAULT 1"],
         "demo_item.price has a default, from which NULL could not be told",
     ),
+    "a domain with a default": (
+        ["CREATE DOMAIN amount AS integer DEFAULT 5", "ALTER TABLE demo_item ALTER price TYPE amount"],
+        "demo_item.price is of the domain amount, which has a default, or takes no NULL",
+    ),
     "many rows": (
         [f"INSERT INTO demo_item (name, code, price, kind_id) {_MANY}"],
         "demo_item has more than 100000 rows, which would be filled while nobody else can use it",
@@ -138,6 +142,41 @@ def test_what_the_same_run_puts_in_the_way_is_found_when_it_is_there(
 
     assert (failed.returncode, _HINDERED["triggers"][1] in failed.stderr + failed.stdout) == (1, True)
     assert dump(pg_database.dsn) == before
+
+
+_ARRAYS = "from django.contrib.postgres.fields import ArrayField"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("models.CharField(max_length=3)", "tags on item changes what its arrays hold: at most 3 characters"),
+        ("models.IntegerField()", "changes its type from CharField to IntegerField"),
+        ("models.CharField(max_length=50), size=2", None),
+    ],
+)
+def test_members_of_an_array_may_only_become_longer(
+    pg_database: PostgresDatabase, tmp_path: Path, field: str, message: str | None
+) -> None:
+    first = migration(
+        "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
+        "('tags', ArrayField(models.CharField(max_length=9)))])",
+        functions=_ARRAYS,
+    )
+    project = SmallProject(tmp_path, {"default": pg_database.django}, {"demo.0001_item": first})
+    project.succeed("migrate", "--verbosity=0")
+    run(pg_database, ["INSERT INTO demo_item (tags) VALUES ('{nine,letters}')"])
+    before = dump(pg_database.dsn)
+    alter = f"migrations.AlterField('item', 'tags', ArrayField({field}))"
+    project.write_migration("demo.0002_tags", migration(alter, after=[("demo", "0001_item")], functions=_ARRAYS))
+
+    outcome = project.run("apply_migrations", "--expand")
+
+    if message is not None:
+        assert (outcome.returncode, message in outcome.stderr, dump(pg_database.dsn)) == (3, True, before)
+    else:
+        assert outcome.returncode == 0, outcome.stderr
+        run(pg_database, ["INSERT INTO demo_item (tags) VALUES ('{of,three,members}')"])
 
 
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)

@@ -102,6 +102,34 @@ def test_names_and_values_may_be_odd(pg_databases: NewDatabases, tmp_path: Path)
     assert without_rows(ours) == without_rows(stock)
 
 
+_PARTS = (
+    "CREATE TABLE demo_part (id bigint PRIMARY KEY, code varchar(9) NOT NULL) PARTITION BY HASH (id); "
+    "CREATE TABLE demo_part_all PARTITION OF demo_part FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+)
+_PART = (
+    f"migrations.RunSQL('{_PARTS}', state_operations=[migrations.CreateModel('Part', ["
+    "('id', models.BigIntegerField(primary_key=True)), ('code', models.CharField(max_length=9))])])"
+)
+
+
+def test_no_index_of_a_partitioned_table_is_made_ready(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    stock, ours = pg_databases.new(), pg_databases.new()
+    unique = "migrations.AddConstraint('part', models.UniqueConstraint(fields=['id', 'code'], name='once'))"
+    projects = [
+        SmallProject(tmp_path / name, {"default": each.django}, {"demo.0001_part": migration(_PART)})
+        for name, each in (("stock", stock), ("ours", ours))
+    ]
+    for project in projects:
+        project.succeed("migrate", "--verbosity=0")
+        project.write_migration("demo.0002_once", migration(unique, after=[("demo", "0001_part")]))
+    projects[0].succeed("migrate", "--verbosity=0")
+    projects[1].succeed("apply_migrations", "--expand")
+
+    projects[1].succeed("finalise_migrations")
+
+    assert without_rows(ours) == without_rows(stock)
+
+
 # A row comes between the look at the rows and the first statement that makes something ready.
 _MEANWHILE = """\
 from django.core.management import call_command

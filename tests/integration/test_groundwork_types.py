@@ -5,11 +5,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.support.django_connections import ask
 from tests.support.histories import Database
 from tests.support.new_databases import NewDatabases
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.rows_read import rows_read
-from tests.support.small_project import SmallProject
+from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import assert_killed_finalise_is_taken_back, project_with, run, without_rows
 
 pytestmark = pytest.mark.timeout(240)
@@ -123,6 +124,55 @@ def test_a_small_table_is_written_anew(pg_databases: NewDatabases, tmp_path: Pat
     projects[1].succeed("finalise_migrations")
 
     assert without_rows(ours) == without_rows(stock)
+
+
+_THING = """\
+migrations.RunSQL('CREATE SCHEMA other'),
+migrations.CreateModel('Thing', [('id', models.BigAutoField(primary_key=True)),
+    ('price', models.IntegerField(db_index=True))], options={'db_table': '"other"."thing"'}),
+migrations.AddIndex('thing', models.Index(fields=['price', 'id'], name='dear'))"""
+
+
+def test_the_table_may_be_of_another_schema(pg_databases: NewDatabases, tmp_path: Path) -> None:
+    stock, ours = pg_databases.new(), pg_databases.new()
+    projects = [
+        SmallProject(tmp_path / name, {"default": each.django}, {"demo.0001_thing": migration(_THING)})
+        for name, each in (("stock", stock), ("ours", ours))
+    ]
+    alter = "migrations.AlterField('thing', 'price', models.BigIntegerField(db_index=True))"
+    for project, database in zip(projects, (stock, ours), strict=True):
+        project.succeed("migrate", "--verbosity=0")
+        project.write_migration("demo.0002_price", migration(alter, after=[("demo", "0001_thing")]))
+        run(database, ["INSERT INTO other.thing (price) SELECT n FROM generate_series(1, 100001) AS n"])
+    projects[0].succeed("migrate", "--verbosity=0")
+    projects[1].succeed("apply_migrations", "--expand")
+    file = _asked(ours, _FILE.replace("demo_item", "other.thing"))
+
+    projects[1].succeed("finalise_migrations")
+
+    assert _asked(ours, _FILE.replace("demo_item", "other.thing")) == file
+    assert _schema(ours) == _schema(stock)
+
+
+_COMMENT = """
+    SELECT obj_description(c.oid, 'pg_class') FROM pg_class c WHERE relname = 'dear'
+    UNION ALL SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'paid' ORDER BY 1
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["INDEX dear", "CONSTRAINT paid ON demo_item"])
+def test_a_comment_that_a_second_column_would_lose_is_kept(
+    pg_databases: NewDatabases, tmp_path: Path, what: str
+) -> None:
+    database = pg_databases.new()
+    project = _expanded(tmp_path, database)
+    run(database, [f"COMMENT ON {what} IS 'mind it'"])
+
+    project.succeed("finalise_migrations")
+
+    assert ask(database, _COMMENT) == [("mind it",), (None,)]
+    assert _asked(database, _KIND, "price") == "bigint"
 
 
 @pytest.mark.long
