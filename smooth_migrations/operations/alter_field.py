@@ -175,13 +175,18 @@ def _relaxed(old: AnyField, new: AnyField) -> dict[str, object]:
     return changed
 
 
+def _column(name: str, field: AnyField) -> str:
+    """Return the column of a field that belongs to no model (Django's `get_attname_column`)."""
+    return field.db_column or (name if field.remote_field is None else f"{name}_id")
+
+
 def _has_db_default(field: AnyField) -> bool:
     return getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
 
 
 def _types(operation: AlterField, old: AnyField, new: AnyField, connection: BaseDatabaseWrapper) -> Iterator[str]:
     """Yield in words why the column keeps its old type, which holds what both releases write."""
-    if old.db_column != new.db_column:
+    if _column(operation.name, old) != _column(operation.name, new):
         raise CannotSplit(f"{operation.describe()} renames its column", hint=_HINT)
     if old.primary_key is not new.primary_key:
         raise CannotSplit(f"{operation.describe()} changes the primary key", hint=_HINT)

@@ -112,6 +112,31 @@ def test_a_rehearsal_says_that_it_is_not_rehearsed(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False) == before
 
 
+_THING = """\
+migrations.RunSQL('CREATE SCHEMA other'),
+migrations.CreateModel('Thing', [('id', models.BigAutoField(primary_key=True)),
+    ('price', models.IntegerField(db_index=True))], options={'db_table': '"other"."thing"'}),
+migrations.AddIndex('thing', models.Index(fields=['price', 'id'], name='dear'))"""
+_THING_INDEXES = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'other' AND indexdef LIKE '%%(price%%'"
+
+
+@pytest.mark.long
+def test_an_index_of_another_schema_that_the_plan_drops_first_is_not_given_to_it(fleet: Fleet) -> None:
+    folder = fleet.directory / "project/demo/migrations"
+    (folder / "0002_note.py").write_text(migration(_THING, after=_FIRST))
+    for alias in ("default", "shard_1"):
+        fleet.migrate(alias)
+    renames = ("migrations.RunSQL('DROP INDEX other.dear', '')", "migrations.RenameField('thing', 'price', 'cost')")
+    (folder / "0003_cost.py").write_text(migration(*renames, after=[("demo", "0002_note")]))
+    fleet.migrate("kiosk", "--fake")
+    indexes = numbers(fleet, _THING_INDEXES)
+
+    outcome = fleet.deploy()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert (indexes, numbers(fleet, _THING_INDEXES)) == ([2, 2], [1, 1])
+
+
 @pytest.mark.long
 def test_nothing_of_it_stays_where_a_later_phase_fails(fleet: Fleet) -> None:
     assert_taken_back_with_a_later_phase(fleet)

@@ -106,6 +106,17 @@ _CASES = {
         ],
         ["INSERT INTO demo_item (name, code, note, kind_id) VALUES ('new', 'n', 'n', 1)"],
     ),
+    "renamed, but not in the database": (
+        [
+            "migrations.AlterField('item', 'price', models.IntegerField(db_column='price'))",
+            "migrations.RenameField('item', 'price', 'cost')",
+            "migrations.AlterField('item', 'kind', models.ForeignKey('demo.Kind', models.CASCADE, "
+            "db_column='kind_id'))",
+            "migrations.RenameField('item', 'kind', 'sort')",
+            "migrations.RemoveField('item', 'code')",
+        ],
+        ["INSERT INTO demo_item (name, note, price, kind_id) VALUES ('new', 'n', 5, 1)"],
+    ),
     "several on one table": (
         [
             "migrations.RemoveField('item', 'price')",
@@ -144,6 +155,7 @@ _SHORT = {
     "unique",
     "constraint",
     "add foreign key with a default",
+    "renamed, but not in the database",
     "several on one table",
 }
 _PARAMETERS = [pytest.param(case, marks=() if case in _SHORT else pytest.mark.long) for case in _CASES]
