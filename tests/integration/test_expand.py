@@ -21,6 +21,7 @@ from tests.support.two_releases import (
     run,
 )
 
+_KEY = "models.ForeignKey('demo.Kind', models.CASCADE, db_column='kind_id')"
 _CASES = {
     "add field": (
         ["migrations.AddField('item', 'size', models.IntegerField(default=7))"],
@@ -110,8 +111,7 @@ _CASES = {
         [
             "migrations.AlterField('item', 'price', models.IntegerField(db_column='price'))",
             "migrations.RenameField('item', 'price', 'cost')",
-            "migrations.AlterField('item', 'kind', models.ForeignKey('demo.Kind', models.CASCADE, "
-            "db_column='kind_id'))",
+            f"migrations.AlterField('item', 'kind', {_KEY})",
             "migrations.RenameField('item', 'kind', 'sort')",
             "migrations.RemoveField('item', 'code')",
         ],
