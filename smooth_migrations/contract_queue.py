@@ -1,16 +1,18 @@
 """The contract halves that a database still waits for, kept in the database itself."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import ContractHalf
 
-__all__ = ["VERSION", "Queued", "add", "purge", "read_queue", "remove", "strike_out"]
+__all__ = ["VERSION", "QueueUnreadable", "Queued", "add", "purge", "read_queue", "remove", "strike_out"]
 
 _TABLE = "smooth_migrations_contract"
 VERSION = 1
@@ -34,6 +36,10 @@ _AGE = {
     "mysql": "TIMESTAMPDIFF(MICROSECOND, since, UTC_TIMESTAMP(6)) / 1000000.0",
     "sqlite": "(julianday('now') - julianday(since)) * 86400.0",
 }
+
+
+class QueueUnreadable(SmoothMigrationsError):  # noqa: N818 - named by what is so
+    """A row is none that this program has written; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,9 @@ def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tupl
     Args:
         connection: the database's.
         struck: also what a call that has not ended has struck out.
+
+    Raises:
+        QueueUnreadable: a row says nothing that is known.
     """
     table = find_table(connection, _TABLE)
     if table is None:
@@ -95,7 +104,7 @@ def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tupl
             f"FROM {table} ORDER BY seq"
         )
         rows = cursor.fetchall()
-    payloads = [json.loads(row[6]) for row in rows]
+    payloads = [_payload(row) for row in rows]
     return tuple(
         Queued(
             run_id=str(row[0]),
@@ -104,13 +113,28 @@ def read_queue(connection: BaseDatabaseWrapper, *, struck: bool = False) -> tupl
             operation=int(row[3]),
             kind=str(row[4]),
             description=str(row[5]),
-            digest=str(payload.get("digest", "")),
-            version=int(payload["version"]),
+            digest=payload["digest"],
+            version=payload["version"],
             age_s=float(row[7]),
         )
         for row, payload in zip(rows, payloads, strict=True)
-        if struck or not payload.get("struck")
+        if struck or not payload["struck"]
     )
+
+
+def _payload(row: Sequence[Any]) -> dict[str, Any]:
+    try:
+        found = json.loads(row[6])
+        return {
+            "version": int(found["version"]),
+            "digest": str(found.get("digest", "")),
+            "struck": bool(found.get("struck")),
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise QueueUnreadable(
+            f"the payload of {row[1]}.{row[2]}, operation {row[3]}, in {_TABLE} cannot be read: {row[6]!r}",
+            hint=f'where somebody has changed that row, set its payload to {{"version": {VERSION}}}',
+        ) from error
 
 
 def add(connection: BaseDatabaseWrapper, queued: Queued) -> None:

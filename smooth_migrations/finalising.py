@@ -9,8 +9,9 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.conflicts import refuse_unrecorded
 from smooth_migrations.contract_groundwork import contract_groundwork
-from smooth_migrations.contract_queue import VERSION, Queued, read_queue, remove
+from smooth_migrations.contract_queue import Queued, read_queue, remove
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.groundwork import Groundwork, standing_on
@@ -73,7 +74,7 @@ class Pending:
         if placed is None or (item.digest and digest_of(placed.migration) not in {"", item.digest}):
             raise CannotFinalise(
                 f"the file of {item.app}.{item.name} has been changed since its expand half ran",
-                hint="finalise with the release that deployed it",
+                hint="its text, comments too, must be as it was: finalise with the release that deployed it",
             )
         return placed
 
@@ -114,23 +115,17 @@ class Pending:
         """
         if not self.queue:
             return []
-        later = [item for item in self.queue if item.version != VERSION]
-        if later:
-            raise CannotFinalise(
-                f"{later[0]} was held back by a later version of this program",
-                hint="finalise with that version, or a newer one",
-            )
         executor = MigrationExecutor(self.connection)
         nodes = executor.loader.graph.nodes
-        applied = executor.loader.applied_migrations
-        missing = [item for item in self.queue if (item.app, item.name) not in nodes.keys() & applied.keys()]
-        if missing:
-            raise CannotFinalise(
-                f"{missing[0].app}.{missing[0].name}, half of which is held back, is not applied, or has no file",
-                hint="finalise with the release that deployed it",
-            )
-        wanted = {nodes[item.app, item.name] for item in self.queue}
         try:
+            refuse_unrecorded(self.connection, self.queue)
+            for item in self.queue:
+                if (item.app, item.name) not in nodes:
+                    raise CannotFinalise(
+                        f"{item.app}.{item.name}, half of which is held back, has no file",
+                        hint="finalise with the release that deployed it",
+                    )
+            wanted = {nodes[item.app, item.name] for item in self.queue}
             walk, placed = Walk.to_now(self.connection, executor, read_queue(self.connection), wanted)
         except CannotSplit as error:
             raise CannotFinalise(error.message, hint=error.hint) from error

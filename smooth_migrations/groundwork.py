@@ -38,7 +38,8 @@ _NAME: Final = r'"(?:[^"]|"")+"'
 _TABLE: Final = rf"(?P<table>(?:{_NAME}\.)?{_NAME})"
 _CHECK: Final = re.compile(rf"ALTER TABLE {_TABLE} ADD CONSTRAINT (?P<name>{_NAME}) (?P<rule>CHECK \(.*\))", re.DOTALL)
 _UNIQUE: Final = re.compile(
-    rf"ALTER TABLE {_TABLE} ADD CONSTRAINT (?P<name>{_NAME}) UNIQUE (?P<columns>\({_NAME}(?:, {_NAME})*\))"
+    rf"ALTER TABLE {_TABLE} ADD CONSTRAINT (?P<name>{_NAME}) UNIQUE(?P<nulls> NULLS NOT DISTINCT)? "
+    rf"(?P<columns>\({_NAME}(?:, {_NAME})*\))"
 )
 _INDEX: Final = re.compile(rf"CREATE (?P<kind>(?:UNIQUE )?INDEX) (?P<name>{_NAME}) ON {_TABLE} (?P<rest>.*)", re.DOTALL)
 _NOT_NULL: Final = re.compile(rf"ALTER TABLE {_TABLE} ALTER COLUMN (?P<column>{_NAME}) SET NOT NULL")
@@ -223,7 +224,7 @@ def _ground(statement: str) -> Ground | None:
         return Ground(table, name, _checked(table, name, match["rule"]), (instead,))
     if match := _UNIQUE.fullmatch(statement):
         table = match["table"]
-        build = f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} {match['columns']}"
+        build = f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} {match['columns']}{match['nulls'] or ''}"
         instead = f"ALTER TABLE {table} ADD CONSTRAINT {match['name']} UNIQUE USING INDEX {name}"
         return Ground(table, name, (build,), (instead,), is_index=True)
     if match := _INDEX.fullmatch(statement):

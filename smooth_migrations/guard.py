@@ -76,6 +76,7 @@ class Guard:
 
     def _place(self, plan: Plan) -> None:
         """Let what breaks the release still running run in halves, and the rest beside what is held back."""
+        from smooth_migrations.contract_queue import QueueUnreadable  # noqa: PLC0415 - as below
         from smooth_migrations.halves import install  # noqa: PLC0415 - as below
         from smooth_migrations.locks.foreseen import foreseen  # noqa: PLC0415 - as below
         from smooth_migrations.operations import CannotSplit  # noqa: PLC0415 - as below
@@ -88,7 +89,7 @@ class Guard:
                 placed = place_backwards(self._connection, migrations, executor)
             else:
                 placed = place_forwards(self._connection, migrations, expands=call.options.expands, executor=executor)
-        except CannotSplit as error:
+        except (CannotSplit, QueueUnreadable) as error:
             raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
         install(placed, call.options.call_id)
         if self._connection.vendor == "postgresql" and not call.before.is_empty:

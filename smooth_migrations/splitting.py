@@ -26,6 +26,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from smooth_migrations import beside
+from smooth_migrations.conflicts import PendingConflict, refuse_later, refuse_missing, refuse_unrecorded
 from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.files import digest_of
 from smooth_migrations.folding import folded, is_gone
@@ -39,13 +40,9 @@ from smooth_migrations.operations.rename_table import SplitRename
 from smooth_migrations.reversibility import PLAIN, database_parts
 from smooth_migrations.touched import is_here, kept, model_of, refers_to, touched
 
-__all__ = ["PendingConflict", "Walk", "place_backwards", "place_forwards"]
+__all__ = ["Walk", "place_backwards", "place_forwards"]
 
 _NOTED = ("_held", "_in_halves", "_halves_so_far", "_made", "_added", "_renamed", "_taken", "_kept", "_let_go")
-
-
-class PendingConflict(CannotSplit):
-    """An operation touches what a contract half is still held back for."""
 
 
 @dataclass(slots=True)
@@ -92,7 +89,11 @@ class Walk:
             executor: of it.
             queue: what is held back there.
             wanted: these are walked through also where they are not recorded.
+
+        Raises:
+            PendingConflict: it is not known what is held back.
         """
+        refuse_later(queue)
         loader = executor.loader
         walk = cls(connection, ProjectState(real_apps=loader.unmigrated_apps), {item.key: item for item in queue})
         applied = {loader.graph.nodes[key] for key in loader.applied_migrations if key in loader.graph.nodes}
@@ -118,13 +119,7 @@ class Walk:
         Raises:
             PendingConflict: a file is gone or replaced by a squash, so that nobody knows what the tables are like.
         """
-        passed = {item.key for _, item in self._held}
-        for key, item in self.queue.items():
-            if key not in passed:
-                raise PendingConflict(
-                    f"{item} is held back, and {key[0]}.{key[1]} is not applied, or its file is missing or replaced",
-                    hint="finalise with the release that deployed it",
-                )
+        refuse_missing(self.queue.values(), {item.key for _, item in self._held})
 
     def splits(self, plan: Sequence[Migration]) -> bool:
         """Return whether anything of a plan would run in halves; stays where it is."""
@@ -344,6 +339,7 @@ def place_forwards(
         PendingConflict: an operation touches what is held back already.
     """
     queue = read_queue(connection)
+    refuse_unrecorded(connection, queue)
     expands = expands and any(may_split(operation) for migration in plan for operation in migration.operations)
     if not plan or not (queue or expands):
         return []

@@ -21,7 +21,7 @@ from smooth_orchestrator.run import Run
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["contracting", "due_at", "look_for_halves", "pass_guards"]
+__all__ = ["contracting", "due_at", "forbidden_sessions", "look_for_halves", "pass_guards"]
 
 _UNKNOWN_HINT: Final = "manage.py finalise_migrations --force does it on one database, whatever became of the others"
 
@@ -81,6 +81,11 @@ async def _committed_at(run: Run, fleet: Fleet, run_id: str) -> datetime:
             f"the run {run_id}, which has held something back, ended as {ends[-1].data['outcome']}",
             hint="smooth-orchestrate recover PLAN",
         )
+    if missing := Told.of(records).moved - {item.name for item in run.targets}:
+        raise Refused(
+            f"the run {run_id} moved {', '.join(sorted(missing))}, not in this plan",
+            hint=f"finalise with the plan as it was; {_UNKNOWN_HINT}",
+        )
     return ends[-1].at
 
 
@@ -137,13 +142,7 @@ async def pass_guards(run: Run) -> None:
         Refused: a session of it is connected, or the gate does not pass.
     """
     wanted = run.plan.finalise
-    connected = [
-        Mistake(item.name, f"a session of {name!r} is connected", "end the release that it belongs to")
-        for item in run.targets
-        for name in (item.found.sessions if item.found else ())
-        if any(fnmatchcase(name, glob) for glob in wanted.forbid_sessions)
-    ]
-    if connected:
+    if connected := forbidden_sessions(run):
         raise Refused("the release before is still at work", findings=connected)
     if not wanted.gate:
         return
@@ -154,3 +153,13 @@ async def pass_guards(run: Run) -> None:
     failure = await pass_gate(run, gate)
     if failure is not None:
         raise Refused(failure.message)
+
+
+def forbidden_sessions(run: Run) -> list[Mistake]:
+    """Return the sessions that the plan forbids; the targets were asked for what is to be finalised. Pure."""
+    return [
+        Mistake(item.name, f"a session of {name!r} is connected", "end the release that it belongs to")
+        for item in run.targets
+        for name in (item.found.sessions if item.found else ())
+        if any(fnmatchcase(name, glob) for glob in run.plan.finalise.forbid_sessions)
+    ]

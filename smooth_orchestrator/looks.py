@@ -13,9 +13,10 @@ from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.session import ready, report_of
+from smooth_orchestrator.session import Ready, ready, report_of
 from smooth_orchestrator.signals import hearing_signals
 from smooth_orchestrator.told import Told
+from smooth_orchestrator.waiting import contracts_due
 from smooth_orchestrator.whose import identity_of
 
 __all__ = ["check", "plan", "status"]
@@ -53,7 +54,9 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
             else tuple(finding for item in run.targets for finding in unread(item))
         )
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
-        details = await _standing(file, run) if command == "status" else [_plans(run, item) for item in run.targets]
+        details = (
+            await _standing(file, prepared, run) if command == "status" else [_plans(run, item) for item in run.targets]
+        )
         databases = tuple(replace(item.report(), extra=extra) for item, extra in zip(run.targets, details, strict=True))
         return replace(report_of(session, command, outcome), databases=databases, errors=findings)
 
@@ -67,14 +70,21 @@ async def _journal_refusals(file: PlanFile) -> tuple[Mistake, ...]:
     return ()
 
 
-async def _standing(file: PlanFile, run: Run) -> list[dict[str, object]]:
+async def _standing(file: PlanFile, opened: Ready, run: Run) -> list[dict[str, object]]:
     summaries = await runs(file)
     last_run = summaries[0].run_id if summaries else None
     left = await unsettled_runs(file)
     doubts = doubts_of(run.targets)
     known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
+    due = await contracts_due(file, opened, run)
     return [
-        {"pending": _pending(item), "last_run": last_run, "unsettled": _here(run, item, left), **each.to_dict(known)}
+        {
+            "pending": _pending(item),
+            "contract_due": due.get(item.name, []),
+            "last_run": last_run,
+            "unsettled": _here(run, item, left),
+            **each.to_dict(known),
+        }
         for item, each in zip(run.targets, doubts, strict=True)
     ]
 

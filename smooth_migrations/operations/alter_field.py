@@ -1,6 +1,7 @@
 """AlterField: what takes something from the release still running is held back until that is gone."""
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -149,6 +150,11 @@ class SplitAlterField(Split):
             yield from duplicates(connection, model, (name,))
         if (length := length_of(field)) and now.get_internal_type() in _TEXTS:
             yield from too_long(connection, model, name, length)
+        if all(_digits(field)) and _digits(field) != _digits(now):
+            # What is behind the point is rounded, as `migrate` has it.
+            digits, places = _digits(field)
+            most = Decimal(10**digits - 1).scaleb(-places)
+            yield from unfit(connection, model, name, (-most, most))
         if _size(field) is not None and _size(now) is not None:
             yield from unfit(connection, model, name, connection.ops.integer_field_range(field.get_internal_type()))
 

@@ -1,6 +1,7 @@
 """Rows that a contract half could not take, found before it is tried."""
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -66,9 +67,12 @@ def too_long(connection: BaseDatabaseWrapper, model: "type[Model]", name: str, l
 
 
 def unfit(
-    connection: BaseDatabaseWrapper, model: "type[Model]", name: str, limits: tuple[int | None, int | None]
+    connection: BaseDatabaseWrapper,
+    model: "type[Model]",
+    name: str,
+    limits: tuple[int | None, int | None] | tuple[Decimal, Decimal],
 ) -> Iterator[Obstacle]:
-    """Yield the rows in which an integer is too small or too large. Only reads."""
+    """Yield the rows in which a number is too small or too large. Only reads."""
     least, most = limits
     outside = Q(pk__in=[])
     if least is not None:

@@ -6,7 +6,7 @@ It takes the first one's place with all that this has, and is the last of its ta
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
@@ -21,7 +21,8 @@ __all__ = ["RetypeField"]
 # generated columns, what is set for the column alone or for an index, and what a domain gives rows of its own.
 _MORE: Final = r"""
     SELECT relkind <> 'r' OR relforcerowsecurity OR attidentity <> '' OR attgenerated <> '' OR attinhcount <> 0
-        OR attoptions IS NOT NULL OR coalesce(attstattarget, -1) >= 0
+        OR EXISTS (SELECT FROM unnest(attoptions) AS option WHERE NOT starts_with(option, 'pg_attver='))
+        OR coalesce(attstattarget, -1) >= 0
         OR attcompression <> '' OR attstorage <> typstorage
         OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhparent, inhrelid))
         OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid)
@@ -142,14 +143,19 @@ def _swap(editor: BaseDatabaseSchemaEditor, shadow: Shadow) -> bool:
     """Let the second column take the first one's place; return whether it has all that this had, or undo it."""
     connection = editor.connection
     savepoint = transaction.savepoint(connection.alias)
-    shadow.let_go(editor)
-    had = _Facts.of(connection, shadow.table, shadow.column)
-    _replace(editor, shadow, had)
-    if _Facts.of(connection, shadow.table, shadow.column) != had:
+    try:
+        shadow.let_go(editor)
+        had = _Facts.of(connection, shadow.table, shadow.column)
+        _replace(editor, shadow, had)
+        is_alike = _Facts.of(connection, shadow.table, shadow.column) == had
+    except ProgrammingError:
+        # Such as what depends on the column, and came after it was looked at.
+        is_alike = False
+    if is_alike:
+        transaction.savepoint_commit(savepoint, connection.alias)
+    else:
         transaction.savepoint_rollback(savepoint, connection.alias)
-        return False
-    transaction.savepoint_commit(savepoint, connection.alias)
-    return True
+    return is_alike
 
 
 def _replace(editor: BaseDatabaseSchemaEditor, shadow: Shadow, had: _Facts) -> None:

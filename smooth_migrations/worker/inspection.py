@@ -16,7 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
 from smooth_migrations.contract_queue import read_queue
-from smooth_migrations.errors import sqlstate_of
+from smooth_migrations.errors import SmoothMigrationsError, sqlstate_of
 from smooth_migrations.finalising import CannotFinalise, Pending
 from smooth_migrations.groundwork import Groundwork
 from smooth_migrations.halves import expanded, install, is_split, is_void, split_of
@@ -69,6 +69,9 @@ def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
         with _within_limits(command, connection):
             findings += _server_findings(connection)
             return _look(command, connection, version, findings)
+    except SmoothMigrationsError as error:
+        findings.append(MigrationFinding("unloadable", error.message, hint=error.hint))
+        return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
     except Exception as error:  # noqa: BLE001 - migrations are the user's code: importing them may raise anything
         message = f"{type(error).__name__}: {_first_line(error)}"
         findings.append(MigrationFinding("unloadable", message, sqlstate=sqlstate_of(error)))
@@ -219,6 +222,7 @@ def _server_findings(connection: BaseDatabaseWrapper) -> Iterator[MigrationFindi
 
 def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapper) -> Iterator[MigrationFinding]:
     loader = executor.loader
+    held = {(item.app, item.name) for item in read_queue(connection)}
     for app, names in sorted(loader.detect_conflicts().items()):
         yield MigrationFinding(
             "conflict",
@@ -235,7 +239,11 @@ def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapp
             yield MigrationFinding(
                 "missing_file",
                 f"{app}.{name} is recorded as applied, and its file is missing",
-                hint=f"deploy the release that has it, or manage.py migrate {app} --prune",
+                hint=(
+                    "deploy the release that has it: half of it is held back"
+                    if (app, name) in held
+                    else f"deploy the release that has it, or manage.py migrate {app} --prune"
+                ),
             )
 
 

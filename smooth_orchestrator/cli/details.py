@@ -32,7 +32,7 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
         yield f"finding: {_finding(finding)}"
     if "pending" in extra:
         yield f"pending: {_names(extra['pending'])}"
-        yield from (f"to finalise: {operation}" for operation in database.contract_pending)
+        yield from _held_back(database)
     yield from _rehearsed(extra)
     if extra.get("last_run"):
         yield f"last run: {_value(extra['last_run'])}"
@@ -55,6 +55,13 @@ def _prepared(prepared: Mapping[str, Any]) -> str:
 def _on_one_line(text: str) -> str:
     # Whoever may prepare a transaction chooses its name.
     return text.replace("\n", "\\n")
+
+
+def _held_back(database: DatabaseReport) -> Iterator[str]:
+    yield from (f"to finalise: {operation}" for operation in database.contract_pending)
+    for due in database.extra.get("contract_due", ()):
+        yield f"held back by {due['run_id']}" + (f", due at {due['due_at']}" if due["due_at"] else "")
+        yield from (f"blocked: {_on_one_line(reason)}" for reason in due["blocked_by"])
 
 
 def _rehearsed(extra: Mapping[str, Any]) -> Iterator[str]:

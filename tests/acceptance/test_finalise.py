@@ -1,6 +1,7 @@
 """`finalise`: what deploys have held back is done on every database or on none, once the release before is gone."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -76,6 +77,46 @@ def test_what_a_deploy_holds_back_is_done_by_finalise_everywhere(fleet: Fleet) -
     refused = fleet.run("rollback")
     assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
     assert "was finalised by" in refused.report["error"]["message"]
+
+
+def test_status_says_when_it_is_due_and_what_blocks_it(fleet: Fleet) -> None:
+    _plan(fleet, '[finalise]\nbake_time = "1h"\nforbid_sessions = ["blue-*"]')
+    deployed = fleet.deploy()
+    assert deployed.exit_code == 0
+    begun, run_id = datetime.fromisoformat(deployed.report["started_at"]), deployed.report["run_id"]
+
+    status = fleet.run("status").report["databases"]
+
+    [[(run, due, blocked)], *others] = [[(*each.values(),) for each in entry["contract_due"]] for entry in status]
+    assert (run, blocked, others) == (run_id, [], [[(run, due, blocked)]] * 2)
+    assert timedelta(hours=1) < datetime.fromisoformat(due) - begun < timedelta(hours=1, minutes=2)
+    assert fleet.told("status").count(f"  held back by {run_id}, due at 2") == 3
+
+    next_release = fleet.directory / "project/demo/migrations/0002_next.py"
+    next_release.write_text(next_release.read_text() + "\n# changed")
+    with psycopg.connect(fleet.first.dsn, application_name="blue-1"):
+        told = fleet.told("status")
+    assert told.count("blocked: primary: a session of 'blue-1' is connected") == 3
+    assert told.count("blocked: the file of demo.0002_next has been changed since its expand half ran") == 3
+    assert fleet.run("finalise").report["outcome"] == "not_due"
+
+
+def test_a_plan_without_a_database_that_waits_does_none(fleet: Fleet) -> None:
+    assert fleet.deploy().exit_code == 0
+    before = fleet.dumps(sequences=False)
+    plan = fleet.directory / "deploy.toml"
+    text = plan.read_text()
+    start, _, rest = text.partition("[databases.shards]")
+    phases = rest[rest.index("[[phases]]") :].replace('["shards:*"]', '["kiosk"]').replace(', "kiosk"', "")
+    plan.write_text(start + phases)
+
+    refused = fleet.run("finalise")
+
+    assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+    assert f"moved {LAST}, not in this plan" in refused.report["error"]["message"]
+    status = fleet.run("status").report["databases"]
+    assert all(f"moved {LAST}, not in this plan" in entry["contract_due"][0]["blocked_by"][0] for entry in status)
+    assert fleet.dumps(sequences=False) == before
 
 
 # What changes a table takes so long at least.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.django_connections import ask
 from tests.support.dump import dump
 from tests.support.histories import Vendor
 from tests.support.new_databases import NewDatabases
@@ -231,6 +232,27 @@ def test_rows_of_the_release_before_that_a_unique_field_cannot_take_are_told(
     assert refused.returncode == 3
     assert "demo_item.size is NULL: 2 rows" in refused.stderr
     assert content(database) == before
+
+
+def test_numbers_that_a_narrower_field_cannot_take_are_told(pg_database: PostgresDatabase, tmp_path: Path) -> None:
+    field = "models.DecimalField(max_digits={}, decimal_places={})"
+    key = "('id', models.BigAutoField(primary_key=True))"
+    first = migration(f"migrations.CreateModel('Sum', [{key}, ('paid', {field.format(10, 4)})])")
+    narrow = migration(f"migrations.AlterField('sum', 'paid', {field.format(6, 2)})", after=[("demo", "0001_first")])
+    project = SmallProject(tmp_path, {"default": pg_database.django}, {"demo.0001_first": first})
+    project.succeed("migrate", "--verbosity=0")
+    run(pg_database, ["INSERT INTO demo_sum (paid) VALUES (9999.99), (-123456.7891), (1.2345)"])
+    project.write_migration("demo.0002_narrow", narrow)
+    project.succeed("apply_migrations", "--expand")
+
+    refused = project.run("finalise_migrations")
+
+    assert refused.returncode == 3
+    assert "demo_sum.paid is out of range: 1 row (such as 2)" in refused.stderr
+    run(pg_database, ["DELETE FROM demo_sum WHERE id = 2"])
+    project.succeed("finalise_migrations")
+    paid = [str(value) for (value,) in ask(pg_database, "SELECT paid FROM demo_sum ORDER BY id")]
+    assert paid == ["9999.99", "1.23"]
 
 
 def test_what_the_database_itself_refuses_is_told_in_its_words(databases: NewDatabases, tmp_path: Path) -> None:

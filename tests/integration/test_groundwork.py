@@ -13,6 +13,7 @@ pytestmark = pytest.mark.timeout(120)
 
 _UNIQUE = "migrations.AlterField('item', 'code', models.CharField(max_length=10, unique=True))"
 _CHECK = "migrations.AddConstraint('item', models.CheckConstraint(condition=models.Q(price__gt=0), name='paid'))"
+_ALIKE = "models.UniqueConstraint(fields=['note', 'price'], name='alike', nulls_distinct=False)"
 _CASES = {
     "not null": ["migrations.AlterField('item', 'note', models.TextField(default='?'))"],
     "not null, without a default": ["migrations.AlterField('item', 'note', models.TextField())"],
@@ -21,6 +22,7 @@ _CASES = {
     "constraints": [
         "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name', 'code'], name='one'))",
         "migrations.AddConstraint('item', models.UniqueConstraint('name', name='named', condition=models.Q(price=1)))",
+        f"migrations.AddConstraint('item', {_ALIKE})",
         _CHECK,
     ],
     "several at once": [

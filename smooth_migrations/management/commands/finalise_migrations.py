@@ -12,8 +12,9 @@ from django.db.utils import DEFAULT_DB_ALIAS
 from smooth_migrations.arguments import add_limits, options_of
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.call import Call
+from smooth_migrations.conflicts import unrecorded
 from smooth_migrations.console import ConsoleReport
-from smooth_migrations.contract_queue import Queued
+from smooth_migrations.contract_queue import Queued, QueueUnreadable, remove
 from smooth_migrations.durations import duration_s
 from smooth_migrations.errors import Interrupted, UndoFailed, words_of
 from smooth_migrations.exits import LOCKED, NEEDS_OPERATOR, REFUSED
@@ -43,7 +44,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="Do also what a deploy of smooth-orchestrate has held back, which it would do on all its databases.",
+            help=(
+                "Do also what a deploy of smooth-orchestrate has held back, which it would do on all its databases; "
+                "forget what is held back of migrations that are not recorded as applied."
+            ),
         )
         parser.add_argument(
             "--wait", type=duration_s, default=0.0, metavar="DURATION", help="For how long another run is waited for."
@@ -62,19 +66,27 @@ class Command(BaseCommand):
         connection = connections[options["database"]]
         if reason := why_not_undone(connection):
             raise CommandError(f"Refused: {reason}; nothing was changed", returncode=REFUSED)
-        pending = Pending.of(connection)
-        if options["plan"]:
-            self._write("Held back:", pending.queue)
-        elif not pending.queue:
-            self.stdout.write("  Nothing is held back.")
-        else:
-            if not options["force"]:
-                _leave_deploys_alone(pending)
-            with _errors_told():
-                self._write("Finalised:", self._finalise(connection, **options))
+        with _errors_told():
+            pending = Pending.of(connection)
+            if options["plan"]:
+                self._write("Held back:", pending.queue)
+            elif not pending.queue:
+                self.stdout.write("  Nothing is held back.")
+            else:
+                if not options["force"]:
+                    _leave_deploys_alone(pending)
+                done, forgotten = self._finalise(connection, **options)
+                self._write("Finalised:", done)
+                if forgotten:
+                    self._write("Forgotten, since no such migration is recorded as applied:", forgotten)
 
-    def _finalise(self, connection: BaseDatabaseWrapper, **options: Any) -> list[Queued]:  # noqa: ANN401 - as handle's
+    def _finalise(
+        self,
+        connection: BaseDatabaseWrapper,
+        **options: Any,  # noqa: ANN401 - as handle's
+    ) -> tuple[list[Queued], tuple[Queued, ...]]:
         done: list[Queued] = []
+        forgotten: tuple[Queued, ...] = ()
         console = ConsoleReport(self.stdout, self.style, verbosity=options["verbosity"])
         call = GroundedCall(connection, options_of({**options, "other_aliases": "refuse", "expand": False}), console)
 
@@ -83,9 +95,14 @@ class Command(BaseCommand):
             return Call(connection, Options(), ConsoleReport(self.stdout, self.style, verbosity=1))
 
         def move() -> float:
+            nonlocal forgotten
             done.clear()
             pending = Pending.of(connection)
+            if options["force"]:
+                forgotten = unrecorded(connection, pending.queue)
+                pending.queue = tuple(item for item in pending.queue if item not in forgotten)
             call.lay(pending.groundwork().grounds)
+            remove(connection, forgotten)
             return pending.run(done.append)
 
         with signals_asking(call.interruption):
@@ -100,7 +117,7 @@ class Command(BaseCommand):
                 turn.end()
         for callback in callbacks:
             callback()
-        return done
+        return done, forgotten
 
     def _write(self, heading: str, queue: Sequence[Queued]) -> None:
         self.stdout.write(self.style.MIGRATE_HEADING(heading))
@@ -116,7 +133,7 @@ def _errors_told() -> Iterator[None]:
         yield
     except (LeaseHeld, SessionLeft) as error:
         raise CommandError(f"{error.message}: nothing was changed ({error.hint})", returncode=LOCKED) from error
-    except CannotFinalise as error:
+    except (CannotFinalise, QueueUnreadable) as error:
         raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
     except UndoFailed as error:
         raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from smooth_migrations.contract_queue import read_queue
+from smooth_migrations.contract_queue import QueueUnreadable, read_queue
+from smooth_migrations.exits import REFUSED
 from smooth_migrations.helpers.found import Found
 
 __all__ = ["Command"]
@@ -32,7 +33,10 @@ class Command(BaseCommand):
         """Print the list; changes nothing."""
         found = Found.among(apps.get_models())
         aliases = [options["database"]] if options["database"] else [*connections]
-        pending = {alias: [str(half) for half in read_queue(connections[alias])] for alias in aliases}
+        try:
+            pending = {alias: [str(half) for half in read_queue(connections[alias])] for alias in aliases}
+        except QueueUnreadable as error:
+            raise CommandError(f"{error.message} ({error.hint})", returncode=REFUSED) from error
         if options["json"]:
             databases = [{"alias": alias, "contract_pending": queued} for alias, queued in pending.items()]
             report = {"version": 1, "command": "show_migration_changes", **asdict(found), "databases": databases}

@@ -1,0 +1,65 @@
+"""When what is held back is due, and what blocks it: `status` tells it, and changes nothing."""
+
+from datetime import datetime
+
+from smooth_migrations.protocol import ContractHalf
+from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.finalisation import due_at, forbidden_sessions
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.preflight import inspect_targets
+from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.session import Ready, journal_of
+
+__all__ = ["contracts_due"]
+
+
+async def contracts_due(file: PlanFile, opened: Ready, looked: Run) -> dict[str, list[dict[str, object]]]:
+    """Return for each database that waits, by the runs that have held something back, when and what blocks it.
+
+    The gate of `finalise` is the user's program, and is not run. Reads only.
+
+    Args:
+        file: the plan.
+        opened: its workers.
+        looked: a run whose targets were looked at.
+
+    Raises:
+        JournalError: the journal cannot be asked.
+    """
+    halves: dict[str, list[ContractHalf]] = {}
+    for item in looked.targets:
+        for half in item.found.contract_pending if item.found else ():
+            halves.setdefault(half.run_id, []).append(half)
+    if not halves:
+        return {}
+    async with journal_of(file, makes_file=False) as journal:
+        session = opened.session(looked.run_id, journal)
+        session.run.finalises = (*halves,)
+        await inspect_targets(session.run, session.fleet)
+        moments = {held: await _due(session.run, session.fleet, held, each) for held, each in halves.items()}
+    connected = forbidden_sessions(session.run)
+    return {
+        item.name: [
+            _told(held, moments[held], [*_found(item), *(str(each) for each in connected)])
+            for held in dict.fromkeys(half.run_id for half in (item.found.contract_pending if item.found else ()))
+        ]
+        for item in session.run.targets
+    }
+
+
+async def _due(run: Run, fleet: Fleet, run_id: str, halves: list[ContractHalf]) -> datetime | str:
+    try:
+        return await due_at(run, fleet, run_id, halves)
+    except Refused as refused:
+        return "; ".join([refused.message, *(str(finding) for finding in refused.findings)])
+
+
+def _found(item: TargetRun) -> list[str]:
+    return [each.message for each in (item.found.findings if item.found else ()) if each.code == "cannot_finalise"]
+
+
+def _told(run_id: str, moment: datetime | str, blocked_by: list[str]) -> dict[str, object]:
+    if isinstance(moment, str):
+        return {"run_id": run_id, "due_at": None, "blocked_by": [moment, *blocked_by]}
+    return {"run_id": run_id, "due_at": moment.isoformat(), "blocked_by": blocked_by}
