@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -215,10 +216,10 @@ def test_a_real_cron_finalises_by_itself_when_bake_time_and_release_before_are_o
 
 
 def _reported(fleet: Fleet) -> list[str]:
-    """Return how each command has ended, by the reports that it has left."""
+    """Return how commands have ended, by the reports that they have left; of several in a row that did alike one."""
     reports = fleet.directory / _REPORTS
     text = reports.read_text() if reports.exists() else ""
-    return re.findall(r"^finalise[^:]*: (\w+, exit \d)", text, re.MULTILINE)
+    return [end for end, _ in groupby(re.findall(r"^finalise[^:]*: (\w+, exit \d)", text, re.MULTILINE))]
 
 
 def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
