@@ -392,29 +392,3 @@ def test_no_model_is_made_while_a_finalise_holds_its_locks(pg_databases: NewData
 
     # Each takes long where a project has many of them.
     assert set((tmp_path / "locks.txt").read_text().splitlines()) == {"0"}
-
-
-_SIZE = "migrations.AddField('{}', 'size', models.IntegerField(default=7))"
-
-
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
-        pytest.param([], "the file of demo.0002_next has been changed since its expand half ran", id="less"),
-        pytest.param([_SIZE.format("kind")], "and the file of demo.0002_next is another one now", id="another"),
-    ],
-)
-def test_what_is_held_back_of_another_file_is_not_guessed(
-    pg_database: PostgresDatabase, tmp_path: Path, operations: list[str], message: str
-) -> None:
-    project = project_with(tmp_path, pg_database, [_SIZE.format("item")])
-    project.succeed("apply_migrations", "--expand")
-    before = content(pg_database)
-    project.write_migration("demo.0002_next", migration(*operations, after=[("demo", "0001_first")]))
-
-    refused = project.run("finalise_migrations")
-
-    assert refused.returncode == 3
-    assert message in refused.stderr
-    assert "with the release that deployed it)" in refused.stderr
-    assert content(pg_database) == before

@@ -1,4 +1,4 @@
-"""Rows of what is held back that do not say any more what is so: nothing is guessed from them."""
+"""What is held back, by rows and files that do not say any more what is so: nothing is guessed from them."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ import pytest
 from tests.support.django_connections import ask
 from tests.support.histories import Database, execute
 from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import PostgresDatabase
 from tests.support.small_project import SmallProject, migration
 from tests.support.two_releases import content, project_with
 
+_OF_KIND = "migrations.AddField('kind', 'size', models.IntegerField(default=7))"
 _SIZE = "migrations.AddField('item', 'size', models.IntegerField(default=7))"
 _MORE = migration("migrations.AddField('kind', 'more', models.IntegerField(null=True))", after=[("demo", "0002_next")])
 _NAMES = "SELECT name FROM smooth_migrations_contract"
@@ -72,3 +74,26 @@ def test_a_row_of_a_later_version_or_of_nobody_is_left_alone(
     assert content(database) == before
     execute(database, "UPDATE smooth_migrations_contract SET payload = '{\"version\": 1}'")
     project.succeed("finalise_migrations")
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        pytest.param([], "the file of demo.0002_next has been changed since its expand half ran", id="less"),
+        pytest.param([_OF_KIND], "and the file of demo.0002_next is another one now", id="another"),
+    ],
+)
+def test_what_is_held_back_of_another_file_is_not_guessed(
+    pg_database: PostgresDatabase, tmp_path: Path, operations: list[str], message: str
+) -> None:
+    project = project_with(tmp_path, pg_database, [_SIZE])
+    project.succeed("apply_migrations", "--expand")
+    before = content(pg_database)
+    project.write_migration("demo.0002_next", migration(*operations, after=[("demo", "0001_first")]))
+
+    refused = project.run("finalise_migrations")
+
+    assert refused.returncode == 3
+    assert message in refused.stderr
+    assert "with the release that deployed it)" in refused.stderr
+    assert content(pg_database) == before
