@@ -1,6 +1,6 @@
 """When the contract halves of earlier runs are due, and what forbids them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -17,11 +17,11 @@ from smooth_orchestrator.plan import Phase, Plan
 from smooth_orchestrator.preflight import inspect_targets, unread
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
-from smooth_orchestrator.run import Run
+from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["contracting", "due_at", "forbidden_sessions", "look_for_halves", "pass_guards"]
+__all__ = ["contracting", "due_at", "forbidden_sessions", "halves_of", "look_for_halves", "pass_guards"]
 
 _UNKNOWN_HINT: Final = "manage.py finalise_migrations --force does it on one database, whatever became of the others"
 
@@ -42,8 +42,13 @@ async def look_for_halves(run: Run, fleet: Fleet) -> dict[str, list[ContractHalf
     silent = [mistake for item in run.targets for mistake in unread(item)]
     if silent:
         raise Refused("not every database could be asked what it holds back", findings=silent)
+    return halves_of(run.targets)
+
+
+def halves_of(targets: Iterable[TargetRun]) -> dict[str, list[ContractHalf]]:
+    """Return what is held back on targets that were looked at, by the run that did. Pure."""
     halves: dict[str, list[ContractHalf]] = {}
-    for item in run.targets:
+    for item in targets:
         for half in item.found.contract_pending if item.found else ():
             halves.setdefault(half.run_id, []).append(half)
     return halves

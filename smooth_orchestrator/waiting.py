@@ -1,17 +1,21 @@
 """When what is held back is due, and what blocks it: `status` tells it, and changes nothing."""
 
 from datetime import datetime
+from typing import Final
 
 from smooth_migrations.protocol import ContractHalf
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.finalisation import due_at, forbidden_sessions
+from smooth_orchestrator.finalisation import due_at, forbidden_sessions, halves_of
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.preflight import inspect_targets
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.session import Ready, journal_of
 
 __all__ = ["contracts_due"]
+
+# Also that a role may read the queue, and not the rows that may be in the way.
+_IN_THE_WAY: Final = frozenset({"cannot_finalise", "unloadable", "unreachable"})
 
 
 async def contracts_due(file: PlanFile, opened: Ready, looked: Run) -> dict[str, list[dict[str, object]]]:
@@ -27,10 +31,7 @@ async def contracts_due(file: PlanFile, opened: Ready, looked: Run) -> dict[str,
     Raises:
         JournalError: the journal cannot be asked.
     """
-    halves: dict[str, list[ContractHalf]] = {}
-    for item in looked.targets:
-        for half in item.found.contract_pending if item.found else ():
-            halves.setdefault(half.run_id, []).append(half)
+    halves = halves_of(looked.targets)
     if not halves:
         return {}
     async with journal_of(file, makes_file=False) as journal:
@@ -42,9 +43,9 @@ async def contracts_due(file: PlanFile, opened: Ready, looked: Run) -> dict[str,
     return {
         item.name: [
             _told(held, moments[held], [*_found(item), *(str(each) for each in connected)])
-            for held in dict.fromkeys(half.run_id for half in (item.found.contract_pending if item.found else ()))
+            for held in halves_of([known])
         ]
-        for item in session.run.targets
+        for known, item in zip(looked.targets, session.run.targets, strict=True)
     }
 
 
@@ -56,7 +57,9 @@ async def _due(run: Run, fleet: Fleet, run_id: str, halves: list[ContractHalf]) 
 
 
 def _found(item: TargetRun) -> list[str]:
-    return [each.message for each in (item.found.findings if item.found else ()) if each.code == "cannot_finalise"]
+    if item.error is not None:
+        return [item.error.message]
+    return [each.message for each in (item.found.findings if item.found else ()) if each.code in _IN_THE_WAY]
 
 
 def _told(run_id: str, moment: datetime | str, blocked_by: list[str]) -> dict[str, object]:

@@ -6,7 +6,7 @@ It takes the first one's place with all that this has, and is the last of its ta
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db import ProgrammingError, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AlterField
@@ -143,19 +143,14 @@ def _swap(editor: BaseDatabaseSchemaEditor, shadow: Shadow) -> bool:
     """Let the second column take the first one's place; return whether it has all that this had, or undo it."""
     connection = editor.connection
     savepoint = transaction.savepoint(connection.alias)
-    try:
-        shadow.let_go(editor)
-        had = _Facts.of(connection, shadow.table, shadow.column)
-        _replace(editor, shadow, had)
-        is_alike = _Facts.of(connection, shadow.table, shadow.column) == had
-    except ProgrammingError:
-        # Such as what depends on the column, and came after it was looked at.
-        is_alike = False
-    if is_alike:
-        transaction.savepoint_commit(savepoint, connection.alias)
-    else:
+    shadow.let_go(editor)
+    had = _Facts.of(connection, shadow.table, shadow.column)
+    _replace(editor, shadow, had)
+    if _Facts.of(connection, shadow.table, shadow.column) != had:
         transaction.savepoint_rollback(savepoint, connection.alias)
-    return is_alike
+        return False
+    transaction.savepoint_commit(savepoint, connection.alias)
+    return True
 
 
 def _replace(editor: BaseDatabaseSchemaEditor, shadow: Shadow, had: _Facts) -> None:

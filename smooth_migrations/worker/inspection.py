@@ -222,7 +222,6 @@ def _server_findings(connection: BaseDatabaseWrapper) -> Iterator[MigrationFindi
 
 def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapper) -> Iterator[MigrationFinding]:
     loader = executor.loader
-    held = {(item.app, item.name) for item in read_queue(connection)}
     for app, names in sorted(loader.detect_conflicts().items()):
         yield MigrationFinding(
             "conflict",
@@ -234,7 +233,9 @@ def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapp
     except InconsistentMigrationHistory as error:
         yield MigrationFinding("inconsistent_history", str(error))
     replaced = {key for migration in loader.disk_migrations.values() for key in migration.replaces}
-    for app, name in sorted(set(loader.applied_migrations) - set(loader.disk_migrations) - replaced):
+    missing = sorted(set(loader.applied_migrations) - set(loader.disk_migrations) - replaced)
+    held = {(item.app, item.name) for item in read_queue(connection)} if missing else set()
+    for app, name in missing:
         if app in loader.migrated_apps:
             yield MigrationFinding(
                 "missing_file",

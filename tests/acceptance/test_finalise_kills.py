@@ -95,11 +95,7 @@ def test_a_crash_leaves_all_old_or_all_new(
     }[command]
     with _copied(fleets, kind, before, tmp_path / "plan") as fleet:
         ended = len(fleet.decisions())
-        killed = fleet.run(command, failpoint=point)
-        assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
-        for process in fleet.processes():
-            process.wait(timeout=20)
-        fleet.wait_until_alone()
+        fleet.kill(command, point)
 
         recovered = fleet.run("recover")
 

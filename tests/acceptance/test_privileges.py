@@ -13,6 +13,7 @@ from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.small_project import migration
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -167,6 +168,29 @@ def test_the_role_that_looks_reads_where_every_database_stands(fleet: Fleet, rol
     assert [entry["pending"] for entry in outcome.report["databases"]] == [["demo.0002_note", "demo.0003_kind"]] * 3
     refused = fleet.run("deploy")
     assert refused.exit_code == 3, refused.stderr
+
+
+@pytest.mark.long
+def test_the_role_that_looks_is_told_when_what_is_held_back_is_due(fleet: Fleet, roles: _Roles) -> None:
+    narrow = "migrations.AlterField('item', 'name', models.CharField(max_length=9))"
+    source = migration(narrow, after=[("demo", "0003_kind")])
+    (fleet.directory / "project/demo/migrations/0004_name.py").write_text(source)
+    fleet.plan(deploy="expand_contract = true")
+    assert fleet.deploy().exit_code == 0
+    for database in (fleet.first, fleet.last):
+        roles.make("A role that looks", database)
+        with database.connect() as session:
+            session.execute(roles.named("GRANT SELECT ON smooth_migrations_contract TO smooth_status").encode())
+    roles.connect_as(fleet, "smooth_status", assumes=False)
+
+    outcome = fleet.run("status")
+
+    assert outcome.exit_code == 0, outcome.stderr
+    told = {entry["database"]: entry["contract_due"] for entry in outcome.report["databases"]}
+    assert all(due["due_at"] for entries in told.values() for due in entries)
+    for name in ("primary", LAST):
+        [[blocked]] = [due["blocked_by"] for due in told[name]]
+        assert "permission denied for table demo_item" in blocked
 
 
 @pytest.mark.long

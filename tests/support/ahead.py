@@ -49,11 +49,7 @@ def assert_killed_and_recovered(fleet: Fleet, point: str, *, ends: int = 0) -> N
         ends: the exit code of the deploy that follows.
     """
     before = fleet.dumps(sequences=False)
-    killed = fleet.run("deploy", failpoint=point)
-    assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
-    for process in fleet.processes():
-        process.wait(timeout=20)
-    fleet.wait_until_alone()
+    fleet.kill("deploy", point)
 
     recovered = fleet.run("recover")
 

@@ -180,6 +180,14 @@ databases = ["shards:*"]
             process for process in psutil.process_iter(["cwd"]) if _is_within(self.directory, process.info.get("cwd"))
         ]
 
+    def kill(self, command: str, point: str) -> None:
+        """Run a command that is killed at a failpoint, or its worker, and wait until nothing is left of it."""
+        killed = self.run(command, failpoint=point)
+        assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
+        for process in self.processes():
+            process.wait(timeout=_PATIENCE_S)
+        self.wait_until_alone()
+
     def execute(self, statements: str) -> None:
         """Run statements in every database."""
         with closing(sqlite3.connect(self.kiosk)) as connection:
