@@ -57,6 +57,8 @@ class Aliases:
         self.has_lost = self.waits = False
         self._joined: dict[str, BaseDatabaseWrapper] = {}
         self._kept: dict[str, str] = {}
+        # Those in transactions that other calls, which are held, have begun by joining.
+        self._lent: set[str] = set()
         self._written: dict[str, str | None] = {}
         # In transactions of other calls: the savepoint before the first write, and the one that `keep` made.
         self._beside: dict[str, list[str]] = {}
@@ -109,28 +111,30 @@ class Aliases:
         Raises:
             NotPreparable: a migration has written to an alias whose transaction would be lost with this process.
         """
-        for alias in self._joined.keys() & self._written.keys():
+        for alias in self._written:
             raise NotPreparable(
                 f"migration {self._written[alias]} of {self._connection.alias!r} has written to the alias {alias!r}, "
                 "whose transaction cannot be prepared with it",
                 hint=f"let {self._connection.alias!r} be held open, or move {alias!r} in a phase before it",
             )
 
-    def release(self, connection: BaseDatabaseWrapper) -> None:
-        """Let go of an alias that is about to be moved itself, by another call. Safe to repeat.
+    def refuse_to_release(self, connection: BaseDatabaseWrapper) -> None:
+        """Make sure that an alias may be moved itself, by another call, after this one.
 
         Raises:
             OtherAliasRefused: a migration of this call has written there, and neither call could undo that.
         """
-        if self._joined.get(connection.alias) is not connection:
-            return
         if connection.alias in self._written:
             raise OtherAliasRefused(
                 f"migration {self._written[connection.alias]} of {self._connection.alias!r} has written to the alias "
                 f"{connection.alias!r}, which is to be migrated after it",
                 hint=f"put {connection.alias!r} into a phase before {self._connection.alias!r}",
             )
-        self._end(connection.alias, commit=True)
+
+    def release(self, connection: BaseDatabaseWrapper) -> None:
+        """Let go of an alias that is about to be moved itself: no call may refuse that. Safe to repeat."""
+        if self._joined.get(connection.alias) is connection:
+            self._end(connection.alias, commit=True)
 
     def rollback(self) -> None:
         """Roll back what joined since `keep`. Safe to repeat."""
@@ -169,10 +173,11 @@ class Aliases:
     def _take_back_beside(self, mark: int) -> None:
         for alias, marks in self._beside.items():
             # Where the other call has ended, so has what was written within it.
-            if connections[alias].in_atomic_block:
+            if _is_taken(connections[alias]):
                 # One that is broken cannot be committed any more.
                 with suppress(Error):
                     connections[alias].savepoint_rollback(marks[mark])
+            self._written.pop(alias, None)
         self._beside.clear()
 
     def _check(self) -> None:
@@ -235,9 +240,9 @@ class Aliases:
         connection = context["connection"]
         alias = connection.alias
         if not str(sql).lstrip().upper().startswith(_READS):
-            if alias in self._joined:
+            if alias in self._joined or alias in self._lent:
                 self._written.setdefault(alias, self._at_work())
-            elif connection.in_atomic_block and alias not in self._beside:
+            if alias not in self._joined and alias not in self._beside and _is_taken(connection):
                 self._beside[alias] = []  # the savepoint is a statement, too
                 self._beside[alias].append(str(connection.savepoint()))
         return execute(sql, params, many, context)
@@ -278,10 +283,14 @@ class Aliases:
     def _join(self, connection: BaseDatabaseWrapper) -> None:
         # Django treats a block on a connection without autocommit as nested (transaction.Atomic.__enter__), so
         # whatever the migration opens and closes there stays inside this transaction. A connection that is already
-        # inside a block belongs to somebody else, who will end it.
+        # inside a block, or that joined another call before, belongs to somebody else, who will end it.
         # A copy, such as another thread's, is nobody's alias here.
         is_copy = connection is not connections[connection.alias]
-        if is_copy or connection.in_atomic_block or connection.alias in self._joined:
+        if is_copy or connection.alias in self._joined:
+            return
+        if _is_taken(connection):
+            if not connection.in_atomic_block:
+                self._lent.add(connection.alias)
             return
         self._joined[connection.alias] = connection
         if connection.vendor == "sqlite":
@@ -291,6 +300,11 @@ class Aliases:
             connection.autocommit = False
         else:
             connection.set_autocommit(False)
+
+
+def _is_taken(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a connection is in a transaction of somebody's who will end it."""
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
 def _is_idle(connection: BaseDatabaseWrapper) -> bool:

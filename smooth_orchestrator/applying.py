@@ -16,6 +16,7 @@ from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.reads import watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
+from smooth_orchestrator.transport import Worker
 
 __all__ = ["Listener", "apply_target"]
 
@@ -36,7 +37,13 @@ async def apply_target(
             transaction, whatever the tier, and where a deploy would go on migration by migration it ends.
         is_ahead: whether only that is run which comes before the transaction.
     """
-    worker = fleet.serving(item.target)
+    async with fleet.lent(item.target, keeps=True) as worker:
+        # Others may have failed while it waited.
+        if run.decided or not run.stopping.is_set():
+            await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
+
+
+async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, measures: bool, is_ahead: bool) -> None:
     plan, target = run.plan, item.target
     command = Apply(
         id=worker.next_id(),

@@ -9,7 +9,7 @@ from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, Stage, TargetRun
-from smooth_orchestrator.transport import Worker
+from smooth_orchestrator.transport import Worker, WorkerLost
 
 __all__ = ["left_to_lock_s", "lose", "refuse_long_locks", "watch_locks", "watching_held"]
 
@@ -21,15 +21,17 @@ async def watching_held(run: Run, fleet: Fleet) -> AsyncIterator[None]:
     """Stop the run as soon as a worker that holds is lost, or locks are held for longer than `max_lock_hold`."""
     async with anyio.create_task_group() as group:
         group.start_soon(watch_locks, run)
-        for worker in fleet.workers:
-            group.start_soon(_watch_worker, run, fleet, worker)
-        yield
+
+        def hear(worker: Worker, loss: WorkerLost) -> None:
+            _take_loss(run, fleet, worker, loss)
+
+        with fleet.hearing_losses(hear):
+            yield
         group.cancel_scope.cancel()
 
 
-async def _watch_worker(run: Run, fleet: Fleet, worker: Worker) -> None:
-    loss = await worker.lost()
-    served = [item for item in run.targets if fleet.serving(item.target) is worker]
+def _take_loss(run: Run, fleet: Fleet, worker: Worker, loss: WorkerLost) -> None:
+    served = [item for item in run.targets if fleet.is_held(item.target, worker)]
     if run.in_stage(Stage.WORKING, among=served):
         return  # the target at work is the first cause, and says so itself
     for item in run.in_stage(Stage.HELD, among=[item for item in served if not item.is_prepared]):

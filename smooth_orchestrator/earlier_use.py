@@ -49,7 +49,8 @@ async def remove_earlier_marks(run: Run, fleet: Fleet) -> None:
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
-            group.start_soon(remove, item)
+            if not item.is_quiet or (item.glance and item.glance.is_marked):
+                group.start_soon(remove, item)
     if found:
         raise Refused(
             f"the mark of an earlier run {run.run_id} could not be removed", hint="use another --run-id", findings=found

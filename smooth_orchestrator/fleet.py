@@ -1,43 +1,58 @@
-"""The workers of a run: one process a project, and more where parallel work asks for it."""
+"""The workers of a run: one process a project, and more where there is work for them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan, Project, ProjectFacts, Target
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.transport import OutputLine, Worker, WorkerTransport
+from smooth_orchestrator.transport import OutputLine, Worker, WorkerLost, WorkerTransport
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "OnLoss"]
 
 # More of them commit no faster on a server of two cores, and leave none for anybody else.
 _SESSIONS_EACH = 16
 
+_T = TypeVar("_T")
+OnLoss = Callable[[Worker, WorkerLost], None]
+
 
 class Fleet:
-    """Workers by project, and which of them serves which target.
+    """Workers by project, and which of them holds which target.
 
-    A target stays with its worker, because its open transaction lives there.
+    A target stays with the worker that has begun to move it, because its open transaction lives there.
 
     Args:
         transport: starts workers.
         masker: learns the secrets that projects tell.
+
+    Attributes:
+        facts: what `ask`, or `set_up`, has returned last.
     """
+
+    facts: dict[str, ProjectFacts]
 
     def __init__(self, transport: WorkerTransport, masker: Masker) -> None:
         self._transport = transport
         self._masker = masker
         self._hosts = anyio.create_task_group()
+        self._starting: list[anyio.CancelScope] = []
         self._closing = anyio.Event()
         self._workers: dict[str, list[Worker]] = {}
+        self._wanted: dict[str, int] = {}
         self._serving: dict[str, Worker] = {}
+        self._at_work: set[int] = set()
+        self._changed = anyio.Condition()
+        self._listeners: list[OnLoss] = []
         self._replacing = anyio.Lock()
         self._limiters: dict[str, anyio.CapacityLimiter] = {}
 
@@ -49,38 +64,97 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
+        for scope in self._starting:
+            scope.cancel()
         # Without the error, which is the caller's and goes on as it came.
         await self._hosts.__aexit__(None, None, None)
 
     async def ask(self, projects: Mapping[str, Project]) -> dict[str, ProjectFacts]:
-        """Start one worker a project and return what each says of its databases.
+        """Start one worker a project, at once, and return what the settings of each tell of its databases.
 
         Raises:
             WorkerError: one cannot be started.
         """
-        facts = {}
-        for name, project in projects.items():
-            worker = await self._start(project)
-            facts[name] = ProjectFacts(worker.hello.databases, worker.hello.has_routers)
-        return facts
 
-    async def assign(self, plan: Plan) -> None:
-        """Start as many workers as the widest phase can use, and give each target one."""
-        for name, project in plan.projects.items():
-            targets = [target for target in plan.targets if target.project == name]
-            wanted = max(
-                (min(phase.parallel, sum(target.project == name for target in phase.targets)) for phase in plan.phases),
-                default=1,
-            )
-            while targets and len(self._workers[name]) < min(wanted, os.cpu_count() or 1):
-                await self._start(project)
-            for index, target in enumerate(targets):
-                pool = self._workers[name]
-                self._serving[target.name] = pool[index % len(pool)]
+        async def ask(project: Project) -> None:
+            self._workers[project.name] = [await self._host_of(project)]
+
+        await _each(ask, projects.values())
+        return self._hear()
+
+    async def set_up(self) -> dict[str, ProjectFacts]:
+        """Wait until the workers that were asked obey, and return what they tell of their databases then.
+
+        That is what their settings told, unless an app has changed it. No worker does anything before. Idempotent.
+
+        Raises:
+            WorkerError: a project's Django cannot be set up.
+        """
+
+        async def set_up(worker: Worker) -> None:
+            if worker.project.name not in self._wanted:
+                await worker.set_up()
+                self._joined(worker)
+
+        await _each(set_up, [workers[0] for workers in self._workers.values()])
+        return self._hear()
+
+    def widen(self, plan: Plan, name: str) -> None:
+        """Start further workers of a project, as many as its widest phase can use; returns at once. Idempotent.
+
+        Each takes up work as soon as its Django is set up. One that cannot be started leaves the work to the others.
+        """
+        targets = max((sum(each.project == name for each in phase.targets) for phase in plan.phases), default=1)
+        parallel = max((phase.parallel for phase in plan.phases), default=1)
+        while self._wanted[name] < min(targets, parallel, os.cpu_count() or 1):
+            self._wanted[name] += 1
+            self._hosts.start_soon(self._join, plan.projects[name])
 
     def serving(self, target: Target) -> Worker:
-        """Return the worker that holds this target."""
-        return self._serving[target.name]
+        """Return the worker that holds this target; one that can be asked about it where none does."""
+        holder = self._serving.get(target.name)
+        workers = self._workers[target.project]
+        return holder or next((worker for worker in workers if not worker.is_lost), workers[0])
+
+    def is_held(self, target: Target, worker: Worker) -> bool:
+        """Return whether this worker holds a target."""
+        return self._serving.get(target.name) is worker
+
+    @asynccontextmanager
+    async def lent(self, target: Target, *, keeps: bool) -> AsyncIterator[Worker]:
+        """Wait for a worker that is at no other target, and have it for the length of a context.
+
+        Args:
+            target: what it is for. The worker that holds it serves, whatever it is at.
+            keeps: whether the worker holds the target from then on.
+        """
+        if target.name in self._serving:
+            yield self._serving[target.name]
+            return
+        async with self._changed:
+            while (worker := self._idle(target.project)) is None:
+                await self._changed.wait()
+            self._at_work.add(worker.pid)
+        if keeps:
+            self._serving[target.name] = worker
+        try:
+            yield worker
+        finally:
+            self._at_work.discard(worker.pid)
+            with anyio.CancelScope(shield=True):
+                await self._tell_change()
+
+    @contextmanager
+    def hearing_losses(self, hear: OnLoss) -> Iterator[None]:
+        """Call a function for each worker that is lost, for the length of a context; for the lost ones at once."""
+        self._listeners.append(hear)
+        for worker in self.workers:
+            if (loss := worker.loss) is not None:
+                hear(worker, loss)
+        try:
+            yield
+        finally:
+            self._listeners.remove(hear)
 
     def room_on(self, target: Target) -> anyio.CapacityLimiter:
         """Return what limits the connections that the coordinator itself opens to a target's server at a time."""
@@ -98,44 +172,109 @@ class Fleet:
             WorkerError: it cannot be started.
         """
         async with self._replacing:
-            serving = self._serving[target.name]
+            serving = self.serving(target)
             if not serving.is_lost:
                 return serving
-            worker = await self._start(plan.projects[target.project])
+            worker = await self._host_of(plan.projects[target.project])
+            await worker.set_up()
+            self._workers[target.project].append(worker)
+            self._joined(worker)
             for name, lost in self._serving.items():
                 if lost is serving:
                     self._serving[name] = worker
+            await self._tell_change()
             return worker
 
-    async def _start(self, project: Project) -> Worker:
+    def _idle(self, name: str) -> Worker | None:
+        """Return a worker that is at no target; a lost one, which says so, where there is no other kind."""
+        living = [worker for worker in self._workers[name] if not worker.is_lost]
+        if not living:
+            return self._workers[name][0]
+        return next((worker for worker in living if worker.pid not in self._at_work), None)
+
+    def _hear(self) -> dict[str, ProjectFacts]:
+        hellos = {name: workers[0].hello for name, workers in self._workers.items()}
+        self.facts = {name: ProjectFacts(hello.databases, hello.has_routers) for name, hello in hellos.items()}
+        return self.facts
+
+    async def _join(self, project: Project) -> None:
+        if self._closing.is_set():
+            return
+        with anyio.CancelScope() as scope:
+            self._starting.append(scope)
+            try:
+                worker = await self._host_of(project)
+                await worker.set_up()
+            except WorkerError as error:
+                failure = ErrorInfo(error.code, error.message, hint=error.hint)
+                get_logger().warning(EventName.LOG_MESSAGE, logger="fleet", message=error.message, error=failure)
+                return
+            self._workers[project.name].append(worker)
+            self._joined(worker)
+            await self._tell_change()
+
+    async def _host_of(self, project: Project) -> Worker:
         worker: Worker = await self._hosts.start(self._host, project)
-        self._workers.setdefault(project.name, []).append(worker)
-        for secret in worker.hello.secrets:
-            self._masker.add(secret)
+        self._learn(worker)
+        return worker
+
+    def _joined(self, worker: Worker) -> None:
+        self._wanted.setdefault(worker.project.name, 1)
+        self._learn(worker)
         get_logger().info(
             EventName.WORKER_STARTED,
-            project=project.name,
+            project=worker.project.name,
             pid=worker.pid,
             python=worker.hello.python,
             django=worker.hello.django,
             version=worker.hello.version,
         )
-        return worker
+
+    def _learn(self, worker: Worker) -> None:
+        for secret in worker.hello.secrets:
+            self._masker.add(secret)
+
+    async def _tell_change(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _host(self, project: Project, *, task_status: TaskStatus[Worker]) -> None:
         # A worker's context must end in the task that began it, and a replacement is asked for in a passing one.
         async with self._transport.worker(project, on_output=_log_output) as worker:
             task_status.started(worker)
             async with anyio.create_task_group() as group:
-                group.start_soon(_tell_loss, worker)
+                group.start_soon(self._tell_loss, worker)
                 await self._closing.wait()
                 group.cancel_scope.cancel()
 
+    async def _tell_loss(self, worker: Worker) -> None:
+        try:
+            await worker.set_up()
+        except WorkerError:
+            return  # whoever has asked for it hears that
+        loss = await worker.lost()
+        error = ErrorInfo(loss.code, loss.message, hint=loss.hint)
+        get_logger().error(EventName.WORKER_FAILED, project=worker.project.name, pid=worker.pid, error=error)
+        for hear in tuple(self._listeners):
+            hear(worker, loss)
+        await self._tell_change()
 
-async def _tell_loss(worker: Worker) -> None:
-    loss = await worker.lost()
-    error = ErrorInfo(loss.code, loss.message, hint=loss.hint)
-    get_logger().error(EventName.WORKER_FAILED, project=worker.project.name, pid=worker.pid, error=error)
+
+async def _each(work: Callable[[_T], Awaitable[None]], items: Iterable[_T]) -> None:
+    """Do something with all of these at once; the error of the first that fails is raised when all have ended."""
+    failures: dict[int, WorkerError] = {}
+
+    async def one(index: int, item: _T) -> None:
+        try:
+            await work(item)
+        except WorkerError as error:
+            failures[index] = error
+
+    async with anyio.create_task_group() as group:
+        for index, item in enumerate(items):
+            group.start_soon(one, index, item)
+    if failures:
+        raise failures[min(failures)]
 
 
 def _log_output(line: OutputLine) -> None:

@@ -8,15 +8,18 @@ from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
 from smooth_orchestrator.journal import Record, RecordKind, RunSummary, understood
 from smooth_orchestrator.recovery import unsettled
-from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.report import HALTED, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.session import Session, journal_of
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["HALTED_HINT", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
+__all__ = ["HALTED_ERROR", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
 
-HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
+_HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
+HALTED_ERROR: Final = RunError(HALTED, "it ended before its last phase: what had committed stays", hint=_HALTED_HINT)
+"""What is said of a run that was settled otherwise than it was meant to end."""
+
 _NOT_ASKED_HINT: Final = "smooth-orchestrate status PLAN tells, once it can be reached, what is pending there"
 _AGAIN: Final = "its databases are old again: deploy with another run id to make them new"
 
@@ -78,6 +81,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
                     f"the run id {run_id} is that of a {did} that has committed",
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
+            await session.set_up()
             errors = await _since(session, command, Told.of(records))
             return replace(
                 _report_in(record), command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors
@@ -87,7 +91,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
         and records[-1].data.get("outcome") == RunOutcome.HALTED
         and not await taken_back_by(run.journal, run.plan.name, run_id)
     ):
-        raise Refused(f"the run {run_id} was halted, and what it has committed stays", hint=HALTED_HINT)
+        raise Refused(f"the run {run_id} was halted, and what it has committed stays", hint=_HALTED_HINT)
     return None
 
 

@@ -13,7 +13,7 @@ from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.room import room_refusals
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.session import Ready, ready, report_of
+from smooth_orchestrator.session import Session, reading, report_of
 from smooth_orchestrator.signals import hearing_signals
 from smooth_orchestrator.told import Told
 from smooth_orchestrator.waiting import contracts_due
@@ -42,8 +42,9 @@ async def status(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
 
 
 async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Report:
-    async with hearing_signals(), ready(file, masker) as prepared:
+    async with hearing_signals(), reading(file, masker) as prepared:
         session = prepared.session(run_id, NoJournal())
+        await session.look()
         run = session.run
         await inspect_targets(run, session.fleet)
         # Also settles which tiers there is room for.
@@ -54,9 +55,7 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
             else tuple(finding for item in run.targets for finding in unread(item))
         )
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
-        details = (
-            await _standing(file, prepared, run) if command == "status" else [_plans(run, item) for item in run.targets]
-        )
+        details = await _standing(file, session) if command == "status" else [_plans(run, item) for item in run.targets]
         databases = tuple(replace(item.report(), extra=extra) for item, extra in zip(run.targets, details, strict=True))
         return replace(report_of(session, command, outcome), databases=databases, errors=findings)
 
@@ -70,13 +69,14 @@ async def _journal_refusals(file: PlanFile) -> tuple[Mistake, ...]:
     return ()
 
 
-async def _standing(file: PlanFile, opened: Ready, run: Run) -> list[dict[str, object]]:
+async def _standing(file: PlanFile, session: Session) -> list[dict[str, object]]:
+    run = session.run
     summaries = await runs(file)
     last_run = summaries[0].run_id if summaries else None
     left = await unsettled_runs(file)
     doubts = doubts_of(run.targets)
     known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
-    due = await contracts_due(file, opened, run)
+    due = await contracts_due(file, session)
     return [
         {
             "pending": _pending(item),

@@ -1,6 +1,7 @@
 """Everything that can refuse a deploy before it touches anything, found at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import anyio
 
@@ -10,11 +11,13 @@ from smooth_orchestrator.errors import Mistake, Refused, WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.gates import missing_gates
+from smooth_orchestrator.glances import digest_of
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.plan import Phase
+from smooth_orchestrator.plan import Phase, Target
 from smooth_orchestrator.room import room_refusals
-from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.run import Glance, Run, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
+from smooth_orchestrator.transport import Worker
 
 __all__ = [
     "inspect_targets",
@@ -35,37 +38,96 @@ _STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
 
 
 async def inspect_targets(run: Run, fleet: Fleet) -> None:
-    """Ask a worker about every target, and settle each target's tier. Reads only."""
+    """Ask a worker about every target, and settle each target's tier. Reads only.
+
+    Of targets that look the same at a glance one that has nothing to do speaks for the others. Where a finalise asks,
+    and none of them holds anything back, there is nothing to be asked.
+    """
 
     async def ask(item: TargetRun) -> None:
-        worker = fleet.serving(item.target)
-        command = Inspect(
-            id=worker.next_id(),
-            database=item.name,
-            alias=item.target.alias,
-            back=item.back,
-            finalises=run.finalises,
-            expands=item.target.expand_contract,
-            lock_timeout_ms=item.target.lock_timeout_ms,
-            statement_timeout_ms=run.plan.statement_timeout_ms,
-        )
-        try:
-            answer = await call_unless_silent(worker, command, max(silence_s(run.plan), _LOOK_S))
-        except WorkerError as error:
-            item.error = ErrorInfo(error.code, error.message, hint=error.hint)
-            return
-        if isinstance(answer, TargetReport):
-            item.found = answer
-            item.ahead = _ahead(item)
-            item.readied = _readied(item)
-            item.leaves_steps = item.has_ahead
-            item.tier = None if unread(item) else _tier(item)
-        elif isinstance(answer, Failed):
-            item.error = answer.error
+        async with fleet.lent(item.target, keeps=False) as worker:
+            await _ask(run, worker, item)
+        if item.has_work:
+            fleet.widen(run.plan, item.target.project)
 
+    async def ask_of(alike: Sequence[TargetRun]) -> None:
+        first, *others = alike
+        await ask(first)
+        found = _speaks_for_others(first)
+        async with anyio.create_task_group() as group:
+            for item in others:
+                if found and item.glance:
+                    _find(item, replace(found, physical=item.glance.physical))
+                else:
+                    group.start_soon(ask, item)
+
+    quiet = [(item, item.glance) for item in run.targets if item.glance and item.glance.is_quiet]
+    if run.finalises is not None and len(quiet) == len(run.targets):
+        for item, seen in quiet:
+            _find(item, _nothing_held_back(item.target, seen))
+        return
     async with anyio.create_task_group() as group:
-        for item in run.targets:
-            group.start_soon(ask, item)
+        for alike in _alike(run.targets):
+            group.start_soon(ask_of, alike)
+
+
+async def _ask(run: Run, worker: Worker, item: TargetRun) -> None:
+    command = Inspect(
+        id=worker.next_id(),
+        database=item.name,
+        alias=item.target.alias,
+        back=item.back,
+        finalises=run.finalises,
+        expands=item.target.expand_contract,
+        lock_timeout_ms=item.target.lock_timeout_ms,
+        statement_timeout_ms=run.plan.statement_timeout_ms,
+    )
+    try:
+        answer = await call_unless_silent(worker, command, max(silence_s(run.plan), _LOOK_S))
+    except WorkerError as error:
+        item.error = ErrorInfo(error.code, error.message, hint=error.hint)
+        return
+    if isinstance(answer, TargetReport):
+        _find(item, answer)
+    elif isinstance(answer, Failed):
+        item.error = answer.error
+
+
+def _find(item: TargetRun, found: TargetReport) -> None:
+    item.found = found
+    item.ahead = _ahead(item)
+    item.readied = _readied(item)
+    item.leaves_steps = item.has_ahead
+    item.tier = None if unread(item) else _tier(item)
+
+
+def _alike(items: Sequence[TargetRun]) -> list[list[TargetRun]]:
+    """Return targets in groups: those of a project that look the same at a glance, each of the others by itself."""
+    groups: dict[tuple[object, ...], list[TargetRun]] = {}
+    for item in items:
+        seen = item.glance if item.is_quiet and item.back is None else None
+        looks = (seen.version, seen.slots, seen.digest) if seen else (item.name,)
+        groups.setdefault((item.target.project, *looks), []).append(item)
+    return [*groups.values()]
+
+
+def _speaks_for_others(item: TargetRun) -> TargetReport | None:
+    """Return what was found of a target, if it has nothing to do and Django has seen there what a glance has."""
+    found, seen = item.found, item.glance
+    if found is None or seen is None or digest_of(found.applied) != seen.digest:
+        return None
+    return None if found.pending or found.findings or found.contract_pending or found.prepared else found
+
+
+def _nothing_held_back(target: Target, seen: Glance) -> TargetReport:
+    major, minor = divmod(seen.version, 10_000)
+    return TargetReport(
+        id=0,
+        vendor=target.vendor,
+        server_version=f"{major}.{minor}",
+        physical=seen.physical,
+        prepared_slots=seen.slots,
+    )
 
 
 async def pass_preflight(run: Run, fleet: Fleet) -> None:

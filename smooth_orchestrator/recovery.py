@@ -89,8 +89,12 @@ async def settle_earlier(
         else:
             _leave_alone(command, summary, each)
     known = {each.run.run_id for each in settled if each.outcome is RunOutcome.NEEDS_OPERATOR}
-    for run_id, seen in sorted((await runs_left(plan, journal, fleet, known)).items()):
+    if settled:
+        command.look_again()
+    quiet = {item.name for item in command.targets if item.is_quiet}
+    for run_id, seen in sorted((await runs_left(plan, journal, fleet, known, quiet=quiet)).items()):
         begins()
+        command.look_again()
         _told, found = await heard_of(plan, journal, run_id, {*chain(*seen.values())})
         summary = found or RunSummary(run_id, plan.name, "deploy", plan.digest, datetime.now(UTC))
         each = await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said)

@@ -19,7 +19,7 @@ from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
 from smooth_orchestrator.told import Held
 
-__all__ = ["Run", "Stage", "TargetRun"]
+__all__ = ["Glance", "Run", "Stage", "TargetRun"]
 
 
 class Stage(StrEnum):
@@ -43,6 +43,27 @@ _OUTCOMES = {
     Stage.FAILED: DatabaseOutcome.FAILED,
     Stage.IN_DOUBT: DatabaseOutcome.IN_DOUBT,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the coordinator itself has seen of a database.
+
+    Args:
+        version: the server's `server_version_num`.
+        slots: how many transactions the server can keep prepared.
+        digest: of the migrations that are recorded.
+        physical: as in `TargetReport`.
+        is_quiet: whether it takes writes, and no run or call has left anything there or is at work.
+        is_marked: whether it holds a mark of the run's id.
+    """
+
+    version: int
+    slots: int
+    digest: str
+    physical: str
+    is_quiet: bool
+    is_marked: bool
 
 
 @dataclass(slots=True)
@@ -87,6 +108,7 @@ class TargetRun:
         is_undone: whether its committed steps were taken back in a transaction that is still open.
         is_stepwise: whether they do not go back in a transaction, but each by itself.
         lost: in words, what was written since these steps, and goes with them.
+        glance: what the coordinator has seen of it in this command, if it has looked.
     """
 
     target: Target
@@ -126,11 +148,17 @@ class TargetRun:
     is_undone: bool = False
     is_stepwise: bool = False
     lost: tuple[str, ...] = ()
+    glance: Glance | None = None
 
     @property
     def name(self) -> str:
         """The target's name."""
         return self.target.name
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it was seen that nobody is at work on it, and nobody has left anything to be settled or finalised."""
+        return self.glance is not None and self.glance.is_quiet
 
     @property
     def has_ahead(self) -> bool:
@@ -213,10 +241,9 @@ class Run:
     """
 
     def __init__(self, plan: Plan, run_id: str, journal: Journal) -> None:
-        self.plan = plan
         self.run_id = run_id
         self.journal = journal
-        self.targets = [TargetRun(target, phase) for phase in plan.phases for target in phase.targets]
+        self.replan(plan)
         self.stopping = anyio.Event()
         self.cause: ErrorInfo | None = None
         self.cause_database: str | None = None
@@ -233,6 +260,16 @@ class Run:
         self.interrupted: ErrorInfo | None = None
         self.settled_by: tuple[Decision, ...] = ()
         self.started_s = time.monotonic()
+
+    def replan(self, plan: Plan) -> None:
+        """Take another plan instead, before anything was done: nothing is known of its databases yet."""
+        self.plan = plan
+        self.targets = [TargetRun(target, phase) for phase in plan.phases for target in phase.targets]
+
+    def look_again(self) -> None:
+        """Forget what was seen of the targets, since something has been done there."""
+        for item in self.targets:
+            item.glance = None
 
     def of(self, phase: Phase) -> list[TargetRun]:
         """Return a phase's targets that have work to do, or to be settled."""

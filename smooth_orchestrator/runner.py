@@ -13,7 +13,7 @@ from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.finalisation import contracting, due_at, look_for_halves, pass_guards
 from smooth_orchestrator.fleet import Fleet
-from smooth_orchestrator.history import HALTED_HINT, committed_by, report, runs
+from smooth_orchestrator.history import HALTED_ERROR, committed_by, report, runs
 from smooth_orchestrator.journal import JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
 from smooth_orchestrator.lease import LOST, holding_lease
@@ -25,12 +25,12 @@ from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import of_another_environment, settle_earlier, unsettled
 from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
-from smooth_orchestrator.report import HALTED, WOULD_DISCARD, Report, RunError, RunOutcome
+from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.session import Session, finish, journal_of, ready, report_of
+from smooth_orchestrator.session import Session, finish, journal_of, reading, ready, report_of
 from smooth_orchestrator.settled import Said
 from smooth_orchestrator.signals import Signals, hearing_signals
 from smooth_orchestrator.whose import identity_of
@@ -39,8 +39,6 @@ __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report
 
 # What an error is called that found another run at work.
 _LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
-# What is said of a run that was settled otherwise than it was meant to end.
-_HALTED = RunError(HALTED, "it ended before its last phase: what had committed stays", hint=HALTED_HINT)
 
 
 async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
@@ -92,14 +90,16 @@ async def _in_turn(
 ) -> Report:
     """Do a command's work when it is its turn and earlier runs are settled; a run id that committed does nothing."""
     # The journal may be a server: nothing is connected to before the settings, too, have shown that the plan is valid.
-    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        session = replace(opened, plan=planned(opened.plan)).session(run_id, journal)
+    begun = reading(file, masker, adapt=planned)
+    async with hearing_signals() as signals, begun as opened, journal_of(file) as journal:
+        session = opened.session(run_id, journal)
         if (committed := await committed_by(session, command)) is not None:
             return committed
         async with holding_lease(session.run, session.fleet):
+            await session.look()
             if (undecided := await _undecided(session, command, signals, masker)) is not None:
                 return undecided
-            # By another process meanwhile, or just now, when what was settled is an earlier attempt at this run.
+            # By another process meanwhile, or just now, where an earlier attempt at this run was settled.
             if (committed := await committed_by(session, command)) is not None:
                 return committed
             return await work(session, signals)
@@ -165,8 +165,9 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
     Raises:
         SmoothError: it was refused, or could not begin.
     """
-    async with hearing_signals() as signals, ready(file, masker) as opened, journal_of(file) as journal:
-        session = replace(opened, plan=with_lock_timeout(opened.plan, lock_timeout_ms)).session(run_id, journal)
+    begun = ready(file, masker, adapt=lambda plan: with_lock_timeout(plan, lock_timeout_ms))
+    async with hearing_signals() as signals, begun as opened, journal_of(file) as journal:
+        session = opened.session(run_id, journal)
         async with holding_lease(session.run, session.fleet):
             for left in await unsettled(opened.plan.name, journal):
                 if await of_another_environment(opened.plan, journal, session.fleet, left.run_id):
@@ -313,10 +314,10 @@ async def _recover(session: Session, signals: Signals, masker: Masker, said: Sai
         signals.is_settling = True
 
     for settled in await settle_earlier(session.run, session.fleet, begins=begins, said=said or Said()):
-        earlier = Session(settled.run, session.fleet, settled.summary.started_at)
+        earlier = replace(session, run=settled.run, started_at=settled.summary.started_at)
         finished = report_of(earlier, settled.summary.command, settled.outcome)
         if settled.outcome is RunOutcome.HALTED:
-            finished = replace(finished, error=_HALTED)
+            finished = replace(finished, error=HALTED_ERROR)
         elif settled.outcome is RunOutcome.ROLLED_BACK:
             finished = replace(finished, error=RunError("interrupted", f"it was cut off {settled.cut_off}"))
         reports.append(await finish(settled.run, finished, masker))
@@ -391,7 +392,7 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     stays = run.in_stage(Stage.IN_DOUBT, Stage.COMMITTED)
     if stays:
         if halt and not run.in_stage(Stage.IN_DOUBT):
-            run.further.append(_HALTED)
+            run.further.append(HALTED_ERROR)
         return RunOutcome.NEEDS_OPERATOR
     kind = run.cause.type if run.cause else None
     if kind == WOULD_DISCARD:

@@ -1,24 +1,50 @@
 """What every command works with: the plan's meaning, its workers, its journal, and the report in the end."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from smooth_orchestrator import plan as planning
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.glances import glance_at_all
 from smooth_orchestrator.journal import Journal, RecordKind, open_journal
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport
 
-__all__ = ["Ready", "Session", "finish", "journal_of", "ready", "report_of"]
+__all__ = ["Ready", "Session", "finish", "journal_of", "reading", "ready", "report_of"]
+
+Adapt = Callable[[planning.Plan], planning.Plan]
 
 # How long one call waits for a journal's server at the most.
 _PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan that is known to be valid, and the workers that said so.
+
+    Args:
+        file: the plan as it is written.
+        plan: what it means.
+        fleet: its workers.
+        started_at: when the command began, in UTC.
+        adapt: makes of a plan's meaning what a command does with it.
+    """
+
+    file: PlanFile
+    plan: planning.Plan
+    fleet: Fleet
+    started_at: datetime
+    adapt: Adapt
+
+    def session(self, run_id: str, journal: Journal) -> "Session":
+        """Return a session of a new run."""
+        return Session(Run(self.plan, run_id, journal), self.fleet, self.started_at, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +55,32 @@ class Session:
         run: the run.
         fleet: its workers.
         started_at: when its command began, in UTC.
+        opened: the plan and the workers, as they were when it began.
     """
 
     run: Run
     fleet: Fleet
     started_at: datetime
+    opened: Ready
 
+    async def look(self) -> None:
+        """Look at the databases while the apps are loaded, and wait until the workers obey. Reads only.
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A plan that is known to be valid, and the workers that said so.
+        Raises:
+            PlanInvalid: the plan contradicts what an app has made of a project's settings.
+            WorkerError: a project's Django cannot be set up.
+        """
+        await glance_at_all(self.run, self.fleet)
+        await self.set_up()
 
-    Args:
-        plan: what it means.
-        fleet: its workers.
-        started_at: when the command began, in UTC.
-    """
+    async def set_up(self) -> None:
+        """Wait until the workers obey; the run takes another plan where an app has changed a project's settings.
 
-    plan: planning.Plan
-    fleet: Fleet
-    started_at: datetime
-
-    def session(self, run_id: str, journal: Journal) -> Session:
-        """Return a session of a new run."""
-        return Session(Run(self.plan, run_id, journal), self.fleet, self.started_at)
+        To be called before anything is asked of a worker. Idempotent. Raises as `look` does.
+        """
+        told = self.fleet.facts
+        if (facts := await self.fleet.set_up()) != told:
+            self.run.replan(self.opened.adapt(planning.resolve(self.opened.file, facts)))
 
 
 def journal_of(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncContextManager[Journal]:
@@ -62,12 +90,13 @@ def journal_of(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncConte
 
 
 @asynccontextmanager
-async def ready(file: PlanFile, masker: Masker) -> AsyncIterator[Ready]:
-    """Start the workers of a plan and learn from them what it means.
+async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan: plan) -> AsyncIterator[Ready]:
+    """Start the workers of a plan and learn from the projects' settings what it means, while the apps are loaded.
 
     Args:
         file: the plan.
         masker: learns the secrets that projects tell.
+        adapt: makes of the plan's meaning what a command does with it.
 
     Raises:
         PlanInvalid: it contradicts the projects' settings.
@@ -76,9 +105,15 @@ async def ready(file: PlanFile, masker: Masker) -> AsyncIterator[Ready]:
     started_at = datetime.now(UTC)
     async with Fleet(LocalTransport(), masker) as fleet:
         facts = await fleet.ask(planning.projects_of(file))
-        resolved = planning.resolve(file, facts)
-        await fleet.assign(resolved)
-        yield Ready(resolved, fleet, started_at)
+        yield Ready(file, adapt(planning.resolve(file, facts)), fleet, started_at, adapt)
+
+
+@asynccontextmanager
+async def ready(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan: plan) -> AsyncIterator[Ready]:
+    """Start the workers of a plan, wait until they obey, and learn from them what it means. As `reading` otherwise."""
+    async with reading(file, masker, adapt=adapt) as opened:
+        facts = await opened.fleet.set_up()
+        yield replace(opened, plan=adapt(planning.resolve(file, facts)))
 
 
 async def finish(run: Run, finished: Report, masker: Masker) -> Report:

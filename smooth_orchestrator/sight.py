@@ -24,7 +24,7 @@ _PAUSE_S: Final = 0.5
 
 
 async def runs_left(
-    plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str]
+    plan: Plan, journal: Journal, fleet: Fleet, known: Collection[str], *, quiet: Collection[str] = ()
 ) -> dict[str, dict[str, set[str]]]:
     """Return the other runs that have left something undecided in databases that can be reached: by them, what gids.
 
@@ -35,6 +35,7 @@ async def runs_left(
         journal: where its runs are written down.
         fleet: its workers.
         known: runs that are left out.
+        quiet: databases that are known to hold nothing of any.
 
     Raises:
         Locked: one of them is at work, by another plan or another journal.
@@ -58,7 +59,8 @@ async def runs_left(
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
-            group.start_soon(look, item)
+            if item.name not in quiet:
+                group.start_soon(look, item)
     return found
 
 

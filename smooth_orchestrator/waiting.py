@@ -10,7 +10,7 @@ from smooth_orchestrator.finalisation import due_at, forbidden_sessions, halves_
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.preflight import inspect_targets
 from smooth_orchestrator.run import Run, TargetRun
-from smooth_orchestrator.session import Ready, journal_of
+from smooth_orchestrator.session import Session, journal_of
 
 __all__ = ["contracts_due"]
 
@@ -18,34 +18,34 @@ __all__ = ["contracts_due"]
 _IN_THE_WAY: Final = frozenset({"cannot_finalise", "unloadable", "unreachable"})
 
 
-async def contracts_due(file: PlanFile, opened: Ready, looked: Run) -> dict[str, list[dict[str, object]]]:
+async def contracts_due(file: PlanFile, session: Session) -> dict[str, list[dict[str, object]]]:
     """Return for each database that waits, by the runs that have held something back, when and what blocks it.
 
     The gate of `finalise` is the user's program, and is not run. Reads only.
 
     Args:
         file: the plan.
-        opened: its workers.
-        looked: a run whose targets were looked at.
+        session: of a run whose targets were looked at.
 
     Raises:
         JournalError: the journal cannot be asked.
     """
+    looked = session.run
     halves = halves_of(looked.targets)
     if not halves:
         return {}
     async with journal_of(file, makes_file=False) as journal:
-        session = opened.session(looked.run_id, journal)
-        session.run.finalises = (*halves,)
-        await inspect_targets(session.run, session.fleet)
-        moments = {held: await _due(session.run, session.fleet, held, each) for held, each in halves.items()}
-    connected = forbidden_sessions(session.run)
+        run = Run(looked.plan, looked.run_id, journal)
+        run.finalises = (*halves,)
+        await inspect_targets(run, session.fleet)
+        moments = {held: await _due(run, session.fleet, held, each) for held, each in halves.items()}
+    connected = forbidden_sessions(run)
     return {
         item.name: [
             _told(held, moments[held], [*_found(item), *(str(each) for each in connected)])
             for held in halves_of([known])
         ]
-        for known, item in zip(looked.targets, session.run.targets, strict=True)
+        for known, item in zip(looked.targets, run.targets, strict=True)
     }
 
 

@@ -41,7 +41,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Event):
-    """The worker's Django is set up; sent once, first.
+    """What the worker is; sent first, as soon as it has read the settings, and again once its apps are loaded too.
+
+    Only then does it hear what it is told. It is sent once where settings alone do not tell which databases there are.
 
     Args:
         protocol: the version it speaks.
@@ -52,6 +54,7 @@ class Hello(Event):
         databases: what the project's settings name.
         has_routers: whether the project has DATABASE_ROUTERS.
         secrets: what must not be shown to anybody: passwords and the secret key of the settings.
+        is_set_up: whether the apps are loaded: an app may have changed what the settings said.
     """
 
     type: ClassVar[str] = "hello"
@@ -64,6 +67,7 @@ class Hello(Event):
     databases: tuple[DatabaseFacts, ...]
     has_routers: bool
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_set_up: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ class DatabaseFacts:
         identity: what makes two entries one physical database: host, port and name, or a file's real path.
         mirror: whether it is a test mirror of another alias.
         asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
+        is_plain: whether a session that is opened with these sees what one of Django's would see.
     """
 
     alias: str
@@ -23,6 +24,7 @@ class DatabaseFacts:
     identity: str
     mirror: bool = False
     asyncpg: dict[str, Any] | None = field(default=None, repr=False)
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import types
 import typing
 from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from smooth_migrations.protocol.commands import Command
@@ -45,9 +46,14 @@ def decode(line: bytes) -> Command | Event:
 
 
 def _build(cls: type, body: dict[str, Any]) -> object:
+    hints = _hints(cls)
+    return cls(**{key: _value(hints[key], value) for key, value in body.items() if key in hints})
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    known = {item.name for item in fields(cls)}
-    return cls(**{key: _value(hints[key], value) for key, value in body.items() if key in known})
+    return {item.name: hints[item.name] for item in fields(cls)}
 
 
 def _value(hint: Any, value: Any) -> Any:  # noqa: ANN401 - a JSON value of whatever type the field declares

@@ -35,7 +35,11 @@ def main() -> int:
     is_set_up = threading.Event()
     threading.Thread(target=_end_with_coordinator, args=(connection, is_set_up), daemon=True).start()
     try:
-        hello = _hello()
+        directory = str(Path.cwd())
+        if directory not in sys.path:  # PYTHONSAFEPATH leaves it out
+            sys.path.insert(0, directory)
+        _greet_early(connection)
+        hello = _set_up()
         end_if_copy(pid)
     except BaseException as error:  # noqa: BLE001 - settings are the user's code: importing them may raise anything
         end_if_copy(pid)
@@ -60,13 +64,28 @@ def _end_with_coordinator(connection: socket.socket, is_set_up: threading.Event)
             os._exit(1)
 
 
-def _hello() -> protocol.Hello:
-    directory = str(Path.cwd())
-    if directory not in sys.path:  # PYTHONSAFEPATH leaves it out
-        sys.path.insert(0, directory)
+def _greet_early(connection: socket.socket) -> None:
+    """Say what the settings alone tell, while the apps are still to be loaded; nothing where they do not tell it."""
+    pid = os.getpid()
+    try:
+        line = protocol.encode(_hello(is_set_up=False))
+    except Exception:  # noqa: BLE001 - settings or a backend may need what is not there yet: setting up says so, if need be
+        end_if_copy(pid)
+        return
+    end_if_copy(pid)
+    connection.sendall(line)
+
+
+def _set_up() -> protocol.Hello:
     import django  # noqa: PLC0415 - the project's interpreter may lack it, and that is an answer
 
     django.setup()
+    return _hello(is_set_up=True)
+
+
+def _hello(*, is_set_up: bool) -> protocol.Hello:
+    import django  # noqa: PLC0415 - as above
+
     from smooth_migrations.worker.facts import database_facts, has_routers, secrets  # noqa: PLC0415 - needs settings
 
     return protocol.Hello(
@@ -78,6 +97,7 @@ def _hello() -> protocol.Hello:
         databases=database_facts(),
         has_routers=has_routers(),
         secrets=secrets(),
+        is_set_up=is_set_up,
     )
 
 

@@ -1,13 +1,16 @@
 """What a project's settings say about its databases, without connecting to any."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
+from weakref import ReferenceType
 
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from smooth_migrations.identity import identity
 from smooth_migrations.protocol import DatabaseFacts
@@ -26,6 +29,9 @@ _NAMES_SECRET = re.compile(
 )
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
 _SSL = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
+_PLAIN_BACKENDS = frozenset({"django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis"})
+# What libpq takes from a worker's environment whatever the settings say (PostgreSQL manual, 34.15).
+_STRONG_VARIABLES = frozenset({"PGHOSTADDR", "PGOPTIONS", "PGSERVICE", "PGSERVICEFILE"})
 
 
 def database_facts() -> tuple[DatabaseFacts, ...]:
@@ -69,8 +75,38 @@ def _facts() -> Iterator[DatabaseFacts]:
             vendor=connection.vendor,
             identity=identity(connection),
             mirror=bool(connection.settings_dict.get("TEST", {}).get("MIRROR")),
-            asyncpg=_asyncpg(connection),
+            asyncpg=(translated := _asyncpg(connection)),
+            is_plain=translated is not None and _is_plain(connection),
         )
+
+
+def _is_plain(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether nothing but the settings decides what a session of Django's sees in a database of PostgreSQL."""
+    values = connection.settings_dict
+    module = type(connection).__module__.removesuffix(".base")
+    return (
+        module in _PLAIN_BACKENDS
+        and all(values.get(key) for key in ("HOST", "NAME", "USER"))
+        and bool(values.get("PORT") or "PGPORT" not in os.environ)
+        and not values.get("OPTIONS", {}).get("assume_role")
+        and not _STRONG_VARIABLES & os.environ.keys()
+        and not _are_changed()
+    )
+
+
+def _are_changed() -> bool:
+    """Return whether receivers of a project's own do something with a session that was just opened."""
+    receivers = (receiver() if isinstance(receiver, ReferenceType) else receiver for receiver in _receivers())
+    return any(
+        receiver is not None
+        and not str(getattr(receiver, "__module__", "")).startswith(("django.", "smooth_migrations."))
+        for receiver in receivers
+    )
+
+
+def _receivers() -> Iterator[object]:
+    # Of Django's private list; its public methods tell of a sender's alone, and call them.
+    yield from (entry[1] for entry in connection_created.receivers)
 
 
 def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
@@ -94,5 +130,6 @@ def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
         translated["ssl"] = options.pop("sslmode")
     options.pop("connect_timeout", None)
     options.pop("application_name", None)
-    options.pop("options", None)
+    if switches := options.pop("options", None):
+        translated["server_settings"] = {"options": str(switches)}
     return None if options else {key: value for key, value in translated.items() if value is not None}

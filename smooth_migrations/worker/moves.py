@@ -64,8 +64,11 @@ class Moves:
         turn: Turn | None = None
         try:
             with self._pulse(command):
-                for held in self._held.values():
-                    held.call.aliases.release(connection)
+                others = [held.call.aliases for held in self._held.values()]
+                for aliases in others:
+                    aliases.refuse_to_release(connection)
+                for aliases in others:
+                    aliases.release(connection)
                 turn = self._turn(connection, command, call)
                 # By its name whoever settles a lost run ends its sessions, also those that commit step by step.
                 with movement.watching(), named(connection, call.options.application_name):

@@ -110,6 +110,7 @@ def _target(file: PlanFile, key: str, database: DatabaseFacts, facts: Mapping[st
         bind_default=not facts[table.project].has_routers if table.bind_default is None else table.bind_default,
         other_aliases=table.other_aliases,
         asyncpg=database.asyncpg,
+        is_plain=database.is_plain,
     )
 
 

@@ -66,6 +66,7 @@ class Target:
         bind_default: whether the alias `default` is this database while it is migrated.
         other_aliases: whether a migration may reach other aliases.
         asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
+        is_plain: whether a session that is opened with these sees what one of Django's would see.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Target:
     bind_default: bool
     other_aliases: OtherAliases
     asyncpg: Mapping[str, Any] | None = field(default=None, repr=False)
+    is_plain: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Worker(Protocol):
 
     @property
     def hello(self) -> Hello:
-        """What it said of itself first."""
+        """What it said of itself last."""
 
     @property
     def pid(self) -> int:
@@ -64,6 +64,17 @@ class Worker(Protocol):
     @property
     def is_lost(self) -> bool:
         """Whether it has ended."""
+
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How it has ended; None as long as it lives."""
+
+    async def set_up(self) -> None:
+        """Wait until its apps are loaded and it obeys; until then `hello` is what its settings alone tell.
+
+        Raises:
+            WorkerError: its Django cannot be set up.
+        """
 
     def next_id(self) -> int:
         """Return an id for a command that this worker has not had before."""
@@ -93,12 +104,12 @@ class WorkerTransport(Protocol):
     """Where workers come from."""
 
     def worker(self, project: Project, *, on_output: OnOutput) -> AbstractAsyncContextManager[Worker]:
-        """Start a worker for the length of a context, which it never outlives.
+        """Start a worker for the length of a context, which it never outlives; its settings are read by then.
 
         Args:
             project: whose Django it sets up.
             on_output: called with every line that it prints.
 
         Raises:
-            WorkerError: it cannot be started, or its Django cannot be set up.
+            WorkerError: it cannot be started, or its settings cannot be read.
         """

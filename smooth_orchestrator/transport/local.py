@@ -64,23 +64,23 @@ class LocalTransport:
 
     @asynccontextmanager
     async def worker(self, project: Project, *, on_output: OnOutput) -> AsyncIterator["LocalWorker"]:
-        """Start a worker for the length of a context, which it never outlives.
+        """Start a worker for the length of a context, which it never outlives; its settings are read by then.
 
         Args:
             project: whose Django it sets up.
             on_output: called with every line that it prints.
 
         Raises:
-            WorkerError: it cannot be started, or its Django cannot be set up.
+            WorkerError: it cannot be started, or its settings cannot be read.
         """
         with anyio.CancelScope(shield=True):  # a process once started must be known
             process, stream = await self._open(project)
-        worker = LocalWorker(project, process, stream, on_output)
+        worker = LocalWorker(project, process, stream, on_output, self._start_timeout_s)
         try:
             async with anyio.create_task_group() as tasks:
                 try:
                     worker.listen(tasks)
-                    await worker.greet(self._start_timeout_s)
+                    await worker.greet()
                     yield worker
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -124,7 +124,14 @@ class LocalWorker:
 
     hello: Hello
 
-    def __init__(self, project: Project, process: Process, stream: UNIXSocketStream, on_output: OnOutput) -> None:
+    def __init__(
+        self,
+        project: Project,
+        process: Process,
+        stream: UNIXSocketStream,
+        on_output: OnOutput,
+        start_timeout_s: float,
+    ) -> None:
         self.project = project
         self.pid = process.pid
         self._process = process
@@ -133,8 +140,10 @@ class LocalWorker:
         self._ids = itertools.count(1)
         self._sending = anyio.Lock()
         self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
+        self._start_timeout_s = start_timeout_s
         self._greeting: Event | None = None
         self._greeted = anyio.Event()
+        self._is_up = anyio.Event()
         self._exited = anyio.Event()
         self._lost = anyio.Event()
         self._stopping = False
@@ -149,6 +158,11 @@ class LocalWorker:
     def is_lost(self) -> bool:
         """Whether it has ended."""
         return self._lost.is_set()
+
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How it has ended; None as long as it lives."""
+        return self._ended() if self._lost.is_set() else None
 
     def next_id(self) -> int:
         """Return an id for a command that this worker has not had before."""
@@ -177,12 +191,12 @@ class LocalWorker:
                             await on_event(event)
                 finally:
                     del self._pending[command.id]
-        raise self._loss()
+        raise self._ended()
 
     async def lost(self) -> WorkerLost:
         """Wait until the worker has ended, and return how."""
         await self._lost.wait()
-        return self._loss()
+        return self._ended()
 
     async def tell(self, command: Command) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
@@ -206,22 +220,35 @@ class LocalWorker:
         tasks.start_soon(self._shielded, self._hear_stdout)
         tasks.start_soon(self._shielded, self._hear_stderr)
 
-    async def greet(self, timeout_s: float) -> None:
+    async def greet(self) -> None:
         """Wait for the worker's first message.
 
         Raises:
             WorkerError: it is no greeting of our protocol, or does not come in time.
         """
+        await self._hear_of(self._greeted)
+
+    async def set_up(self) -> None:
+        """Wait until its apps are loaded and it obeys; until then `hello` is what its settings alone tell.
+
+        Raises:
+            WorkerError: its Django cannot be set up.
+        """
+        await self._hear_of(self._is_up)
+
+    async def _hear_of(self, step: anyio.Event) -> None:
         name = self.project.name
-        with anyio.move_on_after(timeout_s):
-            await self._greeted.wait()
-        if not self._greeted.is_set():
+        with anyio.move_on_after(self._start_timeout_s):
+            await step.wait()
+        if not step.is_set():
             self.kill()
             raise WorkerError(
-                f"project {name}: the worker (pid {self.pid}) did not set up Django within {timeout_s:g} s",
+                f"project {name}: the worker (pid {self.pid}) did not set up Django within {self._start_timeout_s:g} s",
                 hint="see what the project's settings and apps do when they are imported",
             )
         match self._greeting:
+            case Hello(is_set_up=False) if step is self._is_up:
+                await self._explain_no_greeting()
             case Hello(protocol=version) as hello if version == PROTOCOL:
                 self.hello = hello
             case Hello(protocol=version, version=release):
@@ -242,8 +269,8 @@ class LocalWorker:
     async def stop(self, timeout_s: float) -> None:
         """Have the worker end, by force if need be, and take in what it still prints."""
         self._stopping = True
-        if not self._greeted.is_set():
-            self.kill()  # it is importing the project's settings, and hears nobody; it holds nothing yet
+        if not self._is_up.is_set():
+            self.kill()  # it is importing the project's settings or apps, and hears nobody; it holds nothing yet
         await self.tell(Stop(id=self.next_id()))
         with suppress(*_GONE):
             await self._stream.send_eof()
@@ -299,9 +326,11 @@ class LocalWorker:
         message = decode(line)
         if not isinstance(message, Event):
             raise ProtocolError(f"a worker sends no {message.type}")
-        if self._greeting is None:
+        if not self._is_up.is_set():
             self._greeting = message
             self._greeted.set()
+            if not isinstance(message, Hello) or message.is_set_up:
+                self._is_up.set()
         elif message.id in self._pending:
             self._pending[message.id].send_nowait(message)
 
@@ -330,6 +359,7 @@ class LocalWorker:
         for events in self._pending.values():
             events.close()
         self._greeted.set()
+        self._is_up.set()
 
     async def _explain_no_greeting(self) -> None:
         with anyio.move_on_after(_DRAIN_S):
@@ -348,7 +378,7 @@ class LocalWorker:
     def _installation(self) -> str:
         return f"{_python(self.project)} -m pip install smooth-orchestrator"
 
-    def _loss(self) -> WorkerLost:
+    def _ended(self) -> WorkerLost:
         return WorkerLost(f"project {self.project.name}: the worker (pid {self.pid}) {self._ending()}")
 
     def _ending(self) -> str:

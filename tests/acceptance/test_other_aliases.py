@@ -10,6 +10,7 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
 from tests.support.small_migrations import NOTE, failing, run_python
 from tests.support.small_project import migration
 
@@ -24,15 +25,19 @@ def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> Serv
     return pg_server, second_pg_server
 
 
-def _writes(at: str, to: str) -> str:
-    """Return demo.0002_note, which at one alias writes a row to another, whose table is still or already alike."""
-    body = (
+def _stray(at: str, to: str) -> str:
+    """Return a function that at one alias writes a row to another."""
+    return run_python(
         f"if editor.connection.alias == {at!r}: "
         f"apps.get_model('demo', 'Item').objects.using({to!r}).get_or_create(name='stray')"
     )
+
+
+def _writes(at: str, to: str) -> str:
+    """Return demo.0002_note, which at one alias writes a row to another, whose table is still or already alike."""
     write = "migrations.RunPython(forwards, nothing)"
     operations = (_NOTE, write) if to == "default" else (write, _NOTE)
-    return migration(*operations, after=[("demo", "0001_item")], functions=run_python(body))
+    return migration(*operations, after=[("demo", "0001_item")], functions=_stray(at, to))
 
 
 @contextmanager
@@ -101,17 +106,48 @@ def test_what_is_written_to_an_alias_of_an_earlier_phase_is_undone_with_a_failur
         assert fleet.dumps() == before
 
 
+@pytest.mark.parametrize("writer", ["default", "kiosk"])
 def test_what_is_written_to_an_alias_that_is_moved_later_is_an_error_and_not_lost(
-    servers: Servers, tmp_path: Path
+    servers: Servers, tmp_path: Path, writer: str
 ) -> None:
-    with _allowing(tmp_path, servers, **{"0002_note": _writes("default", "shard_1")}) as fleet:
+    with _allowing(tmp_path, servers, **{"0002_note": _writes(writer, "shard_1")}) as fleet:
+        _one_by_one(fleet)
         before = fleet.dumps()
         outcome = fleet.deploy()
-        assert (outcome.exit_code, outcome.outcomes[LAST]) == (1, "failed"), outcome.stderr
-        assert outcome.report["error"]["message"] == (
-            "migration demo.0002_note of 'default' has written to the alias 'shard_1', which is to be migrated after it"
-        )
+        _assert_refused(outcome, f"demo.0002_note of {writer!r}")
         assert fleet.dumps() == before
+
+
+def test_what_is_written_to_it_is_an_error_also_where_another_target_has_only_read_there(
+    servers: Servers, tmp_path: Path
+) -> None:
+    write = "migrations.RunPython(forwards, nothing)"
+    reads = run_python(
+        "if editor.connection.alias == 'default': list(apps.get_model('demo', 'Item').objects.using('shard_1'))"
+    )
+    release = {
+        "0002_look": migration(write, after=[("demo", "0001_item")], functions=reads),
+        "0003_stray": migration(write, after=[("demo", "0002_look")], functions=_stray("kiosk", "shard_1")),
+    }
+    with _allowing(tmp_path, servers, **release) as fleet:
+        _one_by_one(fleet)
+        before = fleet.dumps()
+        outcome = fleet.deploy()
+        _assert_refused(outcome, "demo.0003_stray of 'kiosk'")
+        assert fleet.dumps() == before
+
+
+def _one_by_one(fleet: Fleet) -> None:
+    """Let one worker do it all."""
+    plan = fleet.directory / "deploy.toml"
+    plan.write_text(plan.read_text().replace('name = "canary"', 'name = "canary"\nparallel = 1'))
+
+
+def _assert_refused(outcome: Outcome, writer: str) -> None:
+    assert (outcome.exit_code, outcome.outcomes[LAST]) == (1, "failed"), outcome.stderr
+    assert outcome.report["error"]["message"] == (
+        f"migration {writer} has written to the alias 'shard_1', which is to be migrated after it"
+    )
 
 
 def _beside(fleet: Fleet, **plan: str) -> Path:

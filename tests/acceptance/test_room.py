@@ -72,7 +72,7 @@ async def test_a_server_that_the_coordinator_cannot_reach_itself_is_read_through
         file = load(tmp_path / "deploy.toml", os.environ | {fleet.variable: json.dumps(fleet.databases)})
         async with Fleet(LocalTransport(), Masker()) as workers:
             plan = resolve(file, await workers.ask(projects_of(file)))
-            await workers.assign(plan)
+            await workers.set_up()
             run = Run(plan, "friday", MemoryJournal())
             await inspect_targets(run, workers)
             assert [item.target.asyncpg is None for item in run.targets] == [True, True, False]

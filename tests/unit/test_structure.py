@@ -43,6 +43,7 @@ LAYERS: Final = (
         {
             "fleet",
             "gates",
+            "glances",
             "lease",
             "leash",
             "prepared",

@@ -1,0 +1,112 @@
+"""What the coordinator itself sees of PostgreSQL databases, enough to leave one alone, while workers load their apps.
+
+Two statements a database, over a session that is closed at once. Nothing is kept from one command to the next. What a
+glance does not show, or shows to be out of the ordinary, is left to a worker.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Final
+
+import anyio
+import asyncpg
+
+from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.run import Glance, Run, TargetRun
+
+__all__ = ["digest_of", "glance_at_all"]
+
+_TIMEOUT_S: Final = 10.0
+_OWN: Final = "smooth_migrations_"
+# By the tables in which an earlier run may have left something, which rows say that one has.
+_LEFT: Final = {"contract": "true", "journal": "true", "lease": "owner <> ''"}
+# Of tables of one name the first along the path is meant.
+_FACTS: Final = """
+    SELECT current_setting('server_version_num')::int AS version,
+           current_setting('max_prepared_transactions')::int AS slots,
+           NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool
+               AND coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
+               AND NOT EXISTS (SELECT FROM pg_prepared_xacts) AS is_usual,
+           has_function_privilege('pg_control_system()', 'EXECUTE') AS may_identify,
+           (SELECT json_object_agg(relname, name)::text FROM (
+                SELECT DISTINCT ON (relname) relname, format('%I.%I', nspname, relname) AS name
+                FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                WHERE nspname = ANY(current_schemas(false)) AND relkind IN ('r', 'p', 'v', 'm', 'f')
+                  AND (relname = 'django_migrations' OR starts_with(relname, 'smooth_migrations_'))
+                ORDER BY relname, array_position(current_schemas(false), nspname)) AS own) AS tables
+"""
+_ROWS: Final = """
+    SELECT (SELECT md5(convert_to(coalesce(string_agg(entry, E'\\n' ORDER BY entry COLLATE "C"), ''), 'UTF8'))
+            FROM (SELECT DISTINCT app || '.' || name AS entry FROM {records}) AS entries) AS digest,
+           {left} AS is_left, {marked} AS is_marked, {physical} AS physical
+"""
+_PHYSICAL: Final = (
+    "(SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database())"
+)
+
+
+def digest_of(applied: Iterable[str]) -> str:
+    """Return the digest of recorded migrations, `app.name` each, as a glance tells it. Pure."""
+    return hashlib.md5("\n".join(sorted({*applied})).encode(), usedforsecurity=False).hexdigest()
+
+
+async def glance_at_all(run: Run, fleet: Fleet) -> None:
+    """Look at each database that shows the coordinator what it shows Django. Reads only, and raises for no server.
+
+    Args:
+        run: whose targets note what was seen.
+        fleet: limits the sessions on each server.
+    """
+    away: set[str] = set()
+
+    async def look(item: TargetRun) -> None:
+        async with fleet.room_on(item.target):
+            if item.target.server not in away:
+                item.glance = await _glance(run, item, away)
+
+    async with anyio.create_task_group() as group:
+        for item in run.targets:
+            if item.target.is_plain:
+                group.start_soon(look, item)
+
+
+async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
+    try:
+        connection = await asyncpg.connect(
+            **(item.target.asyncpg or {}), timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        away.add(item.target.server)
+        return None
+    try:
+        return await _seen(connection, run.run_id)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        return None
+    finally:
+        connection.terminate()
+
+
+async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
+    (facts,) = await connection.fetch(_FACTS)
+    tables = json.loads(facts["tables"] or "{}")
+    if "django_migrations" not in tables:
+        return None
+    own = {name.removeprefix(_OWN): table for name, table in tables.items() if name.startswith(_OWN)}
+    left = [f"EXISTS (SELECT FROM {own[name]} WHERE {rows})" for name, rows in _LEFT.items() if name in own]
+    marked = f"EXISTS (SELECT FROM {own['marker']} WHERE run_id = $1)" if "marker" in own else "$1::text IS NULL"
+    sql = _ROWS.format(
+        records=tables["django_migrations"],
+        left=" OR ".join(left) or "false",
+        marked=marked,
+        physical=_PHYSICAL if facts["may_identify"] else "''",
+    )
+    (rows,) = await connection.fetch(sql, run_id)
+    return Glance(
+        version=facts["version"],
+        slots=facts["slots"],
+        digest=rows["digest"],
+        physical=rows["physical"],
+        is_quiet=facts["is_usual"] and not rows["is_left"],
+        is_marked=rows["is_marked"],
+    )
