@@ -72,10 +72,11 @@ async def glance_at_all(run: Run, fleet: Fleet) -> None:
 
 
 async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
+    options = {**(item.target.asyncpg or {})}
+    if item.target.role:
+        options["server_settings"] = {**options.get("server_settings", {}), "role": item.target.role}
     try:
-        connection = await asyncpg.connect(
-            **(item.target.asyncpg or {}), timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S
-        )
+        connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         away.add(item.target.server)
         return None

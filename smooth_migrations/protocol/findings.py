@@ -16,7 +16,8 @@ class DatabaseFacts:
         identity: what makes two entries one physical database: host, port and name, or a file's real path.
         mirror: whether it is a test mirror of another alias.
         asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
-        is_plain: whether a session that is opened with these sees what one of Django's would see.
+        is_plain: whether a session that is opened with these, in this role, sees what one of Django's would see.
+        role: that Django's sessions assume; empty for the one that logs in.
     """
 
     alias: str
@@ -25,6 +26,7 @@ class DatabaseFacts:
     mirror: bool = False
     asyncpg: dict[str, Any] | None = field(default=None, repr=False)
     is_plain: bool = False
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,10 +71,22 @@ def _greet_early(connection: socket.socket) -> None:
     try:
         line = protocol.encode(_hello(is_set_up=False))
     except Exception:  # noqa: BLE001 - settings or a backend may need what is not there yet: setting up says so, if need be
-        end_if_copy(pid)
         return
-    end_if_copy(pid)
+    finally:
+        end_if_copy(pid)
+        _forget_databases()
     connection.sendall(line)
+
+
+def _forget_databases() -> None:
+    """Let an app still change which databases there are, as if nobody had asked before."""
+    db = sys.modules.get("django.db")
+    if db is not None:
+        for alias in vars(db.connections).get("settings", ()):
+            with suppress(AttributeError):  # it was not asked for
+                del db.connections[alias]
+        vars(db.connections).update(_settings=None)
+        vars(db.connections).pop("settings", None)
 
 
 def _set_up() -> protocol.Hello:

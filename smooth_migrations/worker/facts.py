@@ -77,6 +77,7 @@ def _facts() -> Iterator[DatabaseFacts]:
             mirror=bool(connection.settings_dict.get("TEST", {}).get("MIRROR")),
             asyncpg=(translated := _asyncpg(connection)),
             is_plain=translated is not None and _is_plain(connection),
+            role=str(connection.settings_dict.get("OPTIONS", {}).get("assume_role") or ""),
         )
 
 
@@ -88,7 +89,6 @@ def _is_plain(connection: BaseDatabaseWrapper) -> bool:
         module in _PLAIN_BACKENDS
         and all(values.get(key) for key in ("HOST", "NAME", "USER"))
         and bool(values.get("PORT") or "PGPORT" not in os.environ)
-        and not values.get("OPTIONS", {}).get("assume_role")
         and not _STRONG_VARIABLES & os.environ.keys()
         and not _are_changed()
     )

@@ -111,6 +111,7 @@ def _target(file: PlanFile, key: str, database: DatabaseFacts, facts: Mapping[st
         other_aliases=table.other_aliases,
         asyncpg=database.asyncpg,
         is_plain=database.is_plain,
+        role=database.role,
     )
 
 

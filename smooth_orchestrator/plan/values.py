@@ -66,7 +66,8 @@ class Target:
         bind_default: whether the alias `default` is this database while it is migrated.
         other_aliases: whether a migration may reach other aliases.
         asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
-        is_plain: whether a session that is opened with these sees what one of Django's would see.
+        is_plain: whether a session that is opened with these, in this role, sees what one of Django's would see.
+        role: that Django's sessions assume; empty for the one that logs in.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Target:
     other_aliases: OtherAliases
     asyncpg: Mapping[str, Any] | None = field(default=None, repr=False)
     is_plain: bool = False
+    role: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
