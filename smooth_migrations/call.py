@@ -18,6 +18,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import (
+    Afresh,
     TransactionEnded,
     UndoFailed,
     failed_twice,
@@ -150,10 +151,11 @@ class Call:
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
                 self.interruption.stand_down()
                 failures = self._take_back_open(error)
-                steps_now = self._may_step(error)
-                attempt += not steps_now
+                is_afresh = isinstance(error, Afresh)
+                steps_now = self._may_step(error) and not is_afresh
+                attempt += not (steps_now or is_afresh)
                 is_locked = is_lock_failure(error) and not self.aliases.has_lost
-                again = steps_now or (is_locked and attempt <= self.options.lock_retries)
+                again = steps_now or is_afresh or (is_locked and attempt <= self.options.lock_retries)
                 if again and not failures:
                     # What is tried again registers its undo again.
                     failures = self._call_hooks()
@@ -162,6 +164,7 @@ class Call:
                 if steps_now:
                     self.is_compensated = True
                     self._observer.stepping(error)
+                if steps_now or is_afresh:
                     continue
                 try:
                     self.interruption.arm()
@@ -317,8 +320,6 @@ class Call:
         # Stepping, because one transaction could not hold them, means to run each as stock `migrate` does.
         return can_hold(migration, self._connection) and (bool(migration.atomic) or not self.is_compensated)
 
-    # --- transactions -----------------------------------------------------------------------------------------------
-
     def _begin(self) -> None:
         # Where DDL commits, a transaction still holds the rows that receivers write after the migrations.
         if self._connection.features.can_rollback_ddl or self.permanent.moved:
@@ -340,13 +341,12 @@ class Call:
             self._observer.undone(item.step, 0.0, by_rollback=True)
         return undone
 
-    # --- undo -------------------------------------------------------------------------------------------------------
-
     def _take_back_open(self, error: BaseException) -> list[BaseException]:
         """Undo the open transaction and the broken migration; return what went wrong with that, if anything."""
         self._outside.close()
         duration_ms = (time.monotonic() - self._started_s) * 1000 if self._at_work else 0.0
-        self._observer.failed(self.at_work, duration_ms, error)
+        if not isinstance(error, Afresh):
+            self._observer.failed(self.at_work, duration_ms, error)
         try:
             self._transaction.rollback(error)
             if isinstance(error, TransactionEnded) or self._transaction.was_committed():

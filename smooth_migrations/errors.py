@@ -169,6 +169,10 @@ def joined(failures: Sequence[BaseException], own: Sequence[BaseException]) -> U
     return error
 
 
+class Afresh(SmoothMigrationsError):  # noqa: N818 - named by what follows
+    """What was done so far goes back at once, and the call does it again in another way."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal or the coordinator ended the call.
 

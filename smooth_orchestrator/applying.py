@@ -67,6 +67,7 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
         goes_on=run.decided or bool(item.permanent) or (item.has_ahead and not is_ahead),
         is_ahead=is_ahead,
         compares=run.compares,
+        replays=run.replays and _is_one_of_several(run, item),
     )
     listener = Listener(run, item)
     answer: Event
@@ -90,6 +91,10 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
             answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
         group.cancel_scope.cancel()
     _settle(run, item, answer)
+
+
+def _is_one_of_several(run: Run, item: TargetRun) -> bool:
+    return sum(each.has_work and each.target.project == item.target.project for each in run.targets) > 1
 
 
 def _may_step(plan: Plan, item: TargetRun) -> bool:

@@ -17,10 +17,12 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.resting import keep_leases
 from smooth_orchestrator.run import Run
 
-__all__ = ["LOST", "holding_lease"]
+__all__ = ["LOCKED", "LOST", "holding_lease"]
 
 LOST: Final = frozenset({Fenced.code, "LeaseLost"})
 """What an error is called that found another run to have been at work since: on the deploy, or on a database."""
+LOCKED: Final = LOST | {"LeaseHeld", "SessionLeft"}
+"""What one is called that found another run at work."""
 
 _BEAT_S: Final = 5.0
 _BEAT_AGAIN_S: Final = 1.0

@@ -12,15 +12,16 @@ from smooth_orchestrator.config import Tier
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.lease import LOCKED
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import not_atomic, only_readied
 from smooth_orchestrator.preparation import rehearse_prepare
-from smooth_orchestrator.report import DatabaseReport
+from smooth_orchestrator.report import DatabaseReport, RunOutcome
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.saga import take_back
 
-__all__ = ["rehearse_everywhere", "rehearsed", "with_lock_timeout"]
+__all__ = ["outcome_of", "rehearse_everywhere", "rehearsed", "with_lock_timeout"]
 
 _STEPPING: Final = "a deploy runs each migration in a transaction of its own, which is not rehearsed"
 
@@ -135,3 +136,15 @@ def _seen(measured: Measured) -> dict[str, Any]:
         "rewritten": [asdict(table) for table in measured.rewritten],
         "sequences_advanced": list(measured.advanced),
     }
+
+
+def outcome_of(run: Run) -> RunOutcome:
+    """Return how a rehearsal has ended. Pure."""
+    if run.in_stage(Stage.IN_DOUBT):
+        return RunOutcome.NEEDS_OPERATOR
+    if run.cause is None:
+        return RunOutcome.NOTHING_TO_DO
+    if run.cause.type in LOCKED:
+        return RunOutcome.LOCKED
+    # What ended it from outside says nothing of the migrations.
+    return RunOutcome.ROLLED_BACK if run.cause_database is None else RunOutcome.REFUSED

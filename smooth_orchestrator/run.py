@@ -253,6 +253,7 @@ class Run:
         self.decided = False
         self.is_fenced = False
         self.compares = True
+        self.replays = True
         # What is committed and goes back is told of; whoever settles it later may have to be told to lose it.
         self.discards = True
         self.takes_back: str | None = None

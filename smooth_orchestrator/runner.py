@@ -16,7 +16,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.history import HALTED_ERROR, committed_by, report, runs
 from smooth_orchestrator.journal import JournalUnsureError, RecordKind
 from smooth_orchestrator.last_resource import commit_last_resource, last_resource
-from smooth_orchestrator.lease import LOST, holding_lease
+from smooth_orchestrator.lease import LOCKED, holding_lease
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.looks import check, plan, status
 from smooth_orchestrator.phases import run_ahead, run_phase
@@ -24,7 +24,7 @@ from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.preflight import pass_preflight
 from smooth_orchestrator.preparation import prepare_held
 from smooth_orchestrator.recovery import of_another_environment, settle_earlier, unsettled
-from smooth_orchestrator.rehearsal import rehearse_everywhere, rehearsed, with_lock_timeout
+from smooth_orchestrator.rehearsal import outcome_of, rehearse_everywhere, rehearsed, with_lock_timeout
 from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
@@ -37,18 +37,23 @@ from smooth_orchestrator.whose import identity_of
 
 __all__ = ["check", "deploy", "finalise", "plan", "recover", "rehearse", "report", "rollback", "runs", "status"]
 
-# What an error is called that found another run at work.
-_LOCKED = LOST | {"LeaseHeld", "SessionLeft"}
 
-
-async def deploy(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+async def deploy(file: PlanFile, *, run_id: str, masker: Masker, replays: bool = True) -> Report:
     """Move every database of the plan forwards together, or leave every one as it was.
+
+    Args:
+        file: the plan.
+        run_id: of the deploy.
+        masker: learns the secrets that projects tell.
+        replays: whether what is known to be done to one database is done to others in its state without being worked
+            out again.
 
     Raises:
         SmoothError: it was refused, or could not begin; no database was touched.
     """
 
     async def work(session: Session, signals: Signals) -> Report:
+        session.run.replays = replays
         return await _move(session, "deploy", signals, masker)
 
     return await _in_turn(file, "deploy", work, run_id=run_id, masker=masker)
@@ -180,7 +185,7 @@ async def rehearse(file: PlanFile, *, run_id: str, masker: Masker, lock_timeout_
             run = session.run
             signals.end_run(run)
             await rehearse_everywhere(run, session.fleet)
-            outcome = _rehearsed(run)
+            outcome = outcome_of(run)
             get_logger().info(
                 EventName.REHEARSAL_FINISHED,
                 outcome=str(outcome),
@@ -224,17 +229,6 @@ async def _contract(session: Session, signals: Signals, masker: Masker) -> Repor
         error=run.cause,
     )
     return done
-
-
-def _rehearsed(run: Run) -> RunOutcome:
-    if run.in_stage(Stage.IN_DOUBT):
-        return RunOutcome.NEEDS_OPERATOR
-    if run.cause is None:
-        return RunOutcome.NOTHING_TO_DO
-    if run.cause.type in _LOCKED:
-        return RunOutcome.LOCKED
-    # What ended it from outside says nothing of the migrations.
-    return RunOutcome.ROLLED_BACK if run.cause_database is None else RunOutcome.REFUSED
 
 
 async def _begin(session: Session, command: str, masker: Masker) -> Report | None:
@@ -397,4 +391,4 @@ async def _outcome(run: Run, fleet: Fleet) -> RunOutcome:
     kind = run.cause.type if run.cause else None
     if kind == WOULD_DISCARD:
         return RunOutcome.REFUSED
-    return RunOutcome.LOCKED if kind in _LOCKED else RunOutcome.ROLLED_BACK
+    return RunOutcome.LOCKED if kind in LOCKED else RunOutcome.ROLLED_BACK

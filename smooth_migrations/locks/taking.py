@@ -104,18 +104,19 @@ class LocksFirst:
 
     Attributes:
         built: the tables, quoted, whose indexes were built before: no statement of theirs keeps writers waiting.
+        plan: what each migration of a plan locks, in its order.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.built: AbstractSet[str] = frozenset()
         self._connection = connection
-        self._plan: Sequence[tuple[Migration, Locks]] = ()
+        self.plan: Sequence[tuple[Migration, Locks]] = ()
         self._wanted: Locks = {}
         self._done: object = None
 
     def expect(self, plan: Sequence[tuple[Migration, Locks]]) -> None:
         """Take note of a plan's locks, in its order."""
-        self._plan = plan
+        self.plan = plan
 
     def start(self, migration: Migration, *, alone: bool) -> None:
         """Take note of the migration that runs next.
@@ -124,8 +125,8 @@ class LocksFirst:
             migration: which.
             alone: whether its transaction holds no other one.
         """
-        at = next((number for number, (each, _locks) in enumerate(self._plan) if each == migration), len(self._plan))
-        held = self._plan[at : at + 1] if alone else self._plan[at:]
+        at = next((number for number, (each, _locks) in enumerate(self.plan) if each == migration), len(self.plan))
+        held = self.plan[at : at + 1] if alone else self.plan[at:]
         ends = next((n for n, (each, _locks) in enumerate(held) if not can_hold(each, self._connection)), len(held))
         wanted = together(locks for _migration, locks in held[:ends])
         is_built = {table for table in wanted if self._connection.ops.quote_name(table) in self.built}

@@ -122,6 +122,7 @@ class Apply(Command):
         goes_on: keep what an earlier call of the same run has completed, and go on from there.
         is_ahead: only run the migrations that come before the first one which a transaction can hold.
         compares: compare the schema with what it was, where what a killed call left is taken back.
+        replays: others are in the same state: do what was done to the first of them, if that can be.
     """
 
     type: ClassVar[str] = "apply"
@@ -143,6 +144,7 @@ class Apply(Command):
     goes_on: bool = False
     is_ahead: bool = False
     compares: bool = True
+    replays: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """What one command moves within its call, and what is told of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
+from django.db import router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
@@ -16,6 +17,7 @@ from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.received import made_since, take_received
+from smooth_migrations.replay import Recorder, Shelf, replay
 from smooth_migrations.segments import AheadCall, SegmentEnds
 from smooth_migrations.unapplying import unapply
 
@@ -42,6 +44,7 @@ class Movement:
         command: that asked.
         connection: the target's.
         call: in which it runs.
+        shelf: of this worker.
 
     Attributes:
         made: what Django's receivers made beside.
@@ -49,10 +52,12 @@ class Movement:
         contracted: the contract halves that it did.
     """
 
-    def __init__(self, command: protocol.Apply, connection: BaseDatabaseWrapper, call: Call) -> None:
+    def __init__(self, command: protocol.Apply, connection: BaseDatabaseWrapper, call: Call, shelf: Shelf) -> None:
         self._command = command
         self._connection = connection
         self._call = call
+        self._shelf = shelf
+        self._is_first = True
         self._measuring = Measuring(connection) if command.measures else None
         self.made = protocol.Received()
         self.measured: protocol.Measured | None = None
@@ -114,6 +119,43 @@ class Movement:
         return None
 
     def _forwards(self) -> None:
+        if (kind := self._kind_of_database()) is None:
+            self._migrate()
+            return
+        script = self._shelf.find(kind)
+        # Models that have run against rows which were taken back may remember them.
+        is_first, self._is_first = self._is_first, False
+        if script is not None and is_first:
+            replay(script, self._call, self._connection)
+            self._shelf.keep(kind, script)
+            return
+        recorder = Recorder(self._connection, self._call.locks)
+        with recorder.recording():
+            self._migrate()
+        if (script := recorder.script()) is not None:
+            self._shelf.keep(kind, script)
+
+    def _kind_of_database(self) -> Hashable | None:
+        """Return what another database must have in common for the same to be done to it; None where nothing tells."""
+        command, connection, frame = self._command, self._connection, self._call.permanent.frame
+        may_be = command.replays and not command.measures and connection.vendor == "postgresql" and not router.routers
+        is_plain = not (self._call.is_compensated or self._call.steps or frame.groundwork or command.goes_on)
+        if not (may_be and is_plain) or isinstance(self._call, AheadCall):
+            return None
+        applied = frozenset(record.key for record in frame.records or ())
+        options = repr(sorted(connection.settings_dict.get("OPTIONS", {}).items(), key=str))
+        return (
+            type(connection),
+            connection.get_database_version(),
+            options,
+            applied,
+            frame.before.is_empty,
+            command.expands,
+            command.bind_default,
+            command.other_aliases,
+        )
+
+    def _migrate(self) -> None:
         ground = self._ground()
         standing: AbstractContextManager[None] = standing_on(self._connection, ground)
         if isinstance(self._call, AheadCall):

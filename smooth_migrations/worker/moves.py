@@ -18,6 +18,7 @@ from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.failures import NOT_HELD
 from smooth_migrations.protocol.names import session_name
+from smooth_migrations.replay import Shelf
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
 from smooth_migrations.turn import Turn
@@ -47,6 +48,7 @@ class Moves:
         self._say = say
         self._held: dict[str, _Held] = {}
         self._undone: dict[str, Undoing] = {}
+        self._shelf = Shelf()
         self._lock = threading.Lock()
         self._at_work: tuple[int, Call] | None = None
         self._interrupted: set[int | None] = set()
@@ -56,7 +58,7 @@ class Moves:
         connection = connections[command.alias]
         reporter = Reporter(self._say, command)
         call = self._call(command, connection, reporter)
-        movement = Movement(command, connection, call)
+        movement = Movement(command, connection, call, self._shelf)
         with self._lock:
             self._at_work = (command.id, call)
             if self._interrupted & {command.id, None}:

@@ -49,9 +49,12 @@ def run_command(
 
 @click.command
 @takes_plan
-def deploy(invocation: Invocation) -> int:
+@click.option(
+    "--no-replay", "runs_all", is_flag=True, help="Run each migration for real on each database, also on those alike."
+)
+def deploy(invocation: Invocation, *, runs_all: bool) -> int:
     """Expand every database, all or none."""
-    return run_command(invocation, "deploy")
+    return run_command(invocation, "deploy", replays=not runs_all)
 
 
 @click.command

@@ -1,0 +1,192 @@
+"""Record what the migrations of a plan do to a database of PostgreSQL, while Django's own command runs them.
+
+The statements of a migration tell all of it if every operation is one of Django's that are schema alone, if each of
+them came from the schema editor, and if nothing was asked of the database meanwhile: then they are the same for every
+database in the same state. Of any other migration the state before it is kept, and it runs for real.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations import Migration
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.migrations.state import ProjectState
+from django.db.models.signals import post_migrate, pre_migrate
+
+from smooth_migrations.fingerprint import take
+from smooth_migrations.halves import is_split, placed_of
+from smooth_migrations.locks.taking import LocksFirst
+from smooth_migrations.replay.script import Part, Plan, Script
+from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+__all__ = ["Recorder"]
+
+# Defaults that are the same each time they are asked for.
+_STEADY: Final = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+_MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
+_TOLD: Final = ("verbosity", "interactive", "stdout", "apps")
+
+
+class Recorder:
+    """Records one run of a plan.
+
+    Args:
+        connection: of the database that is migrated.
+        locks: of the call.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, locks: LocksFirst) -> None:
+        self._connection = connection
+        self._locks = locks
+        self._plan: Plan = ()
+        self._running: Plan = ()
+        self._before: dict[str, Any] = {}
+        self._after: dict[str, Any] = {}
+        self._parts: list[Part] = []
+        self._is_telling = False
+        self._is_within = False
+        self._is_steady = True
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record what Django's command does within."""
+        editor_class = self._connection.SchemaEditorClass
+        with ExitStack() as stack:
+            self._connection.SchemaEditorClass = _telling(editor_class, self)
+            stack.callback(setattr, self._connection, "SchemaEditorClass", editor_class)
+            stack.enter_context(self._connection.execute_wrapper(self._hear))
+            for signal, receiver in ((pre_migrate, self._hear_before), (post_migrate, self._hear_after)):
+                signal.connect(receiver)
+                stack.callback(signal.disconnect, receiver)
+            try:
+                yield
+            finally:
+                for migration, _backwards in self._running:
+                    vars(migration).pop("apply", None)
+
+    def script(self) -> Script | None:
+        """Return what was recorded, if all of the plan has run and may be replayed. Only reads."""
+        migrations = [migration for migration, _backwards in self._running]
+        if (
+            not migrations
+            or [part.migration for part in self._parts] != migrations
+            or not self._after
+            or any(backwards for _migration, backwards in self._running)
+            or not all(can_hold(migration, self._connection) for migration in migrations)
+            or any(is_split(operation) for migration in migrations for operation in migration.operations)
+        ):
+            return None
+        return Script(
+            plan=self._plan,
+            parts=tuple(self._parts),
+            before=self._before,
+            after=self._after,
+            counts=tuple(len(migration.operations) for migration in migrations),
+            locks=self._locks.plan,
+            records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
+            fingerprint=take(self._connection).packed(),
+        )
+
+    # --- what the schema editor does --------------------------------------------------------------------------------
+
+    @contextmanager
+    def telling(self, statement: str) -> Iterator[None]:
+        """Take down a statement of the schema editor's, and whatever it takes to run that."""
+        if self._parts:
+            self._parts[-1].statements.append(statement)
+        self._is_telling = True
+        try:
+            yield
+        finally:
+            self._is_telling = False
+
+    def doubt(self) -> None:
+        """Take note that the migration at work may do something else the next time."""
+        self._is_steady = False
+
+    def _hear(
+        self, execute: Callable[..., Any], sql: str, params: object, many: object, context: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - as Django's
+        if self._is_within and not self._is_telling and not str(sql).startswith(_MARKS):
+            self.doubt()
+        return execute(sql, params, many, context)
+
+    # --- what Django's command does ---------------------------------------------------------------------------------
+
+    def _hear_before(self, *, plan: Plan, using: str, **told: Any) -> None:  # noqa: ANN401 - whatever Django tells
+        if using != self._connection.alias or self._before:
+            return
+        self._before = {key: told[key] for key in _TOLD if key in told}
+        self._plan, self._running = copied(plan), plan
+        for migration, _backwards in plan:
+            migration.apply = self._applying(migration)  # type: ignore[method-assign]
+
+    def _hear_after(self, *, using: str, **told: Any) -> None:  # noqa: ANN401 - whatever Django tells
+        if using == self._connection.alias and not self._after:
+            self._after = {key: told[key] for key in _TOLD if key in told}
+
+    def _applying(self, migration: Migration) -> Callable[..., ProjectState]:
+        apply = migration.apply
+
+        def recorded(
+            state: ProjectState,
+            schema_editor: BaseDatabaseSchemaEditor,
+            collect_sql: bool = False,  # noqa: FBT001, FBT002 - Django's
+        ) -> ProjectState:
+            part = Part(migration, state.clone())
+            self._parts.append(part)
+            self._is_within = self._is_steady = True
+            try:
+                after = apply(state, schema_editor, collect_sql)
+            finally:
+                self._is_within = False
+            if self._is_steady and _is_schema_alone(migration):
+                part.state = None
+            return after
+
+        return recorded
+
+
+def copied(plan: Plan) -> list[tuple[Migration, bool]]:
+    """Return a plan whose operations receivers of `pre_migrate` may change. Pure."""
+    copies = []
+    for migration, backwards in plan:
+        another = copy(migration)
+        vars(another).pop("apply", None)
+        vars(another)["operations"] = [*migration.operations]
+        copies.append((another, backwards))
+    return copies
+
+
+def _is_schema_alone(migration: Migration) -> bool:
+    kinds = (type(part) for operation in migration.operations for part in _parts(operation))
+    return all(kind.__module__ in PLAIN for kind in kinds)
+
+
+def _parts(operation: Any) -> Iterator[Any]:  # noqa: ANN401 - an operation, whosever
+    placed = placed_of(operation)
+    yield from database_parts(operation if placed is None else placed.operation)
+
+
+def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
+    class Telling(kind):  # type: ignore[valid-type, misc]
+        def execute(self, sql: object, params: Sequence[object] | None = ()) -> None:
+            statement = str(sql) if params is None else self.connection.ops.compose_sql(str(sql), params)
+            with recorder.telling(statement):
+                super().execute(sql, params)
+
+        def effective_default(self, field: "Field[Any, Any]") -> Any:  # noqa: ANN401 - a value of the field's
+            default = getattr(field, "default", None)
+            is_timed = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+            if is_timed or (callable(default) and not any(default is kind for kind in _STEADY)):
+                recorder.doubt()
+            return super().effective_default(field)
+
+    return Telling

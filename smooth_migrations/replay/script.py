@@ -1,0 +1,54 @@
+"""What was recorded of a plan's migrations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.migrations import Migration
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.locks.modes import Locks
+
+__all__ = ["Part", "Script"]
+
+Plan = Sequence[tuple[Migration, bool]]
+
+
+@dataclass(slots=True)
+class Part:
+    """One migration.
+
+    Args:
+        migration: which; its operations run where it has a state.
+        state: the project's before it, with its models; None where the statements say it all.
+        statements: what the schema editor was given, with its parameters merged.
+    """
+
+    migration: Migration
+    state: ProjectState | None = None
+    statements: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A plan, as it was run on one database.
+
+    Args:
+        plan: as `pre_migrate` had it, before any receiver changed it.
+        parts: its migrations, in order.
+        before: what receivers of `pre_migrate` were told beside the plan and the database.
+        after: likewise of `post_migrate`.
+        counts: how many operations each migration had after the receivers of `pre_migrate`.
+        locks: the strong ones that each migration takes.
+        records: the migrations that were recorded afterwards, as (app, name).
+        fingerprint: of the schema afterwards.
+    """
+
+    plan: Plan
+    parts: tuple[Part, ...]
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    counts: tuple[int, ...]
+    locks: Sequence[tuple[Migration, Locks]]
+    records: frozenset[tuple[str, str]]
+    fingerprint: str

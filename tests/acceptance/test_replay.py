@@ -1,0 +1,217 @@
+"""What is done to the first of several databases is done to the others: with the same result as if each were alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.dump import dump
+from tests.support.many_databases import ManyDatabases, many_databases
+from tests.support.postgres_server import PostgresServer
+from tests.support.runs import Outcome
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import migration
+
+_COUNT = 3
+_NOTE = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none', db_index=True))"
+_KIND = (
+    "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True)), "
+    "('item', models.ForeignKey('demo.item', models.CASCADE)), ('note', models.CharField(max_length=9, unique=True))])"
+)
+_AFTER = [("demo", "0001_item")]
+_TOLD = """
+import os
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate, pre_migrate
+from django.db import connections
+
+
+def tell(signal, using, apps, plan, **kwargs):
+    moment = "pre" if signal is pre_migrate else "post"
+    names = sorted(model.__name__ for model in apps.get_models() if model._meta.app_label == "demo")
+    text = f"{moment} {len(plan)} {','.join(names)}"
+    with connections[using].cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS told (told text)")
+        cursor.execute("INSERT INTO told VALUES (%s)", [text])
+
+
+class Demo(AppConfig):
+    name = "demo"
+
+    def ready(self):
+        pre_migrate.connect(tell, sender=self)
+        post_migrate.connect(tell, sender=self)
+"""
+# Without a rendered model: every schema editor builds its statements from one.
+_COUNTS = """
+import os
+
+from django.apps import AppConfig
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+
+add_field = DatabaseSchemaEditor.add_field
+
+
+def counted(self, model, field):
+    with open(os.environ["SMALL_COUNTS"], "a") as file:
+        print(self.connection.alias, file=file)
+    return add_field(self, model, field)
+
+
+class Demo(AppConfig):
+    name = "demo"
+
+    def ready(self):
+        DatabaseSchemaEditor.add_field = counted
+"""
+
+
+@contextmanager
+def _many(server: PostgresServer, directory: Path, **release: str) -> Iterator[ManyDatabases]:
+    """Databases at demo.0001_item, and the migrations that come then, in a phase that is worked on one by one."""
+    directory.mkdir(exist_ok=True)
+    migrations = {"demo.0001_item": ITEM} | {f"demo.{name}": source for name, source in release.items()}
+    with many_databases(directory, [server], _COUNT, migrations) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace("parallel = 4", "parallel = 1"))
+        yield many
+
+
+def _dumps(many: ManyDatabases, *, sequences: bool = True) -> list[str]:
+    return [dump(each.dsn, ignore_applied_times=True, sequences=sequences) for each in many.databases]
+
+
+def _assert_committed(outcome: Outcome) -> None:
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+
+
+def _app(many: ManyDatabases, source: str) -> None:
+    (many.directory / "project/demo/apps.py").write_text(source)
+
+
+def _rows(many: ManyDatabases, query: str) -> list[list[tuple[object, ...]]]:
+    found = []
+    for each in many.databases:
+        with each.connect() as session:
+            found.append(session.execute(query).fetchall())
+    return found
+
+
+def test_models_are_built_for_the_first_alone(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _many(pg_server, tmp_path, **{"0002_note": migration(_NOTE, _KIND, after=_AFTER)}) as many:
+        counts = tmp_path / "counts"
+        monkeypatch.setenv("SMALL_COUNTS", str(counts))
+        _app(many, _COUNTS)
+        _assert_committed(many.run("deploy"))
+        assert counts.read_text().split() == ["shard_0"]
+        assert len({*_dumps(many)}) == 1
+
+
+def test_replay_on_and_off_give_the_same(pg_server: PostgresServer, tmp_path: Path) -> None:
+    release = {
+        "0002_note": migration(_NOTE, _KIND, after=_AFTER),
+        "0003_more": migration(
+            "migrations.AlterField('item', 'note', models.CharField(max_length=80, unique=False, null=True))",
+            "migrations.RemoveField('kind', 'item')",
+            "migrations.RenameField('kind', 'note', 'remark')",
+            after=[("demo", "0002_note")],
+        ),
+        "0004_last": migration(
+            "migrations.AddIndex('kind', models.Index(fields=['remark'], name='kind_remark'))",
+            "migrations.RenameModel('Kind', 'Sort')",
+            after=[("demo", "0003_more")],
+        ),
+    }
+    found = []
+    for options in ([], ["--no-replay"]):
+        with _many(pg_server, tmp_path / "-".join(["on", *options]), **release) as many:
+            _app(many, _TOLD)
+            _assert_committed(many.run("deploy", *options))
+            found += _dumps(many)
+            assert _rows(many, "SELECT told FROM told") == [[("pre 3 Item",), ("post 3 Item,Sort",)]] * _COUNT
+    assert len({*found}) == 1
+
+
+def test_code_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
+    functions = (
+        "def forwards(apps, editor):\n"
+        "    alias = editor.connection.alias\n"
+        "    apps.get_model('demo', 'Item').objects.using(alias).update(note=alias)\n"
+    )
+    code = migration(
+        "migrations.RunPython(forwards, migrations.RunPython.noop)",
+        after=[("demo", "0002_note")],
+        functions=functions,
+    )
+    last = migration(_KIND, after=[("demo", "0003_code")])
+    release = {"0002_note": migration(_NOTE, after=_AFTER), "0003_code": code, "0004_kind": last}
+    with _many(pg_server, tmp_path, **release) as many:
+        for each in many.databases:
+            with each.connect() as session:
+                session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        _assert_committed(many.run("deploy"))
+        assert _rows(many, "SELECT note FROM demo_item") == [[(f"shard_{number}",)] for number in range(_COUNT)]
+        assert _rows(many, "SELECT count(*) FROM demo_kind") == [[(0,)]] * _COUNT
+
+
+def test_a_default_that_is_another_one_each_time_is_asked_for_each(pg_server: PostgresServer, tmp_path: Path) -> None:
+    field = "migrations.AddField('item', 'token', models.UUIDField(default=uuid.uuid4))"
+    with _many(
+        pg_server, tmp_path, **{"0002_token": migration(field, after=_AFTER, functions="import uuid\n")}
+    ) as many:
+        for each in many.databases:
+            with each.connect() as session:
+                session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        _assert_committed(many.run("deploy"))
+        tokens = _rows(many, "SELECT token FROM demo_item")
+        assert len({str(each) for each in tokens}) == _COUNT
+
+
+def test_an_operation_that_is_not_djangos_own_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
+    functions = (
+        "class Odd(migrations.AddField):\n"
+        "    def database_forwards(self, app_label, editor, before, after):\n"
+        "        if editor.connection.alias != 'shard_1':\n"
+        "            super().database_forwards(app_label, editor, before, after)\n"
+    )
+    field = "Odd('item', 'note', models.CharField(max_length=40, default='none'))"
+    with _many(pg_server, tmp_path, **{"0002_note": migration(field, after=_AFTER, functions=functions)}) as many:
+        outcome = many.run("deploy")
+        _assert_committed(outcome)
+        assert many.new() == _COUNT - 1
+
+
+def test_a_database_that_is_unlike_the_first_one_is_moved_for_real(pg_server: PostgresServer, tmp_path: Path) -> None:
+    with _many(pg_server, tmp_path, **{"0002_note": migration(_NOTE, _KIND, after=_AFTER)}) as many:
+        with many.databases[1].connect() as session:
+            session.execute("CREATE INDEX of_ours ON demo_item (name)")
+        outcome = many.run("deploy")
+        _assert_committed(outcome)
+        assert many.new() == _COUNT
+        recorded = _rows(many, "SELECT array_agg(name ORDER BY id) FROM django_migrations WHERE app = 'demo'")
+        assert recorded == [[(["0001_item", "0002_note"],)]] * _COUNT
+        indexes = _rows(many, "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+        assert indexes[1] == sorted([*indexes[0], ("of_ours",)])
+        assert indexes[0] == indexes[2]
+        # Twice on the one that was unlike, and not on the next.
+        assert [line["database"] for line in outcome.named("migration.applied")] == [
+            f"shards:shard_{number}" for number in (0, 1, 1, 2)
+        ]
+
+
+def test_rows_in_the_way_are_told_as_ever(pg_server: PostgresServer, tmp_path: Path) -> None:
+    operations = (_KIND, "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name'], name='one'))")
+    with _many(pg_server, tmp_path, **{"0002_kind": migration(*operations, after=_AFTER)}) as many:
+        with many.databases[2].connect() as session:
+            session.execute("INSERT INTO demo_item (name) VALUES ('kite'), ('kite')")
+        before = _dumps(many, sequences=False)
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        error = outcome.report["error"]
+        assert (error["database"], error["migration"]) == ("shards:shard_2", "demo.0002_kind")
+        assert 'could not create unique index "one"' in error["message"]
+        assert _dumps(many, sequences=False) == before
