@@ -20,6 +20,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import is_split, placed_of
 from smooth_migrations.locks.taking import LocksFirst
+from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.script import Part, Plan, Script
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
@@ -91,6 +92,7 @@ class Recorder:
             counts=tuple(len(migration.operations) for migration in migrations),
             locks=self._locks.plan,
             records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
+            received=digest_of_received(self._connection),
             fingerprint=take(self._connection).packed(),
         )
 

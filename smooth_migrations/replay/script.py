@@ -41,6 +41,7 @@ class Script:
         counts: how many operations each migration had after the receivers of `pre_migrate`.
         locks: the strong ones that each migration takes.
         records: the migrations that were recorded afterwards, as (app, name).
+        received: digest of its content types and permissions afterwards.
         fingerprint: of the schema afterwards.
     """
 
@@ -51,4 +52,5 @@ class Script:
     counts: tuple[int, ...]
     locks: Sequence[tuple[Migration, Locks]]
     records: frozenset[tuple[str, str]]
+    received: str
     fingerprint: str

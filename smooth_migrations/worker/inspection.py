@@ -34,21 +34,23 @@ from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
 from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.worker.known import Known, Library
 from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["inspect"]
 
 
-def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
+def inspect(command: Inspect, connection: BaseDatabaseWrapper, library: Library) -> TargetReport:
     """Describe one database: what is recorded, what is pending, and every finding at once.
 
     Args:
         command: that asked.
         connection: the alias to look at. Only reads; takes no lock beyond those of SELECT, and leaves no file behind.
+        library: what is known of the project's migrations; more of it is known afterwards.
     """
     path = missing_file(connection)
     try:
-        return replace(_inspect(command, connection), is_missing=path is not None)
+        return replace(_inspect(command, connection, library), is_missing=path is not None)
     finally:
         # SQLite makes a file of no bytes when it first looks.
         if path is not None and path.exists() and path.stat().st_size == 0:
@@ -56,7 +58,7 @@ def inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
             path.unlink()
 
 
-def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
+def _inspect(command: Inspect, connection: BaseDatabaseWrapper, library: Library) -> TargetReport:
     vendor = connection.vendor
     try:
         connect(connection)
@@ -68,7 +70,7 @@ def _inspect(command: Inspect, connection: BaseDatabaseWrapper) -> TargetReport:
     try:
         with _within_limits(command, connection):
             findings += _server_findings(connection)
-            return _look(command, connection, version, findings)
+            return _look(command, connection, library, version, findings)
     except SmoothMigrationsError as error:
         findings.append(MigrationFinding("unloadable", error.message, hint=error.hint))
         return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
@@ -89,10 +91,17 @@ def _within_limits(command: Inspect, connection: BaseDatabaseWrapper) -> Iterato
 
 
 def _look(
-    command: Inspect, connection: BaseDatabaseWrapper, version: str, findings: list[MigrationFinding]
+    command: Inspect,
+    connection: BaseDatabaseWrapper,
+    library: Library,
+    version: str,
+    findings: list[MigrationFinding],
 ) -> TargetReport:
-    executor = MigrationExecutor(connection)
-    findings += _history_findings(executor, connection)
+    known, executor = library.of(connection)
+    if not known.has_sound_history:
+        history = [*_history_findings(executor, connection)]
+        known.has_sound_history = not history
+        findings += history
     touched: list[list[Touched]] = []
     if command.back is not None:
         findings += back_findings(connection, executor, command.back)
@@ -117,7 +126,7 @@ def _look(
         findings += _split_findings(each for each in refusals if not _is_readied(each[1], ground))
         pending = tuple(
             replace(each, readied=migration in ground.migrations, only_readied=waiting.get(migration, ""))
-            for migration, each in zip(plan, _pending(executor, plan, connection, touched), strict=True)
+            for migration, each in zip(plan, _pending(known, plan, connection, touched), strict=True)
         )
     entries = _lock_entries(touched, connection)
     applied = executor.loader.applied_migrations
@@ -249,12 +258,11 @@ def _history_findings(executor: MigrationExecutor, connection: BaseDatabaseWrapp
 
 
 def _pending(
-    executor: MigrationExecutor, plan: list[Migration], connection: BaseDatabaseWrapper, touched: list[list[Touched]]
+    known: Known, plan: list[Migration], connection: BaseDatabaseWrapper, touched: list[list[Touched]]
 ) -> Iterator[PendingMigration]:
     if not plan:
         return
-    # The one way to this state that Django's own migrate takes.
-    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+    state = known.state()
     existing = set(state.models)
     tables = Tables(connection, state)
     for migration in plan:

@@ -13,6 +13,7 @@ from smooth_migrations.errors import describe
 from smooth_migrations.undo.prepared import settle_prepared
 from smooth_migrations.worker.channel import Channel, mark_output
 from smooth_migrations.worker.inspection import inspect
+from smooth_migrations.worker.known import Library
 from smooth_migrations.worker.moves import Moves
 from smooth_migrations.worker.standing import standing
 
@@ -32,6 +33,7 @@ class _Loop:
     def __init__(self, connection: socket.socket) -> None:
         self._channel = Channel(connection, beside=self._beside, ended=self._end)
         self._moves = Moves(self._channel.say)
+        self._library = Library()
 
     def run(self, hello: protocol.Hello) -> None:
         for alias in connections:
@@ -65,7 +67,7 @@ class _Loop:
         answer: protocol.Event
         match command:
             case protocol.Inspect():
-                answer = inspect(command, connections[command.alias])
+                answer = inspect(command, connections[command.alias], self._library)
             case protocol.Lint():
                 answer = _lint(command)
             case protocol.Look():

@@ -21,6 +21,7 @@ from smooth_migrations.management.commands.apply_migrations import Command
 from smooth_migrations.options import Options
 from smooth_migrations.protocol import Inspect
 from smooth_migrations.worker.inspection import inspect
+from smooth_migrations.worker.known import Library
 
 __all__: list[str] = []
 
@@ -68,7 +69,7 @@ class _Counting:
 
 def _count() -> dict[str, int]:
     connection = connections[DEFAULT_DB_ALIAS]
-    report = inspect(Inspect(id=1, database=connection.alias, alias=connection.alias), connection)
+    report = inspect(Inspect(id=1, database=connection.alias, alias=connection.alias), connection, Library())
     assert not report.findings, report.findings
     counting = _Counting()
     call = Call(connection, Options(), counting)
