@@ -22,7 +22,7 @@ DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/in
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
+.PHONY: help demo bench bench-quick test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,9 +44,18 @@ $(VENV)/.mariadb: $(VENV)/.ready
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
 
-## make bench     times beside Django's own migrate, as ratios, in minutes
-bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks
+$(VENV)/.chart: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group chart
+	@touch $@
+
+## make bench     times beside Django's own migrate, as ratios, and a chart of them, in hours; bench-quick: in minutes
+bench: $(VENV)/.chart
+	$(BIN)/python -m benchmarks --project wagtail --json build/benchmarks.json
+	$(BIN)/python -m benchmarks.chart build/benchmarks.json build/benchmarks.svg
+
+bench-quick: $(VENV)/.ready
+	$(BIN)/python -m benchmarks --project wagtail --only 'deploy/*-pending' --databases 1 --databases 8 --sampled 4 \
+	  --repeat 1
 
 ## make test      in minutes, without the long suites: of what starts servers a half (SHARE=2/2: the other one; 1/1: all)
 test: $(VENV)/.ready $(MARIADB)

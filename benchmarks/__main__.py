@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.backfill import BackfillBesideWriters, BackfillOfMoreRows, BackfillOfRows
 from benchmarks.commit_window import CommitWindow
+from benchmarks.fleets import GivenUp, OneMore, TakenBack, Tier
 from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Benchmark, measure
 from benchmarks.one_database import OneDatabase
@@ -23,23 +24,50 @@ from tests.support.histories import SqliteDatabase
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 
+# What is worth measuring of a larger fleet: from zero 100 databases take minutes.
+_MOST = {State.NOTHING_PENDING: 1000, State.FIVE_PENDING: 100, State.FROM_ZERO: 16}
+_WINDOWS = (20, 100)
+_SOME = (8, 32)
 _RESULTS = Path(__file__).with_name("results")
 
 
+def _of_fleets(
+    site: Site, servers: list[PostgresServer], directory: Path, *, counts: Sequence[int], sampled: int
+) -> Iterator[Benchmark]:
+    def databases(count: int, at: int | None = None) -> dict[str, PostgresDatabase]:
+        names = ["default", *(f"shard_{number}" for number in range(2, count + 1))]
+        return {
+            name: PostgresDatabase(servers[number % len(servers) if at is None else at], f"fleet_{name}")
+            for number, name in enumerate(names)
+        }
+
+    for state, most in _MOST.items():
+        for count in (count for count in counts if count <= most):
+            yield ManyDatabases(site, databases(count), state, directory, sampled=sampled)
+    for count in (count for count in counts if count in _WINDOWS):
+        yield CommitWindow(site, databases(count, 0), directory)
+    for count in (count for count in counts if count in _SOME):
+        yield GivenUp(site, databases(count), directory)
+        yield TakenBack(site, databases(count), directory)
+        yield OneMore(site, databases(count), directory)
+        for tier in ("held_open", "compensated"):
+            yield Tier(site, databases(count), directory, tier)
+
+
 def _benchmarks(
-    site: Site, servers: list[PostgresServer], directory: Path, *, count: int, rows: int, reader_s: float
+    site: Site,
+    servers: list[PostgresServer],
+    directory: Path,
+    *,
+    counts: Sequence[int],
+    sampled: int,
+    rows: int,
+    reader_s: float,
 ) -> Iterator[Benchmark]:
     for database in (PostgresDatabase(servers[0], "one"), SqliteDatabase(directory / "one.sqlite3")):
         for state in State:
             yield OneDatabase(site, database, state)
-    aliases = ["default", *(f"shard_{number}" for number in range(2, count + 1))]
-    databases = {
-        alias: PostgresDatabase(servers[index % len(servers)], f"fleet_{alias}") for index, alias in enumerate(aliases)
-    }
-    for state in State:
-        yield ManyDatabases(site, databases, state, directory)
-    window = {f"shard_{number}": PostgresDatabase(servers[number % 2], f"window_{number}") for number in range(1, 20)}
-    yield CommitWindow(site, {"default": PostgresDatabase(servers[0], "window_0"), **window}, directory)
+    yield from _of_fleets(site, servers, directory, counts=counts, sampled=sampled)
     for trigger in (False, True):
         yield BackfillOfRows(servers[0], directory, rows, trigger=trigger)
     small, large = (BackfillOfRows(servers[0], directory, each) for each in (max(rows * 3 // 10, 1), rows * 3))
@@ -54,11 +82,32 @@ def _benchmarks(
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Pairs of runs that count.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Where to write [default: benchmarks/results/].")
 @click.option("--project", type=click.Choice(sorted(APPLICATIONS)), default="helpdesk", show_default=True)
-@click.option("--databases", type=click.IntRange(min=1), default=8, show_default=True, help="How many deploy covers.")
+@click.option(
+    "--databases",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 4, 8, 16, 20, 32, 100, 1000),
+    show_default=True,
+    help="How many a deploy covers.",
+)
+@click.option(
+    "--sampled",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="On how many databases at most a loop of migrate is timed; it takes as long for each of the others.",
+)
 @click.option("--rows", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="How many are filled.")
 @click.option("--reader", "reader_s", type=float, default=30.0, show_default=True, help="Seconds of a transaction.")
 def _main(
-    only: tuple[str, ...], repeat: int, file: Path | None, project: str, databases: int, rows: int, reader_s: float
+    only: tuple[str, ...],
+    repeat: int,
+    file: Path | None,
+    project: str,
+    databases: tuple[int, ...],
+    sampled: int,
+    rows: int,
+    reader_s: float,
 ) -> None:
     """Measure the product beside Django's own migrate."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -68,10 +117,13 @@ def _main(
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smooth-benchmarks-")))
         # A commit waits for the disk, as it does for a user. The memory for pages is what
         # a server of a machine such as this would be given.
-        settings = {"track_commit_timestamp": "on", "shared_buffers": "1GB"}
-        servers = [stack.enter_context(PostgresServer(settings=settings)) for _ in range(2)]
+        settings = {"track_commit_timestamp": "on", "shared_buffers": "1GB", "max_locks_per_transaction": "1024"}
+        made = (PostgresServer(max_connections=300, max_prepared_transactions=300, settings=settings) for _ in range(2))
+        servers = [stack.enter_context(each) for each in made]
         site = Site(project, directory)
-        for benchmark in _benchmarks(site, servers, directory, count=databases, rows=rows, reader_s=reader_s):
+        for benchmark in _benchmarks(
+            site, servers, directory, counts=databases, sampled=sampled, rows=rows, reader_s=reader_s
+        ):
             if any(fnmatchcase(benchmark.name, pattern) for pattern in only):
                 console.print(f"[dim]{benchmark.name} …[/]", end=" ", highlight=False)
                 measured = measure(benchmark, repeat)

@@ -12,7 +12,7 @@ from benchmarks.site import Site, State, recorded
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_home import program
 
-__all__ = ["CommitWindow"]
+__all__ = ["CommitWindow", "script_by_hand"]
 
 # The transaction that recorded the newest migration is the one that was prepared.
 _COMMITTED_AT = (
@@ -28,6 +28,7 @@ SELECT :began WHERE EXISTS (
       AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 );
 """
+_ENDS = frozenset({"BEGIN;", "COMMIT;"})
 _COMMIT = """printf '%s %s\\n' "$@" | xargs -P 8 -L1 sh -c "$ONE" """
 _COMMIT_ONE = """echo "COMMIT PREPARED :'gid'" | "$PSQL" -qX -v ON_ERROR_STOP=1 -v gid="$1" -d "$0" """
 
@@ -68,7 +69,8 @@ class CommitWindow:
 
     def run_peer(self) -> Run:
         """Prepare with `psql`, and commit with as many of them."""
-        script = self._script = self._script or self._by_hand()
+        first = next(iter(self._databases.values()))
+        script = self._script = self._script or script_by_hand(self._site, first, prepares=True)
         words, locked_at_s = [], {}
         for alias, database in self._databases.items():
             argv = [
@@ -103,30 +105,37 @@ class CommitWindow:
                 moments[alias] = float(moment_s)
         return moments
 
-    def _by_hand(self) -> str:
-        """Return what `psql` runs on each database: the SQL of the pending migrations, recorded and prepared."""
-        database = next(iter(self._databases.values()))
-        lines = [_EXISTING, "BEGIN;"]
-        for app, name in self._pending(database):
-            sql = self._manage(database, "sqlmigrate", app, name)
-            lines += [_BEGINS, *(line for line in sql.splitlines() if line not in {"BEGIN;", "COMMIT;"}), _LOCKED]
-            record = f"INSERT INTO django_migrations (app, name, applied) VALUES ('{app}', '{name}', now());"  # noqa: S608
-            lines.append(record)
-        return "\n".join([*lines, "PREPARE TRANSACTION :'gid';", ""])
 
-    def _pending(self, database: PostgresDatabase) -> list[tuple[str, str]]:
-        shown = self._manage(database, "showmigrations", "--plan", "--no-color")
-        names = [line.split()[-1] for line in shown.splitlines() if line.startswith("[ ]")]
-        return [(app, name) for app, _, name in (each.partition(".") for each in names)]
+def script_by_hand(site: Site, database: PostgresDatabase, *, prepares: bool = False) -> str:
+    """Return what `psql` runs: the SQL of a database's pending migrations, recorded, in one transaction.
 
-    def _manage(self, database: PostgresDatabase, *words: str) -> str:
-        environment = self._site.environment({"default": database})
-        done = subprocess.run(
-            [sys.executable, "manage.py", *words],
-            cwd=self._site.project,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
+    Args:
+        site: the project.
+        database: where they are pending.
+        prepares: prepare the transaction under the name in the variable `gid`, and print since when it has locks.
+    """
+    lines = [_EXISTING, "BEGIN;"] if prepares else ["BEGIN;"]
+    for app, name in _pending(site, database):
+        sql = [line for line in _manage(site, database, "sqlmigrate", app, name).splitlines() if line not in _ENDS]
+        lines += [_BEGINS, *sql, _LOCKED] if prepares else sql
+        record = f"INSERT INTO django_migrations (app, name, applied) VALUES ('{app}', '{name}', now());"  # noqa: S608
+        lines.append(record)
+    return "\n".join([*lines, "PREPARE TRANSACTION :'gid';" if prepares else "COMMIT;", ""])
+
+
+def _pending(site: Site, database: PostgresDatabase) -> list[tuple[str, str]]:
+    shown = _manage(site, database, "showmigrations", "--plan", "--no-color")
+    names = [line.split()[-1] for line in shown.splitlines() if line.startswith("[ ]")]
+    return [(app, name) for app, _, name in (each.partition(".") for each in names)]
+
+
+def _manage(site: Site, database: PostgresDatabase, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *words],
+        cwd=site.project,
+        env=os.environ | site.environment({"default": database}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

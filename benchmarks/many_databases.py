@@ -1,20 +1,26 @@
-"""`smooth-orchestrate deploy` over several databases, beside a shell loop of `manage.py migrate`."""
+"""`smooth-orchestrate deploy` over several databases, beside what one would type: `manage.py migrate` under `xargs`."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any, Final
 
 from benchmarks.measuring import Run, timed
+from benchmarks.processes import Watched, watched
 from benchmarks.site import Site, State, recorded
 from tests.support.histories import Database
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_home import program
 
-__all__ = ["ManyDatabases"]
+__all__ = ["PROGRAM", "ManyDatabases", "schema_of"]
 
-_PROGRAM = Path(sys.executable).with_name("smooth-orchestrate")
+PROGRAM: Final = Path(sys.executable).with_name("smooth-orchestrate")
 
 _PLAN = """\
 version = 1
@@ -23,6 +29,7 @@ version = 1
 name = "benchmark"
 expand_contract = false      # the same work as the peer does: nothing is held back for later
 max_lock_hold = "15min"      # how slow the machine is must not end a run
+{deploy}
 
 [projects.site]
 path = {path}
@@ -31,9 +38,17 @@ settings = {settings}
 [databases.fleet]
 project = "site"
 aliases = "*"
+
+[[phases]]
+name = "all"
+databases = ["fleet:*"]
+{phase}
 """
 
-_LOOP = 'for alias in "$@"; do "$0" manage.py migrate --no-input --database="$alias" || exit; done'
+# As many at a time as there are cores. Each database is the process's `default`: the data migrations of most
+# applications write there, whatever `--database` says.
+_PEER = """printf '%s\\0' "$@" |
+xargs -0 -P "$CORES" -I{} env SITE_DATABASES={} "$PYTHON" manage.py migrate --no-input --verbosity 0 """
 
 
 class ManyDatabases:
@@ -44,38 +59,66 @@ class ManyDatabases:
         databases: by alias.
         state: where each run begins.
         directory: for the plan and the journal.
+        sampled: how many of the databases the peer works on; its time is multiplied for the others.
+        deploy: further lines of the plan's table of that name.
+        phase: likewise.
     """
 
-    def __init__(self, site: Site, databases: Mapping[str, Database], state: State, directory: Path) -> None:
-        self._site = site
-        self._databases = databases
-        self._state = state
-        self._directory = directory
+    def __init__(
+        self,
+        site: Site,
+        databases: Mapping[str, Database],
+        state: State,
+        directory: Path,
+        *,
+        sampled: int | None = None,
+        deploy: str = "",
+        phase: str = "",
+    ) -> None:
+        self.site = site
+        self.databases = databases
+        self.state = state
+        self.directory = directory
+        self._sampled = {**dict(islice(databases.items(), sampled))}
+        self._lines = {"deploy": deploy, "phase": phase}
+        self._is_made = False
 
     @property
     def name(self) -> str:
         """Such as `deploy/8-databases/from-zero`."""
-        return f"deploy/{len(self._databases)}-databases/{self._state}"
+        return f"deploy/{len(self.databases)}-databases/{self.state}"
 
     def prepare(self) -> None:
         """Put the databases back and begin a new journal, which would else tell of runs that they know nothing of."""
-        for database in self._databases.values():
-            self._site.put(database, self._state)
-        shutil.rmtree(self._directory / ".smooth", ignore_errors=True)
+        # What has nothing pending has nothing afterwards, but for the product's own tables.
+        if not (self._is_made and self.state is State.NOTHING_PENDING):
+            for database in self.databases.values():
+                self.site.put(database, self.state)
+        self._is_made = True
+        shutil.rmtree(self.directory / ".smooth", ignore_errors=True)
         # A JSON string is a TOML string too.
-        plan = _PLAN.format(path=json.dumps(str(self._site.project)), settings=json.dumps(self._site.settings))
-        (self._directory / "deploy.toml").write_text(plan)
+        plan = _PLAN.format(
+            path=json.dumps(str(self.site.project)), settings=json.dumps(self.site.settings), **self._lines
+        )
+        (self.directory / "deploy.toml").write_text(plan)
 
     def run_ours(self) -> Run:
         """Run the installed program."""
-        return self._run([str(_PROGRAM), "deploy", "deploy.toml"], self._directory)
+        done = self.run("deploy")
+        return Run(done.duration_s, self.left(), memory_mb=done.peak_mb)
+
+    def run(self, command: str, *options: str, exit_code: int = 0) -> Watched:
+        """Run a command of the installed program."""
+        argv = [str(PROGRAM), command, "deploy.toml", "--log-format", "json", *options]
+        env = self.site.environment(self.databases)
+        return watched(argv, cwd=self.directory, env=env, exit_code=exit_code)
 
     def longest_lock_s(self) -> float:
         """Return for how long the last run held strong locks, from the first to the commit, as its report says."""
         done = subprocess.run(
-            [str(_PROGRAM), "report", "deploy.toml", "--json"],
-            cwd=self._directory,
-            env=os.environ | self._site.environment(self._databases),
+            [str(PROGRAM), "report", "deploy.toml", "--json"],
+            cwd=self.directory,
+            env=os.environ | self.site.environment(self.databases),
             capture_output=True,
             text=True,
             check=True,
@@ -83,8 +126,31 @@ class ManyDatabases:
         return max(float(entry["lock_hold_ms"]) for entry in json.loads(done.stdout)["databases"]) / 1000
 
     def run_peer(self) -> Run:
-        """Run `migrate` for one alias after the other."""
-        return self._run(["sh", "-c", _LOOP, sys.executable, *self._databases], self._site.project)
+        """Run `migrate` for each database, as many at a time as there are cores."""
+        entries: list[Any] = [{"default": database.django} for database in self._sampled.values()]
+        environment = {
+            **self.site.environment({}),
+            "DJANGO_SETTINGS_MODULE": self.site.settings,
+            "PYTHON": sys.executable,
+            "CORES": str(os.cpu_count() or 1),
+        }
+        argv = ["sh", "-c", _PEER, "sh", *map(json.dumps, entries)]
+        duration_s = timed(argv, cwd=self.site.project, env=environment)
+        return Run(duration_s * len(self.databases) / len(self._sampled), self.left())
 
-    def _run(self, argv: list[str], cwd: Path) -> Run:
-        return Run(timed(argv, cwd=cwd, env=self._site.environment(self._databases)), recorded(self._databases))
+    def left(self) -> dict[str, frozenset[str]]:
+        """Return what the databases that both sides move are like: their migrations, and their schema."""
+        found = recorded(self._sampled)
+        return {
+            alias: found[alias] | ({schema_of(database)} if isinstance(database, PostgresDatabase) else set())
+            for alias, database in self._sampled.items()
+        }
+
+
+def schema_of(database: PostgresDatabase) -> str:
+    """Return a digest of what pg_dump writes of a database's schema, without the product's own tables."""
+    argv = [str(program("pg_dump")), "--schema-only", "--no-owner", "--exclude-table=smooth_migrations_*", database.dsn]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    # Since PostgreSQL 18.1 a random word guards what psql reads.
+    lines = (line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

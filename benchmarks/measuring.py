@@ -20,11 +20,13 @@ class Run:
         duration_s: wall clock of its processes.
         left: the migrations recorded afterwards, by database; both sides must leave the same.
         beside: other times that it tells of, in seconds, by what they are.
+        memory_mb: the most that its processes had in RAM together, in MiB; 0 where nobody looked.
     """
 
     duration_s: float
     left: Mapping[str, frozenset[str]]
     beside: Mapping[str, float] = field(default_factory=dict)
+    memory_mb: float = 0.0
 
 
 class Benchmark(Protocol):
@@ -53,12 +55,14 @@ class Measurement:
         ours_s: the product's times, in the order of the runs.
         peer_s: the peer's; each run stood beside the product's run of the same index.
         beside: the same of the other times that the runs tell of.
+        memory_mb: the most memory that the product had in any run, in MiB; 0 where nobody looked.
     """
 
     name: str
     ours_s: tuple[float, ...]
     peer_s: tuple[float, ...]
     beside: "tuple[Measurement, ...]" = ()
+    memory_mb: float = 0.0
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -96,7 +100,8 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
         sides.reverse()
     ours, peer = (runs[side][1:] for side in ("ours", "peer"))
     ours_s, peer_s = (tuple(run.duration_s for run in side) for side in (ours, peer))
-    return Measurement(benchmark.name, ours_s, peer_s, tuple(_beside(benchmark.name, ours, peer)))
+    memory_mb = max((run.memory_mb for run in ours), default=0.0)
+    return Measurement(benchmark.name, ours_s, peer_s, tuple(_beside(benchmark.name, ours, peer)), memory_mb)
 
 
 def _beside(name: str, ours: Sequence[Run], peer: Sequence[Run]) -> Iterator[Measurement]:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.chart import lines
 from benchmarks.measuring import Measurement, Run, measure, timed
-from benchmarks.results import document, table
+from benchmarks.processes import watched
+from benchmarks.results import document, growth, table
 
 LEFT = {"default": frozenset({"shop.0001_initial"})}
-MEASURED = Measurement("apply/sqlite/from-zero", (1.0, 9.0, 2.0), (2.0, 3.0, 2.0))
+MEASURED = Measurement("apply/sqlite/from-zero", (1.0, 9.0, 2.0), (2.0, 3.0, 2.0), memory_mb=95.5)
 
 
 class Scripted:
@@ -90,6 +92,7 @@ def test_the_table_shows_medians_the_ratio_and_its_spread() -> None:
         "2.00 s",
         "1.00",
         "0.50-3.00",
+        "96 MiB",
     ]
 
 
@@ -105,6 +108,7 @@ def test_the_document_holds_every_single_time() -> None:
             "ratio": 1.0,
             "ratio_lowest": 0.5,
             "ratio_highest": 3.0,
+            "memory_mb": 95.5,
         }
     ]
 
@@ -112,3 +116,40 @@ def test_the_document_holds_every_single_time() -> None:
 def test_a_command_that_fails_is_an_error_with_what_it_printed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)^exit code 3 of .*:\nno such table\n$"):
         timed([sys.executable, "-c", "print('no such table'); raise SystemExit(3)"], cwd=tmp_path, env={})
+
+
+def test_growth_is_the_power_of_the_number_of_databases() -> None:
+    measured = [
+        Measurement(f"deploy/{count}-databases/five-pending", (seconds,), (1.0,))
+        for count, seconds in ((1, 3.0), (10, 30.0), (100, 300.0))
+    ]
+    alone = Measurement("deploy/8-databases/from-zero", (1.0,), (1.0,))
+
+    assert growth([*measured, alone]) == {"five-pending": pytest.approx(1.0)}
+
+
+def test_a_chart_has_a_line_for_each_side_by_the_number_of_databases() -> None:
+    measured = [
+        Measurement("deploy/8-databases/five-pending", (4.0, 5.0, 6.0), (9.0, 9.0, 9.0)),
+        Measurement("deploy/1-databases/five-pending", (3.0,), (3.5,)),
+        Measurement("apply/sqlite/five-pending", (1.0,), (1.0,)),
+    ]
+    written = document(measured, application="wagtail", started_at="2026-01-01T00:00:00+00:00")
+
+    assert lines(written) == {"five-pending": {"ours": [(1, 3.0), (8, 5.0)], "peer": [(1, 3.5), (8, 9.0)]}}
+
+
+def test_a_program_is_watched_with_all_that_it_starts(tmp_path: Path) -> None:
+    child = (
+        "import time; held = bytearray(64 * 1024 * 1024)\n"
+        # At work for several looks.
+        "while time.process_time() < 0.5: pass\n"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True); print('done')"
+
+    seen = watched([sys.executable, "-c", parent], cwd=tmp_path, env={})
+
+    assert seen.stdout == "done\n"
+    assert seen.peak_mb > 64
+    with pytest.raises(RuntimeError, match=r"exit code 3 of (.|\n)*said so"):
+        watched([sys.executable, "-c", "import sys; print('said so'); sys.exit(3)"], cwd=tmp_path, env={})

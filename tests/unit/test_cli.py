@@ -60,6 +60,7 @@ class FakeRunner(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("smooth_orchestrator.runner")
         self.asked: list[tuple[str, str | None]] = []
+        self.given: dict[str, object] = {}
         self.error: Exception | None = None
         self.message: str | None = None
         self.extra: dict[str, Any] = {}
@@ -67,8 +68,9 @@ class FakeRunner(types.ModuleType):
             setattr(self, command, self._coroutine(command))
 
     def _coroutine(self, command: str) -> Callable[..., Any]:
-        async def work(file: PlanFile, *, run_id: str, masker: Masker) -> Report:
+        async def work(file: PlanFile, *, run_id: str, masker: Masker, **given: object) -> Report:
             assert masker.text("open-sesame") == "***"
+            self.given = given
             return self._answer(command, file, run_id)
 
         return work
@@ -127,6 +129,14 @@ def test_a_command_runs_its_coroutine_under_the_id_that_was_asked_for(
     assert main([command, plan, "--run-id", "release-7", "--json", "--no-progress"]) == 0
     assert runner.asked == [(command, "release-7")]
     assert json.loads(capsys.readouterr().out)["command"] == command
+
+
+@pytest.mark.parametrize(("options", "replays"), [([], True), (["--no-replay"], False)])
+def test_a_deploy_replays_unless_it_is_told_not_to(
+    runner: FakeRunner, plan: str, options: list[str], *, replays: bool
+) -> None:
+    assert (main(["deploy", plan, *options]), main([plan, *options])) == (0, 0)
+    assert runner.given == {"replays": replays}
 
 
 def test_a_plan_alone_is_deployed_under_a_new_id(runner: FakeRunner, plan: str) -> None:
