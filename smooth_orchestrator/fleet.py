@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,7 +17,7 @@ from smooth_orchestrator.plan import Plan, Project, ProjectFacts, Target
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import OutputLine, Worker, WorkerLost, WorkerTransport
 
-__all__ = ["Fleet", "OnLoss"]
+__all__ = ["Fleet", "OnLoss", "at_work_at_most"]
 
 # More of them commit no faster on a server of two cores, and leave none for anybody else.
 _SESSIONS_EACH = 16
@@ -55,6 +55,9 @@ class Fleet:
         self._listeners: list[OnLoss] = []
         self._replacing = anyio.Lock()
         self._limiters: dict[str, anyio.CapacityLimiter] = {}
+        self._beside: dict[str, anyio.CapacityLimiter] = {}
+        self._places: dict[str, anyio.CapacityLimiter] = {}
+        self._most: Mapping[str, int] = {}
 
     async def __aenter__(self) -> Self:
         await self._hosts.__aenter__()
@@ -156,9 +159,27 @@ class Fleet:
         finally:
             self._listeners.remove(hear)
 
+    def spare(self, servers: Mapping[str, int]) -> None:
+        """Take note of how many connections each server may have at a time; before any is asked for."""
+        self._most = servers
+
     def room_on(self, target: Target) -> anyio.CapacityLimiter:
         """Return what limits the connections that the coordinator itself opens to a target's server at a time."""
-        return self._limiters.setdefault(target.server, anyio.CapacityLimiter(_SESSIONS_EACH))
+        most = self._most.get(target.server, _SESSIONS_EACH)
+        return self._limiters.setdefault(target.server, anyio.CapacityLimiter(min(most, _SESSIONS_EACH)))
+
+    def room_beside(self, target: Target) -> anyio.CapacityLimiter:
+        """Return the same for the connections beside targets that are at work: one, where the plan limits them."""
+        if target.server not in self._most:
+            return self.room_on(target)
+        return self._beside.setdefault(target.server, anyio.CapacityLimiter(1))
+
+    def place_on(self, target: Target) -> AbstractAsyncContextManager[object]:
+        """Return what limits the targets of one server that are at work at a time, where the plan says so."""
+        if target.server not in self._most:
+            return nullcontext()
+        places = at_work_at_most(self._most[target.server])
+        return self._places.setdefault(target.server, anyio.CapacityLimiter(places))
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -258,6 +279,14 @@ class Fleet:
         for hear in tuple(self._listeners):
             hear(worker, loss)
         await self._tell_change()
+
+
+def at_work_at_most(connections: int) -> int:
+    """Return how many targets may be at work over so many connections. Pure.
+
+    Each takes two: its worker's, and one that sees whom it waits for. One more renews the leases of what is prepared.
+    """
+    return max(1, (connections - 1) // 2)
 
 
 async def _each(work: Callable[[_T], Awaitable[None]], items: Iterable[_T]) -> None:

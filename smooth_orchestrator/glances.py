@@ -18,6 +18,8 @@ from smooth_orchestrator.run import Glance, Run, TargetRun
 __all__ = ["digest_of", "glance_at_all"]
 
 _TIMEOUT_S: Final = 10.0
+# A server that has no connection left is asked again, by fewer sessions at a time.
+_PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8)
 _OWN: Final = "smooth_migrations_"
 # By the tables in which an earlier run may have left something, which rows say that one has.
 _LEFT: Final = {"contract": "true", "journal": "true", "lease": "owner <> ''"}
@@ -61,9 +63,19 @@ async def glance_at_all(run: Run, fleet: Fleet) -> None:
     away: set[str] = set()
 
     async def look(item: TargetRun) -> None:
-        async with fleet.room_on(item.target):
-            if item.target.server not in away:
-                item.glance = await _glance(run, item, away)
+        limiter = fleet.room_on(item.target)
+        for pause_s in (*_PAUSES_S, None):
+            async with limiter:
+                if item.target.server in away:
+                    return
+                try:
+                    item.glance = await _glance(run, item, away)
+                except asyncpg.TooManyConnectionsError:
+                    limiter.total_tokens = max(1, limiter.total_tokens // 2)
+                else:
+                    return
+            if pause_s is not None:
+                await anyio.sleep(pause_s)
 
     async with anyio.create_task_group() as group:
         for item in run.targets:
@@ -77,6 +89,8 @@ async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
         options["server_settings"] = {**options.get("server_settings", {}), "role": item.target.role}
     try:
         connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+    except asyncpg.TooManyConnectionsError:
+        raise
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         away.add(item.target.server)
         return None

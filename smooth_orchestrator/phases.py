@@ -36,7 +36,7 @@ async def run_ahead(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
 
 
 async def _ahead_within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
-    async with limiter:
+    async with limiter, fleet.place_on(item.target):
         if not run.stopping.is_set() and await _intend(run, item):
             await apply_target(run, fleet, item, is_ahead=True)
 
@@ -84,7 +84,7 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
 
 
 async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
-    async with limiter:
+    async with limiter, fleet.place_on(item.target):
         if run.stopping.is_set() or not await _intend(run, item):
             return
         started_s = time.monotonic()

@@ -47,7 +47,7 @@ async def _keep(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
     async with anyio.create_task_group() as group:
 
         async def keep(item: TargetRun) -> None:
-            async with fleet.room_on(item.target):
+            async with fleet.room_beside(item.target):
                 if not _is_kept(item):
                     return  # it has been ended meanwhile
                 try:

@@ -3,11 +3,11 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake
-from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.fleet import Fleet, at_work_at_most
 from smooth_orchestrator.plan import Phase
 from smooth_orchestrator.reads import Unreadable, reading
 from smooth_orchestrator.run import Run, TargetRun
@@ -51,6 +51,7 @@ class ServerRoom:
         locks_per_slot: max_locks_per_transaction.
         free_prepared: how many more transactions it can keep prepared.
         locked_objects: entries taken already.
+        at_work_at_most: how many targets may be at work at a time; None where the plan does not limit it.
     """
 
     free_connections: int
@@ -58,6 +59,7 @@ class ServerRoom:
     locks_per_slot: int
     free_prepared: int
     locked_objects: int
+    at_work_at_most: int | None = None
 
     @property
     def free_entries(self) -> int:
@@ -88,7 +90,10 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
         if room is not None:
             if run.plan.minimum_atomicity is not Tier.TWO_PHASE:
                 _hold_open(items, room.free_prepared)
-            if sessions_needed(items) > room.free_connections:
+            if (most := run.plan.servers.get(server)) is not None:
+                free = min(room.free_connections, most)
+                room = replace(room, free_connections=free, at_work_at_most=at_work_at_most(most))
+            if sessions_needed(items, room.at_work_at_most) > room.free_connections:
                 _prepare_early(items)
             findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
     return tuple(findings)
@@ -103,7 +108,7 @@ def shortages(server: str, room: ServerRoom, items: Sequence[TargetRun], *, by_p
         items: its targets that have work, in the order of the phases.
         by_phase: whether each phase is committed before the next one begins.
     """
-    sessions = sessions_needed(items)
+    sessions = sessions_needed(items, room.at_work_at_most)
     if room.free_connections < sessions:
         yield Mistake(
             server,
@@ -138,17 +143,21 @@ def _prepare_early(items: Sequence[TargetRun]) -> None:
         item.prepares_early = item.tier is Tier.TWO_PHASE
 
 
-def sessions_needed(items: Sequence[TargetRun]) -> int:
-    """Return how many connections a server's targets need at the worst moment. Pure.
+def sessions_needed(items: Sequence[TargetRun], at_most: int | None = None) -> int:
+    """Return how many connections a server's targets need at the worst moment, with so many at work at most. Pure.
 
     What is held open keeps one until the decision. What is committed or prepared at once has one while it is at work,
     each target at work is watched by one reading session, and one renews the leases of all that is prepared.
     """
     passing = [item for item in items if item.prepares_early or item.tier is Tier.COMPENSATED]
     kept = len(items) - len(passing)
-    at_work = max((min(phase.parallel, len(members)) for phase, members in _by_phase(passing)), default=0)
     renewing = int(any(item.prepares_early for item in items))
-    return kept + at_work + renewing + max(min(phase.parallel, len(members)) for phase, members in _by_phase(items))
+    return kept + _at_work(passing, at_most) + renewing + _at_work(items, at_most)
+
+
+def _at_work(items: Sequence[TargetRun], at_most: int | None) -> int:
+    counts = (min(phase.parallel, len(members), at_most or len(members)) for phase, members in _by_phase(items))
+    return max(counts, default=0)
 
 
 def lock_entries_needed(items: Sequence[TargetRun], *, by_phase: bool) -> int:
@@ -190,5 +199,5 @@ async def _read_room(items: Sequence[TargetRun], fleet: Fleet) -> ServerRoom | N
                 row = (await read(_ROOM))[0]
         except Unreadable:
             continue
-        return ServerRoom(**{field.name: int(row[field.name]) for field in fields(ServerRoom)})
+        return ServerRoom(**{field.name: int(row[field.name]) for field in fields(ServerRoom) if field.name in row})
     return None

@@ -105,7 +105,9 @@ async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan:
     started_at = datetime.now(UTC)
     async with Fleet(LocalTransport(), masker) as fleet:
         facts = await fleet.ask(planning.projects_of(file))
-        yield Ready(file, adapt(planning.resolve(file, facts)), fleet, started_at, adapt)
+        plan = adapt(planning.resolve(file, facts))
+        fleet.spare(plan.servers)
+        yield Ready(file, plan, fleet, started_at, adapt)
 
 
 @asynccontextmanager

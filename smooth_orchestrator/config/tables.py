@@ -35,6 +35,7 @@ __all__ = [
     "PhaseTable",
     "PlanFile",
     "ProjectTable",
+    "ServerTable",
     "Tier",
     "Transport",
 ]
@@ -232,6 +233,16 @@ class FleetTable(_Table):
     job_timeout: Duration = _duration("30min", "The longest that one job may take.")
 
 
+class ServerTable(_Table):
+    """What a server is to be spared."""
+
+    max_connections: int = Field(
+        ge=3,
+        description="How many connections to it this program opens at a time; what is held open keeps one until the "
+        "decision.",
+    )
+
+
 class PlanFile(_Table):
     """What to migrate, in which order, and how carefully."""
 
@@ -242,6 +253,9 @@ class PlanFile(_Table):
     databases: Annotated[dict[DatabaseName, DatabaseTable], *_Filled] = Field(description="Databases by name.")
     phases: Annotated[tuple[PhaseTable, ...], _LAX] = Field(
         default=(), description='In order. When left out: one phase named "all" with every database.'
+    )
+    servers: dict[Text, ServerTable] = Field(
+        default_factory=dict, description='PostgreSQL servers by host and port, such as "db1:5432".'
     )
     fleet: FleetTable = Field(default_factory=FleetTable)
 

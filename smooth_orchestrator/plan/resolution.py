@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from smooth_migrations.protocol import DatabaseFacts
@@ -44,6 +44,7 @@ def resolve(file: PlanFile, facts: Mapping[str, ProjectFacts]) -> Plan:
         for target in (_target(file, key, database, facts) for database in databases)
     }
     found.extend(_same_database(targets))
+    found.extend(_unknown_servers(file, [target for _key, target in targets.values()]))
     tables = file.phases or (_EVERYTHING,)
     # A table whose alias is mistaken is matched by its name all the same, so that one slip is told once.
     names = {name: key for name, (key, _) in targets.items()}
@@ -126,6 +127,14 @@ def _same_database(targets: Mapping[str, tuple[str, Target]]) -> list[Found]:
     return found
 
 
+def _unknown_servers(file: PlanFile, targets: Sequence[Target]) -> Iterator[Found]:
+    servers = sorted({target.server for target in targets if target.vendor == "postgresql"})
+    for name in file.servers:
+        if name not in servers:
+            hint = did_you_mean(name, servers) or f"they are on {listed(servers) if servers else 'no server'}"
+            yield Found(("servers", name), "no PostgreSQL database of the plan is on this server", hint)
+
+
 def _plan(file: PlanFile, phases: tuple[Phase, ...]) -> Plan:
     deploy, finalise = file.deploy, file.finalise
     return Plan(
@@ -146,6 +155,7 @@ def _plan(file: PlanFile, phases: tuple[Phase, ...]) -> Plan:
         finalise=Finalise(finalise.bake_time, finalise.gate or (), finalise.forbid_sessions),
         projects=projects_of(file),
         phases=phases,
+        servers={name: table.max_connections for name, table in file.servers.items()},
     )
 
 

@@ -164,6 +164,7 @@ class Plan:
         finalise: when the contract phase may run.
         projects: by name.
         phases: in order.
+        servers: how many connections to a server there may be at a time, by host and port.
     """
 
     name: str
@@ -183,6 +184,7 @@ class Plan:
     finalise: Finalise
     projects: Mapping[str, Project]
     phases: tuple[Phase, ...]
+    servers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[Target, ...]:

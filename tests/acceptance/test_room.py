@@ -19,8 +19,10 @@ from smooth_orchestrator.testing import MemoryJournal
 from smooth_orchestrator.transport import LocalTransport
 from tests.support import deploys
 from tests.support.deploys import small_fleet
+from tests.support.many_databases import many_databases
 from tests.support.postgres_database import temporary_database
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.small_migrations import ITEM, NOTE
 from tests.support.small_project import SmallProject, migration
 
 _TABLES = 120
@@ -88,6 +90,21 @@ def test_what_is_refused_would_have_failed(tmp_path: Path, narrow_server: Postgr
         stock = SmallProject(tmp_path, {"default": database.django}, migrations).run("migrate")
         assert stock.returncode == 1
         assert 'You might need to increase "max_locks_per_transaction"' in stock.stderr
+
+
+def test_a_server_is_spared_as_the_plan_says(tmp_path: Path, pg_server: PostgresServer) -> None:
+    release = {"demo.0001_item": ITEM, "demo.0002_note": NOTE}
+    with many_databases(tmp_path, [pg_server], 8, release) as many:
+        many.plan('gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]')
+        plan = many.directory / "deploy.toml"
+        plan.write_text(f'{plan.read_text()}\n[servers."localhost:{pg_server.port}"]\nmax_connections = 5\n')
+        with many.running() as run:
+            run.wait_for("gate.started")
+            assert sum(pg_server.sessions(each.name) for each in many.databases) <= 5
+            (many.directory / "go").touch()
+            outcome = run.finish()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        assert many.new() == 8
 
 
 def _set_locks(server: PostgresServer, count: int) -> None:

@@ -114,6 +114,17 @@ def test_an_unknown_alias_is_told_with_the_nearest_or_with_all(tmp_path: Path) -
         assert [mistake.hint for mistake in caught.value.mistakes] == [hint]
 
 
+def test_a_server_of_no_database_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    known = facts(DatabaseFacts("default", "postgresql", "postgresql:db1:5432/shop"))
+    text = HEAD + PROJECT + PRIMARY + '[servers."db1:5432"]\nmax_connections = 20\n'
+    assert plan_of(tmp_path / "known", text, known).servers == {"db1:5432": 20}
+    for name, hint in (("db1:5433", 'did you mean "db1:5432"?'), ("elsewhere", 'they are on "db1:5432"')):
+        with pytest.raises(PlanInvalid) as caught:
+            plan_of(tmp_path / name.replace(":", "_"), text.replace("db1:5432", name), known)
+        (mistake,) = caught.value.mistakes
+        assert (mistake.place, mistake.hint) == (f'servers."{name}"' if ":" in name else f"servers.{name}", hint)
+
+
 def test_projects_are_absolute_and_carry_their_environment(tmp_path: Path) -> None:
     file = read(tmp_path, project('env = { DB_PASSWORD = "${SECRET}" }'), {"SECRET": "hunter2"})
     shop = projects_of(file)["shop"]
