@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
+from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
 from django.db.models.signals import post_migrate, pre_migrate
@@ -20,7 +21,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import is_split, placed_of
 from smooth_migrations.locks.taking import LocksFirst
-from smooth_migrations.replay.receivers import digest_of_received
+from smooth_migrations.replay.receivers import digest_of_received, has_others_receivers
 from smooth_migrations.replay.script import Part, Plan, Script
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
@@ -31,6 +32,7 @@ __all__ = ["Recorder"]
 
 # Defaults that are the same each time they are asked for.
 _STEADY: Final = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+_KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 _TOLD: Final = ("verbosity", "interactive", "stdout", "apps")
 
@@ -82,6 +84,10 @@ class Recorder:
             or any(backwards for _migration, backwards in self._running)
             or not all(can_hold(migration, self._connection) for migration in migrations)
             or any(is_split(operation) for migration in migrations for operation in migration.operations)
+            # Models that have run against one database may remember its rows.
+            or any(part.state is not None for part in self._parts)
+            or has_others_receivers(pre_migrate)
+            or has_others_receivers(post_migrate)
         ):
             return None
         return Script(
@@ -168,13 +174,29 @@ def copied(plan: Plan) -> list[tuple[Migration, bool]]:
 
 
 def _is_schema_alone(migration: Migration) -> bool:
-    kinds = (type(part) for operation in migration.operations for part in _parts(operation))
-    return all(kind.__module__ in PLAIN for kind in kinds)
+    """Return whether nothing but Django's own code says what a migration does, of whatever its operations hold."""
+    operations = [placed.operation if (placed := placed_of(each)) else each for each in migration.operations]
+    return type(migration).apply is Migration.apply and all(
+        (type(each).__module__ in PLAIN or type(each) is SeparateDatabaseAndState)
+        and all(type(part).__module__ in PLAIN for part in database_parts(each))
+        and _is_djangos(each)
+        for each in operations
+    )
 
 
-def _parts(operation: Any) -> Iterator[Any]:  # noqa: ANN401 - an operation, whosever
-    placed = placed_of(operation)
-    yield from database_parts(operation if placed is None else placed.operation)
+def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
+    if isinstance(value, dict):
+        return all(map(_is_djangos, (*value, *value.values())))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_djangos, value))
+    if isinstance(value, type) or callable(value):
+        return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
+    if type(value).__module__.split(".")[0] not in _KNOWN:
+        return False
+    if hasattr(value, "deconstruct"):
+        return all(map(_is_djangos, value.deconstruct()))
+    # Expressions that cannot be told by their arguments are told by what they hold.
+    return not hasattr(value, "get_source_expressions") or all(map(_is_djangos, value.get_source_expressions()))
 
 
 def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
