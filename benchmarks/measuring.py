@@ -1,13 +1,12 @@
 """Time two ways to do the same work in turns, and compare them as a ratio."""
 
-import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Protocol
+
+from benchmarks.processes import watched
 
 __all__ = ["Benchmark", "Measurement", "Run", "measure", "timed"]
 
@@ -121,18 +120,4 @@ def timed(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> float:
     Raises:
         RuntimeError: it failed; with what it printed.
     """
-    started_s = time.perf_counter()
-    done = subprocess.run(
-        argv,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    duration_s = time.perf_counter() - started_s
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode} of {' '.join(argv)}:\n{done.stdout}")
-    return duration_s
+    return watched(argv, cwd=cwd, env=env).duration_s

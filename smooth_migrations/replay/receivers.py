@@ -4,12 +4,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from weakref import ReferenceType
 
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate
-from django.dispatch import Signal
 
 __all__ = ["digest_of_received", "without_own"]
 
@@ -43,17 +41,6 @@ def digest_of_received(connection: BaseDatabaseWrapper) -> str:
             return ""
         cursor.execute(_DIGEST)
         return str((cursor.fetchone() or ("",))[0])
-
-
-def has_others_receivers(signal: Signal) -> bool:
-    """Return whether a signal has receivers that are neither Django's nor the product's."""
-    receivers = (
-        each() if isinstance(each, ReferenceType) else each for each in (entry[1] for entry in signal.receivers)
-    )
-    return any(
-        each is not None and not str(getattr(each, "__module__", "")).startswith(("django.", "smooth_migrations."))
-        for each in receivers
-    )
 
 
 @contextmanager

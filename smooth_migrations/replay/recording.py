@@ -2,12 +2,11 @@
 
 The statements of a migration tell all of it if every operation is one of Django's that are schema alone, if each of
 them came from the schema editor, and if nothing was asked of the database meanwhile: then they are the same for every
-database in the same state. Of any other migration the state before it is kept, and it runs for real.
+database in the same state. A plan with any other migration in it is not recorded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,8 +19,9 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import is_split, placed_of
+from smooth_migrations.listeners import has_others_receivers
 from smooth_migrations.locks.taking import LocksFirst
-from smooth_migrations.replay.receivers import digest_of_received, has_others_receivers
+from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.script import Part, Plan, Script
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
@@ -48,14 +48,13 @@ class Recorder:
     def __init__(self, connection: BaseDatabaseWrapper, locks: LocksFirst) -> None:
         self._connection = connection
         self._locks = locks
-        self._plan: Plan = ()
         self._running: Plan = ()
         self._before: dict[str, Any] = {}
         self._after: dict[str, Any] = {}
         self._parts: list[Part] = []
         self._is_telling = False
         self._is_within = False
-        self._is_steady = True
+        self._is_sound = True
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -78,24 +77,22 @@ class Recorder:
         """Return what was recorded, if all of the plan has run and may be replayed. Only reads."""
         migrations = [migration for migration, _backwards in self._running]
         if (
-            not migrations
+            not (migrations and self._is_sound)
             or [part.migration for part in self._parts] != migrations
             or not self._after
             or any(backwards for _migration, backwards in self._running)
             or not all(can_hold(migration, self._connection) for migration in migrations)
             or any(is_split(operation) for migration in migrations for operation in migration.operations)
-            # Models that have run against one database may remember its rows.
-            or any(part.state is not None for part in self._parts)
+            # The models that they are given have run against this database, and may remember its rows.
             or has_others_receivers(pre_migrate)
             or has_others_receivers(post_migrate)
         ):
             return None
         return Script(
-            plan=self._plan,
+            plan=self._running,
             parts=tuple(self._parts),
             before=self._before,
             after=self._after,
-            counts=tuple(len(migration.operations) for migration in migrations),
             locks=self._locks.plan,
             records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
             received=digest_of_received(self._connection),
@@ -117,7 +114,7 @@ class Recorder:
 
     def doubt(self) -> None:
         """Take note that the migration at work may do something else the next time."""
-        self._is_steady = False
+        self._is_sound = False
 
     def _hear(
         self, execute: Callable[..., Any], sql: str, params: object, many: object, context: dict[str, Any]
@@ -132,7 +129,7 @@ class Recorder:
         if using != self._connection.alias or self._before:
             return
         self._before = {key: told[key] for key in _TOLD if key in told}
-        self._plan, self._running = copied(plan), plan
+        self._running = plan
         for migration, _backwards in plan:
             migration.apply = self._applying(migration)  # type: ignore[method-assign]
 
@@ -148,29 +145,15 @@ class Recorder:
             schema_editor: BaseDatabaseSchemaEditor,
             collect_sql: bool = False,  # noqa: FBT001, FBT002 - Django's
         ) -> ProjectState:
-            part = Part(migration, state.clone())
-            self._parts.append(part)
-            self._is_within = self._is_steady = True
+            self._parts.append(Part(migration))
+            self._is_sound = self._is_sound and _is_schema_alone(migration)
+            self._is_within = True
             try:
-                after = apply(state, schema_editor, collect_sql)
+                return apply(state, schema_editor, collect_sql)
             finally:
                 self._is_within = False
-            if self._is_steady and _is_schema_alone(migration):
-                part.state = None
-            return after
 
         return recorded
-
-
-def copied(plan: Plan) -> list[tuple[Migration, bool]]:
-    """Return a plan whose operations receivers of `pre_migrate` may change. Pure."""
-    copies = []
-    for migration, backwards in plan:
-        another = copy(migration)
-        vars(another).pop("apply", None)
-        vars(another)["operations"] = [*migration.operations]
-        copies.append((another, backwards))
-    return copies
 
 
 def _is_schema_alone(migration: Migration) -> bool:

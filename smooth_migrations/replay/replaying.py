@@ -1,6 +1,5 @@
 """Do to a database what a script says was done to another one that was in the same state."""
 
-import os
 from contextlib import nullcontext
 
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
@@ -11,9 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from smooth_migrations.call import Call
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
-from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.replay.receivers import digest_of_received, without_own
-from smooth_migrations.replay.recording import copied
 from smooth_migrations.replay.script import Part, Script
 
 __all__ = ["Differs", "replay"]
@@ -26,8 +23,8 @@ class Differs(Afresh):
 def replay(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     """Do what a script says, and make sure that the schema is then the one that the first database had.
 
-    The receivers of `pre_migrate` and `post_migrate` are called, with Django's arguments; each migration is recorded,
-    and told to the call, as Django's command does.
+    Django's receivers of `pre_migrate` and `post_migrate` are called, with its arguments; each migration is recorded,
+    and told to the call, as its command does.
 
     Args:
         script: recorded on a database with the same migrations.
@@ -51,19 +48,14 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
 def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     alias = connection.alias
     connection.prepare_database()
-    plan = copied(script.plan)
-    emit_pre_migrate_signal(db=alias, plan=plan, **script.before)
-    if tuple(len(migration.operations) for migration, _backwards in plan) != script.counts:
-        raise Differs("a receiver of pre_migrate has changed the plan otherwise")
-    recorder, pid = MigrationRecorder(connection), os.getpid()
+    emit_pre_migrate_signal(db=alias, plan=script.plan, **script.before)
+    recorder = MigrationRecorder(connection)
     recorder.ensure_schema()
     for part in script.parts:
-        leave_if_forked(pid)
         call.progress("apply_start", part.migration, fake=False)
         _run_part(part, connection)
         _record(recorder, part.migration)
         call.progress("apply_success", part.migration, fake=False)
-    leave_if_forked(pid)
     # Squashed migrations, all of whose replaced ones are applied by now.
     for app, name in sorted(script.records.difference(recorder.applied_migrations())):
         recorder.migration_qs.create(app=app, name=name)
@@ -76,10 +68,7 @@ def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
 
 
 def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
-    if part.state is not None:
-        with connection.schema_editor(atomic=bool(part.migration.atomic)) as editor:
-            part.migration.apply(part.state.clone(), editor)
-    elif part.statements:
+    if part.statements:
         with connection.cursor() as cursor:
             # One message, one round trip; the server runs one statement after the other.
             cursor.execute(";\n".join(part.statements), None)

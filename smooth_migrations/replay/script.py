@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.migrations import Migration
-from django.db.migrations.state import ProjectState
 
 from smooth_migrations.locks.modes import Locks
 
@@ -14,18 +13,16 @@ __all__ = ["Part", "Script"]
 Plan = Sequence[tuple[Migration, bool]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """One migration.
 
     Args:
-        migration: which; its operations run where it has a state.
-        state: the project's before it, with its models; None where the statements say it all.
+        migration: which.
         statements: what the schema editor was given, with its parameters merged.
     """
 
     migration: Migration
-    state: ProjectState | None = None
     statements: list[str] = field(default_factory=list)
 
 
@@ -34,11 +31,10 @@ class Script:
     """A plan, as it was run on one database.
 
     Args:
-        plan: as `pre_migrate` had it, before any receiver changed it.
+        plan: as `pre_migrate` had it.
         parts: its migrations, in order.
         before: what receivers of `pre_migrate` were told beside the plan and the database.
         after: likewise of `post_migrate`.
-        counts: how many operations each migration had after the receivers of `pre_migrate`.
         locks: the strong ones that each migration takes.
         records: the migrations that were recorded afterwards, as (app, name).
         received: digest of its content types and permissions afterwards.
@@ -49,7 +45,6 @@ class Script:
     parts: tuple[Part, ...]
     before: Mapping[str, Any]
     after: Mapping[str, Any]
-    counts: tuple[int, ...]
     locks: Sequence[tuple[Migration, Locks]]
     records: frozenset[tuple[str, str]]
     received: str

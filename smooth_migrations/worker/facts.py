@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any
 from urllib.parse import unquote
-from weakref import ReferenceType
 
 from django.conf import settings
 from django.db import connections
@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from smooth_migrations.identity import identity
+from smooth_migrations.listeners import has_others_receivers
 from smooth_migrations.protocol import DatabaseFacts
 
 __all__ = ["database_facts", "has_routers", "secrets"]
@@ -90,23 +91,15 @@ def _is_plain(connection: BaseDatabaseWrapper) -> bool:
         and all(values.get(key) for key in ("HOST", "NAME", "USER"))
         and bool(values.get("PORT") or "PGPORT" not in os.environ)
         and not _STRONG_VARIABLES & os.environ.keys()
-        and not _are_changed()
+        and _is_as_django_has_it(type(connection))
+        and not has_others_receivers(connection_created)
     )
 
 
-def _are_changed() -> bool:
-    """Return whether receivers of a project's own do something with a session that was just opened."""
-    receivers = (receiver() if isinstance(receiver, ReferenceType) else receiver for receiver in _receivers())
-    return any(
-        receiver is not None
-        and not str(getattr(receiver, "__module__", "")).startswith(("django.", "smooth_migrations."))
-        for receiver in receivers
-    )
-
-
-def _receivers() -> Iterator[object]:
-    # Of Django's private list; its public methods tell of a sender's alone, and call them.
-    yield from (entry[1] for entry in connection_created.receivers)
+def _is_as_django_has_it(kind: type[BaseDatabaseWrapper]) -> bool:
+    """Return whether no function of a backend was put there by somebody else."""
+    functions = (value for base in kind.__mro__ for value in vars(base).values() if isinstance(value, FunctionType))
+    return all(function.__module__.startswith("django.") for function in functions)
 
 
 def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:

@@ -123,7 +123,7 @@ class Movement:
             self._migrate()
             return
         script = self._shelf.find(kind)
-        # Models that have run against rows which were taken back may remember them.
+        # What was replayed, and rolled back, runs for real the next time.
         is_first, self._is_first = self._is_first, False
         if script is not None and is_first:
             replay(script, self._call, self._connection)
