@@ -44,6 +44,25 @@ class Demo(AppConfig):
         entry = settings.DATABASES["shard_1"]
         settings.DATABASES = settings.DATABASES | {{"shard_1": entry | {{"NAME": {name!r}}}}}
 """
+_CHANGES_BACKEND = """
+from django.apps import AppConfig
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+init_connection_state = DatabaseWrapper.init_connection_state
+
+
+def look_elsewhere(self):
+    init_connection_state(self)
+    if self.alias == "shard_1":
+        self.connection.execute("SET search_path TO elsewhere")
+
+
+class Demo(AppConfig):
+    name = "demo"
+
+    def ready(self):
+        DatabaseWrapper.init_connection_state = look_elsewhere
+"""
 _BACKEND = """
 from django.apps import apps
 from django.db.backends.postgresql import base
@@ -134,6 +153,12 @@ def test_what_an_app_does_with_each_session_is_not_passed_over(many: ManyDatabas
     (many.directory / "project/demo/apps.py").write_text(_READS_ELSEWHERE)
     _make_elsewhere(many)
     _assert_elsewhere(many, many.run("deploy"), *[f"shard_{number}" for number in range(_COUNT)])
+
+
+def test_a_backend_that_an_app_has_changed_is_not_passed_over(many: ManyDatabases) -> None:
+    (many.directory / "project/demo/apps.py").write_text(_CHANGES_BACKEND)
+    _make_elsewhere(many)
+    _assert_elsewhere(many, many.run("deploy"), "shard_1")
 
 
 def test_a_backend_that_needs_the_apps_and_looks_elsewhere_is_not_passed_over(many: ManyDatabases) -> None:

@@ -1,0 +1,126 @@
+"""What may do something else on each database is not replayed: each gets its own, as with `--no-replay`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.many_databases import ManyDatabases, many_databases
+from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import migration
+
+_COUNT = 3
+_AFTER = [("demo", "0001_item")]
+_ADD = "migrations.AddField('item', 'note', models.CharField(max_length=90, default='x'))"
+_OWN = f"database_operations=[{_ADD}], state_operations=[{_ADD}]"
+_SKIPS = "if editor.connection.alias != 'shard_0': super().database_forwards(app_label, editor, before, after)\n"
+_FORWARDS = f"    def database_forwards(self, app_label, editor, before, after):\n        {_SKIPS}"
+_BY_ALIAS = """
+class Sealed(models.CharField):
+    def get_db_prep_save(self, value, connection):
+        return f'{connection.alias}:{value}'
+"""
+_OF_ITS_OWN = """
+import uuid
+
+class Token(models.CharField):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{'default': 'unused'} | kwargs)
+
+    def get_default(self):
+        return uuid.uuid4().hex
+"""
+_EXPRESSION = """
+class Here(models.Value):
+    def as_sql(self, compiler, connection):
+        return f"'{connection.alias}'", []
+"""
+_REMEMBERS = """
+def forwards(apps, editor):
+    item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
+    item.seen = getattr(item, 'seen', None) or alias
+    item.objects.using(alias).update(name=item.seen)
+"""
+_APPLY = """
+class Base(migrations.Migration):
+    def apply(self, state, editor, collect_sql=False):
+        if editor.connection.alias == 'shard_0':
+            return self.mutate_state(state, preserve=False)
+        return super().apply(state, editor, collect_sql)
+"""
+_RECEIVER = """
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+def tell(using, apps, **kwargs):
+    item = apps.get_model('demo', 'Item')
+    item.seen = getattr(item, 'seen', None) or using
+    item.objects.using(using).update(name=item.seen)
+
+
+class Demo(AppConfig):
+    name = 'demo'
+
+    def ready(self):
+        post_migrate.connect(tell, sender=self)
+"""
+
+
+def _deployed(server: PostgresServer, directory: Path, source: str, query: str, apps: str = "") -> list[object]:
+    """Deploy a migration to three databases, one by one, and return what a query finds in each."""
+    with many_databases(directory, [server], _COUNT, {"demo.0001_item": ITEM, "demo.0002_next": source}) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace("parallel = 4", "parallel = 1"))
+        if apps:
+            (many.directory / "project/demo/apps.py").write_text(apps)
+        for each in many.databases:
+            with each.connect() as session:
+                session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        return [_value(many, number, query) for number in range(_COUNT)]
+
+
+def _value(many: ManyDatabases, number: int, query: str) -> object:
+    with many.databases[number].connect() as session:
+        return (session.execute(query).fetchone() or (None,))[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "functions"),
+    [("Sealed(max_length=90, default='x')", _BY_ALIAS), ("Token(max_length=90)", _OF_ITS_OWN)],
+    ids=["value by connection", "default of its own"],
+)
+def test_a_field_of_anothers(pg_server: PostgresServer, tmp_path: Path, field: str, functions: str) -> None:
+    source = migration(f"migrations.AddField('item', 'note', {field})", after=_AFTER, functions=functions)
+    assert len({*_deployed(pg_server, tmp_path, source, "SELECT note FROM demo_item")}) == _COUNT
+
+
+def test_an_expression_of_anothers(pg_server: PostgresServer, tmp_path: Path) -> None:
+    field = "migrations.AddField('item', 'note', models.CharField(max_length=90, db_default=Here('x')))"
+    source = migration(field, after=_AFTER, functions=_EXPRESSION)
+    assert _deployed(pg_server, tmp_path, source, "SELECT note FROM demo_item") == ["shard_0", "shard_1", "shard_2"]
+
+
+@pytest.mark.parametrize("kind", ["operation", "migration"])
+def test_an_operation_or_a_migration_that_does_otherwise(pg_server: PostgresServer, tmp_path: Path, kind: str) -> None:
+    if kind == "operation":
+        functions = f"class Odd(migrations.SeparateDatabaseAndState):\n{_FORWARDS}"
+        source = migration(f"Odd({_OWN})", after=_AFTER, functions=functions)
+    else:
+        source = migration(_ADD, after=_AFTER, functions=_APPLY)
+        source = source.replace("class Migration(migrations.Migration)", "class Migration(Base)")
+    has_it = "SELECT count(*) FROM information_schema.columns WHERE (table_name, column_name) = ('demo_item', 'note')"
+    assert _deployed(pg_server, tmp_path, source, has_it) == [0, 1, 1]
+
+
+def test_models_that_remember(pg_server: PostgresServer, tmp_path: Path) -> None:
+    operations = (_ADD, "migrations.RunPython(forwards, migrations.RunPython.noop)")
+    source = migration(*operations, after=_AFTER, functions=_REMEMBERS)
+    assert _deployed(pg_server, tmp_path, source, "SELECT name FROM demo_item") == ["shard_0", "shard_1", "shard_2"]
+
+
+def test_receivers_whose_models_remember(pg_server: PostgresServer, tmp_path: Path) -> None:
+    found = _deployed(pg_server, tmp_path, migration(_ADD, after=_AFTER), "SELECT name FROM demo_item", _RECEIVER)
+    assert found == ["shard_0", "shard_1", "shard_2"]
