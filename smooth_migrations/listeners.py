@@ -1,10 +1,13 @@
 """Who hears Django's signals beside Django itself."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 from weakref import ReferenceType
 
 from django.dispatch import Signal
 
-__all__ = ["has_others_receivers"]
+__all__ = ["has_others_receivers", "hearing_first"]
 
 
 def has_others_receivers(signal: Signal) -> bool:
@@ -16,3 +19,15 @@ def has_others_receivers(signal: Signal) -> bool:
         each is not None and not str(getattr(each, "__module__", "")).startswith(("django.", "smooth_migrations."))
         for each in receivers
     )
+
+
+@contextmanager
+def hearing_first(signal: Signal, receiver: Callable[..., Any]) -> Iterator[None]:
+    """Have a receiver called before all others that are there, for a context."""
+    signal.connect(receiver)
+    # In their order they are called; nothing has been sent since.
+    signal.receivers.insert(0, signal.receivers.pop())
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)

@@ -1,15 +1,16 @@
-"""Django's own receivers of `post_migrate`, which need not be called where the rows that they would make are there."""
+"""Django's own receivers of `pre_migrate` and `post_migrate`, which may be left out where they have nothing to do."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
+from django.dispatch import Signal
 
-__all__ = ["digest_of_received", "without_own"]
+__all__ = ["digest_of_received", "without_makers", "without_renaming"]
 
 # Which models and permissions a database knows. None where it lacks a table for them.
 _THERE: Final = """
@@ -24,10 +25,8 @@ _DIGEST: Final = """
         FROM auth_permission JOIN django_content_type AS t ON t.id = content_type_id
     ), ''))
 """
-_OWN: Final = {
-    "django.contrib.contenttypes.management": "create_contenttypes",
-    "django.contrib.auth.management": "create_permissions",
-}
+_CONTENT_TYPES: Final = "django.contrib.contenttypes.management"
+_MAKERS: Final = ((_CONTENT_TYPES, "create_contenttypes"), ("django.contrib.auth.management", "create_permissions"))
 
 
 def digest_of_received(connection: BaseDatabaseWrapper) -> str:
@@ -44,18 +43,30 @@ def digest_of_received(connection: BaseDatabaseWrapper) -> str:
 
 
 @contextmanager
-def without_own() -> Iterator[None]:
+def without_makers() -> Iterator[None]:
     """Leave Django's receivers that make content types and permissions out of `post_migrate`, for a context."""
-    own = [getattr(sys.modules.get(module), name, None) for module, name in _OWN.items()]
+    with _without(post_migrate, _MAKERS):
+        yield
+
+
+@contextmanager
+def without_renaming() -> Iterator[None]:
+    """Leave Django's receiver that adds renamings of content types to a plan out of `pre_migrate`, for a context."""
+    with _without(pre_migrate, ((_CONTENT_TYPES, "inject_rename_contenttypes_operations"),)):
+        yield
+
+
+@contextmanager
+def _without(signal: Signal, names: Iterable[tuple[str, str]]) -> Iterator[None]:
+    left_out = [getattr(sys.modules.get(module), name, None) for module, name in names]
     # Disconnecting them, and connecting them again, would change in which order receivers are called.
-    live: Callable[[type[AppConfig]], Any] = post_migrate._live_receivers  # noqa: SLF001
+    live: Callable[[type[AppConfig]], Any] = signal._live_receivers  # noqa: SLF001
 
     def others(sender: type[AppConfig]) -> Any:  # noqa: ANN401 - Django's
         receivers, in_tasks = live(sender)
-        return [each for each in receivers if each not in own], in_tasks
+        return [each for each in receivers if each not in left_out], in_tasks
 
-    vars(post_migrate)["_live_receivers"] = others
-    try:
+    with ExitStack() as stack:
+        stack.callback(vars(signal).pop, "_live_receivers")
+        vars(signal)["_live_receivers"] = others
         yield
-    finally:
-        del vars(post_migrate)["_live_receivers"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from django.apps.registry import Apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
@@ -19,9 +20,10 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import is_split, placed_of
-from smooth_migrations.listeners import has_others_receivers
+from smooth_migrations.listeners import hearing_first
 from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.replay.receivers import digest_of_received
+from smooth_migrations.replay.rendered import Rendered
 from smooth_migrations.replay.script import Part, Plan, Script
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
@@ -34,7 +36,7 @@ __all__ = ["Recorder"]
 _STEADY: Final = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
 _KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
-_TOLD: Final = ("verbosity", "interactive", "stdout", "apps")
+_TOLD: Final = ("verbosity", "interactive", "stdout")
 
 
 class Recorder:
@@ -49,8 +51,9 @@ class Recorder:
         self._connection = connection
         self._locks = locks
         self._running: Plan = ()
-        self._before: dict[str, Any] = {}
-        self._after: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
+        self._state: ProjectState | None = None
+        self._models: Rendered | None = None
         self._parts: list[Part] = []
         self._is_telling = False
         self._is_within = False
@@ -64,9 +67,9 @@ class Recorder:
             self._connection.SchemaEditorClass = _telling(editor_class, self)
             stack.callback(setattr, self._connection, "SchemaEditorClass", editor_class)
             stack.enter_context(self._connection.execute_wrapper(self._hear))
-            for signal, receiver in ((pre_migrate, self._hear_before), (post_migrate, self._hear_after)):
-                signal.connect(receiver)
-                stack.callback(signal.disconnect, receiver)
+            stack.enter_context(hearing_first(pre_migrate, self._hear_before))
+            # Before others do anything with the models.
+            stack.enter_context(hearing_first(post_migrate, self._hear_after))
             try:
                 yield
             finally:
@@ -79,20 +82,19 @@ class Recorder:
         if (
             not (migrations and self._is_sound)
             or [part.migration for part in self._parts] != migrations
-            or not self._after
+            or self._state is None
+            or self._models is None
             or any(backwards for _migration, backwards in self._running)
             or not all(can_hold(migration, self._connection) for migration in migrations)
             or any(is_split(operation) for migration in migrations for operation in migration.operations)
-            # The models that they are given have run against this database, and may remember its rows.
-            or has_others_receivers(pre_migrate)
-            or has_others_receivers(post_migrate)
         ):
             return None
         return Script(
             plan=self._running,
             parts=tuple(self._parts),
-            before=self._before,
-            after=self._after,
+            told=self._told,
+            state=self._state,
+            models=self._models,
             locks=self._locks.plan,
             records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
             received=digest_of_received(self._connection),
@@ -126,16 +128,16 @@ class Recorder:
     # --- what Django's command does ---------------------------------------------------------------------------------
 
     def _hear_before(self, *, plan: Plan, using: str, **told: Any) -> None:  # noqa: ANN401 - whatever Django tells
-        if using != self._connection.alias or self._before:
+        if using != self._connection.alias or self._told:
             return
-        self._before = {key: told[key] for key in _TOLD if key in told}
+        self._told = {key: told[key] for key in _TOLD if key in told}
         self._running = plan
         for migration, _backwards in plan:
             migration.apply = self._applying(migration)  # type: ignore[method-assign]
 
-    def _hear_after(self, *, using: str, **told: Any) -> None:  # noqa: ANN401 - whatever Django tells
-        if using == self._connection.alias and not self._after:
-            self._after = {key: told[key] for key in _TOLD if key in told}
+    def _hear_after(self, *, using: str, apps: Apps, **_told: object) -> None:
+        if using == self._connection.alias and self._models is None:
+            self._models = Rendered(apps)
 
     def _applying(self, migration: Migration) -> Callable[..., ProjectState]:
         apply = migration.apply
@@ -145,6 +147,10 @@ class Recorder:
             schema_editor: BaseDatabaseSchemaEditor,
             collect_sql: bool = False,  # noqa: FBT001, FBT002 - Django's
         ) -> ProjectState:
+            if self._state is None:
+                # One of which no model is made yet.
+                models = {key: model.clone() for key, model in state.models.items()}
+                self._state = ProjectState(models, real_apps=state.real_apps)
             self._parts.append(Part(migration))
             self._is_sound = self._is_sound and _is_schema_alone(migration)
             self._is_within = True

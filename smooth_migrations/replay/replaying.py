@@ -6,11 +6,12 @@ from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrat
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils.functional import SimpleLazyObject
 
 from smooth_migrations.call import Call
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
-from smooth_migrations.replay.receivers import digest_of_received, without_own
+from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
 
 __all__ = ["Differs", "replay"]
@@ -48,7 +49,13 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
 def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     alias = connection.alias
     connection.prepare_database()
-    emit_pre_migrate_signal(db=alias, plan=script.plan, **script.before)
+    operations = [(migration.operations, [*migration.operations]) for migration, _backwards in script.plan]
+    # What was recorded renames no model whose content type was known.
+    with without_renaming():
+        apps = SimpleLazyObject(lambda: script.models_before().as_new())
+        emit_pre_migrate_signal(db=alias, plan=script.plan, apps=apps, **script.told)
+    if any(now != before for now, before in operations):
+        raise Differs("a receiver of pre_migrate has changed a migration")
     recorder = MigrationRecorder(connection)
     recorder.ensure_schema()
     for part in script.parts:
@@ -61,8 +68,9 @@ def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
         recorder.migration_qs.create(app=app, name=name)
     # What they would make on the first database, which has it by now, is there.
     is_received = bool(script.received) and digest_of_received(connection) == script.received
-    with without_own() if is_received else nullcontext():
-        emit_post_migrate_signal(db=alias, plan=script.plan, **script.after)
+    with without_makers() if is_received else nullcontext():
+        apps = SimpleLazyObject(script.models.as_new)
+        emit_post_migrate_signal(db=alias, plan=script.plan, apps=apps, **script.told)
     if take(connection).packed() != script.fingerprint:
         raise Differs("the schema is not that of the first database")
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from django.db.migrations import Migration
+from django.db.migrations.state import ProjectState
 
 from smooth_migrations.locks.modes import Locks
+from smooth_migrations.replay.rendered import Rendered
 
 __all__ = ["Part", "Script"]
 
@@ -26,15 +29,16 @@ class Part:
     statements: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """A plan, as it was run on one database.
 
     Args:
         plan: as `pre_migrate` had it.
         parts: its migrations, in order.
-        before: what receivers of `pre_migrate` were told beside the plan and the database.
-        after: likewise of `post_migrate`.
+        told: what receivers of `pre_migrate` and `post_migrate` were told beside the plan, the database and models.
+        state: before, with no models made.
+        models: afterwards.
         locks: the strong ones that each migration takes.
         records: the migrations that were recorded afterwards, as (app, name).
         received: digest of its content types and permissions afterwards.
@@ -43,9 +47,18 @@ class Script:
 
     plan: Plan
     parts: tuple[Part, ...]
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    told: Mapping[str, Any]
+    state: ProjectState
+    models: Rendered
     locks: Sequence[tuple[Migration, Locks]]
     records: frozenset[tuple[str, str]]
     received: str
     fingerprint: str
+
+    @cached_property
+    def _models_before(self) -> Rendered:
+        return Rendered(self.state.apps)
+
+    def models_before(self) -> Rendered:
+        """Return models of the state before, which few receivers ask for: they are made when they are."""
+        return self._models_before
