@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -105,7 +106,8 @@ class _InHalves:
         del app_label, from_state, to_state
         self.placed.forwards(schema_editor)
         if self.placed.split is not None:
-            add(schema_editor.connection, self.placed.queued(self.run_id))
+            hold_back = getattr(schema_editor, "hold_back", partial(add, schema_editor.connection))
+            hold_back(self.placed.queued(self.run_id))
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState

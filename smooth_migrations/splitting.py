@@ -324,6 +324,7 @@ def place_forwards(
     expands: bool,
     executor: MigrationExecutor | None = None,
     refusals: list[tuple[Migration, CannotSplit]] | None = None,
+    queue: Sequence[Queued] | None = None,
 ) -> list[Placed]:
     """Return how the operations of a plan run: none where nothing is held back, and nothing is to be.
 
@@ -333,12 +334,13 @@ def place_forwards(
         expands: whether what the release still running cannot live with is held back.
         executor: of the database, where there is one already.
         refusals: what cannot be split is added to them; None raises it.
+        queue: what is held back already, where that has been read.
 
     Raises:
         CannotSplit: something cannot be.
         PendingConflict: an operation touches what is held back already.
     """
-    queue = read_queue(connection)
+    queue = read_queue(connection) if queue is None else queue
     refuse_unrecorded(connection, queue)
     expands = expands and any(may_split(operation) for migration in plan for operation in migration.operations)
     if not plan or not (queue or expands):

@@ -6,12 +6,14 @@ glance does not show, or shows to be out of the ordinary, is left to a worker.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import anyio
 import asyncpg
 
+from smooth_migrations.protocol import Question
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Glance, Run, TargetRun
 
@@ -83,23 +85,49 @@ async def glance_at_all(run: Run, fleet: Fleet) -> None:
                 group.start_soon(look, item)
 
 
-async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
+async def answers_alike(item: TargetRun, fleet: Fleet, questions: Iterable[Question]) -> bool:
+    """Return whether a database gives the same answers as another one did. Reads only; no answer is another one.
+
+    Args:
+        item: the database, one that shows the coordinator what it shows Django.
+        fleet: limits the sessions on its server.
+        questions: with the other one's answers.
+    """
+    try:
+        async with fleet.room_on(item.target), _session(item) as connection, connection.transaction(readonly=True):
+            for question in questions:
+                if await connection.fetchval(question.query) != question.answer:
+                    return False
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _session(item: TargetRun) -> AsyncIterator[asyncpg.Connection]:
     options = {**(item.target.asyncpg or {})}
     if item.target.role:
         options["server_settings"] = {**options.get("server_settings", {}), "role": item.target.role}
+    connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
     try:
-        connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
-    except asyncpg.TooManyConnectionsError:
-        raise
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        away.add(item.target.server)
-        return None
-    try:
-        return await _seen(connection, run.run_id)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        return None
+        yield connection
     finally:
         connection.terminate()
+
+
+async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(_session(item))
+        except asyncpg.TooManyConnectionsError:
+            raise
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            away.add(item.target.server)
+            return None
+        try:
+            return await _seen(connection, run.run_id)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            return None
 
 
 async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:

@@ -11,7 +11,7 @@ from smooth_orchestrator.errors import Mistake, Refused, WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.gates import missing_gates
-from smooth_orchestrator.glances import digest_of
+from smooth_orchestrator.glances import answers_alike, digest_of
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Target
 from smooth_orchestrator.room import room_refusals
@@ -40,8 +40,9 @@ _STRENGTH = {Tier.COMPENSATED: 0, Tier.HELD_OPEN: 1, Tier.TWO_PHASE: 2}
 async def inspect_targets(run: Run, fleet: Fleet) -> None:
     """Ask a worker about every target, and settle each target's tier. Reads only.
 
-    Of targets that look the same at a glance one that has nothing to do speaks for the others. Where a finalise asks,
-    and none of them holds anything back, there is nothing to be asked.
+    Of targets that look the same at a glance one speaks for the others: at once if it has nothing to do, else for those
+    that answer the same to all that was asked of it. Where a finalise asks, and none of them holds anything back, there
+    is nothing to be asked.
     """
 
     async def ask(item: TargetRun) -> None:
@@ -56,10 +57,13 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
         found = _speaks_for_others(first)
         async with anyio.create_task_group() as group:
             for item in others:
-                if found and item.glance:
-                    _find(item, replace(found, physical=item.glance.physical))
-                else:
-                    group.start_soon(ask, item)
+                group.start_soon(hear, item, found)
+
+    async def hear(item: TargetRun, found: TargetReport | None) -> None:
+        if found and item.glance and (not found.pending or await answers_alike(item, fleet, found.asked or ())):
+            _find(item, replace(found, physical=item.glance.physical))
+        else:
+            await ask(item)
 
     quiet = [(item, item.glance) for item in run.targets if item.glance and item.glance.is_quiet]
     if run.finalises is not None and len(quiet) == len(run.targets):
@@ -112,11 +116,12 @@ def _alike(items: Sequence[TargetRun]) -> list[list[TargetRun]]:
 
 
 def _speaks_for_others(item: TargetRun) -> TargetReport | None:
-    """Return what was found of a target, if it has nothing to do and Django has seen there what a glance has."""
+    """Return what was found of a target, if Django has seen there what a glance has, and nothing is unusual."""
     found, seen = item.found, item.glance
     if found is None or seen is None or digest_of(found.applied) != seen.digest:
         return None
-    return None if found.pending or found.findings or found.contract_pending or found.prepared else found
+    is_told = not found.pending or (found.asked is not None and not found.fresh and not found.before.is_empty)
+    return found if is_told and not (found.findings or found.contract_pending or found.prepared) else None
 
 
 def _nothing_held_back(target: Target, seen: Glance) -> TargetReport:

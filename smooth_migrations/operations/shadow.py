@@ -230,8 +230,8 @@ def rows_of(connection: BaseDatabaseWrapper, query: str, *values: str) -> list[t
 
 def has_many_rows(connection: BaseDatabaseWrapper, table: str) -> bool:
     """Return whether a table, quoted, has more rows than `MOST_ROWS`. Only reads, and no more than these."""
-    limited = f"SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
-    return rows_of(connection, limited) == [(MOST_ROWS + 1,)]
+    limited = f"SELECT count(*) > {MOST_ROWS} FROM (SELECT FROM {table} LIMIT {MOST_ROWS + 1}) AS found"  # noqa: S608 - quoted
+    return rows_of(connection, limited) == [(True,)]
 
 
 def _of(connection: BaseDatabaseWrapper, query: str, table: str, column: str) -> list[tuple[Any, ...]]:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Measured,
         MigrationFinding,
         PendingMigration,
+        Question,
         Rewritten,
     )
     from smooth_migrations.protocol.linting import LintReport
@@ -108,6 +109,7 @@ __all__ = [
     "PreparedTransaction",
     "Progress",
     "ProtocolError",
+    "Question",
     "Received",
     "Rewritten",
     "Rollback",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from smooth_migrations.protocol.failures import ErrorInfo
-from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration
+from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration, Question
 from smooth_migrations.protocol.linting import LintReport
 from smooth_migrations.protocol.values import Before, ContractHalf, Marker, PreparedTransaction, Received, Step
 
@@ -189,6 +189,8 @@ class TargetReport(Event):
         prepared: the transactions that stand so on its server, whoever's, the oldest first.
         contract_pending: what is held back here, in order.
         sessions: the application names of whoever else is connected, where the server tells.
+        asked: beside its records and what is held back there, all that was asked of the database to tell what is
+            pending: another one with the same answers has the same. None where that is not known.
     """
 
     type: ClassVar[str] = "target_report"
@@ -208,6 +210,7 @@ class TargetReport(Event):
     prepared: tuple[PreparedTransaction, ...] = ()
     contract_pending: tuple[ContractHalf, ...] = ()
     sessions: tuple[str, ...] = ()
+    asked: tuple[Question, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DatabaseFacts", "HeldLock", "Measured", "MigrationFinding", "PendingMigration", "Rewritten"]
+__all__ = ["DatabaseFacts", "HeldLock", "Measured", "MigrationFinding", "PendingMigration", "Question", "Rewritten"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +122,16 @@ class Measured:
     locks: tuple[HeldLock, ...] = ()
     rewritten: tuple[Rewritten, ...] = ()
     advanced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that was asked of a database of PostgreSQL.
+
+    Args:
+        query: in SQL; it only reads, and finds one value.
+        answer: that value, which is a digest.
+    """
+
+    query: str
+    answer: str

@@ -18,10 +18,12 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
 from django.db.models.signals import post_migrate, pre_migrate
 
+from smooth_migrations.contract_queue import Queued, add
 from smooth_migrations.fingerprint import take
-from smooth_migrations.halves import is_split, placed_of
+from smooth_migrations.halves import Placed, placed_of
 from smooth_migrations.listeners import hearing_first
 from smooth_migrations.locks.taking import LocksFirst
+from smooth_migrations.operations.base import Split
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
 from smooth_migrations.replay.script import Part, Plan, Script
@@ -86,7 +88,6 @@ class Recorder:
             or self._models is None
             or any(backwards for _migration, backwards in self._running)
             or not all(can_hold(migration, self._connection) for migration in migrations)
-            or any(is_split(operation) for migration in migrations for operation in migration.operations)
         ):
             return None
         return Script(
@@ -108,6 +109,17 @@ class Recorder:
         """Take down a statement of the schema editor's, and whatever it takes to run that."""
         if self._parts:
             self._parts[-1].statements.append(statement)
+        self._is_telling = True
+        try:
+            yield
+        finally:
+            self._is_telling = False
+
+    @contextmanager
+    def holding_back(self, queued: Queued) -> Iterator[None]:
+        """Take down a contract half that is held back."""
+        if self._parts:
+            self._parts[-1].queued.append(queued)
         self._is_telling = True
         try:
             yield
@@ -164,13 +176,31 @@ class Recorder:
 
 def _is_schema_alone(migration: Migration) -> bool:
     """Return whether nothing but Django's own code says what a migration does, of whatever its operations hold."""
-    operations = [placed.operation if (placed := placed_of(each)) else each for each in migration.operations]
-    return type(migration).apply is Migration.apply and all(
+    placed = [placed for each in migration.operations if (placed := placed_of(each))]
+    operations = [found.operation if (found := placed_of(each)) else each for each in migration.operations]
+    is_usual = type(migration).apply is Migration.apply and all(map(_is_as_anywhere, placed))
+    return is_usual and all(
         (type(each).__module__ in PLAIN or type(each) is SeparateDatabaseAndState)
         and all(type(part).__module__ in PLAIN for part in database_parts(each))
         and _is_djangos(each)
         for each in operations
     )
+
+
+def _is_steady(field: "Field[Any, Any]") -> bool:
+    """Return whether a field's default is the same each time."""
+    default = getattr(field, "default", None)
+    is_timed = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+    return not (is_timed or (callable(default) and not any(default is kind for kind in _STEADY)))
+
+
+def _is_as_anywhere(placed: Placed) -> bool:
+    """Return whether an operation is placed as it is whatever is in the database."""
+    halves, field = placed.split, getattr(placed.operation, "field", None)
+    if halves is None:
+        return True
+    asks = type(halves).hindrances is not Split.hindrances or type(halves).unready is not Split.unready
+    return not asks and (field is None or _is_steady(field))
 
 
 def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
@@ -195,10 +225,12 @@ def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[B
             with recorder.telling(statement):
                 super().execute(sql, params)
 
+        def hold_back(self, queued: Queued) -> None:
+            with recorder.holding_back(queued):
+                add(self.connection, queued)
+
         def effective_default(self, field: "Field[Any, Any]") -> Any:  # noqa: ANN401 - a value of the field's
-            default = getattr(field, "default", None)
-            is_timed = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
-            if is_timed or (callable(default) and not any(default is kind for kind in _STEADY)):
+            if not _is_steady(field):
                 recorder.doubt()
             return super().effective_default(field)
 

@@ -1,6 +1,7 @@
 """Do to a database what a script says was done to another one that was in the same state."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -9,6 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils.functional import SimpleLazyObject
 
 from smooth_migrations.call import Call
+from smooth_migrations.contract_queue import add
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
@@ -60,7 +62,7 @@ def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     recorder.ensure_schema()
     for part in script.parts:
         call.progress("apply_start", part.migration, fake=False)
-        _run_part(part, connection)
+        _run_part(part, connection, call.options.call_id)
         _record(recorder, part.migration)
         call.progress("apply_success", part.migration, fake=False)
     # Squashed migrations, all of whose replaced ones are applied by now.
@@ -75,11 +77,13 @@ def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
         raise Differs("the schema is not that of the first database")
 
 
-def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
+def _run_part(part: Part, connection: BaseDatabaseWrapper, run_id: str) -> None:
     if part.statements:
         with connection.cursor() as cursor:
             # One message, one round trip; the server runs one statement after the other.
             cursor.execute(";\n".join(part.statements), None)
+    for queued in part.queued:
+        add(connection, replace(queued, run_id=run_id))
 
 
 def _record(recorder: MigrationRecorder, migration: Migration) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.migrations import Migration
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.contract_queue import Queued
 from smooth_migrations.locks.modes import Locks
 from smooth_migrations.replay.rendered import Rendered
 
@@ -23,10 +24,12 @@ class Part:
     Args:
         migration: which.
         statements: what the schema editor was given, with its parameters merged.
+        queued: the contract halves that it has held back.
     """
 
     migration: Migration
     statements: list[str] = field(default_factory=list)
+    queued: list[Queued] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

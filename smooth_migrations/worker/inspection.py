@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
-from smooth_migrations.contract_queue import read_queue
+from smooth_migrations.contract_queue import Queued, read_queue
 from smooth_migrations.errors import SmoothMigrationsError, sqlstate_of
 from smooth_migrations.finalising import CannotFinalise, Pending
 from smooth_migrations.groundwork import Groundwork
@@ -26,6 +26,7 @@ from smooth_migrations.operations import CannotSplit
 from smooth_migrations.operations.base import NotAtOnce
 from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
+from smooth_migrations.questions import asking
 from smooth_migrations.reaching import connect
 from smooth_migrations.reversibility import can_hold, is_online
 from smooth_migrations.session import limited_transaction
@@ -103,9 +104,11 @@ def _look(
         known.has_sound_history = not history
         findings += history
     touched: list[list[Touched]] = []
+    queue, asked = read_queue(connection), None
     if command.back is not None:
         findings += back_findings(connection, executor, command.back)
         pending = tuple(_pending_back(executor, command.back, connection))
+        entries = _lock_entries(touched, connection)
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
         readied = False
@@ -114,21 +117,13 @@ def _look(
         except CannotFinalise as error:
             findings.append(MigrationFinding("cannot_finalise", error.message, hint=error.hint))
         pending = tuple(_pending_halves(halves, readied=readied))
+        entries = _lock_entries(touched, connection)
     else:
-        plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-        refusals: list[tuple[Migration, CannotSplit]] = []
-        install(
-            place_forwards(connection, plan, expands=command.expands, executor=executor, refusals=refusals),
-            run_id="",
-        )
-        ground = plan_groundwork(connection, plan, executor) if command.expands else Groundwork()
-        waiting = {migration: error.message for migration, error in refusals if _is_readied(error, ground)}
-        findings += _split_findings(each for each in refusals if not _is_readied(each[1], ground))
-        pending = tuple(
-            replace(each, readied=migration in ground.migrations, only_readied=waiting.get(migration, ""))
-            for migration, each in zip(plan, _pending(known, plan, connection, touched), strict=True)
-        )
-    entries = _lock_entries(touched, connection)
+        with asking(connection) as questions:
+            pending = _forwards(command, connection, (known, executor), (queue, touched, findings))
+            entries = _lock_entries(touched, connection)
+        if pending and not queue:
+            asked = questions.told()
     applied = executor.loader.applied_migrations
     return TargetReport(
         id=command.id,
@@ -144,8 +139,32 @@ def _look(
         lock_entries_each=entries[1],
         prepared_slots=_prepared_slots(connection),
         prepared=prepared_on_server(connection),
-        contract_pending=tuple(item.told() for item in read_queue(connection)),
+        contract_pending=tuple(item.told() for item in queue),
         sessions=_sessions(connection) if command.finalises is not None else (),
+        asked=asked,
+    )
+
+
+def _forwards(
+    command: Inspect,
+    connection: BaseDatabaseWrapper,
+    project: tuple[Known, MigrationExecutor],
+    noted: tuple[Sequence[Queued], list[list[Touched]], list[MigrationFinding]],
+) -> tuple[PendingMigration, ...]:
+    known, executor = project
+    queue, touched, findings = noted
+    plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+    refusals: list[tuple[Migration, CannotSplit]] = []
+    placed = place_forwards(
+        connection, plan, expands=command.expands, executor=executor, refusals=refusals, queue=queue
+    )
+    install(placed, run_id="")
+    ground = plan_groundwork(connection, plan, executor) if command.expands else Groundwork()
+    waiting = {migration: error.message for migration, error in refusals if _is_readied(error, ground)}
+    findings += _split_findings(each for each in refusals if not _is_readied(each[1], ground))
+    return tuple(
+        replace(each, readied=migration in ground.migrations, only_readied=waiting.get(migration, ""))
+        for migration, each in zip(plan, _pending(known, plan, connection, touched), strict=True)
     )
 
 

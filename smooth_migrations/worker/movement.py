@@ -150,6 +150,7 @@ class Movement:
             options,
             applied,
             frame.before.is_empty,
+            tuple(item.key for item in read_queue(connection)),
             command.expands,
             command.bind_default,
             command.other_aliases,

@@ -12,6 +12,7 @@ from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome, run_in
 from tests.support.small_migrations import ITEM, NOTE
+from tests.support.small_project import migration
 
 _COUNT = 4
 # Counted when a session ends, before it is gone from pg_stat_activity.
@@ -233,3 +234,29 @@ def _assert_elsewhere(many: ManyDatabases, outcome: Outcome, *aliases: str) -> N
             (row,) = session.execute("SELECT to_regclass('elsewhere.demo_item') IS NOT NULL")
         filled += [f"shard_{number}"] if row[0] else []
     assert filled == [*aliases]
+
+
+def test_one_speaks_for_the_others_about_what_is_pending(pg_server: PostgresServer, tmp_path: Path) -> None:
+    with many_databases(tmp_path, [pg_server], _COUNT, {"demo.0001_item": ITEM, "demo.0002_note": NOTE}) as many:
+        before = _sessions(many)
+        outcome = many.run("plan")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "nothing_to_do"), outcome.stderr
+        pending = [item["migrations"] for item in outcome.report["databases"]]
+        assert [[each["migration"] for each in found] for found in pending] == [["demo.0002_note"]] * _COUNT
+        assert pending == [pending[0]] * _COUNT
+        # A glance and questions each; of the first a glance, a worker, and how many locks its server has room for.
+        assert [now - earlier for now, earlier in zip(_sessions(many), before, strict=True)] == [3, 2, 2, 2]
+
+
+def test_one_that_answers_otherwise_is_looked_at_by_itself(pg_server: PostgresServer, tmp_path: Path) -> None:
+    removes = migration("migrations.RemoveField('item', 'name')", after=[("demo", "0001_item")])
+    with many_databases(tmp_path, [pg_server], _COUNT, {"demo.0001_item": ITEM, "demo.0002_name": removes}) as many:
+        plan = many.directory / "deploy.toml"
+        text = plan.read_text().replace('minimum_atomicity = "two_phase"', 'atomicity = "compensated"')
+        plan.write_text(text)
+        # A column of which no row has a value can be made anew.
+        with many.databases[1].connect() as session:
+            session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+        assert [item["place"] for item in outcome.report["errors"]] == ["shards:shard_1"], outcome.stdout

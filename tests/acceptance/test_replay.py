@@ -136,6 +136,38 @@ def test_replay_on_and_off_give_the_same(pg_server: PostgresServer, tmp_path: Pa
     assert len({*found}) == 1
 
 
+def test_contract_halves_are_held_back_on_each(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = {
+        "0002_note": migration(_NOTE, after=_AFTER),
+        "0003_more": migration("migrations.RemoveField('item', 'name')", after=[("demo", "0002_note")]),
+    }
+    held = "SELECT seq, app, name, operation, kind, description, payload FROM smooth_migrations_contract ORDER BY seq"
+    found, queues = [], []
+    for options in ([], ["--no-replay"]):
+        counts = tmp_path / "-".join(["counts", *options])
+        monkeypatch.setenv("SMALL_COUNTS", str(counts))
+        with _many(pg_server, tmp_path / "-".join(["on", *options]), **release) as many:
+            plan = many.directory / "deploy.toml"
+            text = plan.read_text().replace("expand_contract = false", "expand_contract = true")
+            plan.write_text(text + '\n[finalise]\nbake_time = "0s"\n')
+            _app(many, _COUNTS)
+            outcome = many.run("deploy", *options)
+            _assert_committed(outcome)
+            assert counts.read_text().split() == [f"shard_{number}" for number in range(_COUNT if options else 1)]
+            run_ids = _rows(many, "SELECT DISTINCT run_id FROM smooth_migrations_contract")
+            assert run_ids == [[(outcome.report["run_id"],)]] * _COUNT
+            queues += _rows(many, held)
+            found += _dumps(many)
+            _assert_committed(many.run("finalise"))
+            found += _dumps(many)
+    assert len({*map(str, queues)}) == 1
+    assert len(queues[0]) == len(release)
+    # Of each run as it was deployed, and as it was finalised.
+    assert len({*found}) == len(release)
+
+
 def test_code_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
     functions = (
         "def forwards(apps, editor):\n"
