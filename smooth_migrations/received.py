@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from django.apps.registry import Apps
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
 from django.db.transaction import atomic
@@ -31,7 +32,7 @@ There = Mapping[str, Mapping[int, tuple[str, ...]]]
 def take_received(connection: BaseDatabaseWrapper) -> There:
     """Return the rows that there are now. Only reads."""
     with connection.cursor() as cursor:
-        there = {*connection.introspection.table_names(cursor)}
+        there = _tables(connection, cursor)
         found: dict[str, Mapping[int, tuple[str, ...]]] = {}
         for name, table in _TABLES.items():
             rows = []
@@ -40,6 +41,16 @@ def take_received(connection: BaseDatabaseWrapper) -> There:
                 rows = cursor.fetchall()
             found[name] = {int(key): tuple(words) for key, *words in rows}
     return found
+
+
+def _tables(connection: BaseDatabaseWrapper, cursor: CursorWrapper) -> set[str]:
+    """Return which of the tables there are."""
+    names = [*_TABLES.values()]
+    if connection.vendor != "postgresql":
+        return {*names} & {*connection.introspection.table_names(cursor)}
+    # Django's own query looks at all relations; this finds the same along the search path.
+    cursor.execute("SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", [names])
+    return {name for (name,) in cursor.fetchall()}
 
 
 def made_since(connection: BaseDatabaseWrapper, before: There) -> Received:

@@ -12,10 +12,10 @@ from django.dispatch import Signal
 
 __all__ = ["digest_of_received", "without_makers", "without_renaming"]
 
-# Which models and permissions a database knows. None where it lacks a table for them.
 _THERE: Final = """
     SELECT to_regclass('django_content_type') IS NOT NULL AND to_regclass('auth_permission') IS NOT NULL
 """
+# Which models and permissions a database knows.
 _DIGEST: Final = """
     SELECT md5(coalesce((
         SELECT string_agg(app_label || '.' || model, ',' ORDER BY app_label, model) FROM django_content_type

@@ -1,5 +1,6 @@
 """Do to a database what a script says was done to another one that was in the same state."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -58,15 +59,17 @@ def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
         emit_pre_migrate_signal(db=alias, plan=script.plan, apps=apps, **script.told)
     if any(now != before for now, before in operations):
         raise Differs("a receiver of pre_migrate has changed a migration")
-    recorder = MigrationRecorder(connection)
-    recorder.ensure_schema()
+    recorder, records = MigrationRecorder(connection), call.permanent.frame.records
+    if records is None:
+        recorder.ensure_schema()
+    applied = {record.key for record in records or ()}
     for part in script.parts:
         call.progress("apply_start", part.migration, fake=False)
         _run_part(part, connection, call.options.call_id)
-        _record(recorder, part.migration)
+        applied |= {*_record(recorder, part.migration)}
         call.progress("apply_success", part.migration, fake=False)
     # Squashed migrations, all of whose replaced ones are applied by now.
-    for app, name in sorted(script.records.difference(recorder.applied_migrations())):
+    for app, name in sorted(script.records - applied):
         recorder.migration_qs.create(app=app, name=name)
     # What they would make on the first database, which has it by now, is there.
     is_received = bool(script.received) and digest_of_received(connection) == script.received
@@ -86,7 +89,9 @@ def _run_part(part: Part, connection: BaseDatabaseWrapper, run_id: str) -> None:
         add(connection, replace(queued, run_id=run_id))
 
 
-def _record(recorder: MigrationRecorder, migration: Migration) -> None:
+def _record(recorder: MigrationRecorder, migration: Migration) -> Sequence[tuple[str, str]]:
     # As MigrationExecutor.record_migration does.
-    for app, name in migration.replaces or [(migration.app_label, migration.name)]:
+    keys = migration.replaces or [(migration.app_label, migration.name)]
+    for app, name in keys:
         recorder.migration_qs.create(app=app, name=name)
+    return keys

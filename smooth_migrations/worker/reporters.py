@@ -35,7 +35,7 @@ class Reporter:
         if connection.vendor == "postgresql" and info is not None:
             with connection.cursor() as cursor:
                 cursor.execute(
-                    "SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+                    "SELECT extract(epoch FROM backend_start)::text FROM pg_stat_get_activity(pg_backend_pid())"
                 )
                 (started,) = cursor.fetchone() or ("",)
             self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid, backend_start=started))
