@@ -1,7 +1,8 @@
 """What is lost where a committed run is taken back: rows and values that were written since."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from django.db import connections
@@ -27,7 +28,7 @@ from smooth_migrations.reversibility import database_parts
 from smooth_migrations.splitting import place_backwards
 from smooth_migrations.undo.states import states_before, states_of
 
-__all__ = ["Loss", "losses"]
+__all__ = ["Loss", "Risk", "losses_of", "risks"]
 
 _Key = tuple[str, str]
 _Field: TypeAlias = "Field[Any, Any]"
@@ -57,45 +58,61 @@ class Loss:
         return f"{self.migration}: {self.what} ({self.rows} {'row' if self.rows == 1 else 'rows'} of {self.table})"
 
 
-def losses(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> Iterator[Loss]:
-    """Yield what is lost, or could be, where migrations are unapplied, all of which are applied. Only reads.
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What an operation may lose.
 
     Args:
-        connection: the target's.
+        migration: `app.name`.
+        look: yields what it would lose as things are now. Only reads; may be repeated.
+    """
+
+    migration: str
+    look: Callable[[], Iterable[_Lost]]
+
+
+def risks(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> list[Risk]:
+    """Return what may lose something where migrations are unapplied, all of which are applied.
+
+    Args:
+        connection: the target's. Of what is in its tables nothing is asked.
         executor: of it, with every migration as recorded.
         back: what is unapplied, the newest first.
     """
+    return [*_risks(connection, executor, back)]
+
+
+def losses_of(found: Iterable[Risk]) -> list[Loss]:
+    """Return what is lost, or could be, as things are now. Only reads."""
+    return [Loss(risk.migration, what, table, rows) for risk in found for what, table, rows in risk.look()]
+
+
+def _risks(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> Iterator[Risk]:
     # The one way to this state that Django's own migrate takes.
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     now = _Now(connection, state)
-    states = states_before(executor, {*back})
+    states = states_before(executor, {*back}, renders=False)
     halves = {item.key: item for item in place_backwards(connection, back, executor) if item.split is not None}
     for migration in back:
-        app_label = migration.app_label
+        app_label, name = migration.app_label, f"{migration.app_label}.{migration.name}"
         between = states_of(migration, states[migration])
         for number, operation in reversed([*enumerate(migration.operations)]):
             half = halves.get((app_label, migration.name, number))
             if half is not None and isinstance(operation, AlterField):
                 # Of what it changes only the expand half is taken back.
-                for what, table, rows in _lost(operation, app_label, half.states[0], half.states[-1], now):
-                    yield Loss(f"{app_label}.{migration.name}", what, table, rows)
-                now.go_back_over(operation, app_label)
-                continue
-            if half is not None and not isinstance(operation, AddField):
-                yield from _lost_with_half(connection, half)
-                now.go_back_over(operation, app_label)
-                continue
-            for part in database_parts(operation):
-                for what, table, rows in _lost(part, app_label, between[number], between[number + 1], now):
-                    yield Loss(f"{app_label}.{migration.name}", what, table, rows)
+                yield Risk(name, _looking(operation, app_label, half.states[0], half.states[-1], now))
+            elif half is not None and not isinstance(operation, AddField):
+                yield Risk(name, partial(_lost_with_half, connection, half))
+            else:
+                for part in database_parts(operation):
+                    yield Risk(name, _looking(part, app_label, between[number], between[number + 1], now))
             now.go_back_over(operation, app_label)
 
 
-def _lost_with_half(connection: BaseDatabaseWrapper, half: Placed) -> Iterator[Loss]:
+def _lost_with_half(connection: BaseDatabaseWrapper, half: Placed) -> Iterator[_Lost]:
     """Yield what going back over an expand half could not keep: what it would take away is there still."""
     for obstacle in half.split.validate_back(connection, half.states[-1]) if half.split is not None else ():
-        migration = f"{half.migration.app_label}.{half.migration.name}"
-        yield Loss(migration, f"{obstacle.what}, and the rows would be deleted", obstacle.table, obstacle.rows)
+        yield f"{obstacle.what}, and the rows would be deleted", obstacle.table, obstacle.rows
 
 
 class _Now:
@@ -139,19 +156,26 @@ class _Now:
         return fields[0] if fields and isinstance(fields[0], Field) else None
 
 
-def _lost(part: Operation, app_label: str, before: ProjectState, after: ProjectState, now: _Now) -> Iterator[_Lost]:
+def _looking(
+    part: Operation, app_label: str, before: ProjectState, after: ProjectState, now: _Now
+) -> Callable[[], Iterable[_Lost]]:
     match part:
         case CreateModel():
-            rows = now.rows((app_label, part.name_lower))
-            if rows is not None:
-                yield "the table would be dropped", rows.model._meta.db_table, rows.count()  # noqa: SLF001
+            return partial(_lost_of_table, now.rows((app_label, part.name_lower)))
         case DeleteModel():
             # How many there were nobody knows any more.
-            yield f"the rows of {part.name} went with that run, and do not come back", None, None
+            gone: _Lost = (f"the rows of {part.name} went with that run, and do not come back", None, None)
+            return lambda: [gone]
         case AddField() | AlterField() | RemoveField():
             key = (app_label, part.model_name_lower)
             was, is_now = (_field(state, key, part.name) for state in (before, after))
-            yield from _lost_of_field(part, was, is_now, now.rows(key), now.current(key, part.name))
+            return partial(_lost_of_field, part, was, is_now, now.rows(key), now.current(key, part.name))
+    return tuple
+
+
+def _lost_of_table(rows: QuerySet[Any] | None) -> Iterator[_Lost]:
+    if rows is not None:
+        yield "the table would be dropped", rows.model._meta.db_table, rows.count()  # noqa: SLF001 - public
 
 
 def _lost_of_field(

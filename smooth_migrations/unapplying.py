@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.state import ModelState, ProjectState
 
 from smooth_migrations.contract_queue import purge
-from smooth_migrations.discarding import Loss, losses
+from smooth_migrations.discarding import Loss, losses_of, risks
 from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
@@ -90,7 +90,7 @@ def back_findings(
                 name = f"{migration.app_label}.{migration.name}"
                 yield MigrationFinding("irreversible", f"{name} has no way back: {operation.describe()}")
     if not back.discards:
-        for loss in losses(connection, executor, plan):
+        for loss in losses_of(risks(connection, executor, plan)):
             if loss.rows == 0:
                 continue
             yield MigrationFinding("would_discard", str(loss), hint=_DISCARD_HINT)
@@ -176,8 +176,9 @@ def lost_under_locks(
         executor: of it, with every migration as recorded.
         migrations: applied, the newest first.
     """
-    _lock(connection, {loss.table for loss in losses(connection, executor, migrations) if loss.table})
-    return [loss for loss in losses(connection, executor, migrations) if loss.rows != 0]
+    found = risks(connection, executor, migrations)
+    _lock(connection, {loss.table for loss in losses_of(found) if loss.table})
+    return [loss for loss in losses_of(found) if loss.rows != 0]
 
 
 def lost_beside(connection: BaseDatabaseWrapper, state: ProjectState, received: Received) -> dict[str, str]:

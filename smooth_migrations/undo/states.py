@@ -93,8 +93,16 @@ def tables_of_all(connection: BaseDatabaseWrapper) -> frozenset[str]:
     return frozenset(tables)
 
 
-def states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[Migration, ProjectState]:
-    """Return the state before each of these migrations, computed in one pass as Django does for backwards plans."""
+def states_before(
+    executor: MigrationExecutor, wanted: set[Migration], *, renders: bool = True
+) -> dict[Migration, ProjectState]:
+    """Return the state before each of these migrations, computed in one pass as Django does for backwards plans.
+
+    Args:
+        executor: with every migration as recorded.
+        wanted: applied ones.
+        renders: whether models are made of the states, which takes most of the time.
+    """
     loader = executor.loader
     applied = {loader.graph.nodes[key] for key in loader.applied_migrations if key in loader.graph.nodes}
     states: dict[Migration, ProjectState] = {}
@@ -103,7 +111,7 @@ def states_before(executor: MigrationExecutor, wanted: set[Migration]) -> dict[M
         if len(states) == len(wanted):
             break
         if migration in wanted:
-            if not states:
+            if not states and renders:
                 state.apps  # noqa: B018 - rendered once here, and carried on from migration to migration
             states[migration] = state
             state = migration.mutate_state(state, preserve=True)
