@@ -116,7 +116,8 @@ class _InHalves:
         del app_label, from_state, to_state
         self.placed.backwards(schema_editor)
         if self.placed.split is not None:
-            strike_out(schema_editor.connection, self.placed.queued(self.run_id))
+            strike = getattr(schema_editor, "strike_out", partial(strike_out, schema_editor.connection))
+            strike(self.placed.queued(self.run_id))
 
 
 def _class_in_halves(kind: type[Operation]) -> type[Operation]:

@@ -1,7 +1,7 @@
 """What was asked of a database, so that another one can be asked the same: what follows from equal answers is equal."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.findings import Question
 
-__all__ = ["Questions", "asking"]
+__all__ = ["Questions", "answer_of", "asking"]
 
 _READS: Final = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
@@ -42,17 +42,29 @@ class Questions:
         if many or not _READS.match(sql):
             self._are_reads = self._are_reads and sql.startswith(_MARKS)
         else:
-            # As the driver does, a percent sign alone is left where there are no parameters.
-            self._statements[sql if params is None else self._connection.ops.compose_sql(sql, params)] = None
+            self._statements[self._whole(sql, params)] = None
         return execute(sql, params, many, context)
+
+    def ask(self, sql: str, params: Sequence[object] | None) -> Question | None:
+        """Return what a statement asks with the answer that the database gives now; None where it may do more."""
+        if not _READS.match(sql):
+            return None
+        [asked] = self._asked([self._whole(sql, params)])
+        return asked
 
     def told(self) -> tuple[Question, ...] | None:
         """Return them with the answers that the database gives now; None where one may have done more. Only reads."""
         if not self._are_reads or self._connection.vendor != "postgresql":
             return None
-        asked = [_ANSWER.format(query=statement.strip().rstrip(";")) for statement in self._statements]
-        with self._connection.cursor() as cursor:
-            return tuple(Question(query, _answer(cursor, query)) for query in asked)
+        return self._asked(self._statements)
+
+    def _whole(self, sql: str, params: Sequence[object] | None) -> str:
+        # As the driver does, a percent sign alone is left where there are no parameters.
+        return sql if params is None else str(self._connection.ops.compose_sql(sql, params))
+
+    def _asked(self, statements: Iterable[str]) -> tuple[Question, ...]:
+        queries = [_ANSWER.format(query=statement.strip().rstrip(";")) for statement in statements]
+        return tuple(Question(query, answer_of(self._connection, query)) for query in queries)
 
 
 @contextmanager
@@ -63,6 +75,9 @@ def asking(connection: BaseDatabaseWrapper) -> Iterator[Questions]:
         yield questions
 
 
-def _answer(cursor: Any, query: str) -> str:  # noqa: ANN401 - Django's
-    cursor.execute(query, None)
-    return str(cursor.fetchone()[0])
+def answer_of(connection: BaseDatabaseWrapper, query: str) -> str:
+    """Return the answer to a question's query. Only reads."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, None)
+        (answer,) = cursor.fetchone() or ("",)
+    return str(answer)

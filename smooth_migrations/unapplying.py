@@ -1,9 +1,11 @@
 """Take a committed run back on one database, as `migrate` would take its migrations back one after the other."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from django.apps import apps
+from django.apps import apps as installed
+from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -16,11 +18,12 @@ from smooth_migrations.errors import SmoothMigrationsError
 from smooth_migrations.files import digest_of
 from smooth_migrations.halves import Placed, install
 from smooth_migrations.locks.foreseen import foreseen
-from smooth_migrations.locks.modes import Mode, together
+from smooth_migrations.locks.modes import Locks, Mode, together
 from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.findings import MigrationFinding
 from smooth_migrations.protocol.values import Back, Received
+from smooth_migrations.questions import asking
 from smooth_migrations.received import dependents, remove_received
 from smooth_migrations.reversibility import database_parts
 from smooth_migrations.splitting import place_backwards
@@ -28,12 +31,16 @@ from smooth_migrations.undo.already_made import already_made_left
 
 if TYPE_CHECKING:
     from smooth_migrations.call import Call
+    from smooth_migrations.replay.recording import Recorder
+    from smooth_migrations.replay.script import Script
 
 __all__ = [
     "WouldDiscard",
     "back_findings",
     "discard",
+    "forget",
     "lock_back",
+    "lock_losing",
     "lost_beside",
     "lost_under_locks",
     "plan_back",
@@ -108,7 +115,9 @@ def _file_findings(executor: MigrationExecutor, back: Back) -> Iterator[Migratio
             yield MigrationFinding("changed_file", message, hint="run this with the release that it deployed")
 
 
-def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
+def unapply(
+    call: "Call", connection: BaseDatabaseWrapper, back: Back, recorder: "Recorder | None" = None
+) -> "Script | None":
     """Unapply a run's migrations inside a call, with the signals of `migrate`.
 
     On PostgreSQL the tables that lose something are locked before they are looked at, so that nobody writes to them
@@ -118,6 +127,10 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
         call: begun.
         connection: its target's.
         back: the run. What is no longer applied is passed over, so that repeating this does nothing.
+        recorder: takes down what is done, where it may be done to other databases.
+
+    Returns:
+        What it took down, if that may be done to others.
 
     Raises:
         WouldDiscard: something was written since that would be lost.
@@ -128,28 +141,37 @@ def unapply(call: "Call", connection: BaseDatabaseWrapper, back: Back) -> None:
     migrations = plan_back(executor, back)
     if not migrations:
         # All of them are gone, perhaps by a call that was killed before it came to what was made beside.
-        _forget(connection, state_now(executor), back)
-        return
+        forget(connection, state_now(executor).apps, back)
+        return None
     plan = [(migration, True) for migration in migrations]
     placed = place_backwards(connection, migrations, executor)
     install(placed, call.options.call_id)
-    lock_back(connection, executor, migrations)
+    locks = lock_back(connection, executor, migrations)
+    tables, asked = frozenset[str](), None
     if back.discards:
         discard(connection, placed)
     else:
-        refuse_losses(map(str, lost_under_locks(connection, executor, migrations)))
+        found = risks(connection, executor, migrations)
+        tables = frozenset(loss.table for loss in losses_of(found) if loss.table)
+        lock_losing(connection, tables)
+        with asking(connection) as questions:
+            refuse_losses(str(loss) for loss in losses_of(found) if loss.rows != 0)
+        asked = questions.told() if recorder else None
     state = state_now(executor)
-    emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
-    with already_made_left(connection):
-        state = executor.migrate([], plan=plan, state=state.clone())
-    _render(state)
-    purge(connection)
-    emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
-    _forget(connection, state, back)
+    with already_made_left(connection), recorder.recording() if recorder else nullcontext():
+        emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
+        now = executor.migrate([], plan=plan, state=state.clone())
+        _render(now)
+        purge(connection)
+        emit_post_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=now.apps, plan=plan)
+    forget(connection, now.apps, back)
+    return recorder.way_back(state, locks, tables, asked) if recorder and asked is not None else None
 
 
-def lock_back(connection: BaseDatabaseWrapper, executor: MigrationExecutor, migrations: Sequence[Migration]) -> None:
-    """Take together what unapplying migrations locks strongly. Does nothing but on PostgreSQL; safe to repeat.
+def lock_back(connection: BaseDatabaseWrapper, executor: MigrationExecutor, migrations: Sequence[Migration]) -> Locks:
+    """Take together what unapplying migrations locks strongly, and return it. Safe to repeat.
+
+    Does nothing but on PostgreSQL.
 
     Args:
         connection: the target's, in the transaction that unapplies them.
@@ -159,9 +181,12 @@ def lock_back(connection: BaseDatabaseWrapper, executor: MigrationExecutor, migr
     Raises:
         OperationalError: others did not let go of a lock.
     """
-    if connection.vendor == "postgresql":
-        plan = [(migration, True) for migration in migrations]
-        take_together(connection, together(locks for _migration, locks in foreseen(connection, plan, executor)))
+    if connection.vendor != "postgresql":
+        return {}
+    plan = [(migration, True) for migration in migrations]
+    wanted = together(locks for _migration, locks in foreseen(connection, plan, executor))
+    take_together(connection, wanted)
+    return wanted
 
 
 def lost_under_locks(
@@ -177,19 +202,19 @@ def lost_under_locks(
         migrations: applied, the newest first.
     """
     found = risks(connection, executor, migrations)
-    _lock(connection, {loss.table for loss in losses_of(found) if loss.table})
+    lock_losing(connection, {loss.table for loss in losses_of(found) if loss.table})
     return [loss for loss in losses_of(found) if loss.rows != 0]
 
 
-def lost_beside(connection: BaseDatabaseWrapper, state: ProjectState, received: Received) -> dict[str, str]:
+def lost_beside(connection: BaseDatabaseWrapper, apps: Apps, received: Received) -> dict[str, str]:
     """Return in words what goes with that which was made beside migrations, by the table it is in. Only reads.
 
     Args:
         connection: the target's.
-        state: of the moment at which that is taken away.
+        apps: of the moment at which that is taken away.
         received: what was made beside.
     """
-    found = dependents(connection, state.apps, received)
+    found = dependents(connection, apps, received)
     return {table: f"{count} rows of {table} would be lost" for table, count in found}
 
 
@@ -199,15 +224,20 @@ def state_now(executor: MigrationExecutor) -> ProjectState:
     return state
 
 
-def _forget(connection: BaseDatabaseWrapper, state: ProjectState, back: Back) -> None:
-    """Remove what the run has made beside its migrations. Repeating it does nothing.
+def forget(connection: BaseDatabaseWrapper, apps: Apps, back: Back) -> None:
+    """Remove what a run has made beside its migrations. Repeating it does nothing.
+
+    Args:
+        connection: the target's, in a transaction.
+        apps: of the moment.
+        back: the run.
 
     Raises:
         WouldDiscard: something refers to that.
     """
     if not back.discards:
-        refuse_losses(lost_beside(connection, state, back.received).values())
-    remove_received(connection, state.apps, back.received)
+        refuse_losses(lost_beside(connection, apps, back.received).values())
+    remove_received(connection, apps, back.received)
 
 
 def refuse_losses(lost: Iterable[str]) -> None:
@@ -243,8 +273,11 @@ def discard(connection: BaseDatabaseWrapper, placed: Sequence[Placed]) -> None:
         connection.check_constraints()
 
 
-def _lock(connection: BaseDatabaseWrapper, tables: set[str]) -> None:
-    """Keep others from writing. SQLite notices a writer by itself; MariaDB's locks end with a change of the schema."""
+def lock_losing(connection: BaseDatabaseWrapper, tables: Iterable[str]) -> None:
+    """Keep others from writing to tables that lose something. Safe to repeat.
+
+    SQLite notices a writer by itself; MariaDB's locks end with a change of the schema.
+    """
     take_together(connection, dict.fromkeys(tables, Mode.ACCESS_EXCLUSIVE))
 
 
@@ -256,4 +289,4 @@ def _render(state: ProjectState) -> None:
         keys = [(model.app_label, model.name_lower) for model in rendered.real_models]
         for key in keys:
             rendered.unregister_model(*key)
-    rendered.render_multiple([ModelState.from_model(apps.get_model(*key)) for key in keys])
+    rendered.render_multiple([ModelState.from_model(installed.get_model(*key)) for key in keys])

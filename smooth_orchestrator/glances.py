@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 10.0
 _PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8)
 _OWN: Final = "smooth_migrations_"
 # By the tables in which an earlier run may have left something, which rows say that one has.
-_LEFT: Final = {"contract": "true", "journal": "true", "lease": "owner <> ''"}
+_LEFT: Final = {"journal": "true", "lease": "owner <> ''"}
 # Of tables of one name the first along the path is meant.
 _FACTS: Final = """
     SELECT current_setting('server_version_num')::int AS version,
@@ -43,7 +43,11 @@ _FACTS: Final = """
 _ROWS: Final = """
     SELECT (SELECT md5(convert_to(coalesce(string_agg(entry, E'\\n' ORDER BY entry COLLATE "C"), ''), 'UTF8'))
             FROM (SELECT DISTINCT app || '.' || name AS entry FROM {records}) AS entries) AS digest,
-           {left} AS is_left, {marked} AS is_marked, {physical} AS physical
+           {left} AS is_left, {held} AS held, {marked} AS is_marked, {physical} AS physical
+"""
+_HELD: Final = """
+    (SELECT coalesce(md5(string_agg(concat_ws('/', run_id, app, name, operation, kind, description, payload), E'\\n'
+                                    ORDER BY seq)), '') FROM {contract})
 """
 _PHYSICAL: Final = (
     "(SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database())"
@@ -141,6 +145,7 @@ async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
     sql = _ROWS.format(
         records=tables["django_migrations"],
         left=" OR ".join(left) or "false",
+        held=_HELD.format(contract=own["contract"]) if "contract" in own else "''",
         marked=marked,
         physical=_PHYSICAL if facts["may_identify"] else "''",
     )
@@ -150,6 +155,7 @@ async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
         slots=facts["slots"],
         digest=rows["digest"],
         physical=rows["physical"],
-        is_quiet=facts["is_usual"] and not rows["is_left"],
+        held=rows["held"],
+        is_settled=facts["is_usual"] and not rows["is_left"],
         is_marked=rows["is_marked"],
     )

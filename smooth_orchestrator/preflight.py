@@ -109,8 +109,9 @@ def _alike(items: Sequence[TargetRun]) -> list[list[TargetRun]]:
     """Return targets in groups: those of a project that look the same at a glance, each of the others by itself."""
     groups: dict[tuple[object, ...], list[TargetRun]] = {}
     for item in items:
-        seen = item.glance if item.is_quiet and item.back is None else None
-        looks = (seen.version, seen.slots, seen.digest) if seen else (item.name,)
+        seen, back = item.glance, item.back and (item.back.run_id, item.back.steps, item.back.discards)
+        may_be = seen is not None and (seen.is_quiet if back is None else seen.is_settled)
+        looks = (seen.version, seen.slots, seen.digest, seen.held, back) if seen and may_be else (item.name,)
         groups.setdefault((item.target.project, *looks), []).append(item)
     return [*groups.values()]
 
@@ -121,7 +122,8 @@ def _speaks_for_others(item: TargetRun) -> TargetReport | None:
     if found is None or seen is None or digest_of(found.applied) != seen.digest:
         return None
     is_told = not found.pending or (found.asked is not None and not found.fresh and not found.before.is_empty)
-    return found if is_told and not (found.findings or found.contract_pending or found.prepared) else None
+    is_unusual = found.findings or found.prepared or bool(found.contract_pending) is not bool(seen.held)
+    return found if is_told and not is_unusual else None
 
 
 def _nothing_held_back(target: Target, seen: Glance) -> TargetReport:

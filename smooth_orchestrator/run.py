@@ -54,7 +54,8 @@ class Glance:
         slots: how many transactions the server can keep prepared.
         digest: of the migrations that are recorded.
         physical: as in `TargetReport`.
-        is_quiet: whether it takes writes, and no run or call has left anything there or is at work.
+        held: digest of what is held back there; empty for nothing.
+        is_settled: whether it takes writes, no run or call is at work, and none has left anything there but that.
         is_marked: whether it holds a mark of the run's id.
     """
 
@@ -62,8 +63,14 @@ class Glance:
     slots: int
     digest: str
     physical: str
-    is_quiet: bool
+    held: str
+    is_settled: bool
     is_marked: bool
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is held back there either."""
+        return self.is_settled and not self.held
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ database in the same state. A plan with any other migration in it is not recorde
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +17,21 @@ from django.db.migrations import Migration
 from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
+from django.db.models import NOT_PROVIDED
 from django.db.models.signals import post_migrate, pre_migrate
 
-from smooth_migrations.contract_queue import Queued, add
+from smooth_migrations.contract_queue import Queued, add, strike_out
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import Placed, placed_of
 from smooth_migrations.listeners import hearing_first
+from smooth_migrations.locks.modes import Locks
 from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.operations.base import Split
+from smooth_migrations.protocol.findings import Question
+from smooth_migrations.questions import Questions
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
-from smooth_migrations.replay.script import Part, Plan, Script
+from smooth_migrations.replay.script import Part, Plan, Script, WayBack
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 # Defaults that are the same each time they are asked for.
-_STEADY: Final = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+_STEADY: Final = (NOT_PROVIDED, bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
 _KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 _TOLD: Final = ("verbosity", "interactive", "stdout")
@@ -57,9 +62,11 @@ class Recorder:
         self._state: ProjectState | None = None
         self._models: Rendered | None = None
         self._parts: list[Part] = []
+        self._telling: object = None
         self._is_telling = False
         self._is_within = False
         self._is_sound = True
+        self._goes_back = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -75,18 +82,33 @@ class Recorder:
             try:
                 yield
             finally:
-                for migration, _backwards in self._running:
-                    vars(migration).pop("apply", None)
+                for migration, backwards in self._running:
+                    vars(migration).pop("unapply" if backwards else "apply", None)
 
     def script(self) -> Script | None:
         """Return what was recorded, if all of the plan has run and may be replayed. Only reads."""
+        return None if self._state is None else self._script(self._state, None)
+
+    def way_back(
+        self, state: ProjectState, locks: Locks, tables: AbstractSet[str], asked: Sequence[Question]
+    ) -> Script | None:
+        """Return what was recorded of a plan that went backwards, as `script` does.
+
+        Args:
+            state: the project's before.
+            locks: that were taken together.
+            tables: that were locked, because they lose something.
+            asked: what was asked of these, to know that nothing is lost.
+        """
+        return self._script(_without_models(state), WayBack(locks, tables, asked))
+
+    def _script(self, state: ProjectState, back: WayBack | None) -> Script | None:
         migrations = [migration for migration, _backwards in self._running]
         if (
             not (migrations and self._is_sound)
             or [part.migration for part in self._parts] != migrations
-            or self._state is None
             or self._models is None
-            or any(backwards for _migration, backwards in self._running)
+            or any(backwards is (back is None) for _migration, backwards in self._running)
             or not all(can_hold(migration, self._connection) for migration in migrations)
         ):
             return None
@@ -94,36 +116,33 @@ class Recorder:
             plan=self._running,
             parts=tuple(self._parts),
             told=self._told,
-            state=self._state,
+            state=state,
             models=self._models,
             locks=self._locks.plan,
             records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
             received=digest_of_received(self._connection),
             fingerprint=take(self._connection).packed(),
+            back=back,
         )
 
     # --- what the schema editor does --------------------------------------------------------------------------------
 
     @contextmanager
-    def telling(self, statement: str) -> Iterator[None]:
-        """Take down a statement of the schema editor's, and whatever it takes to run that."""
-        if self._parts:
-            self._parts[-1].statements.append(statement)
-        self._is_telling = True
-        try:
-            yield
-        finally:
-            self._is_telling = False
+    def telling(self, statement: object = None, queued: Queued | None = None) -> Iterator[None]:
+        """Take down what the schema editor does, and pass over whatever else it takes to do that.
 
-    @contextmanager
-    def holding_back(self, queued: Queued) -> Iterator[None]:
-        """Take down a contract half that is held back."""
-        if self._parts:
+        Args:
+            statement: that it is about to run.
+            queued: a contract half that it holds back, or does no more.
+        """
+        if queued is not None and self._parts:
             self._parts[-1].queued.append(queued)
+        self._telling = statement
         self._is_telling = True
         try:
             yield
         finally:
+            self._telling = None
             self._is_telling = False
 
     def doubt(self) -> None:
@@ -131,11 +150,33 @@ class Recorder:
         self._is_sound = False
 
     def _hear(
-        self, execute: Callable[..., Any], sql: str, params: object, many: object, context: dict[str, Any]
+        self,
+        execute: Callable[..., Any],
+        sql: str,
+        params: Sequence[object] | None,
+        many: object,
+        context: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - as Django's
-        if self._is_within and not self._is_telling and not str(sql).startswith(_MARKS):
+        is_mark = str(sql).startswith(_MARKS)
+        if self._is_within and not self._is_telling and not is_mark:
             self.doubt()
+        elif self._telling is not None and self._parts:
+            if sql is self._telling:
+                self._parts[-1].statements.append(sql)
+            # Forwards it is for the locks that anything else is sent beside a statement.
+            elif self._goes_back and not is_mark:
+                self._note(sql, params)
         return execute(sql, params, many, context)
+
+    def _note(self, sql: str, params: Sequence[object] | None) -> None:
+        """Take down what is asked before a statement, and whether that runs depends on."""
+        statement, self._telling = self._telling, None
+        question = Questions(self._connection).ask(sql, params)
+        self._telling = statement
+        if question is None:
+            self.doubt()
+        else:
+            self._parts[-1].statements.append(question)
 
     # --- what Django's command does ---------------------------------------------------------------------------------
 
@@ -144,41 +185,45 @@ class Recorder:
             return
         self._told = {key: told[key] for key in _TOLD if key in told}
         self._running = plan
-        for migration, _backwards in plan:
-            migration.apply = self._applying(migration)  # type: ignore[method-assign]
+        for migration, backwards in plan:
+            self._goes_back = self._goes_back or backwards
+            name = "unapply" if backwards else "apply"
+            setattr(migration, name, self._recording(migration, getattr(migration, name)))
 
     def _hear_after(self, *, using: str, apps: Apps, **_told: object) -> None:
         if using == self._connection.alias and self._models is None:
             self._models = Rendered(apps)
 
-    def _applying(self, migration: Migration) -> Callable[..., ProjectState]:
-        apply = migration.apply
-
+    def _recording(self, migration: Migration, move: Callable[..., ProjectState]) -> Callable[..., ProjectState]:
         def recorded(
             state: ProjectState,
             schema_editor: BaseDatabaseSchemaEditor,
             collect_sql: bool = False,  # noqa: FBT001, FBT002 - Django's
         ) -> ProjectState:
             if self._state is None:
-                # One of which no model is made yet.
-                models = {key: model.clone() for key, model in state.models.items()}
-                self._state = ProjectState(models, real_apps=state.real_apps)
+                self._state = _without_models(state)
             self._parts.append(Part(migration))
             self._is_sound = self._is_sound and _is_schema_alone(migration)
             self._is_within = True
             try:
-                return apply(state, schema_editor, collect_sql)
+                return move(state, schema_editor, collect_sql)
             finally:
                 self._is_within = False
 
         return recorded
 
 
+def _without_models(state: ProjectState) -> ProjectState:
+    """Return a copy of a state of which no model is made yet."""
+    return ProjectState({key: model.clone() for key, model in state.models.items()}, real_apps=state.real_apps)
+
+
 def _is_schema_alone(migration: Migration) -> bool:
     """Return whether nothing but Django's own code says what a migration does, of whatever its operations hold."""
     placed = [placed for each in migration.operations if (placed := placed_of(each))]
     operations = [found.operation if (found := placed_of(each)) else each for each in migration.operations]
-    is_usual = type(migration).apply is Migration.apply and all(map(_is_as_anywhere, placed))
+    kind = type(migration)
+    is_usual = (kind.apply, kind.unapply) == (Migration.apply, Migration.unapply) and all(map(_is_as_anywhere, placed))
     return is_usual and all(
         (type(each).__module__ in PLAIN or type(each) is SeparateDatabaseAndState)
         and all(type(part).__module__ in PLAIN for part in database_parts(each))
@@ -221,13 +266,18 @@ def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is 
 def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
     class Telling(kind):  # type: ignore[valid-type, misc]
         def execute(self, sql: object, params: Sequence[object] | None = ()) -> None:
+            # As PostgreSQL's own does with the parameters.
             statement = str(sql) if params is None else self.connection.ops.compose_sql(str(sql), params)
             with recorder.telling(statement):
-                super().execute(sql, params)
+                super().execute(statement, None)
 
         def hold_back(self, queued: Queued) -> None:
-            with recorder.holding_back(queued):
+            with recorder.telling(queued=queued):
                 add(self.connection, queued)
+
+        def strike_out(self, queued: Queued) -> None:
+            with recorder.telling(queued=queued):
+                strike_out(self.connection, queued)
 
         def effective_default(self, field: "Field[Any, Any]") -> Any:  # noqa: ANN401 - a value of the field's
             if not _is_steady(field):

@@ -1,9 +1,11 @@
 """Do to a database what a script says was done to another one that was in the same state."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
+from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -11,11 +13,16 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils.functional import SimpleLazyObject
 
 from smooth_migrations.call import Call
-from smooth_migrations.contract_queue import add
+from smooth_migrations.contract_queue import add, purge, strike_out
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
+from smooth_migrations.locks.taking import take_together
+from smooth_migrations.protocol.findings import Question
+from smooth_migrations.protocol.values import Back
+from smooth_migrations.questions import answer_of
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
+from smooth_migrations.unapplying import forget, lock_losing
 
 __all__ = ["Differs", "replay"]
 
@@ -24,24 +31,29 @@ class Differs(Afresh):
     """What a script did to this database is not what it did to the first one: all of it is to run for real."""
 
 
-def replay(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
+def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Back | None = None) -> None:
     """Do what a script says, and make sure that the schema is then the one that the first database had.
 
-    Django's receivers of `pre_migrate` and `post_migrate` are called, with its arguments; each migration is recorded,
+    The receivers of `pre_migrate` and `post_migrate` are called, with Django's arguments; each migration is recorded,
     and told to the call, as its command does.
 
     Args:
         script: recorded on a database with the same migrations.
         call: which holds the transaction.
         connection: the database's.
+        back: the run that is taken back, where the migrations go backwards.
 
     Raises:
         Differs: it failed, or the schema is another one. The call's transaction is to be rolled back.
         DatabaseError: a lock was not to be had.
     """
-    call.locks.expect(script.locks)
     try:
-        _run(script, call, connection)
+        if back is None:
+            call.locks.expect(script.locks)
+            _forwards(script, call, connection)
+        else:
+            _backwards(script, call, connection, back)
+        _compare(script, connection)
     except Exception as error:
         if is_lock_failure(error):
             raise
@@ -49,49 +61,92 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
         raise Differs(str(error)) from error
 
 
-def _run(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
-    alias = connection.alias
+def _forwards(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     connection.prepare_database()
-    operations = [(migration.operations, [*migration.operations]) for migration, _backwards in script.plan]
+    recorder, records = MigrationRecorder(connection), call.permanent.frame.records
+    with _signals(script, connection):
+        if records is None:
+            recorder.ensure_schema()
+        applied = {record.key for record in records or ()}
+        for part in script.parts:
+            call.progress("apply_start", part.migration, fake=False)
+            _run_part(part, connection)
+            for queued in part.queued:
+                add(connection, replace(queued, run_id=call.options.call_id))
+            for app, name in _recorded_as(part.migration):
+                recorder.migration_qs.create(app=app, name=name)
+                applied.add((app, name))
+            call.progress("apply_success", part.migration, fake=False)
+        # Squashed migrations, all of whose replaced ones are applied by now.
+        for app, name in sorted(script.records - applied):
+            recorder.migration_qs.create(app=app, name=name)
+
+
+def _backwards(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Back) -> None:
+    if script.back is None:
+        raise Differs("the script goes forwards")
+    recorder = MigrationRecorder(connection)
+    take_together(connection, script.back.locks)
+    lock_losing(connection, script.back.tables)
+    for question in script.back.asked:
+        _ask(question, connection)
+    with _signals(script, connection) as apps:
+        for part in script.parts:
+            call.progress("unapply_start", part.migration, fake=False)
+            _run_part(part, connection)
+            for queued in part.queued:
+                strike_out(connection, replace(queued, run_id=back.run_id))
+            for app, name in _recorded_as(part.migration):
+                recorder.migration_qs.filter(app=app, name=name).delete()
+            call.progress("unapply_success", part.migration, fake=False)
+        purge(connection)
+    forget(connection, apps, back)
+
+
+@contextmanager
+def _signals(script: Script, connection: BaseDatabaseWrapper) -> Iterator[Apps]:
+    """Send `pre_migrate`, and `post_migrate` after the context; yields the models of afterwards."""
+    alias, plan = connection.alias, script.plan
+    operations = [(migration.operations, [*migration.operations]) for migration, _backwards in plan]
     # What was recorded renames no model whose content type was known.
     with without_renaming():
-        apps = SimpleLazyObject(lambda: script.models_before().as_new())
-        emit_pre_migrate_signal(db=alias, plan=script.plan, apps=apps, **script.told)
-    if any(now != before for now, before in operations):
+        before = SimpleLazyObject(lambda: script.models_before().as_new())
+        emit_pre_migrate_signal(db=alias, plan=plan, apps=before, **script.told)
+    if any(now != earlier for now, earlier in operations):
         raise Differs("a receiver of pre_migrate has changed a migration")
-    recorder, records = MigrationRecorder(connection), call.permanent.frame.records
-    if records is None:
-        recorder.ensure_schema()
-    applied = {record.key for record in records or ()}
-    for part in script.parts:
-        call.progress("apply_start", part.migration, fake=False)
-        _run_part(part, connection, call.options.call_id)
-        applied |= {*_record(recorder, part.migration)}
-        call.progress("apply_success", part.migration, fake=False)
-    # Squashed migrations, all of whose replaced ones are applied by now.
-    for app, name in sorted(script.records - applied):
-        recorder.migration_qs.create(app=app, name=name)
+    after: Any = SimpleLazyObject(script.models.as_new)
+    yield after
     # What they would make on the first database, which has it by now, is there.
     is_received = bool(script.received) and digest_of_received(connection) == script.received
     with without_makers() if is_received else nullcontext():
-        apps = SimpleLazyObject(script.models.as_new)
-        emit_post_migrate_signal(db=alias, plan=script.plan, apps=apps, **script.told)
+        emit_post_migrate_signal(db=alias, plan=plan, apps=after, **script.told)
+
+
+def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
+    statements: list[str] = []
+    for each in (*part.statements, None):
+        if isinstance(each, str):
+            statements.append(each)
+            continue
+        if statements:
+            with connection.cursor() as cursor:
+                # One message, one round trip; the server runs one statement after the other.
+                cursor.execute(";\n".join(statements), None)
+            statements.clear()
+        if each is not None:
+            _ask(each, connection)
+
+
+def _compare(script: Script, connection: BaseDatabaseWrapper) -> None:
     if take(connection).packed() != script.fingerprint:
         raise Differs("the schema is not that of the first database")
 
 
-def _run_part(part: Part, connection: BaseDatabaseWrapper, run_id: str) -> None:
-    if part.statements:
-        with connection.cursor() as cursor:
-            # One message, one round trip; the server runs one statement after the other.
-            cursor.execute(";\n".join(part.statements), None)
-    for queued in part.queued:
-        add(connection, replace(queued, run_id=run_id))
+def _ask(question: Question, connection: BaseDatabaseWrapper) -> None:
+    if answer_of(connection, question.query) != question.answer:
+        raise Differs("this database answers otherwise than the first one")
 
 
-def _record(recorder: MigrationRecorder, migration: Migration) -> Sequence[tuple[str, str]]:
+def _recorded_as(migration: Migration) -> Sequence[tuple[str, str]]:
     # As MigrationExecutor.record_migration does.
-    keys = migration.replaces or [(migration.app_label, migration.name)]
-    for app, name in keys:
-        recorder.migration_qs.create(app=app, name=name)
-    return keys
+    return migration.replaces or [(migration.app_label, migration.name)]

@@ -1,6 +1,7 @@
 """What was recorded of a plan's migrations."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ from django.db.migrations.state import ProjectState
 
 from smooth_migrations.contract_queue import Queued
 from smooth_migrations.locks.modes import Locks
+from smooth_migrations.protocol.findings import Question
 from smooth_migrations.replay.rendered import Rendered
 
 __all__ = ["Part", "Script"]
@@ -23,13 +25,28 @@ class Part:
 
     Args:
         migration: which.
-        statements: what the schema editor was given, with its parameters merged.
-        queued: the contract halves that it has held back.
+        statements: what the schema editor has run, with its parameters merged, and what was asked in between.
+        queued: the contract halves that it has held back, or backwards those that it holds back no more.
     """
 
     migration: Migration
-    statements: list[str] = field(default_factory=list)
+    statements: list[str | Question] = field(default_factory=list)
     queued: list[Queued] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What is done before migrations are unapplied.
+
+    Args:
+        locks: that are taken together.
+        tables: that lose something, and are locked before anybody looks at them.
+        asked: what was asked of these, to know that nothing is lost.
+    """
+
+    locks: Locks
+    tables: AbstractSet[str]
+    asked: Sequence[Question]
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Script:
         records: the migrations that were recorded afterwards, as (app, name).
         received: digest of its content types and permissions afterwards.
         fingerprint: of the schema afterwards.
+        back: what was done before migrations went backwards; None where they went forwards.
     """
 
     plan: Plan
@@ -57,6 +75,7 @@ class Script:
     records: frozenset[tuple[str, str]]
     received: str
     fingerprint: str
+    back: "WayBack | None" = None
 
     @cached_property
     def _models_before(self) -> Rendered:

@@ -106,9 +106,11 @@ def _look(
     touched: list[list[Touched]] = []
     queue, asked = read_queue(connection), None
     if command.back is not None:
-        findings += back_findings(connection, executor, command.back)
-        pending = tuple(_pending_back(executor, command.back, connection))
-        entries = _lock_entries(touched, connection)
+        with asking(connection) as questions:
+            findings += back_findings(connection, executor, command.back)
+            pending = tuple(_pending_back(executor, command.back, connection))
+            entries = _lock_entries(touched, connection)
+        asked = questions.told() if pending else None
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
         readied = False

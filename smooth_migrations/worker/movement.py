@@ -17,7 +17,7 @@ from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.received import made_since, take_received
-from smooth_migrations.replay import Recorder, Shelf, replay
+from smooth_migrations.replay import Recorder, Script, Shelf, replay
 from smooth_migrations.segments import AheadCall, SegmentEnds
 from smooth_migrations.unapplying import unapply
 
@@ -104,9 +104,14 @@ class Movement:
         return self._forwards if self._command.finalises is None else self._contract
 
     def _back(self) -> None:
-        if (back := self._command.back) is not None:
-            unapply(self._call, self._connection, back)
-            remove_marker(self._connection, self._command.deploy, back.run_id)
+        if (back := self._command.back) is None:
+            return
+
+        def for_real(recorder: Recorder | None) -> Script | None:
+            return unapply(self._call, self._connection, back, recorder)
+
+        self._move(for_real, back)
+        remove_marker(self._connection, self._command.deploy, back.run_id)
 
     def _contract(self) -> float | None:
         def tell(done: Queued) -> None:
@@ -119,27 +124,35 @@ class Movement:
         return None
 
     def _forwards(self) -> None:
+        def for_real(recorder: Recorder | None) -> Script | None:
+            with recorder.recording() if recorder else nullcontext():
+                self._migrate()
+            return recorder.script() if recorder else None
+
+        self._move(for_real)
+
+    def _move(self, for_real: Callable[[Recorder | None], Script | None], back: protocol.Back | None = None) -> None:
+        """Do what was done to the first database of this one's kind, or else whatever is to be done for real."""
         if (kind := self._kind_of_database()) is None:
-            self._migrate()
+            for_real(None)
             return
         script = self._shelf.find(kind)
         # What was replayed, and rolled back, runs for real the next time.
         is_first, self._is_first = self._is_first, False
         if script is not None and is_first:
-            replay(script, self._call, self._connection)
-            self._shelf.keep(kind, script)
-            return
-        recorder = Recorder(self._connection, self._call.locks)
-        with recorder.recording():
-            self._migrate()
-        if (script := recorder.script()) is not None:
+            replay(script, self._call, self._connection, back)
+        else:
+            script = for_real(Recorder(self._connection, self._call.locks))
+        if script is not None:
             self._shelf.keep(kind, script)
 
     def _kind_of_database(self) -> Hashable | None:
         """Return what another database must have in common for the same to be done to it; None where nothing tells."""
         command, connection, frame = self._command, self._connection, self._call.permanent.frame
         may_be = command.replays and not command.measures and connection.vendor == "postgresql" and not router.routers
-        is_plain = not (self._call.is_compensated or self._call.steps or frame.groundwork or command.goes_on)
+        is_plain = not (command.back and command.back.discards) and not (
+            self._call.is_compensated or self._call.steps or frame.groundwork or command.goes_on
+        )
         if not (may_be and is_plain) or isinstance(self._call, AheadCall):
             return None
         applied = frozenset(record.key for record in frame.records or ())
@@ -154,6 +167,7 @@ class Movement:
             command.expands,
             command.bind_default,
             command.other_aliases,
+            command.back and (command.back.run_id, command.back.steps),
         )
 
     def _migrate(self) -> None:

@@ -249,7 +249,7 @@ def _lose(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str,
     try:
         with transaction.atomic(connection.alias):
             with_steps = lost_under_locks(connection, executor, migrations)
-            beside = lost_beside(connection, state_now(executor), command.received)
+            beside = lost_beside(connection, state_now(executor).apps, command.received)
             tables = {loss.table for loss in with_steps}
             lost = (*map(str, with_steps), *(told for table, told in beside.items() if table not in tables))
             if command.discards:

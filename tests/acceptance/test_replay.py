@@ -168,6 +168,52 @@ def test_contract_halves_are_held_back_on_each(
     assert len({*found}) == len(release)
 
 
+_REMOVES = {
+    "0002_note": migration(_NOTE, _KIND, after=_AFTER),
+    "0003_more": migration("migrations.RemoveField('item', 'name')", after=[("demo", "0002_note")]),
+}
+
+
+@pytest.mark.parametrize("expands", ["false", "true"])
+def test_the_way_back_is_replayed_too(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expands: str
+) -> None:
+    in_halves = expands == "true"
+    # The way back adds the field again, and in halves that is not done.
+    release = {"0002_note": migration(_NOTE, after=_AFTER)} if in_halves else _REMOVES
+    with _many(pg_server, tmp_path, **release) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace("expand_contract = false", f"expand_contract = {expands}"))
+        before = _dumps(many, sequences=False)
+        _assert_committed(many.run("deploy"))
+        counts = tmp_path / "counts"
+        monkeypatch.setenv("SMALL_COUNTS", str(counts))
+        _app(many, _COUNTS.replace("add_field", "remove_field") if in_halves else _COUNTS)
+        outcome = many.run("rollback")
+        _assert_committed(outcome)
+        assert counts.read_text().split() == ["shard_0"]
+        assert _dumps(many, sequences=False) == before
+        unapplied = [item["unapplied"] for item in outcome.report["databases"]]
+        assert unapplied == [[f"demo.{name}" for name in reversed(release)]] * _COUNT
+
+
+def test_what_one_database_would_lose_is_not_lost_by_replay(pg_server: PostgresServer, tmp_path: Path) -> None:
+    with _many(pg_server, tmp_path, **{"0002_note": migration(_NOTE, after=_AFTER)}) as many:
+        before = _dumps(many, sequences=False)
+        _assert_committed(many.run("deploy"))
+        with many.databases[1].connect() as session:
+            session.execute("INSERT INTO demo_item (name, note) VALUES ('kite', 'red')")
+        after = _dumps(many)
+        refused = many.run("rollback")
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
+        assert [item["place"] for item in refused.report["errors"]] == ["shards:shard_1"], refused.stdout
+        assert _dumps(many) == after
+        _assert_committed(many.run("rollback", "--discard-data"))
+        dumps = _dumps(many, sequences=False)
+        assert [dumps[0], dumps[2]] == [before[0], before[2]]
+        assert _rows(many, "SELECT name FROM demo_item") == [[], [("kite",)], []]
+
+
 def test_code_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
     functions = (
         "def forwards(apps, editor):\n"
