@@ -63,9 +63,7 @@ class Call:
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
-        self._connection = connection
-        self.options = options
-        self._observer = observer
+        self._connection, self.options, self._observer = connection, options, observer
         self.interruption = Interruption(connection, options.limits.lock_timeout_ms)
         self.locks = LocksFirst(connection)
         self.fence: Callable[[], None] | None = None
@@ -353,6 +351,7 @@ class Call:
                 self._keep_what_was_committed()
             self._roll_back_transaction()
             self.permanent.take_back_broken()
+            forget_content_types()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:
                 self._observer.undo_failed(self._at_work.step, failure)

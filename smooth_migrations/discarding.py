@@ -174,7 +174,7 @@ def _looking(
 
 
 def _lost_of_table(rows: QuerySet[Any] | None) -> Iterator[_Lost]:
-    if rows is not None:
+    if rows is not None and rows.model._meta.managed:  # noqa: SLF001 - public
         yield "the table would be dropped", rows.model._meta.db_table, rows.count()  # noqa: SLF001 - public
 
 
@@ -190,6 +190,8 @@ def _lost_of_field(
             yield f"the values of {part.name} went with that run, and do not come back", None, None
     elif rows is None or field is None:
         return  # what a later migration of the run has taken away is told there
+    elif getattr(field, "generated", False):
+        return  # it has no values of its own
     elif isinstance(part, AddField):
         yield from _added(part, rows, field)
     elif was is not None and is_now is not None:

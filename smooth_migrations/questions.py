@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.findings import Question
@@ -43,7 +44,12 @@ class Questions:
             self._are_reads = self._are_reads and sql.startswith(_MARKS)
         else:
             self._statements[self._whole(sql, params)] = None
-        return execute(sql, params, many, context)
+        try:
+            return execute(sql, params, many, context)
+        except BaseException:
+            # Whoever asked may live with that.
+            self._are_reads = False
+            raise
 
     def ask(self, sql: str, params: Sequence[object] | None) -> Question | None:
         """Return what a statement asks with the answer that the database gives now; None where it may do more."""
@@ -56,7 +62,11 @@ class Questions:
         """Return them with the answers that the database gives now; None where one may have done more. Only reads."""
         if not self._are_reads or self._connection.vendor != "postgresql":
             return None
-        return self._asked(self._statements)
+        try:
+            with transaction.atomic(self._connection.alias):
+                return self._asked(self._statements)
+        except DatabaseError:
+            return None
 
     def _whole(self, sql: str, params: Sequence[object] | None) -> str:
         # As the driver does, a percent sign alone is left where there are no parameters.

@@ -99,6 +99,8 @@ async def answers_alike(item: TargetRun, fleet: Fleet, questions: Iterable[Quest
     """
     try:
         async with fleet.room_on(item.target), _session(item) as connection, connection.transaction(readonly=True):
+            # As a worker does, nobody's lock is waited for any longer.
+            await connection.execute(f"SET LOCAL lock_timeout = {item.target.lock_timeout_ms or 0}")
             for question in questions:
                 if await connection.fetchval(question.query) != question.answer:
                     return False
@@ -112,7 +114,13 @@ async def _session(item: TargetRun) -> AsyncIterator[asyncpg.Connection]:
     options = {**(item.target.asyncpg or {})}
     if item.target.role:
         options["server_settings"] = {**options.get("server_settings", {}), "role": item.target.role}
-    connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+    connection = await asyncpg.connect(
+        # Without names nothing stays in a session that a pooler gives to somebody else.
+        **options,
+        timeout=_TIMEOUT_S,
+        command_timeout=_TIMEOUT_S,
+        statement_cache_size=0,
+    )
     try:
         yield connection
     finally:

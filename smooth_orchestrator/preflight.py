@@ -112,7 +112,7 @@ def _alike(items: Sequence[TargetRun]) -> list[list[TargetRun]]:
         seen, back = item.glance, item.back and (item.back.run_id, item.back.steps, item.back.discards)
         may_be = seen is not None and (seen.is_quiet if back is None else seen.is_settled)
         looks = (seen.version, seen.slots, seen.digest, seen.held, back) if seen and may_be else (item.name,)
-        groups.setdefault((item.target.project, *looks), []).append(item)
+        groups.setdefault((item.target.project, item.target.expand_contract, *looks), []).append(item)
     return [*groups.values()]
 
 

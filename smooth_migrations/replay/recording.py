@@ -5,7 +5,7 @@ them came from the schema editor, and if nothing was asked of the database meanw
 database in the same state. A plan with any other migration in it is not recorded.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +32,7 @@ from smooth_migrations.questions import Questions
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
 from smooth_migrations.replay.script import Part, Plan, Script, WayBack
+from smooth_migrations.replay.signature import signature_of
 from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Recorder:
         self._is_within = False
         self._is_sound = True
         self._goes_back = False
+        self._signature: Hashable = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -184,7 +186,8 @@ class Recorder:
         if using != self._connection.alias or self._told:
             return
         self._told = {key: told[key] for key in _TOLD if key in told}
-        self._running = plan
+        self._running = [*plan]
+        self._signature = signature_of(plan)
         for migration, backwards in plan:
             self._goes_back = self._goes_back or backwards
             name = "unapply" if backwards else "apply"
@@ -200,6 +203,8 @@ class Recorder:
             schema_editor: BaseDatabaseSchemaEditor,
             collect_sql: bool = False,  # noqa: FBT001, FBT002 - Django's
         ) -> ProjectState:
+            if not self._parts and signature_of(self._running) != self._signature:
+                self.doubt()
             if self._state is None:
                 self._state = _without_models(state)
             self._parts.append(Part(migration))

@@ -4,6 +4,7 @@ What Django makes for each run of `migrate` takes half a second in a large proje
 ids of content types that a manager remembers, is of one database.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.apps.registry import Apps
@@ -24,11 +25,25 @@ class Rendered:
 
     def __init__(self, apps: Apps) -> None:
         self._apps = apps
-        models = [model for by_name in apps.all_models.values() for model in by_name.values()]
-        self._seen = [(model, dict(vars(model)), dict(vars(model._meta))) for model in models]  # noqa: SLF001 - public
+        self._models = {label: dict(models) for label, models in apps.all_models.items()}
+        self._configs = dict(apps.app_configs)
+        self._seen = [(model, dict(vars(model)), dict(vars(model._meta))) for model in self._each()]  # noqa: SLF001
+        parts = (part for model in self._each() for part in model._meta.get_fields(include_hidden=True))  # noqa: SLF001
+        # The registry too; of what is between two models either has a part of its own.
+        self._noted = [(part, dict(vars(part))) for part in (apps, *parts)]
 
     def as_new(self) -> Apps:
         """Take back what was done to them, give each a manager of its own that remembers nothing, and return them."""
+        for part, there in self._noted:
+            own = vars(part)
+            own.clear()
+            own.update(there)
+        _put_back(self._apps.app_configs, self._configs)
+        _put_back(self._apps.all_models, {label: self._apps.all_models[label] for label in self._models})
+        for label, models in self._models.items():
+            _put_back(self._apps.all_models[label], models)
+        lookup: Any = self._apps.get_models
+        lookup.cache_clear()
         for model, attributes, options in self._seen:
             _give_managers(model)
             # Its managers are there now; what was there beside is as it was.
@@ -38,6 +53,16 @@ class Rendered:
             own.clear()
             own.update({name: value for name, value in options.items() if name not in _OF_MANAGERS})
         return self._apps
+
+    def _each(self) -> Iterator[type[Model]]:
+        for models in self._models.values():
+            yield from models.values()
+
+
+def _put_back(now: dict[Any, Any], there: dict[Any, Any]) -> None:
+    if now != there:
+        now.clear()
+        now.update(there)
 
 
 def _managers(model: type[Model]) -> tuple[str, ...]:

@@ -10,18 +10,21 @@ from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrat
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.models.signals import post_migrate
 from django.utils.functional import SimpleLazyObject
 
 from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import add, purge, strike_out
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
+from smooth_migrations.listeners import has_others_receivers
 from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.questions import answer_of
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
+from smooth_migrations.replay.signature import signature_of
 from smooth_migrations.unapplying import forget, lock_losing
 
 __all__ = ["Differs", "replay"]
@@ -106,20 +109,21 @@ def _backwards(script: Script, call: Call, connection: BaseDatabaseWrapper, back
 @contextmanager
 def _signals(script: Script, connection: BaseDatabaseWrapper) -> Iterator[Apps]:
     """Send `pre_migrate`, and `post_migrate` after the context; yields the models of afterwards."""
-    alias, plan = connection.alias, script.plan
-    operations = [(migration.operations, [*migration.operations]) for migration, _backwards in plan]
+    alias, plan = connection.alias, [*script.plan]
+    signature = signature_of(plan)
     # What was recorded renames no model whose content type was known.
     with without_renaming():
         before = SimpleLazyObject(lambda: script.models_before().as_new())
         emit_pre_migrate_signal(db=alias, plan=plan, apps=before, **script.told)
-    if any(now != earlier for now, earlier in operations):
-        raise Differs("a receiver of pre_migrate has changed a migration")
+    if signature_of(plan) != signature:
+        raise Differs("a receiver of pre_migrate has changed the plan")
     after: Any = SimpleLazyObject(script.models.as_new)
     yield after
     # What they would make on the first database, which has it by now, is there.
     is_received = bool(script.received) and digest_of_received(connection) == script.received
     with without_makers() if is_received else nullcontext():
-        emit_post_migrate_signal(db=alias, plan=plan, apps=after, **script.told)
+        apps = script.models.as_new() if has_others_receivers(post_migrate) else after
+        emit_post_migrate_signal(db=alias, plan=plan, apps=apps, **script.told)
 
 
 def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:

@@ -167,10 +167,10 @@ class HeldTransaction:
         if self._connection.vendor != "postgresql":
             return
         with self._connection.cursor() as cursor:
-            # In one message; where the transaction is another one there is nothing that they would do too much.
-            cursor.execute(f"{_BEGAN_AT}; SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+            cursor.execute(_BEGAN_AT)
             if cursor.fetchone() != (self._began_at,):
                 raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
             if self._strong_since_s is None and self._existing_tables:
                 cursor.execute(_STRONG_LOCKS, [self._existing_tables])
                 row = cursor.fetchone()

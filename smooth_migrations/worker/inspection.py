@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from django.db import Error, NotSupportedError
+from django.db import Error, NotSupportedError, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import InconsistentMigrationHistory
@@ -25,8 +25,8 @@ from smooth_migrations.losses import Tables, irreversible_operations
 from smooth_migrations.operations import CannotSplit
 from smooth_migrations.operations.base import NotAtOnce
 from smooth_migrations.plan_groundwork import plan_groundwork
-from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, TargetReport
-from smooth_migrations.questions import asking
+from smooth_migrations.protocol import Back, Inspect, MigrationFinding, PendingMigration, Question, TargetReport
+from smooth_migrations.questions import Questions, asking
 from smooth_migrations.reaching import connect
 from smooth_migrations.reversibility import can_hold, is_online
 from smooth_migrations.session import limited_transaction
@@ -110,7 +110,7 @@ def _look(
             findings += back_findings(connection, executor, command.back)
             pending = tuple(_pending_back(executor, command.back, connection))
             entries = _lock_entries(touched, connection)
-        asked = questions.told() if pending else None
+        asked = _asked(pending, questions)
     elif command.finalises is not None:
         halves = Pending.of(connection, command.finalises)
         readied = False
@@ -124,8 +124,7 @@ def _look(
         with asking(connection) as questions:
             pending = _forwards(command, connection, (known, executor), (queue, touched, findings))
             entries = _lock_entries(touched, connection)
-        if pending and not queue:
-            asked = questions.told()
+        asked = None if queue else _asked(pending, questions)
     applied = executor.loader.applied_migrations
     return TargetReport(
         id=command.id,
@@ -145,6 +144,11 @@ def _look(
         sessions=_sessions(connection) if command.finalises is not None else (),
         asked=asked,
     )
+
+
+def _asked(pending: Sequence[PendingMigration], questions: Questions) -> tuple[Question, ...] | None:
+    # Routers may treat each alias otherwise.
+    return questions.told() if pending and not router.routers else None
 
 
 def _forwards(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Final
 
 from django.db import router
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -35,6 +36,16 @@ _QUIET = {
     "prune": False,
     "verbosity": 0,
 }
+
+
+# All that a statement may mean otherwise by: how constants are written and read, where tables go, who owns them.
+_SETTINGS: Final = """
+    SELECT current_user::text, session_user::text,
+           md5(string_agg(name || '=' || setting, E'\\n' ORDER BY name COLLATE "C"))
+    FROM pg_settings
+    WHERE (context IN ('user', 'superuser') OR name = 'server_encoding')
+      AND name <> 'application_name' AND name NOT LIKE 'smooth_migrations.%'
+"""
 
 
 class Movement:
@@ -150,6 +161,7 @@ class Movement:
         """Return what another database must have in common for the same to be done to it; None where nothing tells."""
         command, connection, frame = self._command, self._connection, self._call.permanent.frame
         may_be = command.replays and not command.measures and connection.vendor == "postgresql" and not router.routers
+        may_be = may_be and _is_djangos(connection)
         is_plain = not (command.back and command.back.discards) and not (
             self._call.is_compensated or self._call.steps or frame.groundwork or command.goes_on
         )
@@ -160,6 +172,7 @@ class Movement:
         return (
             type(connection),
             connection.get_database_version(),
+            _settings(connection),
             options,
             applied,
             frame.before.is_empty,
@@ -195,3 +208,16 @@ class Movement:
         """Return the contract halves of what was moved. Only reads."""
         queue = read_queue(self._connection) if self._command.expands else ()
         return tuple(item.told() for item in queue if item.run_id == self._command.run_id)
+
+
+def _is_djangos(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether nobody else's backend writes the statements, which may look at anything in an alias's settings."""
+    kinds = (type(connection), connection.SchemaEditorClass, type(connection.ops), type(connection.introspection))
+    modules = {base.__module__.partition(".")[0] for kind in kinds for base in kind.__mro__}
+    return modules <= {"builtins", "django"}
+
+
+def _settings(connection: BaseDatabaseWrapper) -> Hashable:
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTINGS, None)
+        return tuple(cursor.fetchone() or ())

@@ -48,6 +48,79 @@ class Base(migrations.Migration):
             return self.mutate_state(state, preserve=False)
         return super().apply(state, editor, collect_sql)
 """
+_DURATION = "migrations.AddField('item', 'note', models.DurationField(default=dt.timedelta(days=-1, hours=1)))"
+_DROPS = """
+from django.apps import AppConfig
+from django.db.models.signals import pre_migrate
+
+
+def drop(using, plan, **kwargs):
+    if using == {alias!r}:
+        del plan[-1]
+
+
+class Demo(AppConfig):
+    name = 'demo'
+
+    def ready(self):
+        pre_migrate.connect(drop, sender=self)
+"""
+_DEFAULTS = """
+from django.apps import AppConfig
+from django.db.models.signals import pre_migrate
+
+
+def name(using, plan, **kwargs):
+    plan[0][0].operations[0].field.default = using
+
+
+class Demo(AppConfig):
+    name = 'demo'
+
+    def ready(self):
+        pre_migrate.connect(name, sender=self)
+"""
+_NOTED = """
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+def tell(using, apps, **kwargs):
+    item = apps.get_model('demo', 'Item')
+    field, registry = item._meta.get_field('name'), item._meta.apps
+    assert registry is apps
+    for noted in (field, apps):
+        noted.seen = getattr(noted, 'seen', None) or using
+    item.objects.using(using).update(name=f'{field.seen} {apps.seen}')
+
+
+class Demo(AppConfig):
+    name = 'demo'
+
+    def ready(self):
+        post_migrate.connect(tell, sender=self)
+"""
+_TYPES = """
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+def permit(using, **kwargs):
+    from django.contrib.auth.models import Permission
+    from django.contrib.contenttypes.models import ContentType
+
+    from demo.models import Kind
+
+    kind = ContentType.objects.db_manager(using).get_for_model(Kind)
+    Permission.objects.using(using).get_or_create(content_type=kind, codename='lend', name='Can lend')
+
+
+class Demo(AppConfig):
+    name = 'demo'
+
+    def ready(self):
+        post_migrate.connect(permit, sender=self)
+"""
 _RECEIVER = """
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
@@ -124,3 +197,44 @@ def test_models_that_remember(pg_server: PostgresServer, tmp_path: Path) -> None
 def test_receivers_whose_models_remember(pg_server: PostgresServer, tmp_path: Path) -> None:
     found = _deployed(pg_server, tmp_path, migration(_ADD, after=_AFTER), "SELECT name FROM demo_item", _RECEIVER)
     assert found == ["shard_0", "shard_1", "shard_2"]
+
+
+def test_a_field_and_a_registry_that_remember(pg_server: PostgresServer, tmp_path: Path) -> None:
+    found = _deployed(pg_server, tmp_path, migration(_ADD, after=_AFTER), "SELECT name FROM demo_item", _NOTED)
+    assert found == [f"shard_{number} shard_{number}" for number in range(_COUNT)]
+
+
+@pytest.mark.parametrize("alias", ["shard_0", "shard_1"])
+def test_a_receiver_that_drops_a_migration(pg_server: PostgresServer, tmp_path: Path, alias: str) -> None:
+    source, query = migration(_ADD, after=_AFTER), "SELECT count(*) FROM django_migrations WHERE name = '0002_next'"
+    found = _deployed(pg_server, tmp_path, source, query, _DROPS.format(alias=alias))
+    assert found == [int(f"shard_{number}" != alias) for number in range(_COUNT)]
+
+
+def test_a_receiver_that_changes_a_field(pg_server: PostgresServer, tmp_path: Path) -> None:
+    found = _deployed(pg_server, tmp_path, migration(_ADD, after=_AFTER), "SELECT note FROM demo_item", _DEFAULTS)
+    assert found == ["shard_0", "shard_1", "shard_2"]
+
+
+def test_a_server_that_reads_constants_otherwise(
+    pg_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    source = migration(_DURATION, after=_AFTER, functions="import datetime as dt\n")
+    release = {"demo.0001_item": ITEM, "demo.0002_next": source}
+    role = "writes_otherwise"
+    with (
+        many_databases(tmp_path, [pg_server, second_pg_server], 2, release) as many,
+        second_pg_server.connect() as session,
+    ):
+        session.execute(f"DROP ROLE IF EXISTS {role}")
+        session.execute(f"CREATE ROLE {role} SUPERUSER LOGIN")
+        session.execute(f"ALTER ROLE {role} SET intervalstyle = 'sql_standard'")
+        settings = many.directory / "project/small_settings.py"
+        settings.write_text(f"{settings.read_text()}\nDATABASES['shard_1']['USER'] = {role!r}\n")
+        for each in many.databases:
+            with each.connect() as filling:
+                filling.execute("INSERT INTO demo_item (name) VALUES ('kite')")
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        query = "SELECT extract(epoch FROM note)::int FROM demo_item"
+        assert [_value(many, number, query) for number in range(2)] == [-82800, -82800]

@@ -2,9 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 
 SECRET_KEY = "for tests alone"
-DATABASES = json.loads(os.environ["SITE_DATABASES"])
+# Of very many the environment holds the name of a file alone.
+_databases = os.environ["SITE_DATABASES"]
+DATABASES = json.loads(Path(_databases).read_text() if _databases.endswith(".json") else _databases)
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = True
 SITE_ID = 1
