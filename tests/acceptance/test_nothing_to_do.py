@@ -260,3 +260,40 @@ def test_one_that_answers_otherwise_is_looked_at_by_itself(pg_server: PostgresSe
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
         assert [item["place"] for item in outcome.report["errors"]] == ["shards:shard_1"], outcome.stdout
+
+
+def test_nobody_speaks_for_one_that_is_migrated_otherwise(pg_server: PostgresServer, tmp_path: Path) -> None:
+    one = '[databases.{name}]\nproject = "one"\nalias = "{alias}"\nexpand_contract = {expands}\n'
+    with many_databases(tmp_path, [pg_server], 2, {"demo.0001_item": ITEM, "demo.0002_note": NOTE}) as many:
+        plan = many.directory / "deploy.toml"
+        before, _, after = plan.read_text().partition("[databases.shards]")
+        entries = (("whole", "shard_0", "false"), ("halves", "shard_1", "true"))
+        own = "".join(one.format(name=name, alias=alias, expands=expands) for name, alias, expands in entries)
+        rest = after.partition("[[phases]]")[2].replace('["shards:*"]', '["whole", "halves"]')
+        plan.write_text(f"{before}{own}[[phases]]{rest}")
+        outcome = many.run("plan")
+        assert outcome.exit_code == 0, outcome.stderr
+        held_back = [[each["contract"] for each in item["migrations"]] for item in outcome.report["databases"]]
+        assert held_back == [[[]], [["drop the default of demo_item.note"]]]
+
+
+def test_what_may_not_be_read_is_no_reason_to_refuse(pg_server: PostgresServer, tmp_path: Path) -> None:
+    removes = migration("migrations.RemoveField('item', 'name')", after=[("demo", "0001_item")])
+    with many_databases(tmp_path, [pg_server], 2, {"demo.0001_item": ITEM, "demo.0002_name": removes}) as many:
+        owner = "reads_nothing"
+        with many.databases[0].server.connect() as session:
+            session.execute(f"DROP ROLE IF EXISTS {owner}")
+            session.execute(f"CREATE ROLE {owner} LOGIN")
+        for each in many.databases:
+            with each.connect() as session:
+                session.execute(f"ALTER DATABASE {each.name} OWNER TO {owner}")
+                session.execute(f"ALTER SCHEMA public OWNER TO {owner}")
+                session.execute(f"ALTER TABLE demo_item OWNER TO {owner}")
+                session.execute(f"ALTER TABLE django_migrations OWNER TO {owner}")
+                session.execute(f"REVOKE SELECT ON demo_item FROM {owner}")
+        settings = many.directory / "project/small_settings.py"
+        settings.write_text(f"{settings.read_text()}\nfor each in DATABASES.values():\n    each['USER'] = {owner!r}\n")
+        outcome = many.run("plan")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "nothing_to_do"), outcome.stdout
+        pending = [[each["migration"] for each in item["migrations"]] for item in outcome.report["databases"]]
+        assert pending == [["demo.0002_name"]] * 2

@@ -100,27 +100,6 @@ class Demo(AppConfig):
     def ready(self):
         post_migrate.connect(tell, sender=self)
 """
-_TYPES = """
-from django.apps import AppConfig
-from django.db.models.signals import post_migrate
-
-
-def permit(using, **kwargs):
-    from django.contrib.auth.models import Permission
-    from django.contrib.contenttypes.models import ContentType
-
-    from demo.models import Kind
-
-    kind = ContentType.objects.db_manager(using).get_for_model(Kind)
-    Permission.objects.using(using).get_or_create(content_type=kind, codename='lend', name='Can lend')
-
-
-class Demo(AppConfig):
-    name = 'demo'
-
-    def ready(self):
-        post_migrate.connect(permit, sender=self)
-"""
 _RECEIVER = """
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
