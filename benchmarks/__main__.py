@@ -13,13 +13,14 @@ from rich.console import Console
 
 from benchmarks.backfill import BackfillBesideWriters, BackfillOfMoreRows, BackfillOfRows
 from benchmarks.commit_window import CommitWindow
-from benchmarks.fleets import GivenUp, OneMore, TakenBack, Tier
+from benchmarks.fleets import GivenUp, Limit, OneMore, TakenBack, Tier
 from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Benchmark, measure
 from benchmarks.one_database import OneDatabase
 from benchmarks.results import document, table
 from benchmarks.site import APPLICATIONS, Site, State
 from benchmarks.stall import Stall
+from benchmarks.tenants import Tenants
 from tests.support.histories import SqliteDatabase
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
@@ -50,8 +51,12 @@ def _of_fleets(
         yield GivenUp(site, databases(count), directory)
         yield TakenBack(site, databases(count), directory)
         yield OneMore(site, databases(count), directory)
+        yield Limit(site, databases(count), directory)
         for tier in ("held_open", "compensated"):
             yield Tier(site, databases(count), directory, tier)
+        for state in (State.NOTHING_PENDING, State.FIVE_PENDING):
+            # The schemas are on one server.
+            yield Tenants(site, databases(count, 0), state, directory)
 
 
 def _benchmarks(

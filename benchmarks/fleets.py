@@ -15,7 +15,7 @@ from benchmarks.site import Site, State, recorded
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_home import program
 
-__all__ = ["GivenUp", "OneMore", "TakenBack", "Tier"]
+__all__ = ["GivenUp", "Limit", "OneMore", "TakenBack", "Tier"]
 
 Databases = Mapping[str, PostgresDatabase]
 
@@ -111,6 +111,28 @@ class Tier:
         return self._peer.run_ours()
 
 
+class _ByHand:
+    """`psql` that runs the SQL of the pending migrations on each database, in one transaction.
+
+    Args:
+        site: the project.
+        databases: by alias; all in the same state.
+        directory: for the SQL.
+    """
+
+    def __init__(self, site: Site, databases: Databases, directory: Path) -> None:
+        self._site, self._databases, self._directory = site, databases, directory
+        self._script: str | None = None
+
+    def run(self) -> float:
+        """Run it, on as many databases at a time as there are cores, and return the seconds; the SQL is at hand."""
+        script = self._script = self._script or script_by_hand(self._site, next(iter(self._databases.values())))
+        (self._directory / "script.sql").write_text(script)
+        words = [database.dsn for database in self._databases.values()]
+        environment = {"PSQL": str(program("psql")), "CORES": str(os.cpu_count() or 1)}
+        return timed(["sh", "-c", _PSQL, "sh", *words], cwd=self._directory, env=environment)
+
+
 class OneMore:
     """What one more database in the same state costs, beside `psql` that runs the same SQL on it in one transaction.
 
@@ -127,8 +149,8 @@ class OneMore:
         half = dict([*databases.items()][: self._count // 2])
         self._all = ManyDatabases(site, databases, State.FIVE_PENDING, directory)
         self._half = ManyDatabases(site, half, State.FIVE_PENDING, directory)
-        self._site, self._databases, self._directory = site, databases, directory
-        self._script: str | None = None
+        self._peer = _ByHand(site, databases, directory)
+        self._databases = databases
         self.name = f"one-more/{self._count}-databases"
 
     def prepare(self) -> None:
@@ -143,13 +165,38 @@ class OneMore:
         return Run(max(all_s - half_s, 0.0) / (self._count - self._count // 2), recorded(self._databases))
 
     def run_peer(self) -> Run:
-        """Run the SQL on each, as many at a time as there are cores."""
-        script = self._script = self._script or script_by_hand(self._site, next(iter(self._databases.values())))
-        (self._directory / "script.sql").write_text(script)
-        words = [database.dsn for database in self._databases.values()]
-        environment = {"PSQL": str(program("psql")), "CORES": str(os.cpu_count() or 1)}
-        duration_s = timed(["sh", "-c", _PSQL, "sh", *words], cwd=self._directory, env=environment)
-        return Run(duration_s / self._count, recorded(self._databases))
+        """Run the SQL on each."""
+        return Run(self._peer.run() / self._count, recorded(self._databases))
+
+
+class Limit:
+    """A whole deploy of five pending migrations, beside `psql` that runs the same SQL on each database.
+
+    The peer's SQL is written out beforehand, which is not counted: no Django is started, no model made, nothing looked
+    at and nothing decided. It is what the servers need.
+
+    Args:
+        site: the project.
+        databases: by alias.
+        directory: for the plan, the journal and the SQL.
+    """
+
+    def __init__(self, site: Site, databases: Databases, directory: Path) -> None:
+        self._deploy = ManyDatabases(site, databases, State.FIVE_PENDING, directory)
+        self._peer = _ByHand(site, databases, directory)
+        self.name = f"limit/{len(databases)}-databases/{State.FIVE_PENDING}"
+
+    def prepare(self) -> None:
+        """Put the databases back."""
+        self._deploy.prepare()
+
+    def run_ours(self) -> Run:
+        """Deploy."""
+        return self._deploy.run_ours()
+
+    def run_peer(self) -> Run:
+        """Run the SQL on each."""
+        return Run(self._peer.run(), self._deploy.left())
 
 
 def _log(done: Watched) -> list[dict[str, object]]:

@@ -9,17 +9,22 @@ from pathlib import Path
 
 from benchmarks.measuring import timed
 from demo.fleet import Place
-from tests.support.histories import HISTORIES, SAME_ORDER, Database, SqliteDatabase
+from tests.support.histories import SAME_ORDER, Database, SqliteDatabase
 from tests.support.mariadb_database import MariadbDatabase
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import PostgresServer
 
 __all__ = ["APPLICATIONS", "Site", "State", "recorded"]
 
-APPLICATIONS: Mapping[str, Mapping[str, int]] = {"helpdesk": {"helpdesk": 5}, "wagtail": {"wagtailusers": 5}}
+APPLICATIONS: Mapping[str, Mapping[str, int]] = {
+    "helpdesk": {"helpdesk": 5},
+    "pretix": {"pretixbase": 5},
+    "wagtail": {"wagtailusers": 5},
+}
 """What can be migrated, and the five newest migrations of it on which no other one depends."""
 
-_STAND_BACK = Path(__file__).parents[1] / "tests" / "support" / "stand_back.py"
+_TESTS = Path(__file__).parents[1] / "tests"
+_STAND_BACK = _TESTS / "support" / "stand_back.py"
 _ADOPTED = "adopted_settings"
 
 
@@ -41,7 +46,6 @@ class Site:
 
     def __init__(self, application: str, directory: Path) -> None:
         self._application = application
-        self._history = HISTORIES[application]
         self._directory = directory
         self._templates: dict[tuple[PostgresServer | None, State], Database] = {}
         # Both sides run what is compiled, as pip installs it, whatever is said where this is measured.
@@ -52,12 +56,12 @@ class Site:
     @property
     def project(self) -> Path:
         """The directory with manage.py."""
-        return self._history.project
+        return _TESTS / "projects" / f"{self._application}_site"
 
     @property
     def settings(self) -> str:
         """The settings without the product."""
-        return self._history.settings
+        return f"{self._application}_site.settings"
 
     def environment(self, databases: Mapping[str, Database], *, adopted: bool = False) -> dict[str, str]:
         """Return what the project reads from its environment.
@@ -67,7 +71,8 @@ class Site:
             adopted: whether the product is one of its installed apps.
         """
         aliases = {alias: database.django for alias, database in databases.items()}
-        environment = {"SITE_DATABASES": json.dumps(aliases), **SAME_ORDER, **self._compiled}
+        files = {"SITE_FILES": str(self._directory)}
+        environment = {"SITE_DATABASES": json.dumps(aliases), **files, **SAME_ORDER, **self._compiled}
         if adopted:
             environment |= {"PYTHONPATH": str(self._directory), "DJANGO_SETTINGS_MODULE": _ADOPTED}
         return environment
