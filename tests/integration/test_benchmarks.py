@@ -1,13 +1,18 @@
 """The benchmarks on real servers, as small as they can be: that each comes to a figure, whatever it is."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.backfill import BackfillBesideWriters, BackfillOfMoreRows, BackfillOfRows
+from benchmarks.fleets import Limit
 from benchmarks.measuring import Benchmark, Run
+from benchmarks.site import Site, State
 from benchmarks.stall import Stall
-from tests.support.postgres_server import PostgresServer
+from benchmarks.tenants import Tenants
+from tests.support.postgres_database import PostgresDatabase
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
@@ -55,3 +60,40 @@ def test_both_sides_end_with_the_same_migrations_while_clients_are_served(
     assert {"demo.0001_first", "demo.0002_next"} <= ours.left["default"]
     assert 0 < ours.beside["finalise"] <= ours.duration_s
     assert peer.beside["finalise"] == peer.duration_s
+
+
+@pytest.fixture
+def site_server(pg_programs: Path | None) -> Iterator[PostgresServer]:
+    """A server that no other site has its templates on."""
+    with PostgresServer(settings=THROW_AWAY, programs=pg_programs) as server:
+        yield server
+
+
+def test_a_deploy_and_psql_alone_leave_the_same_migrations_and_the_same_schema(
+    site_server: PostgresServer, tmp_path: Path
+) -> None:
+    benchmark = Limit(Site("helpdesk", tmp_path), _two(site_server), tmp_path)
+
+    ours, peer = _runs(benchmark)
+
+    assert benchmark.name == "limit/2-databases/five-pending"
+    assert ours.left == peer.left
+    assert ours.duration_s > 0 < peer.duration_s
+
+
+@pytest.mark.parametrize("state", [State.NOTHING_PENDING, State.FIVE_PENDING])
+def test_a_deploy_over_databases_and_django_tenants_over_schemas_end_alike(
+    site_server: PostgresServer, tmp_path: Path, state: State
+) -> None:
+    benchmark = Tenants(Site("helpdesk", tmp_path), _two(site_server), state, tmp_path)
+
+    ours, peer = _runs(benchmark)
+
+    assert benchmark.name == f"tenants/2-databases/{state}"
+    assert ours.left == peer.left
+    assert "helpdesk.0001_initial" in ours.left["default"]
+    assert ours.duration_s > 0 < peer.duration_s
+
+
+def _two(server: PostgresServer) -> dict[str, PostgresDatabase]:
+    return {alias: PostgresDatabase(server, f"fleet_{alias}") for alias in ("default", "other")}
