@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
@@ -24,7 +25,20 @@ from smooth_orchestrator.secrets import Masker
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["LogFormat", "LogLevel", "bind_run", "configure", "describe", "error_info", "get_logger"]
+__all__ = [
+    "Listener",
+    "LogFormat",
+    "LogLevel",
+    "bind_run",
+    "configure",
+    "describe",
+    "error_info",
+    "get_logger",
+    "hearing",
+]
+
+Listener = Callable[[Mapping[str, Any]], None]
+"""Takes one event, as it would be written: complete and masked. It must not wait for anything."""
 
 
 class LogFormat(StrEnum):
@@ -50,6 +64,8 @@ class LogLevel(StrEnum):
         return logging.getLevelNamesMapping()[self.upper()]
 
 
+_listeners: Final[list[Listener]] = []
+
 # One process is one run. A context variable alone would not reach lines that come from other threads or from hooks.
 _run: Final[dict[str, str | None]] = {"run_id": None, "deploy": None}
 
@@ -57,6 +73,21 @@ _run: Final[dict[str, str | None]] = {"run_id": None, "deploy": None}
 def bind_run(run_id: str, deploy: str | None) -> None:
     """Put these on every line of this process from now on, whichever task or thread it comes from."""
     _run.update(run_id=run_id, deploy=deploy)
+
+
+@contextmanager
+def hearing(listener: Listener) -> Iterator[None]:
+    """Call a function with every event of level `info` and above, whatever is written, for the length of a context.
+
+    It is called in the thread that logs, one event at a time. One that raises is told of, and hears no more: no deploy
+    fails for those who watch it.
+    """
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        if listener in _listeners:
+            _listeners.remove(listener)
 
 
 def get_logger() -> "FilteringBoundLogger":
@@ -105,8 +136,8 @@ def configure(
             _resolve_error,
             _Finisher(masker),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level.number),
-        logger_factory=lambda *_: _Lines(outputs),
+        wrapper_class=structlog.make_filtering_bound_logger(min(level.number, logging.INFO)),
+        logger_factory=lambda *_: _Lines(outputs, level),
         cache_logger_on_first_use=False,
     )
     _route_everything(level)
@@ -194,18 +225,30 @@ class _Lines:
     # Reentrant: a finaliser that fails while a line is written comes back here through `sys.unraisablehook`.
     _lock: Final = threading.RLock()
 
-    def __init__(self, outputs: list[_Output]) -> None:
+    def __init__(self, outputs: list[_Output], level: LogLevel) -> None:
         self._outputs = outputs
+        self._level = level
 
     def emit(self, event: Mapping[str, Any]) -> None:
-        """Write the event everywhere."""
+        """Write the event everywhere, and tell the listeners."""
         with self._lock:
-            for output in self._outputs:
+            for listener in tuple(_listeners):
+                _tell(listener, event)
+            for output in self._outputs if LogLevel(event["level"]).number >= self._level.number else ():
                 # A reader that went away or a full disk must not stop a deploy half-way.
                 with contextlib.suppress(OSError, ValueError):
                     output(event)
 
     debug = info = warning = error = critical = emit
+
+
+def _tell(listener: Listener, event: Mapping[str, Any]) -> None:
+    try:
+        listener(event)
+    except Exception as error:  # noqa: BLE001 - see `hearing`
+        if listener in _listeners:
+            _listeners.remove(listener)
+        _log_crash("listener", f"{listener!r} failed, and hears no more", error)
 
 
 def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:

@@ -5,9 +5,10 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.errors import JournalError, PlanInvalid
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import LogFormat, LogLevel, bind_run, configure, describe, get_logger
+from smooth_orchestrator.logs import LogFormat, LogLevel, bind_run, configure, describe, get_logger, hearing
 from smooth_orchestrator.secrets import Masker
 from tests.support.log_lines import log_lines
 
@@ -106,6 +107,38 @@ def test_lines_below_the_level_are_not_written(stream: StringIO, masker: Masker)
     logging.getLogger("asyncpg").info("c")
 
     assert [line["level"] for line in log_lines(stream.getvalue())] == ["warning"]
+
+
+def test_a_listener_hears_what_is_complete_and_masked_whatever_is_written(stream: StringIO, masker: Masker) -> None:
+    configure(LogFormat.JSON, LogLevel.ERROR, stream=stream, masker=masker)
+    bind_run("r1", "shop")
+    masker.add("hunter22")
+    heard: list[Mapping[str, Any]] = []
+    with hearing(heard.append):
+        get_logger().debug(EventName.OUTPUT_CAPTURED, stream="stdout", line="a")
+        get_logger().info(EventName.OUTPUT_CAPTURED, stream="stdout", line="hunter22")
+    get_logger().info(EventName.OUTPUT_CAPTURED, stream="stdout", line="c")
+
+    assert [(event["run_id"], event["line"]) for event in heard] == [("r1", "***")]
+    assert stream.getvalue() == ""
+
+
+def test_a_listener_that_fails_is_told_of_and_hears_no_more(log: Log) -> None:
+    def fail(event: Mapping[str, Any]) -> None:
+        raise RuntimeError(event["signal"])
+
+    heard: list[Mapping[str, Any]] = []
+    with hearing(fail), hearing(heard.append):
+        get_logger().info(EventName.RUN_INTERRUPTED, signal="a")
+        get_logger().info(EventName.RUN_INTERRUPTED, signal="b")
+
+    assert [(line["event"], line["level"]) for line in log()] == [
+        ("log.message", "critical"),
+        ("run.interrupted", "info"),
+        ("run.interrupted", "info"),
+    ]
+    assert "'a'" in str(log()[0]["error"])
+    assert [event.get("signal") for event in heard] == [None, "a", "b"]
 
 
 def test_an_error_is_told_with_sqlstate_and_traceback(log: Log) -> None:
