@@ -213,6 +213,11 @@ class Fleet:
             return self._workers[name][0]
         return next((worker for worker in living if worker.pid not in self._at_work), None)
 
+    def _idle_in(self, name: str) -> Worker | None:
+        """Return a worker of a project that holds no target, if there is one."""
+        holding = [*self._serving.values()]
+        return next((each for each in self._workers[name] if not each.is_lost and each not in holding), None)
+
     def _hear(self) -> dict[str, ProjectFacts]:
         hellos = {name: workers[0].hello for name, workers in self._workers.items()}
         self.facts = {name: ProjectFacts(hello.databases, hello.has_routers) for name, hello in hellos.items()}
@@ -224,7 +229,7 @@ class Fleet:
         with anyio.CancelScope() as scope:
             self._starting.append(scope)
             try:
-                worker = await self._host_of(project)
+                worker = await self._host_of(project, self._idle_in(project.name))
                 await worker.set_up()
             except WorkerError as error:
                 failure = ErrorInfo(error.code, error.message, hint=error.hint)
@@ -234,8 +239,8 @@ class Fleet:
             self._joined(worker)
             await self._tell_change()
 
-    async def _host_of(self, project: Project) -> Worker:
-        worker: Worker = await self._hosts.start(self._host, project)
+    async def _host_of(self, project: Project, like: Worker | None = None) -> Worker:
+        worker: Worker = await self._hosts.start(self._host, project, like)
         self._learn(worker)
         return worker
 
@@ -259,9 +264,9 @@ class Fleet:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _host(self, project: Project, *, task_status: TaskStatus[Worker]) -> None:
+    async def _host(self, project: Project, like: Worker | None, *, task_status: TaskStatus[Worker]) -> None:
         # A worker's context must end in the task that began it, and a replacement is asked for in a passing one.
-        async with self._transport.worker(project, on_output=_log_output) as worker:
+        async with self._transport.worker(project, on_output=_log_output, like=like) as worker:
             task_status.started(worker)
             async with anyio.create_task_group() as group:
                 group.start_soon(self._tell_loss, worker)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Cancel,
         Command,
         Commit,
+        Copy,
         Fetch,
         Inspect,
         Lint,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Undo,
     )
     from smooth_migrations.protocol.events import (
+        Copied,
         Done,
         Event,
         Failed,
@@ -81,6 +83,8 @@ __all__ = [
     "Command",
     "Commit",
     "ContractHalf",
+    "Copied",
+    "Copy",
     "DatabaseFacts",
     "Done",
     "ErrorInfo",

@@ -11,6 +11,7 @@ __all__ = [
     "Cancel",
     "Command",
     "Commit",
+    "Copy",
     "Fetch",
     "Inspect",
     "Lint",
@@ -245,6 +246,18 @@ class Cancel(Command):
 
     type: ClassVar[str] = "cancel"
     cancels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy(Command):
+    """Be two workers from now on, where nothing is held. Answer: `Copied`, or `Failed` where that might do harm.
+
+    Three descriptors come with it (SCM_RIGHTS): the other worker's end of its connection, its stdout and its stderr.
+    """
+
+    type: ClassVar[str] = "copy"
+    database: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from smooth_migrations.protocol.linting import LintReport
 from smooth_migrations.protocol.values import Before, ContractHalf, Marker, PreparedTransaction, Received, Step
 
 __all__ = [
+    "Copied",
     "Done",
     "Event",
     "Failed",
@@ -55,6 +56,7 @@ class Hello(Event):
         has_routers: whether the project has DATABASE_ROUTERS.
         secrets: what must not be shown to anybody: passwords and the secret key of the settings.
         is_set_up: whether the apps are loaded: an app may have changed what the settings said.
+        knows_copy: whether it knows `Copy`.
     """
 
     type: ClassVar[str] = "hello"
@@ -68,6 +70,7 @@ class Hello(Event):
     has_routers: bool
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_set_up: bool = True
+    knows_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +265,19 @@ class Rows(Event):
     type: ClassVar[str] = "rows"
     final: ClassVar[bool] = True
     rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied(Event):
+    """There is another worker now, which says `Hello` over a connection of its own.
+
+    Args:
+        pid: its process; it is left to be looked at when it has ended, as long as this one lives.
+    """
+
+    type: ClassVar[str] = "copied"
+    final: ClassVar[bool] = True
+    pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-__all__ = ["Holder", "Life", "Owner", "life_of"]
+__all__ = ["Holder", "Life", "Owner", "keep_parent", "life_of", "parent"]
 
 
 class Life(Enum):
@@ -18,6 +18,19 @@ class Life(Enum):
     HERE = auto()
     GONE = auto()
     ELSEWHERE = auto()
+
+
+_parents: Final[list[int]] = []
+
+
+def parent() -> int:
+    """Return the process that has started this one, or the one that this is a copy of."""
+    return _parents[0] if _parents else os.getppid()
+
+
+def keep_parent(pid: int) -> None:
+    """Take note, in a copy of a process, of who has started that one."""
+    _parents[:] = [pid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,7 @@ class Owner:
     @property
     def is_parent(self) -> bool:
         """Whether it is the process that has started this one, as a coordinator has its workers."""
-        return self.machine == _machine() and self.pid == os.getppid()
+        return self.machine == _machine() and self.pid == parent()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
 
-_LOOK_MS = 1000
-
 
 def main() -> int:
     """Set Django up, say hello, and serve until the coordinator is gone."""
@@ -33,8 +31,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pid = os.getpid()
-    is_set_up = threading.Event()
-    threading.Thread(target=_end_with_coordinator, args=(connection, is_set_up), daemon=True).start()
+    heard, up = os.pipe()
+    watch = threading.Thread(target=_end_with_coordinator, args=(connection, heard), daemon=True)
+    watch.start()
     try:
         directory = str(Path.cwd())
         if directory not in sys.path:  # PYTHONSAFEPATH leaves it out
@@ -46,7 +45,10 @@ def main() -> int:
         end_if_copy(pid)
         connection.sendall(protocol.encode(_cannot_start(error)))
         return 3
-    is_set_up.set()
+    os.write(up, b"\n")
+    watch.join()
+    for descriptor in (heard, up):
+        os.close(descriptor)
     gc.freeze()
     gc.enable()
     from smooth_migrations.worker.loop import serve  # noqa: PLC0415 - needs Django, which is set up by now
@@ -55,14 +57,19 @@ def main() -> int:
     return 0
 
 
-def _end_with_coordinator(connection: socket.socket, is_set_up: threading.Event) -> None:
-    """End a worker whose settings hang, which cannot hear that its coordinator is gone."""
-    gone = select.poll()
-    gone.register(connection, 0)  # the other end is closed: that is told unasked (poll(2))
-    while not is_set_up.is_set():
-        # Once it is set up it hears that itself, and has something to take back.
-        if gone.poll(_LOOK_MS) and not is_set_up.is_set():
-            os._exit(1)
+def _end_with_coordinator(connection: socket.socket, up: int) -> None:
+    """End a worker whose settings hang, which cannot hear that its coordinator is gone.
+
+    Args:
+        connection: to the coordinator.
+        up: can be read from as soon as Django is set up: from then on the worker hears that itself, and may have
+            something to take back.
+    """
+    told = select.poll()
+    told.register(connection, 0)  # the other end is closed: that is told unasked (poll(2))
+    told.register(up, select.POLLIN)
+    if up not in dict(told.poll()):
+        os._exit(1)
 
 
 def _greet_early(connection: socket.socket) -> None:
@@ -111,6 +118,7 @@ def _hello(*, is_set_up: bool) -> protocol.Hello:
         has_routers=has_routers(),
         secrets=secrets(),
         is_set_up=is_set_up,
+        knows_copy=True,
     )
 
 

@@ -7,13 +7,15 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from smooth_migrations.protocol import Command, Event, ProtocolError, decode, encode
 
 __all__ = ["Channel", "end_if_copy", "mark_output"]
 
 _CHUNK_BYTES = 65_536
+_DESCRIPTORS = 3
 
 
 class Channel:
@@ -35,6 +37,8 @@ class Channel:
         self._beside = beside
         self._ended = ended
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._descriptors: list[int] = []
+        self._taking = threading.Lock()
         self._writing = threading.Lock()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._read, name="smooth-channel", daemon=True)
@@ -46,6 +50,26 @@ class Channel:
     def next(self) -> Command | None:
         """Wait for the next command; None means that there will be none."""
         return self._commands.get()
+
+    @property
+    def descriptor(self) -> int:
+        """That of the connection."""
+        return self._socket.fileno()
+
+    def descriptors(self) -> list[int]:
+        """Return, and forget, the descriptors that have come with a `Copy`; the caller closes them."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Keep the reading thread from everything but waiting, for the length of a context: a fork is to find it so."""
+        with self._taking, self._writing:
+            yield
+
+    def leave(self) -> None:
+        """Leave the conversation to the process that this one is a copy of."""
+        self._socket.close()
 
     def say(self, event: Event) -> None:
         """Send one event. A coordinator that is gone is noticed by the reading thread, not here."""
@@ -62,17 +86,27 @@ class Channel:
     def _read(self) -> None:
         buffer = b""
         try:
-            while chunk := self._socket.recv(_CHUNK_BYTES):
+            while chunk := self._receive():
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for line in lines:
-                    message = decode(line)
-                    if isinstance(message, Command) and not self._beside(message):
-                        self._commands.put(message)
+                    with self._taking:
+                        self._take(decode(line))
         except (OSError, ProtocolError):
             pass  # a broken conversation ends like a closed one
         finally:
             self._commands.put(None)
             self._ended()
+
+    def _take(self, message: Command | Event) -> None:
+        if isinstance(message, Command) and not self._beside(message):
+            self._commands.put(message)
+
+    def _receive(self) -> bytes:
+        chunk, descriptors, _flags, _address = socket.recv_fds(self._socket, _CHUNK_BYTES, _DESCRIPTORS)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # noqa: FBT003 - the function's own argument
+        self._descriptors += descriptors
+        return chunk
 
 
 def end_if_copy(pid: int) -> None:

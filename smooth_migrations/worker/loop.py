@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import replace
 
 from django.db import Error, connections
 
@@ -12,6 +13,7 @@ from smooth_migrations import protocol
 from smooth_migrations.errors import describe
 from smooth_migrations.undo.prepared import settle_prepared
 from smooth_migrations.worker.channel import Channel, mark_output
+from smooth_migrations.worker.copying import copy
 from smooth_migrations.worker.inspection import inspect
 from smooth_migrations.worker.known import Library
 from smooth_migrations.worker.moves import Moves
@@ -21,8 +23,14 @@ __all__ = ["serve"]
 
 
 def serve(connection: socket.socket, hello: protocol.Hello) -> None:
-    """Say hello and obey until the coordinator says stop or is gone; then roll back what is held."""
-    _Loop(connection).run(hello)
+    """Say hello and obey until the coordinator says stop or is gone; then roll back what is held.
+
+    It returns in each copy of the process that it was told to make, too.
+    """
+    library = Library()
+    speaking: socket.socket | None = connection
+    while speaking is not None:
+        speaking = _Loop(speaking, library).run(replace(hello, pid=os.getpid()))
 
 
 # A coordinator's workers are gone within five seconds of its death.
@@ -30,12 +38,13 @@ _OBEDIENCE_S = 4.0
 
 
 class _Loop:
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, library: Library) -> None:
         self._channel = Channel(connection, beside=self._beside, ended=self._end)
         self._moves = Moves(self._channel.say)
-        self._library = Library()
+        self._library = library
 
-    def run(self, hello: protocol.Hello) -> None:
+    def run(self, hello: protocol.Hello) -> socket.socket | None:
+        """Serve to the end; in a copy, which has everything before it yet, return its own end of its connection."""
         for alias in connections:
             # With AUTOCOMMIT off in a project's settings nobody would commit what a migration does.
             connections[alias].settings_dict["AUTOCOMMIT"] = True
@@ -43,9 +52,13 @@ class _Loop:
         self._channel.say(hello)
         self._channel.start()
         while (command := self._channel.next()) is not None and not isinstance(command, protocol.Stop):
-            self._channel.say(self._obey(command))
+            answer = copy(command, self._channel) if isinstance(command, protocol.Copy) else self._obey(command)
+            if isinstance(answer, socket.socket):
+                return answer
+            self._channel.say(answer)
         self._moves.rollback_all()
         connections.close_all()
+        return None
 
     def _obey(self, command: protocol.Command) -> protocol.Event:
         mark_output(command.database, None)

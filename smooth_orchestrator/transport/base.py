@@ -103,12 +103,15 @@ class Worker(Protocol):
 class WorkerTransport(Protocol):
     """Where workers come from."""
 
-    def worker(self, project: Project, *, on_output: OnOutput) -> AbstractAsyncContextManager[Worker]:
+    def worker(
+        self, project: Project, *, on_output: OnOutput, like: Worker | None = None
+    ) -> AbstractAsyncContextManager[Worker]:
         """Start a worker for the length of a context, which it never outlives; its settings are read by then.
 
         Args:
             project: whose Django it sets up.
             on_output: called with every line that it prints.
+            like: one of the same project that holds nothing, which may be copied instead.
 
         Raises:
             WorkerError: it cannot be started, or its settings cannot be read.

@@ -1,0 +1,110 @@
+"""A worker that is a copy of another one, made by that one: not our child, and looked after all the same."""
+
+import os
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process, UNIXSocketStream
+
+from smooth_migrations.protocol import Copied, Copy
+from smooth_orchestrator.transport.base import WorkerLost
+from smooth_orchestrator.transport.child import LocalWorker
+
+__all__ = ["copied"]
+
+
+async def copied(worker: LocalWorker) -> tuple[Process, UNIXSocketStream] | None:
+    """Have a worker make another one of itself, and return its process and connection; None where it cannot.
+
+    It cannot where the system tells nobody but a parent of the end of a process (pidfd_open(2), Linux 5.3), and where
+    the worker says so.
+    """
+    if not (hasattr(os, "pidfd_open") and worker.hello.knows_copy):
+        return None
+    with ExitStack() as stack:
+        ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+        for end in theirs:
+            stack.enter_context(end)
+        connection, stdout, stderr = [await UNIXSocketStream.from_socket(end) for end in ours]
+        process = None
+        try:
+            answer = await worker.call(Copy(id=worker.next_id()), descriptors=[end.fileno() for end in theirs])
+            if isinstance(answer, Copied):
+                process = _Process(answer.pid, os.pidfd_open(answer.pid), stdout, stderr)
+        except (WorkerLost, OSError):
+            pass  # one of the two has ended
+        finally:
+            if process is None:  # the copy, if there is one, hears that, and ends
+                for stream in (connection, stdout, stderr):
+                    await anyio.aclose_forcefully(stream)
+    return (process, connection) if process else None
+
+
+class _Process(Process):
+    """A process that is another one's child.
+
+    Args:
+        pid: as the other one has said.
+        descriptor: of the process (pidfd).
+        stdout: what it prints.
+        stderr: the same.
+    """
+
+    def __init__(self, pid: int, descriptor: int, stdout: ByteReceiveStream, stderr: ByteReceiveStream) -> None:
+        self._pid = pid
+        self._descriptor = descriptor
+        self._stdout = stdout
+        self._stderr = stderr
+        self._status: int | None = None
+
+    async def wait(self) -> int:
+        await anyio.wait_readable(self._descriptor)
+        self._status = _status_of(self._pid)
+        return self._status or 0
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, signal: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._status
+
+    @property
+    def stdin(self) -> ByteSendStream | None:
+        return None
+
+    @property
+    def stdout(self) -> ByteReceiveStream | None:
+        return self._stdout
+
+    @property
+    def stderr(self) -> ByteReceiveStream | None:
+        return self._stderr
+
+    async def aclose(self) -> None:
+        os.close(self._descriptor)
+        await self._stdout.aclose()
+        await self._stderr.aclose()
+
+
+def _status_of(pid: int) -> int | None:
+    """Return how a process has ended, if its parent has left that to be looked at (proc_pid_stat(5))."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return os.waitstatus_to_exitcode(int(after_name[-1])) if after_name[0] == "Z" else None
