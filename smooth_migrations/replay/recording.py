@@ -1,8 +1,8 @@
 """Record what the migrations of a plan do to a database of PostgreSQL, while Django's own command runs them.
 
-The statements of a migration tell all of it if every operation is one of Django's that are schema alone, if each of
-them came from the schema editor, and if nothing was asked of the database meanwhile: then they are the same for every
-database in the same state. A plan with any other migration in it is not recorded.
+The statements of an operation tell all of it if it is one of Django's that are schema alone, if each of them came from
+the schema editor, and if another database answers the same to what was asked meanwhile: then they are the same for
+every database in the same state. Other operations run for real on each.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,35 +14,34 @@ from django.apps.registry import Apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
-from django.db.migrations.operations import SeparateDatabaseAndState
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
-from django.db.models import NOT_PROVIDED
 from django.db.models.signals import post_migrate, pre_migrate
 
 from smooth_migrations.contract_queue import Queued, add, strike_out
 from smooth_migrations.fingerprint import take
-from smooth_migrations.halves import Placed, placed_of
+from smooth_migrations.halves import placed_of
 from smooth_migrations.listeners import hearing_first
 from smooth_migrations.locks.modes import Locks
 from smooth_migrations.locks.taking import LocksFirst
-from smooth_migrations.operations.base import Split
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.questions import Questions
+from smooth_migrations.replay.judging import is_steady, is_told_by_statements
+from smooth_migrations.replay.real import Real, without_models
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
 from smooth_migrations.replay.script import Part, Plan, Script, WayBack
 from smooth_migrations.replay.signature import signature_of
-from smooth_migrations.reversibility import PLAIN, can_hold, database_parts
+from smooth_migrations.reversibility import can_hold
 
 if TYPE_CHECKING:
     from django.db.models import Field
 
 __all__ = ["Recorder"]
 
-# Defaults that are the same each time they are asked for.
-_STEADY: Final = (NOT_PROVIDED, bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
-_KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
+# Each is a few megabytes in a large project.
+_MOST_KEPT: Final = 40
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 _TOLD: Final = ("verbosity", "interactive", "stdout")
 
@@ -66,6 +65,8 @@ class Recorder:
         self._telling: object = None
         self._is_telling = False
         self._is_within = False
+        self._is_real = False
+        self._kept = 0
         self._is_sound = True
         self._goes_back = False
         self._signature: Hashable = None
@@ -102,7 +103,7 @@ class Recorder:
             tables: that were locked, because they lose something.
             asked: what was asked of these, to know that nothing is lost.
         """
-        return self._script(_without_models(state), WayBack(locks, tables, asked))
+        return self._script(without_models(state), WayBack(locks, tables, asked))
 
     def _script(self, state: ProjectState, back: WayBack | None) -> Script | None:
         migrations = [migration for migration, _backwards in self._running]
@@ -137,6 +138,9 @@ class Recorder:
             statement: that it is about to run.
             queued: a contract half that it holds back, or does no more.
         """
+        if self._is_real:
+            yield
+            return
         if queued is not None and self._parts:
             self._parts[-1].queued.append(queued)
         self._telling = statement
@@ -148,8 +152,8 @@ class Recorder:
             self._is_telling = False
 
     def doubt(self) -> None:
-        """Take note that the migration at work may do something else the next time."""
-        self._is_sound = False
+        """Take note that the operation at work may do something else the next time."""
+        self._is_sound = self._is_sound and self._is_real
 
     def _hear(
         self,
@@ -160,8 +164,11 @@ class Recorder:
         context: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - as Django's
         is_mark = str(sql).startswith(_MARKS)
-        if self._is_within and not self._is_telling and not is_mark:
-            self.doubt()
+        if self._is_real:
+            pass
+        elif self._is_within and not self._is_telling and not is_mark:
+            with self.telling():
+                self._note(sql, params)
         elif self._telling is not None and self._parts:
             if sql is self._telling:
                 self._parts[-1].statements.append(sql)
@@ -171,7 +178,7 @@ class Recorder:
         return execute(sql, params, many, context)
 
     def _note(self, sql: str, params: Sequence[object] | None) -> None:
-        """Take down what is asked before a statement, and whether that runs depends on."""
+        """Take down what is asked before a statement, on which that may depend."""
         statement, self._telling = self._telling, None
         question = Questions(self._connection).ask(sql, params)
         self._telling = statement
@@ -206,66 +213,63 @@ class Recorder:
             if not self._parts and signature_of(self._running) != self._signature:
                 self.doubt()
             if self._state is None:
-                self._state = _without_models(state)
+                self._state = without_models(state)
             self._parts.append(Part(migration))
-            self._is_sound = self._is_sound and _is_schema_alone(migration)
+            kind = type(migration)
+            if (kind.apply, kind.unapply) != (Migration.apply, Migration.unapply):
+                self.doubt()
+            with ExitStack() as stack:
+                for operation in migration.operations:
+                    name = "database_backwards" if self._goes_back else "database_forwards"
+                    setattr(operation, name, self._recording_of(operation, getattr(operation, name)))
+                    stack.callback(vars(operation).pop, name)
+                return move(state, schema_editor, collect_sql)
+
+        return recorded
+
+    def _recording_of(self, operation: Operation, move: Callable[..., None]) -> Callable[..., None]:
+        is_told = is_told_by_statements(operation)
+
+        def recorded(
+            app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        ) -> None:
+            if not is_told:
+                self._run(operation, move, app_label, editor, from_state, to_state)
+                return
             self._is_within = True
             try:
-                return move(state, schema_editor, collect_sql)
+                move(app_label, editor, from_state, to_state)
             finally:
                 self._is_within = False
 
         return recorded
 
-
-def _without_models(state: ProjectState) -> ProjectState:
-    """Return a copy of a state of which no model is made yet."""
-    return ProjectState({key: model.clone() for key, model in state.models.items()}, real_apps=state.real_apps)
-
-
-def _is_schema_alone(migration: Migration) -> bool:
-    """Return whether nothing but Django's own code says what a migration does, of whatever its operations hold."""
-    placed = [placed for each in migration.operations if (placed := placed_of(each))]
-    operations = [found.operation if (found := placed_of(each)) else each for each in migration.operations]
-    kind = type(migration)
-    is_usual = (kind.apply, kind.unapply) == (Migration.apply, Migration.unapply) and all(map(_is_as_anywhere, placed))
-    return is_usual and all(
-        (type(each).__module__ in PLAIN or type(each) is SeparateDatabaseAndState)
-        and all(type(part).__module__ in PLAIN for part in database_parts(each))
-        and _is_djangos(each)
-        for each in operations
-    )
-
-
-def _is_steady(field: "Field[Any, Any]") -> bool:
-    """Return whether a field's default is the same each time."""
-    default = getattr(field, "default", None)
-    is_timed = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
-    return not (is_timed or (callable(default) and not any(default is kind for kind in _STEADY)))
-
-
-def _is_as_anywhere(placed: Placed) -> bool:
-    """Return whether an operation is placed as it is whatever is in the database."""
-    halves, field = placed.split, getattr(placed.operation, "field", None)
-    if halves is None:
-        return True
-    asks = type(halves).hindrances is not Split.hindrances or type(halves).unready is not Split.unready
-    return not asks and (field is None or _is_steady(field))
-
-
-def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
-    if isinstance(value, dict):
-        return all(map(_is_djangos, (*value, *value.values())))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_djangos, value))
-    if isinstance(value, type) or callable(value):
-        return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
-    if type(value).__module__.split(".")[0] not in _KNOWN:
-        return False
-    if hasattr(value, "deconstruct"):
-        return all(map(_is_djangos, value.deconstruct()))
-    # Expressions that cannot be told by their arguments are told by what they hold.
-    return not hasattr(value, "get_source_expressions") or all(map(_is_djangos, value.get_source_expressions()))
+    def _run(
+        self,
+        operation: Operation,
+        move: Callable[..., None],
+        app_label: str,
+        editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Run an operation that is to run for real on each database."""
+        if not self._is_sound or self._goes_back or placed_of(operation) is not None:
+            self.doubt()
+            move(app_label, editor, from_state, to_state)
+            return
+        real = Real.of(operation, from_state, to_state)
+        self._parts[-1].statements.append(real)
+        deferred = [*editor.deferred_sql]
+        self._is_real = True
+        try:
+            move(app_label, editor, real.before, real.after)
+        finally:
+            self._is_real = False
+        self._kept += len(real.models)
+        # What it leaves to the migration's end would be run twice.
+        if editor.deferred_sql != deferred or self._kept > _MOST_KEPT:
+            self.doubt()
 
 
 def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
@@ -285,7 +289,7 @@ def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[B
                 strike_out(self.connection, queued)
 
         def effective_default(self, field: "Field[Any, Any]") -> Any:  # noqa: ANN401 - a value of the field's
-            if not _is_steady(field):
+            if not is_steady(field):
                 recorder.doubt()
             return super().effective_default(field)
 

@@ -1,5 +1,6 @@
 """Do to a database what a script says was done to another one that was in the same state."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -17,11 +18,13 @@ from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import add, purge, strike_out
 from smooth_migrations.errors import Afresh, is_lock_failure
 from smooth_migrations.fingerprint import take
+from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.listeners import has_others_receivers
 from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.questions import answer_of
+from smooth_migrations.replay.real import Real
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
 from smooth_migrations.replay.signature import signature_of
@@ -137,8 +140,21 @@ def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
                 # One message, one round trip; the server runs one statement after the other.
                 cursor.execute(";\n".join(statements), None)
             statements.clear()
-        if each is not None:
+        if isinstance(each, Real):
+            _run_real(each, part.migration, connection)
+        elif each is not None:
             _ask(each, connection)
+
+
+def _run_real(each: Real, migration: Migration, connection: BaseDatabaseWrapper) -> None:
+    pid = os.getpid()
+    try:
+        with connection.schema_editor(atomic=migration.atomic) as editor:
+            each.run(migration.app_label, editor)
+    except BaseException as error:
+        leave_if_forked(pid, error)
+        raise
+    leave_if_forked(pid)
 
 
 def _compare(script: Script, connection: BaseDatabaseWrapper) -> None:

@@ -12,6 +12,7 @@ from django.db.migrations.state import ProjectState
 from smooth_migrations.contract_queue import Queued
 from smooth_migrations.locks.modes import Locks
 from smooth_migrations.protocol.findings import Question
+from smooth_migrations.replay.real import Real
 from smooth_migrations.replay.rendered import Rendered
 
 __all__ = ["Part", "Script"]
@@ -25,12 +26,13 @@ class Part:
 
     Args:
         migration: which.
-        statements: what the schema editor has run, with its parameters merged, and what was asked in between.
+        statements: what the schema editor has run, with its parameters merged, what was asked in between, and the
+            operations that run for real.
         queued: the contract halves that it has held back, or backwards those that it holds back no more.
     """
 
     migration: Migration
-    statements: list[str | Question] = field(default_factory=list)
+    statements: list[str | Question | Real] = field(default_factory=list)
     queued: list[Queued] = field(default_factory=list)
 
 

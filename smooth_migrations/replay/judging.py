@@ -1,0 +1,90 @@
+"""What an operation does, as far as its statements tell all of it. Pure."""
+
+import datetime as dt
+import decimal
+import uuid
+from typing import Any, Final
+
+from django.db.migrations import AddField, AlterField, CreateModel, SeparateDatabaseAndState
+from django.db.migrations.operations.base import Operation
+from django.db.models import NOT_PROVIDED, Field
+
+from smooth_migrations.halves import Placed, placed_of
+from smooth_migrations.operations.base import Split
+from smooth_migrations.reversibility import PLAIN, database_parts
+
+__all__ = ["is_steady", "is_told_by_statements"]
+
+# Defaults that are the same each time they are asked for.
+_STEADY: Final = (NOT_PROVIDED, bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+_KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
+# What of a field is more than a name or a type.
+_PARTS: Final = ("db_default", "expression", "base_field")
+_CONSTANTS: Final = (
+    *(type(None), str, bytes, int, float, list, dict, tuple, set, frozenset, decimal.Decimal, uuid.UUID),
+    *(dt.date, dt.time, dt.timedelta),
+)
+
+
+def is_told_by_statements(operation: Operation) -> bool:
+    """Return whether an operation is schema alone: another database in the same state gets the same statements.
+
+    Django's own code says then what it does, and none of others writes a part of a statement: no expression, index or
+    constraint, and no value that goes into rows. Fields may be of others, which only name their columns' types.
+    """
+    placed = placed_of(operation)
+    original = placed.operation if placed else operation
+    if placed is not None and not _is_as_anywhere(placed):
+        return False
+    is_plain = type(original).__module__ in PLAIN or type(original) is SeparateDatabaseAndState
+    parts = [*database_parts(original)] if is_plain else []
+    return is_plain and all(map(_is_schema_alone, parts))
+
+
+def is_steady(field: "Field[Any, Any]") -> bool:
+    """Return whether what is written into existing rows for a field is the same each time."""
+    default = getattr(field, "default", None)
+    if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
+        return False
+    if callable(default):
+        is_constant = any(default is kind for kind in _STEADY)
+    else:
+        is_constant = isinstance(default, _CONSTANTS) or type(default).__module__.startswith("django.")
+    is_djangos = type(field).__module__.startswith("django.")
+    return is_constant and (is_djangos or (default is NOT_PROVIDED and field.null))
+
+
+def _is_schema_alone(part: Operation) -> bool:
+    if type(part).__module__ not in PLAIN or (isinstance(part, AddField | AlterField) and not is_steady(part.field)):
+        return False
+    held = vars(part)
+    if isinstance(part, CreateModel):
+        # What a model inherits, and its managers, are in no statement.
+        held = {"fields": part.fields, **{name: part.options.get(name, ()) for name in ("constraints", "indexes")}}
+    return all(map(_is_djangos, held.values()))
+
+
+def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_djangos, value))
+    if isinstance(value, Field):
+        return all(_is_djangos(getattr(value, part, None)) for part in _PARTS)
+    if isinstance(value, type) or callable(value):
+        return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
+    if type(value).__module__.split(".")[0] not in _KNOWN:
+        return False
+    if hasattr(value, "deconstruct"):
+        return all(map(_is_djangos, value.deconstruct()))
+    # Expressions that cannot be told by their arguments are told by what they hold.
+    return not hasattr(value, "get_source_expressions") or all(map(_is_djangos, value.get_source_expressions()))
+
+
+def _is_as_anywhere(placed: Placed) -> bool:
+    """Return whether an operation is placed as it is whatever is in the database."""
+    halves, field = placed.split, getattr(placed.operation, "field", None)
+    if halves is None:
+        return True
+    asks = type(halves).hindrances is not Split.hindrances or type(halves).unready is not Split.unready
+    return not asks and (field is None or is_steady(field))

@@ -1,0 +1,74 @@
+"""Operations that run on each database, between models that the worker has made once.
+
+What code does depends on the database, so it is not recorded. What takes the time is to make the models that it is
+given: Django makes all of a project's anew before each RunPython that follows on a change.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from django.contrib.postgres.operations import CreateExtension
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations import RunPython, RunSQL
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from smooth_migrations.replay.rendered import Rendered
+
+__all__ = ["Real", "without_models"]
+
+# They are given states, and look at no model of them.
+_BLIND: Final = (RunSQL, CreateExtension)
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """An operation that runs for real, and the project's states around it.
+
+    The models of each state have a registry of their own: Django's are shared by the states of a plan, and know only
+    the last one's relations.
+
+    Args:
+        operation: which.
+        before: the state before it.
+        after: the state after it; that before where nobody looks at it.
+        models: of these states; none where the operation looks at none.
+    """
+
+    operation: Operation
+    before: ProjectState
+    after: ProjectState
+    models: tuple[Rendered, ...]
+
+    @classmethod
+    def of(cls, operation: Operation, before: ProjectState, after: ProjectState) -> "Real":
+        """Return an operation to be run, with states that nothing changes any more.
+
+        Args:
+            operation: which.
+            before: the state before it, as Django gives it.
+            after: the state after it.
+        """
+        if type(operation) in _BLIND:
+            state = without_models(before)
+            return cls(operation, state, state, ())
+        states = [without_models(before)]
+        if type(operation) is not RunPython:
+            states.append(without_models(after))
+        return cls(operation, states[0], states[-1], tuple(Rendered(state.apps) for state in states))
+
+    def run(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Run it; its models are as if they had just been made.
+
+        Args:
+            app_label: of its migration.
+            editor: of the database.
+        """
+        for models in self.models:
+            models.as_new()
+        self.operation.database_forwards(app_label, editor, self.before, self.after)
+
+
+def without_models(state: ProjectState) -> ProjectState:
+    """Return a copy of a state of which no model is made yet."""
+    return ProjectState({key: model.clone() for key, model in state.models.items()}, real_apps=state.real_apps)
