@@ -53,7 +53,7 @@ class Real:
             state = without_models(before)
             return cls(operation, state, state, ())
         states = [without_models(before)]
-        if type(operation) is not RunPython:
+        if not isinstance(operation, RunPython):
             states.append(without_models(after))
         return cls(operation, states[0], states[-1], tuple(Rendered(state.apps) for state in states))
 

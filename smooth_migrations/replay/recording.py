@@ -112,7 +112,6 @@ class Recorder:
             or [part.migration for part in self._parts] != migrations
             or self._models is None
             or any(backwards is (back is None) for _migration, backwards in self._running)
-            or not all(can_hold(migration, self._connection) for migration in migrations)
         ):
             return None
         return Script(
@@ -194,6 +193,8 @@ class Recorder:
             return
         self._told = {key: told[key] for key in _TOLD if key in told}
         self._running = [*plan]
+        if not all(can_hold(migration, self._connection) for migration, _backwards in plan):
+            self.doubt()
         self._signature = signature_of(plan)
         for migration, backwards in plan:
             self._goes_back = self._goes_back or backwards

@@ -114,7 +114,7 @@ def _signals(script: Script, connection: BaseDatabaseWrapper) -> Iterator[Apps]:
     """Send `pre_migrate`, and `post_migrate` after the context; yields the models of afterwards."""
     alias, plan = connection.alias, [*script.plan]
     signature = signature_of(plan)
-    # What was recorded renames no model whose content type was known.
+    # The plan has what that receiver puts in from the first database on.
     with without_renaming():
         before = SimpleLazyObject(lambda: script.models_before().as_new())
         emit_pre_migrate_signal(db=alias, plan=plan, apps=before, **script.told)

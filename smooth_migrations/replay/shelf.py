@@ -22,6 +22,15 @@ class Shelf:
     def __init__(self) -> None:
         self._scripts: dict[Hashable, list[Script]] = {}
         self._uses: Counter[str] = Counter()
+        self._never: set[Hashable] = set()
+
+    def is_worth_recording(self, kind: Hashable) -> bool:
+        """Return whether what is done to a database of a kind may be right for others."""
+        return kind not in self._never
+
+    def give_up(self, kind: Hashable) -> None:
+        """Take note that what was done to a database of a kind is not to be replayed: nor will be that of others."""
+        self._never.add(kind)
 
     def find(self, kind: Hashable) -> Script | None:
         """Return the script to be tried on a database of a kind, if there is any."""

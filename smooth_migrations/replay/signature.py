@@ -17,10 +17,19 @@ __all__ = ["signature_of"]
 def signature_of(plan: Plan) -> Hashable:
     """Return what differs once a plan was changed: which migrations, with which operations of what. Pure.
 
-    That an operation is placed to run in halves is no change.
+    That an operation is placed to run in halves is no change, nor is a renaming of a content type, which a receiver of
+    Django's puts beside that of its model: whatever the database holds, and it runs for real.
     """
     in_files = [
-        (migration, backwards, [placed.operation if (placed := placed_of(each)) else each for each in operations])
+        (
+            migration,
+            backwards,
+            [
+                placed.operation if (placed := placed_of(each)) else each
+                for each in operations
+                if not _is_renaming(each)
+            ],
+        )
         for migration, backwards in plan
         for operations in [migration.operations]
     ]
@@ -28,6 +37,11 @@ def signature_of(plan: Plan) -> Hashable:
     if not has_others_receivers(pre_migrate):
         return shallow
     return shallow, tuple(_of(_attributes(each)) for _migration, _backwards, parts in in_files for each in parts)
+
+
+def _is_renaming(operation: Operation) -> bool:
+    kind = type(operation)
+    return (kind.__module__, kind.__name__) == ("django.contrib.contenttypes.management", "RenameContentType")
 
 
 def _attributes(operation: Operation) -> dict[str, Any]:

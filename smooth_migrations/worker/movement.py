@@ -153,9 +153,12 @@ class Movement:
         if script is not None and is_first:
             replay(script, self._call, self._connection, back)
         else:
-            script = for_real(Recorder(self._connection, self._call.locks))
+            is_recorded = self._shelf.is_worth_recording(kind)
+            script = for_real(Recorder(self._connection, self._call.locks) if is_recorded else None)
         if script is not None:
             self._shelf.keep(kind, script)
+        else:
+            self._shelf.give_up(kind)
 
     def _kind_of_database(self) -> Hashable | None:
         """Return what another database must have in common for the same to be done to it; None where nothing tells."""

@@ -68,6 +68,23 @@ class Demo(AppConfig):
 """
 
 
+_CODE = """
+def forwards(apps, editor):
+    alias = editor.connection.alias
+    item, kind = apps.get_model('demo', 'Item'), apps.get_model('demo', 'Kind')
+    gone = item.objects.using(alias).create(name='gone')
+    kind.objects.using(alias).create(item=gone, note='gone')
+    item.objects.using(alias).filter(name='gone').delete()
+    item.objects.using(alias).create(name=f'{alias} {len(item._meta.related_objects)}')
+"""
+
+_FAILS_ON_THE_LAST = """
+def forwards(apps, editor):
+    if editor.connection.alias == 'shard_2':
+        raise ValueError('no kites')
+"""
+
+
 @contextmanager
 def _many(server: PostgresServer, directory: Path, **release: str) -> Iterator[ManyDatabases]:
     """Databases at demo.0001_item, and the migrations that come then, in a phase that is worked on one by one."""
@@ -109,6 +126,46 @@ def test_models_are_built_for_the_first_alone(
         _assert_committed(many.run("deploy"))
         assert counts.read_text().split() == ["shard_0"]
         assert len({*_dumps(many)}) == 1
+
+
+def test_code_runs_on_each_database_between_the_models_of_its_moment(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = {
+        "0002_kind": migration(_KIND, after=_AFTER),
+        "0003_code": migration(
+            "migrations.RunPython(forwards, migrations.RunPython.noop)", after=[("demo", "0002_kind")], functions=_CODE
+        ),
+        # By then no model of the project refers to Item.
+        "0004_apart": migration("migrations.RemoveField('kind', 'item')", _NOTE, after=[("demo", "0003_code")]),
+    }
+    with _many(pg_server, tmp_path, **release) as many:
+        counts = tmp_path / "counts"
+        monkeypatch.setenv("SMALL_COUNTS", str(counts))
+        _app(many, _COUNTS)
+        _assert_committed(many.run("deploy"))
+        assert counts.read_text().split() == ["shard_0"]
+        assert _rows(many, "SELECT name FROM demo_item") == [[(f"shard_{number} 1",)] for number in range(_COUNT)]
+        assert _rows(many, "SELECT note FROM demo_kind") == [[]] * _COUNT
+        assert len({*_dumps(many)}) == _COUNT
+
+
+def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    failing = "def forwards(apps, editor):\n    if editor.connection.alias == 'shard_2':\n        raise ValueError('no kites')\n"
+    release = {
+        "0002_note": migration(
+            _NOTE, "migrations.RunPython(forwards, migrations.RunPython.noop)", after=_AFTER, functions=failing
+        )
+    }
+    with _many(pg_server, tmp_path, **release) as many:
+        before = _dumps(many, sequences=False)
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back")
+        error = outcome.report["error"]
+        assert (error["type"], error["message"], error["migration"]) == ("ValueError", "no kites", "demo.0002_note")
+        assert _dumps(many, sequences=False) == before
 
 
 def test_replay_on_and_off_give_the_same(pg_server: PostgresServer, tmp_path: Path) -> None:
