@@ -86,12 +86,11 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
         return
     told: tuple[int, ...] = ()
     try:
+        # Most targets are done by then, and need no session for this.
+        await anyio.sleep(_POLL_S)
         async with reading(item, fleet) as read:
             while True:
-                await anyio.sleep(_POLL_S)
-                if item.backend_pid is None:
-                    continue
-                rows = await read(_BLOCKERS.format(pid=item.backend_pid))
+                rows = await read(_BLOCKERS.format(pid=item.backend_pid)) if item.backend_pid is not None else ()
                 pids = tuple(row["pid"] for row in rows)
                 if pids and pids != told:
                     get_logger().warning(
@@ -101,6 +100,7 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
                         backend_pid=item.backend_pid,
                     )
                 told = pids
+                await anyio.sleep(_POLL_S)
     except Unreadable:
         return
 

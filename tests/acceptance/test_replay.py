@@ -153,12 +153,8 @@ def test_code_runs_on_each_database_between_the_models_of_its_moment(
 def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(
     pg_server: PostgresServer, tmp_path: Path
 ) -> None:
-    failing = "def forwards(apps, editor):\n    if editor.connection.alias == 'shard_2':\n        raise ValueError('no kites')\n"
-    release = {
-        "0002_note": migration(
-            _NOTE, "migrations.RunPython(forwards, migrations.RunPython.noop)", after=_AFTER, functions=failing
-        )
-    }
+    code = "migrations.RunPython(forwards, migrations.RunPython.noop)"
+    release = {"0002_note": migration(_NOTE, code, after=_AFTER, functions=_FAILS_ON_THE_LAST)}
     with _many(pg_server, tmp_path, **release) as many:
         before = _dumps(many, sequences=False)
         outcome = many.run("deploy")
