@@ -25,7 +25,7 @@ from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
 
-__all__ = ["execute", "report", "write", "write_json", "write_report"]
+__all__ = ["execute", "execute_alone", "report", "write", "write_json", "write_report"]
 
 _T = TypeVar("_T")
 
@@ -74,20 +74,35 @@ def execute(
     Returns:
         The exit code.
     """
-    from smooth_orchestrator import signals  # noqa: PLC0415 - needs anyio, and `--help` does not
-
     attempt = _Attempt(invocation)
     try:
-        try:
-            result = attempt.run(work)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(f"interrupted by {interrupt}") from interrupt
-        finally:
-            signals.hold_signals_back()
-        return show(result, attempt.masker)
+        return _show(attempt, lambda: attempt.run_over_plan(work), show)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = _told_how_to_settle(attempt.failure(error), invocation)
         return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+
+
+def execute_alone(
+    invocation: Invocation, work: Callable[[Masker], Awaitable[_T]], show: Callable[[_T, Masker], int]
+) -> int:
+    """Run the work of a command that reads no plan; as `execute` otherwise."""
+    attempt = _Attempt(invocation)
+    try:
+        return _show(attempt, lambda: attempt.run(work), show)
+    except Exception as error:  # noqa: BLE001 - reported, as above
+        return write_report(attempt.failure(error).masked(attempt.masker), as_json=invocation.as_json)
+
+
+def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker], int]) -> int:
+    from smooth_orchestrator import signals  # noqa: PLC0415 - needs anyio, and `--help` does not
+
+    try:
+        result = run()
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"interrupted by {interrupt}") from interrupt
+    finally:
+        signals.hold_signals_back()
+    return show(result, attempt.masker)
 
 
 def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
@@ -148,16 +163,12 @@ class _Attempt:
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
 
-    def run(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
-        import anyio  # noqa: PLC0415 - not for `--help`
-
-        from smooth_orchestrator.config import doubts, load  # noqa: PLC0415 - the same
+    def run_over_plan(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
+        """Read the plan and run the work over it."""
+        from smooth_orchestrator.config import doubts, load  # noqa: PLC0415 - not for `--help`
 
         asked = self.invocation
-        logs.configure(
-            logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
-        )
-        logs.bind_run(asked.run_id, None)
+        self._begin()
         for doubt in doubts(asked.plan):
             logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)
         file = load(asked.plan, os.environ)
@@ -165,8 +176,21 @@ class _Attempt:
             self.masker.add(secret)
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
-        end_if_interrupted()
-        return anyio.run(work, file, self.masker, backend="asyncio")
+        return _finished(work, file, self.masker)
+
+    def run(self, work: Callable[[Masker], Awaitable[_T]]) -> _T:
+        """Run work that needs no plan."""
+        self._begin()
+        for secret in of_environment(os.environ):
+            self.masker.add(secret)
+        return _finished(work, self.masker)
+
+    def _begin(self) -> None:
+        asked = self.invocation
+        logs.configure(
+            logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
+        )
+        logs.bind_run(asked.run_id, None)
 
     def failure(self, error: Exception) -> Report:
         """Return the report of a command that raised; what was not raised on purpose is logged with its traceback."""
@@ -199,6 +223,13 @@ class _Attempt:
             duration_ms=round((time.monotonic() - self.started_s) * 1000, 3),
             **errors,
         )
+
+
+def _finished(work: Callable[..., Awaitable[_T]], *arguments: object) -> _T:
+    import anyio  # noqa: PLC0415 - not for `--help`
+
+    end_if_interrupted()
+    return anyio.run(work, *arguments, backend="asyncio")
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
