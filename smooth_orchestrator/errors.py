@@ -1,8 +1,8 @@
 """What can go wrong, as users and their pipelines see it: a stable code, an exit code, a message and a hint."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "BadValue",
@@ -15,7 +15,10 @@ __all__ = [
     "Refused",
     "SmoothError",
     "WorkerError",
+    "raised_on_purpose",
 ]
+
+_NEEDS_OPERATOR: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +138,26 @@ class WorkerError(SmoothError):
 
     code = "worker_error"
     exit_code = 3
+
+
+def raised_on_purpose(error: Exception) -> tuple[SmoothError, ...]:
+    """Return the errors of this program that an exception is, or that a group holds, the gravest first.
+
+    Returns:
+        Nothing where anything else is among them, which nobody has raised on purpose.
+    """
+    raised = [*_leaves(error)]
+    ours = [leaf for leaf in raised if isinstance(leaf, SmoothError)]
+    if len(ours) < len(raised):
+        return ()
+    # Only then does the exit code promise no more than is so.
+    return tuple(sorted(ours, key=lambda leaf: leaf.exit_code != _NEEDS_OPERATOR))
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """Yield what a group holds, however deep; an error that is no group is its own."""
+    if isinstance(error, ExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

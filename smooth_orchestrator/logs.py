@@ -1,5 +1,7 @@
 """Log lines: one JSON object each, or text for a terminal; whatever else would be written becomes such a line too.
 
+Within a program that uses this one as a library nothing is written, and nothing of the process is changed: `apart`.
+
 structlog brings rich with it, which costs a tenth of a second: it is imported when the log is set up or first used.
 """
 
@@ -12,6 +14,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
@@ -29,6 +33,7 @@ __all__ = [
     "Listener",
     "LogFormat",
     "LogLevel",
+    "apart",
     "bind_run",
     "configure",
     "describe",
@@ -64,15 +69,63 @@ class LogLevel(StrEnum):
         return logging.getLevelNamesMapping()[self.upper()]
 
 
-_listeners: Final[list[Listener]] = []
+class _Output(Protocol):
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Write one event as one whole line."""
 
-# One process is one run. A context variable alone would not reach lines that come from other threads or from hooks.
-_run: Final[dict[str, str | None]] = {"run_id": None, "deploy": None}
+
+@dataclass(slots=True)
+class _Log:
+    """Where events go, and what all of them have.
+
+    Args:
+        masker: knows the secrets.
+        outputs: what writes them.
+        level: the least level that is written.
+        run: on every event.
+        listeners: of `hearing`.
+    """
+
+    masker: Masker = field(default_factory=Masker)
+    outputs: list[_Output] = field(default_factory=list)
+    level: LogLevel = LogLevel.INFO
+    run: dict[str, str | None] = field(default_factory=lambda: {"run_id": None, "deploy": None})
+    listeners: list[Listener] = field(default_factory=list)
+
+
+# One process is one run, unless it is another program's. A context variable alone would not reach lines that come from
+# other threads or from hooks.
+_of_process: Final = _Log()
+_apart: Final[ContextVar[_Log | None]] = ContextVar("smooth_orchestrator_log", default=None)
+
+
+def _log() -> _Log:
+    return _apart.get() or _of_process
 
 
 def bind_run(run_id: str, deploy: str | None) -> None:
     """Put these on every line of this process from now on, whichever task or thread it comes from."""
-    _run.update(run_id=run_id, deploy=deploy)
+    _log().run.update(run_id=run_id, deploy=deploy)
+
+
+@contextmanager
+def apart(masker: Masker) -> Iterator[None]:
+    """Keep what this task and those it starts log to its listeners alone, for the length of a context.
+
+    What others have bound by `structlog.contextvars` is theirs, and joins no line of it.
+    """
+    import structlog  # noqa: PLC0415 - see the module's docstring
+
+    token = _apart.set(_Log(masker))
+    try:
+        bound = structlog.contextvars.get_contextvars()
+        structlog.contextvars.clear_contextvars()
+        try:
+            yield
+        finally:
+            structlog.contextvars.bind_contextvars(**bound)
+    finally:
+        _apart.reset(token)
 
 
 @contextmanager
@@ -82,12 +135,13 @@ def hearing(listener: Listener) -> Iterator[None]:
     It is called in the thread that logs, one event at a time. One that raises is told of, and hears no more: no deploy
     fails for those who watch it.
     """
-    _listeners.append(listener)
+    listeners = _log().listeners
+    listeners.append(listener)
     try:
         yield
     finally:
-        if listener in _listeners:
-            _listeners.remove(listener)
+        if listener in listeners:
+            listeners.remove(listener)
 
 
 def get_logger() -> "FilteringBoundLogger":
@@ -98,7 +152,19 @@ def get_logger() -> "FilteringBoundLogger":
     """
     import structlog  # noqa: PLC0415 - see the module's docstring
 
-    logger: FilteringBoundLogger = structlog.get_logger()
+    # Its own, whatever the process has configured structlog to do.
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _LINES,
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+            _resolve_error,
+            _finish,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(min(_log().level.number, logging.INFO)),
+        cache_logger_on_first_use=False,
+    )
     return logger
 
 
@@ -125,21 +191,10 @@ def configure(
     import structlog  # noqa: PLC0415 - see the module's docstring
 
     stream = stream or sys.stderr
-    outputs = [_stream_output(log_format, stream), *([_file_output(log_file)] if log_file else [])]
-    _run.update(run_id=None, deploy=None)
+    _of_process.outputs = [_stream_output(log_format, stream), *([_file_output(log_file)] if log_file else [])]
+    _of_process.masker, _of_process.level = masker, level
+    _of_process.run.update(run_id=None, deploy=None)
     structlog.contextvars.clear_contextvars()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
-            _resolve_error,
-            _Finisher(masker),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(min(level.number, logging.INFO)),
-        logger_factory=lambda *_: _Lines(outputs, level),
-        cache_logger_on_first_use=False,
-    )
     _route_everything(level)
 
 
@@ -199,24 +254,15 @@ def _resolve_error(_logger: object, _method: str, event: MutableMapping[str, Any
     return event
 
 
-class _Finisher:
-    """The last processor: complete, ordered and masked."""
-
-    def __init__(self, masker: Masker) -> None:
-        self._masker = masker
-
-    def __call__(
-        self, _logger: object, _method: str, event: MutableMapping[str, Any]
-    ) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
-        ordered = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-        always = {key: event.pop(key, value) for key, value in _run.items()}
-        applying = {key: value for key, value in event.items() if value is not None}
-        return (self._masker.mask(ordered | always | applying),), {}
-
-
-class _Output(Protocol):
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Write one event as one whole line."""
+def _finish(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
+    """Make an event complete, ordered and masked; the last of the processors."""
+    log = _log()
+    ordered = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    always = {key: event.pop(key, value) for key, value in log.run.items()}
+    applying = {key: value for key, value in event.items() if value is not None}
+    return (log.masker.mask(ordered | always | applying),), {}
 
 
 class _Lines:
@@ -225,16 +271,13 @@ class _Lines:
     # Reentrant: a finaliser that fails while a line is written comes back here through `sys.unraisablehook`.
     _lock: Final = threading.RLock()
 
-    def __init__(self, outputs: list[_Output], level: LogLevel) -> None:
-        self._outputs = outputs
-        self._level = level
-
     def emit(self, event: Mapping[str, Any]) -> None:
         """Write the event everywhere, and tell the listeners."""
+        log = _log()
         with self._lock:
-            for listener in tuple(_listeners):
-                _tell(listener, event)
-            for output in self._outputs if LogLevel(event["level"]).number >= self._level.number else ():
+            for listener in tuple(log.listeners):
+                _tell(listener, log.listeners, event)
+            for output in log.outputs if LogLevel(event["level"]).number >= log.level.number else ():
                 # A reader that went away or a full disk must not stop a deploy half-way.
                 with contextlib.suppress(OSError, ValueError):
                     output(event)
@@ -242,12 +285,15 @@ class _Lines:
     debug = info = warning = error = critical = emit
 
 
-def _tell(listener: Listener, event: Mapping[str, Any]) -> None:
+_LINES: Final = _Lines()
+
+
+def _tell(listener: Listener, listeners: list[Listener], event: Mapping[str, Any]) -> None:
     try:
         listener(event)
     except Exception as error:  # noqa: BLE001 - see `hearing`
-        if listener in _listeners:
-            _listeners.remove(listener)
+        if listener in listeners:
+            listeners.remove(listener)
         _log_crash("listener", f"{listener!r} failed, and hears no more", error)
 
 

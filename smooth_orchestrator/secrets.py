@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from math import isfinite
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
-__all__ = ["MASK", "PLAIN_KEYS", "Masker", "of_environment", "parts", "passwords_of_url"]
+if TYPE_CHECKING:
+    from smooth_orchestrator.config import PlanFile
+
+__all__ = ["MASK", "PLAIN_KEYS", "Masker", "of_environment", "of_plan", "parts", "passwords_of_url"]
 
 MASK: Final = "***"
 
@@ -163,6 +166,17 @@ def of_environment(environment: Mapping[str, str]) -> Iterator[str]:
             yield value
         if "://" in value:
             yield from passwords_of_url(value)
+
+
+def of_plan(file: "PlanFile", environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a plan, and the environment in which it is carried out, hold that nobody may be shown."""
+    for project in file.projects.values():
+        for value in project.env.values():
+            yield from parts(value.get_secret_value())
+    yield from of_environment(environment)
+    for url in (file.deploy.journal, file.fleet.queue_url):
+        if url is not None:
+            yield from passwords_of_url(url.get_secret_value())
 
 
 def passwords_of_url(url: str) -> Iterator[str]:

@@ -1,8 +1,12 @@
-"""SIGINT, SIGTERM and SIGHUP: the end of a run before its decision, nothing after it."""
+"""SIGINT, SIGTERM and SIGHUP: the end of a run before its decision, nothing after it.
+
+Where the process is another program's they are left to that, and its own interruption is obeyed in their place.
+"""
 
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 
 import anyio
 
@@ -12,9 +16,22 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import Run
 
-__all__ = ["Signals", "hearing_signals", "hold_signals_back"]
+__all__ = ["Signals", "hearing_instead", "hearing_signals", "hold_signals_back"]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CANCELLATION = "cancellation"
+
+_instead: ContextVar[anyio.Event | None] = ContextVar("smooth_orchestrator_interruption", default=None)
+
+
+@contextmanager
+def hearing_instead(interruption: anyio.Event) -> Iterator[None]:
+    """Have commands of this task, and of those it starts, obey an event, and leave the process's signals alone."""
+    token = _instead.set(interruption)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 class Signals:
@@ -33,9 +50,8 @@ class Signals:
         """Let a signal fail this run from now on, which is then taken back in order."""
         self._run = run
 
-    def take(self, number: int) -> None:
-        """Obey a signal."""
-        name = signal.Signals(number).name
+    def take(self, name: str) -> None:
+        """Obey a signal of this name."""
         get_logger().warning(EventName.RUN_INTERRUPTED, signal=name)
         if self._run is None:
             self.name = self.name or name
@@ -74,7 +90,9 @@ async def hearing_signals() -> AsyncIterator[Signals]:
 
 
 def hold_signals_back() -> None:
-    """Let no signal end this process any more."""
+    """Let no signal end this process any more, if it is our own."""
+    if _instead.get() is not None:
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     # The mask is this thread's, and the system gives a signal to any thread that takes it.
     for number in _ENDING:
@@ -82,9 +100,14 @@ def hold_signals_back() -> None:
 
 
 async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    if (interruption := _instead.get()) is not None:
+        task_status.started()
+        await interruption.wait()
+        signals.take(_CANCELLATION)
+        return
     # A terminal that goes away is no reason to stop for one who has said so, with nohup.
     is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     with anyio.open_signal_receiver(*(_ENDING[:2] if is_deaf else _ENDING)) as received:
         task_status.started()
         async for number in received:
-            signals.take(number)
+            signals.take(signal.Signals(number).name)

@@ -18,6 +18,7 @@ class DatabaseFacts:
         asyncpg: keyword arguments for `asyncpg.connect`, or None where they cannot be translated. Secret.
         is_plain: whether a session that is opened with these, in this role, sees what one of Django's would see.
         role: that Django's sessions assume; empty for the one that logs in.
+        refusal: why what was done through its backend could not be undone; empty where it can.
     """
 
     alias: str
@@ -27,6 +28,7 @@ class DatabaseFacts:
     asyncpg: dict[str, Any] | None = field(default=None, repr=False)
     is_plain: bool = False
     role: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from smooth_migrations.backends import why_not_undone
 from smooth_migrations.identity import identity
 from smooth_migrations.listeners import has_others_receivers
 from smooth_migrations.protocol import DatabaseFacts
@@ -79,6 +80,7 @@ def _facts() -> Iterator[DatabaseFacts]:
             asyncpg=(translated := _asyncpg(connection)),
             is_plain=translated is not None and _is_plain(connection),
             role=str(connection.settings_dict.get("OPTIONS", {}).get("assume_role") or ""),
+            refusal=why_not_undone(connection) or "",
         )
 
 

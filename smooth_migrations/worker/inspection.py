@@ -51,7 +51,9 @@ def inspect(command: Inspect, connection: BaseDatabaseWrapper, library: Library)
     """
     path = missing_file(connection)
     try:
-        return replace(_inspect(command, connection, library), is_missing=path is not None)
+        found = _inspect(command, connection, library)
+        # What a file system calls a file that goes again it calls the next one that comes.
+        return found if path is None else replace(found, is_missing=True, physical="")
     finally:
         # SQLite makes a file of no bytes when it first looks.
         if path is not None and path.exists() and path.stat().st_size == 0:

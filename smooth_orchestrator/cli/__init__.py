@@ -14,6 +14,7 @@ from smooth_orchestrator import __version__
 from smooth_orchestrator.cli.deploying import check, deploy, finalise, plan, recover, rehearse, rollback
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
+from smooth_orchestrator.cli.initial import init
 from smooth_orchestrator.cli.interruption import ENDING, hear_signals
 from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
@@ -59,6 +60,7 @@ _group: Final = click.version_option(__version__, prog_name=_NAME)(
             runs,
             report,
             lint,
+            init,
             schema,
             failpoints,
         ],

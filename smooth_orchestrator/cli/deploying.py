@@ -23,25 +23,25 @@ def run_command(
     said: Sequence[str] = (),
     **given: Any,  # noqa: ANN401 - of every command
 ) -> int:
-    """Have the runner do a command, and write its report.
+    """Have a command done, and write its report.
 
     Args:
         invocation: as it was asked for.
-        command: the runner's function.
+        command: the function of `smooth_orchestrator.api`.
         said: options of `recover` that an operator has given.
-        given: what it takes beside plan, run id and masker.
+        given: what it takes beside plan and run id.
 
     Returns:
         The exit code.
     """
-    # Imports within keep `--help`, `--version` and shell completion fast, and that of the runner keeps a bad plan's
-    # report from waiting for database drivers.
+    # Imports within keep `--help`, `--version` and shell completion fast.
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+        del masker  # it is known to the process
+        from smooth_orchestrator import api  # noqa: PLC0415 - see above
 
-        report: Report = await getattr(runner, command)(file, run_id=invocation.run_id, masker=masker, **given)
+        report: Report = await getattr(api, command)(file, run_id=invocation.run_id, **given)
         return report
 
     return execution.report(invocation, work, said)
@@ -54,7 +54,7 @@ def run_command(
 )
 def deploy(invocation: Invocation, *, runs_all: bool) -> int:
     """Expand every database, all or none."""
-    return run_command(invocation, "deploy", replays=not runs_all)
+    return run_command(invocation, "deploy", replay=not runs_all)
 
 
 @click.command
@@ -118,7 +118,7 @@ _may_discard = click.option(
 @_may_discard
 def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> int:
     """Take a committed run back on every database, all or none."""
-    return run_command(invocation, "rollback", wanted=wanted, discards=discards)
+    return run_command(invocation, "rollback", run=wanted, discard_data=discards)
 
 
 @click.command
@@ -147,10 +147,16 @@ def recover(
         raise click.UsageError("--commit and --abort exclude each other; give one of them")
     from smooth_orchestrator.events import Decision  # noqa: PLC0415 - as in `run_command`
 
-    forced = Decision.COMMIT if commits else Decision.ABORT if aborts else None
+    decision = Decision.COMMIT if commits else Decision.ABORT if aborts else None
     given = {"--commit": commits, "--abort": aborts, "--discard-data": discards, "--no-fingerprint": ignores}
     said = [option for option, is_given in given.items() if is_given]
     said += [f"--accept {shlex.quote(name)}" for name in accepted]
     return run_command(
-        invocation, "recover", said=said, forced=forced, discards=discards, compares=not ignores, accepted=accepted
+        invocation,
+        "recover",
+        said=said,
+        decision=decision,
+        discard_data=discards,
+        compare_schema=not ignores,
+        accept=accepted,
     )

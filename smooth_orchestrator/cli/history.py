@@ -33,10 +33,10 @@ def runs(invocation: Invocation) -> int:
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> tuple["RunSummary", ...]:
-        del masker
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+        del masker  # it is known to the process
+        from smooth_orchestrator import api  # noqa: PLC0415 - see above
 
-        return await runner.runs(file)
+        return await api.runs(file)
 
     def show(found: tuple["RunSummary", ...], masker: "Masker") -> int:
         from smooth_orchestrator.render import print_runs  # noqa: PLC0415 - see above
@@ -60,9 +60,9 @@ def report(invocation: Invocation, run: str | None) -> int:
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> "Report":
-        del masker
-        from smooth_orchestrator import runner  # noqa: PLC0415 - see above
+        del masker  # it is known to the process
+        from smooth_orchestrator import api  # noqa: PLC0415 - see above
 
-        return await runner.report(file, run_id=run)
+        return await api.report(file, run=run)
 
     return execution.report(invocation, work)

@@ -1,4 +1,4 @@
-"""What every command that takes a plan takes beside it."""
+"""What every command that works with a plan takes beside it."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import click
 
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-__all__ = ["Invocation", "takes_plan"]
+__all__ = ["Invocation", "takes_options", "takes_plan"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
 _LOG_FORMATS: Final = ("auto", "json", "console")
@@ -23,7 +23,7 @@ class Invocation:
 
     Args:
         command: its name.
-        plan: the plan file.
+        plan: the plan file, which `init` is to write.
         as_json: whether stdout gets the machine report.
         log_format: how log lines on stderr look.
         log_level: the least level that is logged.
@@ -66,12 +66,16 @@ _PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
         help="How log lines look; auto is JSON unless stderr is a terminal.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Write the machine report to stdout."),
-    click.argument("plan", type=_FILE),
 )
 
 
 def takes_plan(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command PLAN and the options of every command, and call it with an `Invocation`."""
+    return click.argument("plan", type=_FILE)(takes_options(function))
+
+
+def takes_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of every command, and call it with an `Invocation`; it has a parameter `plan`."""
 
     @functools.wraps(function)
     def command(**given: Any) -> int:  # noqa: ANN401 - what click makes of the command line

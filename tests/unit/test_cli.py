@@ -337,6 +337,7 @@ def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) ->
         "runs",
         "report",
         "lint",
+        "init",
         "schema",
         "failpoints",
     ]

@@ -17,8 +17,22 @@ MAX_LINES: Final = 400
 # From the highest layer down. A module imports within its own layer and below it, never above.
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
+    frozenset({"api"}),
     frozenset({"runner"}),
-    frozenset({"doubts", "finalisation", "history", "linting", "looks", "rehearsal", "reversal", "session", "waiting"}),
+    frozenset(
+        {
+            "doubts",
+            "finalisation",
+            "history",
+            "initial",
+            "linting",
+            "looks",
+            "rehearsal",
+            "reversal",
+            "session",
+            "waiting",
+        }
+    ),
     frozenset(
         {
             "applying",
@@ -41,6 +55,7 @@ LAYERS: Final = (
     ),
     frozenset(
         {
+            "embedding",
             "fleet",
             "gates",
             "glances",
@@ -60,7 +75,7 @@ LAYERS: Final = (
             "whose",
         }
     ),
-    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
+    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "settling", "told"}),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 

@@ -1,0 +1,39 @@
+"""The command with which an operator settles what a run has left, as its report names it. Pure."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from smooth_orchestrator.errors import NotInPlan
+from smooth_orchestrator.report import NO_TRACE, SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
+
+__all__ = ["told_how_to_settle"]
+
+# Which option of `recover` an error of this type asks an operator for.
+_SETTLING: Final = {"--discard-data": WOULD_DISCARD, "--no-fingerprint": SCHEMA_DIFFERS}
+
+
+def told_how_to_settle(report: Report, plan: Path, said: Sequence[str] = ()) -> Report:
+    """Return a report that names the command, for this very plan, with which an operator settles what is in doubt.
+
+    Args:
+        report: any.
+        plan: its file.
+        said: options of `recover` that an operator has given; the command repeats them.
+    """
+    if report.outcome is not RunOutcome.NEEDS_OPERATOR:
+        return report
+    command = f"smooth-orchestrate recover {shlex.quote(str(plan))}"
+    # Each database tells its own, whatever was the first cause.
+    errors = (report.error, *report.errors, *(each.error for each in report.databases))
+    types = {error.type for error in errors if isinstance(error, RunError)}
+    options = dict.fromkeys([*said, *(option for option, wanting in _SETTLING.items() if wanting in types)])
+    choices: tuple[str | None, ...] = ("--commit", "--abort") if UNDECIDED in types else (None,)
+    if NO_TRACE in types:
+        choices = ("--commit",)
+    if NotInPlan.code in types:
+        # What does not tell an operator's choices is settled by no command for this plan.
+        choices = report.settle_with
+    return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
