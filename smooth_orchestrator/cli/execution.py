@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
-from smooth_orchestrator.cli.interruption import end_if_interrupted
+from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.errors import Interrupted, NotInPlan, PlanInvalid, Refused, SmoothError
@@ -157,6 +157,8 @@ class _Attempt:
         logs.configure(
             logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
         )
+        if asked.log_file is not None:
+            hear_rotation(logs.look_at_file)
         logs.bind_run(asked.run_id, None)
         for doubt in doubts(asked.plan):
             logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)

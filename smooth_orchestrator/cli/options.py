@@ -13,7 +13,7 @@ from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 __all__ = ["Invocation", "takes_plan"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
-_LOG_FORMATS: Final = ("auto", "json", "console")
+_LOG_FORMATS: Final = ("auto", "json", "console", "journald")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -57,13 +57,18 @@ _PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
     click.option(
         "--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True, help="The least level logged."
     ),
-    click.option("--log-file", type=_FILE, metavar="FILE", help="Append every log line to a file too, as JSON."),
+    click.option(
+        "--log-file",
+        type=_FILE,
+        metavar="FILE",
+        help="Append every log line to a file too, as JSON; opened anew once it was moved.",
+    ),
     click.option(
         "--log-format",
         type=click.Choice(_LOG_FORMATS),
         default="auto",
         show_default=True,
-        help="How log lines look; auto is JSON unless stderr is a terminal.",
+        help="How log lines look; auto is JSON unless stderr is a terminal; journald: for systemd's journal.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Write the machine report to stdout."),
     click.argument("plan", type=_FILE),
