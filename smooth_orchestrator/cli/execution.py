@@ -16,6 +16,7 @@ from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
+from smooth_orchestrator.cli.watchers import Watcher, all_hearing, watchers_of
 from smooth_orchestrator.errors import Interrupted, NotInPlan, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
@@ -84,10 +85,14 @@ def execute(
             raise Interrupted(f"interrupted by {interrupt}") from interrupt
         finally:
             signals.hold_signals_back()
-        return show(result, attempt.masker)
+        code = show(result, attempt.masker)
+        if isinstance(result, Report):
+            attempt.end(result)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = _told_how_to_settle(attempt.failure(error), invocation)
-        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        code = write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        attempt.end(failure)
+    return code
 
 
 def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
@@ -147,6 +152,7 @@ class _Attempt:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
+    watchers: Sequence[Watcher] = ()
 
     def run(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         import anyio  # noqa: PLC0415 - not for `--help`
@@ -160,6 +166,9 @@ class _Attempt:
         if asked.log_file is not None:
             hear_rotation(logs.look_at_file)
         logs.bind_run(asked.run_id, None)
+        for secret in passwords_of_url(asked.pushgateway or ""):
+            self.masker.add(secret)
+        self.watchers = watchers_of(asked)
         for doubt in doubts(asked.plan):
             logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)
         file = load(asked.plan, os.environ)
@@ -168,7 +177,18 @@ class _Attempt:
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
         end_if_interrupted()
-        return anyio.run(work, file, self.masker, backend="asyncio")
+        with all_hearing(self.watchers):
+            return anyio.run(work, file, self.masker, backend="asyncio")
+
+    def end(self, report: Report) -> None:
+        """Tell those who watch how it went, once the report is written; what becomes of that changes nothing."""
+        for each in self.watchers:
+            try:
+                each.end(report.masked(self.masker))
+            except Exception as error:  # noqa: BLE001 - see above
+                logs.get_logger().warning(
+                    EventName.LOG_MESSAGE, logger=__name__, message="a watcher failed", error=error
+                )
 
     def failure(self, error: Exception) -> Report:
         """Return the report of a command that raised; what was not raised on purpose is logged with its traceback."""

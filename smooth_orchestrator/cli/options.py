@@ -10,7 +10,7 @@ import click
 
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-__all__ = ["Invocation", "takes_plan"]
+__all__ = ["Invocation", "takes_plan", "tells_metrics"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
 _LOG_FORMATS: Final = ("auto", "json", "console", "journald")
@@ -29,6 +29,8 @@ class Invocation:
         log_level: the least level that is logged.
         log_file: a file that gets every log line too.
         run_id: the run's id, the caller's or a new one.
+        metrics_file: a file for node_exporter that gets the command's metrics.
+        pushgateway: the URL of a Pushgateway that gets them.
     """
 
     command: str
@@ -38,6 +40,8 @@ class Invocation:
     log_level: str
     log_file: Path | None
     run_id: str
+    metrics_file: Path | None = None
+    pushgateway: str | None = None
 
 
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
@@ -87,3 +91,17 @@ def takes_plan(function: Callable[..., int]) -> Callable[..., int]:
     for parameter in _PARAMETERS:
         parameter(command)
     return command
+
+
+def tells_metrics(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options by which its metrics are told; stands below `takes_plan`."""
+    click.option(
+        "--pushgateway",
+        metavar="URL",
+        envvar="SMOOTH_PUSHGATEWAY",
+        help="Push the run's metrics to this Pushgateway; or name it in SMOOTH_PUSHGATEWAY.",
+    )(function)
+    click.option("--metrics-file", type=_FILE, metavar="FILE", help="Write the run's metrics for node_exporter.")(
+        function
+    )
+    return function

@@ -18,7 +18,20 @@ MAX_LINES: Final = 400
 LAYERS: Final = (
     frozenset({"__main__", "cli"}),
     frozenset({"runner"}),
-    frozenset({"doubts", "finalisation", "history", "linting", "looks", "rehearsal", "reversal", "session", "waiting"}),
+    frozenset(
+        {
+            "doubts",
+            "finalisation",
+            "history",
+            "linting",
+            "looks",
+            "metrics",
+            "rehearsal",
+            "reversal",
+            "session",
+            "waiting",
+        }
+    ),
     frozenset(
         {
             "applying",
