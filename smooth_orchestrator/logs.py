@@ -8,7 +8,6 @@ structlog brings rich with it, which costs a tenth of a second: it is imported w
 import contextlib
 import json
 import logging
-import os
 import sys
 import threading
 import traceback
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.console import event_text, wants_colour
-from smooth_orchestrator.errors import Mistake, PlanInvalid, SmoothError
+from smooth_orchestrator.errors import SmoothError
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.log_file import LogFile
 from smooth_orchestrator.secrets import Masker
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "error_info",
     "get_logger",
     "hearing",
+    "look_at_file",
 ]
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -47,11 +48,15 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 
 class LogFormat(StrEnum):
-    """How lines on stderr look; `AUTO` is JSON unless stderr is a terminal."""
+    """How lines on stderr look; `AUTO` is JSON unless stderr is a terminal.
+
+    `JOURNALD` is JSON behind the priority by which systemd's journal files a line; see sd-daemon(3).
+    """
 
     AUTO = "auto"
     JSON = "json"
     CONSOLE = "console"
+    JOURNALD = "journald"
 
 
 class LogLevel(StrEnum):
@@ -67,6 +72,20 @@ class LogLevel(StrEnum):
     def number(self) -> int:
         """The level as the standard library counts it."""
         return logging.getLevelNamesMapping()[self.upper()]
+
+    @property
+    def priority(self) -> int:
+        """The level as syslog counts it: the graver, the less."""
+        return _PRIORITIES[self]
+
+
+_PRIORITIES: Final = {
+    LogLevel.DEBUG: 7,
+    LogLevel.INFO: 6,
+    LogLevel.WARNING: 4,
+    LogLevel.ERROR: 3,
+    LogLevel.CRITICAL: 2,
+}
 
 
 class _Output(Protocol):
@@ -92,6 +111,8 @@ class _Log:
     run: dict[str, str | None] = field(default_factory=lambda: {"run_id": None, "deploy": None})
     listeners: list[Listener] = field(default_factory=list)
 
+
+_files: Final[list[LogFile]] = []
 
 # One process is one run, unless it is another program's. A context variable alone would not reach lines that come from
 # other threads or from hooks.
@@ -181,7 +202,8 @@ def configure(
     Args:
         log_format: how lines on the stream look.
         level: the least level that is written.
-        log_file: a file that gets every line too, as JSON; made for its owner alone, and appended to.
+        log_file: a file that gets every line too, as JSON; made for its owner alone, appended to, and opened anew once
+            it was moved or removed.
         stream: where lines go; stderr unless given.
         masker: knows the secrets; may learn more later.
 
@@ -191,11 +213,21 @@ def configure(
     import structlog  # noqa: PLC0415 - see the module's docstring
 
     stream = stream or sys.stderr
-    _of_process.outputs = [_stream_output(log_format, stream), *([_file_output(log_file)] if log_file else [])]
+    while _files:
+        _files.pop().close()
+    if log_file:
+        _files.append(LogFile(log_file))
+    _of_process.outputs = [_stream_output(log_format, stream), *(_file_output(each) for each in _files)]
     _of_process.masker, _of_process.level = masker, level
     _of_process.run.update(run_id=None, deploy=None)
     structlog.contextvars.clear_contextvars()
     _route_everything(level)
+
+
+def look_at_file(_number: int = 0, _frame: object = None) -> None:
+    """Have the next line look whether the log file was moved; fit to be the handler of a signal."""
+    for each in _files:
+        each.look_again()
 
 
 def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
@@ -299,7 +331,7 @@ def _tell(listener: Listener, listeners: list[Listener], event: Mapping[str, Any
 
 def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:
     console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())
-    render: Callable[[Mapping[str, Any]], str] = json.dumps
+    render: Callable[[Mapping[str, Any]], str] = _with_priority if log_format is LogFormat.JOURNALD else json.dumps
     if console:
         colour = wants_colour(stream)
 
@@ -313,20 +345,13 @@ def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:
     return write
 
 
-def _file_output(path: Path) -> _Output:
-    try:
-        # A pipe that nobody reads would keep us waiting before the first word.
-        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o600)
-        os.set_blocking(descriptor, True)
-    except OSError as error:
-        mistake = Mistake("--log-file", f"{path}: {error.strerror}", "name a file that this user may write to")
-        raise PlanInvalid([mistake]) from error
+def _with_priority(event: Mapping[str, Any]) -> str:
+    return f"<{LogLevel(event['level']).priority}>{json.dumps(event)}"
 
+
+def _file_output(file: LogFile) -> _Output:
     def write(event: Mapping[str, Any]) -> None:
-        line = f"{json.dumps(event)}\n".encode()
-        while line:
-            line = line[os.write(descriptor, line) :]
+        file.write(json.dumps(event))
 
     return write
 

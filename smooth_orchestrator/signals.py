@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the end of a run before its decision, nothing after it.
+"""SIGINT, SIGTERM and, of a terminal, SIGHUP: the end of a run before its decision, nothing after it.
 
 Where the process is another program's they are left to that, and its own interruption is obeyed in their place.
 """
@@ -13,7 +13,7 @@ import anyio
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.errors import Interrupted, SettlingInterrupted
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.logs import get_logger, look_at_file
 from smooth_orchestrator.run import Run
 
 __all__ = ["Signals", "hearing_instead", "hearing_signals", "hold_signals_back"]
@@ -105,8 +105,8 @@ async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) 
         await interruption.wait()
         signals.take(_CANCELLATION)
         return
-    # A terminal that goes away is no reason to stop for one who has said so, with nohup.
-    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    # Under nohup a terminal that goes away is no reason to stop; nor is, elsewhere, a log file that was moved.
+    is_deaf = signal.getsignal(signal.SIGHUP) in {signal.SIG_IGN, look_at_file}
     with anyio.open_signal_receiver(*(_ENDING[:2] if is_deaf else _ENDING)) as received:
         task_status.started()
         async for number in received:

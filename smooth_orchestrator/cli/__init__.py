@@ -126,7 +126,9 @@ def _say(saying: Callable[[], None]) -> None:
 
 
 def _json_logs(words: list[str]) -> bool:
-    return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+    return any(
+        f"--log-format={name}" in words or ("--log-format", name) in pairwise(words) for name in ("json", "journald")
+    )
 
 
 def _report_interruption(words: list[str]) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smooth_orchestrator.cli.options import Invocation, takes_plan
+from smooth_orchestrator.cli.options import Invocation, takes_plan, tells_metrics
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -49,6 +49,7 @@ def run_command(
 
 @click.command
 @takes_plan
+@tells_metrics
 @click.option(
     "--no-replay", "runs_all", is_flag=True, help="Run each migration for real on each database, also on those alike."
 )
@@ -59,6 +60,7 @@ def deploy(invocation: Invocation, *, runs_all: bool) -> int:
 
 @click.command
 @takes_plan
+@tells_metrics
 def plan(invocation: Invocation) -> int:
     """Show what would run on every database; change nothing."""
     return run_command(invocation, "plan")
@@ -66,6 +68,7 @@ def plan(invocation: Invocation) -> int:
 
 @click.command
 @takes_plan
+@tells_metrics
 def check(invocation: Invocation) -> int:
     """Look for whatever would stop a deploy; change nothing."""
     return run_command(invocation, "check")
@@ -86,6 +89,7 @@ def _milliseconds(_context: click.Context, _parameter: click.Parameter, value: s
 
 @click.command
 @takes_plan
+@tells_metrics
 @click.option(
     "--lock-timeout",
     "lock_timeout_ms",
@@ -102,6 +106,7 @@ def rehearse(invocation: Invocation, lock_timeout_ms: int) -> int:
 
 @click.command
 @takes_plan
+@tells_metrics
 def finalise(invocation: Invocation) -> int:
     """Do what deploys have held back, when it is due; all or none."""
     return run_command(invocation, "finalise")
@@ -114,6 +119,7 @@ _may_discard = click.option(
 
 @click.command
 @takes_plan
+@tells_metrics
 @click.option("--run", "wanted", metavar="RUN", help="The run; the last one that committed unless given.")
 @_may_discard
 def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> int:
@@ -123,6 +129,7 @@ def rollback(invocation: Invocation, wanted: str | None, *, discards: bool) -> i
 
 @click.command
 @takes_plan
+@tells_metrics
 @click.option("--commit", "commits", is_flag=True, help="Commit what is in doubt, where no journal tells.")
 @click.option("--abort", "aborts", is_flag=True, help="Take it back, where no journal tells.")
 @_may_discard

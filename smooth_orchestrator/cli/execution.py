@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.details import print_details
-from smooth_orchestrator.cli.interruption import end_if_interrupted
+from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
+from smooth_orchestrator.cli.watchers import Watcher, all_hearing, watchers_of
 from smooth_orchestrator.embedding import own_process
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError, raised_on_purpose
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import Report, RunError, RunOutcome
-from smooth_orchestrator.secrets import Masker, of_environment, of_plan
+from smooth_orchestrator.secrets import Masker, of_environment, of_plan, passwords_of_url
 from smooth_orchestrator.settling import told_how_to_settle
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ def execute(
     """
     attempt = _Attempt(invocation)
     try:
-        return _show(attempt, lambda: attempt.run_over_plan(work), show)
+        code = _show(attempt, lambda: attempt.run_over_plan(work), show)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = told_how_to_settle(attempt.failure(error), invocation.plan)
-        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        code = write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        attempt.end(failure)
+    return code
 
 
 def execute_alone(
@@ -100,7 +103,10 @@ def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker
         raise Interrupted(f"interrupted by {interrupt}") from interrupt
     finally:
         signals.hold_signals_back()
-    return show(result, attempt.masker)
+    code = show(result, attempt.masker)
+    if isinstance(result, Report):
+        attempt.end(result)
+    return code
 
 
 def write_report(report: Report, *, as_json: bool) -> int:
@@ -142,6 +148,7 @@ class _Attempt:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
+    watchers: Sequence[Watcher] = ()
 
     def run_over_plan(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         """Read the plan and run the work over it."""
@@ -156,7 +163,7 @@ class _Attempt:
             self.masker.add(secret)
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
-        with own_process(self.masker):
+        with own_process(self.masker), all_hearing(self.watchers):
             return _finished(work, file, self.masker)
 
     def run(self, work: Callable[[Masker], Awaitable[_T]]) -> _T:
@@ -171,7 +178,22 @@ class _Attempt:
         logs.configure(
             logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
         )
+        if asked.log_file is not None:
+            hear_rotation(logs.look_at_file)
         logs.bind_run(asked.run_id, None)
+        for secret in passwords_of_url(asked.pushgateway or ""):
+            self.masker.add(secret)
+        self.watchers = watchers_of(asked)
+
+    def end(self, report: Report) -> None:
+        """Tell those who watch how it went, once the report is written; what becomes of that changes nothing."""
+        for each in self.watchers:
+            try:
+                each.end(report.masked(self.masker))
+            except Exception as error:  # noqa: BLE001 - see above
+                logs.get_logger().warning(
+                    EventName.LOG_MESSAGE, logger=__name__, message="a watcher failed", error=error
+                )
 
     def failure(self, error: Exception) -> Report:
         """Return the report of a command that raised; what was not raised on purpose is logged with its traceback."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smooth_orchestrator.cli.deploying import run_command
-from smooth_orchestrator.cli.options import Invocation, takes_plan
+from smooth_orchestrator.cli.options import Invocation, takes_plan, tells_metrics
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -21,6 +21,7 @@ __all__ = ["report", "runs", "status"]
 
 @click.command
 @takes_plan
+@tells_metrics
 def status(invocation: Invocation) -> int:
     """Show every database: its last run, and what is pending or in doubt."""
     return run_command(invocation, "status")

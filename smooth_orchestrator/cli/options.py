@@ -10,10 +10,10 @@ import click
 
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-__all__ = ["Invocation", "takes_options", "takes_plan"]
+__all__ = ["Invocation", "takes_options", "takes_plan", "tells_metrics"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
-_LOG_FORMATS: Final = ("auto", "json", "console")
+_LOG_FORMATS: Final = ("auto", "json", "console", "journald")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -29,6 +29,8 @@ class Invocation:
         log_level: the least level that is logged.
         log_file: a file that gets every log line too.
         run_id: the run's id, the caller's or a new one.
+        metrics_file: a file for node_exporter that gets the command's metrics.
+        pushgateway: the URL of a Pushgateway that gets them.
     """
 
     command: str
@@ -38,6 +40,8 @@ class Invocation:
     log_level: str
     log_file: Path | None
     run_id: str
+    metrics_file: Path | None = None
+    pushgateway: str | None = None
 
 
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
@@ -57,13 +61,18 @@ _PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
     click.option(
         "--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True, help="The least level logged."
     ),
-    click.option("--log-file", type=_FILE, metavar="FILE", help="Append every log line to a file too, as JSON."),
+    click.option(
+        "--log-file",
+        type=_FILE,
+        metavar="FILE",
+        help="Append every log line to a file too, as JSON; opened anew once it was moved.",
+    ),
     click.option(
         "--log-format",
         type=click.Choice(_LOG_FORMATS),
         default="auto",
         show_default=True,
-        help="How log lines look; auto is JSON unless stderr is a terminal.",
+        help="How log lines look; auto is JSON unless stderr is a terminal; journald: for systemd's journal.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Write the machine report to stdout."),
 )
@@ -86,3 +95,17 @@ def takes_options(function: Callable[..., int]) -> Callable[..., int]:
     for parameter in _PARAMETERS:
         parameter(command)
     return command
+
+
+def tells_metrics(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options by which its metrics are told; stands below `takes_plan`."""
+    click.option(
+        "--pushgateway",
+        metavar="URL",
+        envvar="SMOOTH_PUSHGATEWAY",
+        help="Push the run's metrics to this Pushgateway; or name it in SMOOTH_PUSHGATEWAY.",
+    )(function)
+    click.option("--metrics-file", type=_FILE, metavar="FILE", help="Write the run's metrics for node_exporter.")(
+        function
+    )
+    return function

@@ -125,14 +125,30 @@ class Running:
 
 @contextmanager
 def running_in(
-    directory: Path, environment: Mapping[str, str], *options: str, command: str = "deploy", own_group: bool = False
+    directory: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    command: str = "deploy",
+    own_group: bool = False,
+    under: Sequence[str] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> Iterator[Running]:
-    """Start a command over the plan in a directory; what is left of it ends with the block."""
+    """Start a command over the plan in a directory; what is left of it ends with the block.
+
+    Args:
+        directory: where the plan is.
+        environment: beside this process's.
+        *options: further ones.
+        command: of the program.
+        own_group: whether its processes are a group of their own.
+        under: a command line that becomes the program, such as `setsid`.
+        stdin: a descriptor, such as that of a terminal.
+    """
     process = subprocess.Popen(
-        [SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
+        [*under, SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
         cwd=directory,
         env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -230,6 +230,17 @@ def test_auto_is_json_unless_the_stream_is_a_terminal(masker: Masker) -> None:
         json.loads(terminal.getvalue())
 
 
+def test_systemds_journal_is_told_the_priority_of_each_line(stream: StringIO, masker: Masker) -> None:
+    configure(LogFormat.JOURNALD, LogLevel.DEBUG, stream=stream, masker=masker)
+    for level in LogLevel:
+        get_logger().log(level.number, EventName.RUN_INTERRUPTED, signal=str(level))
+
+    priorities, lines = zip(*(line.split(">", 1) for line in stream.getvalue().splitlines()), strict=True)
+    # Those of syslog(3).
+    assert priorities == ("<7", "<6", "<4", "<3", "<2")
+    assert [line["signal"] for line in log_lines("\n".join([*lines, ""]))] == [*LogLevel]
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_a_terminal_is_coloured_unless_no_color_is_set(
     masker: Masker, monkeypatch: pytest.MonkeyPatch, no_color: str, *, coloured: bool

@@ -27,6 +27,7 @@ LAYERS: Final = (
             "initial",
             "linting",
             "looks",
+            "metrics",
             "rehearsal",
             "reversal",
             "session",
@@ -75,7 +76,9 @@ LAYERS: Final = (
             "whose",
         }
     ),
-    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "settling", "told"}),
+    frozenset(
+        {"console", "events", "journal", "log_file", "logs", "render", "report", "rules", "secrets", "settling", "told"}
+    ),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
