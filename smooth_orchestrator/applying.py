@@ -138,7 +138,8 @@ class Listener:
         match event:
             case protocol.MigrationStarted():
                 self.at_work = event.step
-                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))
+                pending = len(item.found.pending) if item.found else None
+                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step), pending=pending)
             case protocol.MigrationApplied():
                 self.at_work = None
                 await self._applied(event)

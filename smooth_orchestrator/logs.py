@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator.console import event_text, wants_colour
+from smooth_orchestrator.console import Stream, event_text, wants_colour
 from smooth_orchestrator.errors import Mistake, PlanInvalid, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.secrets import Masker
@@ -107,7 +107,8 @@ def configure(
     level: LogLevel,
     log_file: Path | None = None,
     *,
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
+    brief: bool = False,
     masker: Masker,
 ) -> None:
     """Set up the log of this process, and send everything that others log, warn of or crash with through it.
@@ -117,6 +118,8 @@ def configure(
         level: the least level that is written.
         log_file: a file that gets every line too, as JSON; made for its owner alone, and appended to.
         stream: where lines go; stderr unless given.
+        brief: whether something else shows there what is below `warning`, and how a migration failed: then lines of
+            text have a traceback only where nobody can have expected one.
         masker: knows the secrets; may learn more later.
 
     Raises:
@@ -125,7 +128,10 @@ def configure(
     import structlog  # noqa: PLC0415 - see the module's docstring
 
     stream = stream or sys.stderr
-    outputs = [_stream_output(log_format, stream), *([_file_output(log_file)] if log_file else [])]
+    least = max(level, LogLevel.WARNING, key=lambda each: each.number) if brief else level
+    outputs = [(_stream_output(log_format, stream, brief=brief), least)]
+    if log_file:
+        outputs.append((_file_output(log_file), level))
     _run.update(run_id=None, deploy=None)
     structlog.contextvars.clear_contextvars()
     structlog.configure(
@@ -137,7 +143,7 @@ def configure(
             _Finisher(masker),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(level.number, logging.INFO)),
-        logger_factory=lambda *_: _Lines(outputs, level),
+        logger_factory=lambda *_: _Lines(outputs),
         cache_logger_on_first_use=False,
     )
     _route_everything(level)
@@ -225,19 +231,19 @@ class _Lines:
     # Reentrant: a finaliser that fails while a line is written comes back here through `sys.unraisablehook`.
     _lock: Final = threading.RLock()
 
-    def __init__(self, outputs: list[_Output], level: LogLevel) -> None:
+    def __init__(self, outputs: list[tuple[_Output, LogLevel]]) -> None:
         self._outputs = outputs
-        self._level = level
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Write the event everywhere, and tell the listeners."""
         with self._lock:
             for listener in tuple(_listeners):
                 _tell(listener, event)
-            for output in self._outputs if LogLevel(event["level"]).number >= self._level.number else ():
+            for output, least in self._outputs:
                 # A reader that went away or a full disk must not stop a deploy half-way.
                 with contextlib.suppress(OSError, ValueError):
-                    output(event)
+                    if LogLevel(event["level"]).number >= least.number:
+                        output(event)
 
     debug = info = warning = error = critical = emit
 
@@ -251,14 +257,15 @@ def _tell(listener: Listener, event: Mapping[str, Any]) -> None:
         _log_crash("listener", f"{listener!r} failed, and hears no more", error)
 
 
-def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:
+def _stream_output(log_format: LogFormat, stream: Stream, *, brief: bool) -> _Output:
     console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())
     render: Callable[[Mapping[str, Any]], str] = json.dumps
     if console:
         colour = wants_colour(stream)
 
         def render(event: Mapping[str, Any]) -> str:
-            return event_text(event, colour=colour)
+            has_traces = not brief or event["level"] == LogLevel.CRITICAL
+            return event_text(event, colour=colour, has_traces=has_traces)
 
     def write(event: Mapping[str, Any]) -> None:
         stream.write(f"{render(event)}\n")

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
@@ -84,6 +85,7 @@ def execute(
             raise Interrupted(f"interrupted by {interrupt}") from interrupt
         finally:
             signals.hold_signals_back()
+            attempt.watched.close()
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = _told_how_to_settle(attempt.failure(error), invocation)
@@ -147,6 +149,7 @@ class _Attempt:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
+    watched: ExitStack = field(default_factory=ExitStack)
 
     def run(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         import anyio  # noqa: PLC0415 - not for `--help`
@@ -154,9 +157,7 @@ class _Attempt:
         from smooth_orchestrator.config import doubts, load  # noqa: PLC0415 - the same
 
         asked = self.invocation
-        logs.configure(
-            logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
-        )
+        self._open_log()
         logs.bind_run(asked.run_id, None)
         for doubt in doubts(asked.plan):
             logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)
@@ -167,6 +168,19 @@ class _Attempt:
         logs.bind_run(asked.run_id, self.deploy)
         end_if_interrupted()
         return anyio.run(work, file, self.masker, backend="asyncio")
+
+    def _open_log(self) -> None:
+        """Set up the log, beside a picture of what it tells where a person may look at it."""
+        asked = self.invocation
+        form, level = logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level)
+        stream, brief = None, False
+        if form is not logs.LogFormat.JSON and not asked.hides_progress:
+            from smooth_orchestrator.progress import can_show, showing  # noqa: PLC0415 - rich, for a terminal alone
+
+            if can_show(sys.stderr):
+                stream = self.watched.enter_context(showing(asked.command, sys.stderr))
+                brief = form is logs.LogFormat.AUTO
+        logs.configure(form, level, asked.log_file, stream=stream, brief=brief, masker=self.masker)
 
     def failure(self, error: Exception) -> Report:
         """Return the report of a command that raised; what was not raised on purpose is logged with its traceback."""

@@ -29,6 +29,7 @@ class Invocation:
         log_level: the least level that is logged.
         log_file: a file that gets every log line too.
         run_id: the run's id, the caller's or a new one.
+        hides_progress: whether a terminal shows log lines alone.
     """
 
     command: str
@@ -38,6 +39,7 @@ class Invocation:
     log_level: str
     log_file: Path | None
     run_id: str
+    hides_progress: bool
 
 
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
@@ -52,7 +54,9 @@ _FILE: Final = click.Path(path_type=Path)
 
 # The last one is shown first.
 _PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
-    click.option("--no-progress", is_flag=True, expose_value=False, help="Show no progress on stderr."),
+    click.option(
+        "--no-progress", "hides_progress", is_flag=True, help="Show no progress on a terminal, but all log lines."
+    ),
     click.option("--run-id", metavar="ID", callback=_check_run_id, help="Name the run; a new name unless given."),
     click.option(
         "--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True, help="The least level logged."

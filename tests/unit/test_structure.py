@@ -60,7 +60,7 @@ LAYERS: Final = (
             "whose",
         }
     ),
-    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
+    frozenset({"console", "events", "journal", "logs", "progress", "render", "report", "rules", "secrets", "told"}),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
