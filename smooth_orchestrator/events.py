@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from smooth_orchestrator.report import DatabaseOutcome, RunOutcome
 
-__all__ = ["Decision", "Direction", "EventName", "json_schema", "schema_text"]
+__all__ = ["Decision", "Direction", "EventName", "blocker_text", "json_schema", "schema_text"]
 
 
 class EventName(StrEnum):
@@ -212,10 +212,22 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
 }
 
 
+def blocker_text(blocker: Mapping[str, Any]) -> str:
+    """Return in words who one of the `blockers` of `lock.waiting` is."""
+    name = blocker["application_name"]
+    return f"pid {blocker['pid']}" + (f" ({name})" if name else "")
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) that every log line obeys; no line may carry a key its event does not have."""
     error = {"type": _TEXT, "message": _TEXT, "sqlstate": _NULLABLE, "traceback": _NULLABLE}
-    more = {"hint": _TEXT, "migration": _TEXT, "causes": {"type": "array", "items": _ERROR}}
+    more = {
+        "hint": _TEXT,
+        "migration": _TEXT,
+        "operation": _TEXT,
+        "place": _TEXT,
+        "causes": {"type": "array", "items": _ERROR},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "One line of smooth-orchestrate's log",

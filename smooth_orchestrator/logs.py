@@ -179,8 +179,8 @@ def error_info(error: BaseException | ErrorInfo) -> dict[str, Any]:
     }
     if info.hint:
         shown["hint"] = info.hint
-    if info.migration:
-        shown["migration"] = info.migration
+    where = {"migration": info.migration, "operation": info.operation, "place": info.place}
+    shown |= {key: value for key, value in where.items() if value}
     if info.causes:
         shown["causes"] = [error_info(cause) for cause in info.causes]
     return shown

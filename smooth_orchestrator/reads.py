@@ -11,7 +11,7 @@ import asyncpg
 from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
 from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.errors import WorkerError
-from smooth_orchestrator.events import EventName
+from smooth_orchestrator.events import EventName, blocker_text
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import TargetRun
@@ -106,6 +106,7 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
                         EventName.LOCK_WAITED, database=item.name, waited_ms=waited_ms, backend_pid=item.backend_pid
                     )
                 if pids and pids != told:
+                    item.blockers = tuple(map(blocker_text, rows))
                     get_logger().warning(
                         EventName.LOCK_WAITING,
                         database=item.name,

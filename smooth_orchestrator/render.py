@@ -1,12 +1,15 @@
 """Reports as text for people: first the cause, then the state that the databases are in, then a table."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from smooth_orchestrator.console import printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import HALTED, DatabaseOutcome, Report, RunError, RunOutcome
+from smooth_orchestrator.sqlstates import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,24 +115,39 @@ def _print_error(console: "Console", error: RunError, database: str | None) -> N
         for word, value in (
             ("database", database),
             ("migration", error.migration),
-            ("SQLSTATE", error.sqlstate),
+            ("SQLSTATE", error.sqlstate and in_words(error.sqlstate)),
         )
         if value
     )
     console.print(printable(where or error.type), style=_BAD)
-    _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), error.hint)
+    _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part))
+    for word, value in (
+        ("operation", error.operation),
+        ("at", error.place and _near(error.place)),
+        ("lock held by", ", ".join(error.blockers)),
+        ("hint", error.hint),
+    ):
+        if value:
+            console.print(f"  {word}: {printable(value)}")
 
 
 def _print_mistake(console: "Console", mistake: Mistake) -> None:
     console.print(printable(mistake.place), style=_BAD)
-    _print_indented(console, mistake.message, mistake.hint)
+    _print_indented(console, mistake.message)
+    if mistake.hint:
+        console.print(f"  hint: {printable(mistake.hint)}")
 
 
-def _print_indented(console: "Console", message: str, hint: str | None) -> None:
+def _near(place: str) -> str:
+    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
+    with suppress(OSError, ValueError):
+        return str(Path(place).relative_to(Path.cwd()))
+    return place
+
+
+def _print_indented(console: "Console", message: str) -> None:
     for line in printable(message).splitlines():
         console.print(f"  {line}")
-    if hint:
-        console.print(f"  hint: {printable(hint)}")
 
 
 def _database_of(error: RunError, report: Report) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from smooth_orchestrator.events import Decision, EventName
+from smooth_orchestrator.events import Decision, EventName, blocker_text
 from smooth_orchestrator.progress.told import DatabaseTold, PhaseTold, State, Told
 
 __all__ = ["Heard"]
@@ -191,9 +191,6 @@ class Heard:
 
 
 def _named(blockers: Iterable[Mapping[str, Any]]) -> str:
-    names = [
-        f"pid {each['pid']}" + (f" ({each['application_name']})" if each["application_name"] else "")
-        for each in blockers
-    ]
+    names = [*map(blocker_text, blockers)]
     more = len(names) - _BLOCKERS_NAMED
     return ", ".join(names[:_BLOCKERS_NAMED]) + (f" and {more} more" if more > 0 else "")

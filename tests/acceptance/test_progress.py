@@ -101,6 +101,10 @@ def test_a_failure_is_told_above_the_table_and_the_report_stands_where_the_table
         assert _tables(seen) == 0
         assert sum("migration.failed" in line for line in seen) == 1
         assert "Traceback" not in screen.everything()
+        place = next(line for line in seen if line.startswith("  at: project/demo/migrations/0002_note.py:"))
+        lines = (fleet.directory / "project/demo/migrations/0002_note.py").read_text().splitlines()
+        assert "AddField" in lines[int(place.rpartition(":")[2]) - 1]
+        assert f"database {LAST}, migration demo.0002_note, SQLSTATE 42701 duplicate column" in seen
         assert screen.is_sane()
 
 

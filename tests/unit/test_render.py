@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal import RunSummary
 from smooth_orchestrator.render import print_report, print_runs
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+from smooth_orchestrator.sqlstates import in_words
 
 STARTED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ERROR = RunError("IntegrityError", "a row is in the way", "23505", "orders.0007_total", "remove it", detail="(5)")
@@ -64,7 +66,7 @@ def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
     lines = [line.rstrip() for line in _text(FAILED).splitlines()]
 
     assert lines == [
-        "database shard, migration orders.0007_total, SQLSTATE 23505",
+        "database shard, migration orders.0007_total, SQLSTATE 23505 unique violation",
         "  a row is in the way",
         "  (5)",
         "  hint: remove it",
@@ -76,6 +78,39 @@ def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
         "primary   all    held_open  rolled_back",
         "shard     all    held_open  failed",
     ]
+
+
+def test_a_failure_names_the_operation_its_place_and_who_had_the_lock() -> None:
+    error = replace(
+        ERROR,
+        operation="Create index x",
+        place=str(Path.cwd() / "shop/migrations/0007_total.py:12"),
+        blockers=("pid 4711 (psql)", "pid 4712"),
+    )
+
+    assert [line.rstrip() for line in _text(replace(FAILED, error=error)).splitlines()][1:7] == [
+        "  a row is in the way",
+        "  (5)",
+        "  operation: Create index x",
+        "  at: shop/migrations/0007_total.py:12",
+        "  lock held by: pid 4711 (psql), pid 4712",
+        "  hint: remove it",
+    ]
+    assert Report.from_dict(replace(FAILED, error=error).to_dict()).error == error
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words"),
+    [
+        ("23505", "23505 unique violation"),
+        ("55P03", "55P03 lock not available"),
+        ("40P01", "40P01 deadlock detected"),
+        ("HY000", "HY000"),
+        ("", ""),
+    ],
+)
+def test_a_sqlstate_is_followed_by_its_name_where_it_has_one(sqlstate: str, words: str) -> None:
+    assert in_words(sqlstate) == words
 
 
 def test_a_success_begins_with_the_state() -> None:

@@ -60,7 +60,21 @@ LAYERS: Final = (
             "whose",
         }
     ),
-    frozenset({"console", "events", "journal", "logs", "progress", "render", "report", "rules", "secrets", "told"}),
+    frozenset(
+        {
+            "console",
+            "events",
+            "journal",
+            "logs",
+            "progress",
+            "render",
+            "report",
+            "rules",
+            "secrets",
+            "sqlstates",
+            "told",
+        }
+    ),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
