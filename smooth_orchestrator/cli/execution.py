@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
@@ -55,7 +56,7 @@ def report(
 
     def show(result: Report, masker: Masker) -> int:
         told = _told_how_to_settle(result, invocation, said)
-        return write_report(told.masked(masker), as_json=invocation.as_json)
+        return write_report(told.masked(masker), as_json=invocation.as_json, plan=invocation.plan)
 
     return execute(invocation, work, show)
 
@@ -89,7 +90,7 @@ def execute(
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = _told_how_to_settle(attempt.failure(error), invocation)
-        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json, plan=invocation.plan)
 
 
 def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
@@ -110,12 +111,12 @@ def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[s
     return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
 
 
-def write_report(report: Report, *, as_json: bool) -> int:
-    """Write a masked report to stdout and return its exit code."""
+def write_report(report: Report, *, as_json: bool, plan: Path | None = None) -> int:
+    """Write a masked report of a run of a plan to stdout and return its exit code."""
     if as_json:
         write_json(report.to_dict())
     else:
-        write(lambda stream: _print(report, stream))
+        write(lambda stream: _print(report, stream, plan))
     return report.exit_code
 
 
@@ -135,8 +136,8 @@ def write(printing: Callable[[TextIO], None]) -> None:
         abandon(sys.stdout)
 
 
-def _print(report: Report, stream: TextIO) -> None:
-    print_report(report, stream)
+def _print(report: Report, stream: TextIO, plan: Path | None) -> None:
+    print_report(report, stream, plan)
     print_details(report, stream)
 
 

@@ -42,8 +42,12 @@ class Terminal:
 
     def type(self, line: str) -> None:
         """Type a line, and Enter."""
-        self.tmux("send-keys", "-l", line)
+        self.write(line)
         self.press("Enter")
+
+    def write(self, text: str) -> None:
+        """Type some text alone."""
+        self.tmux("send-keys", "-l", text)
 
     def press(self, key: str) -> None:
         """Press a key, such as `C-c`."""

@@ -72,6 +72,7 @@ LAYERS: Final = (
             "rules",
             "secrets",
             "sqlstates",
+            "summary",
             "told",
         }
     ),
