@@ -251,7 +251,8 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
 
     A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
-    from smooth_migrations.protocol.failures import ErrorInfo  # noqa: PLC0415 - most calls describe none
+    from smooth_migrations.origin import origin_of  # noqa: PLC0415 - most calls describe none
+    from smooth_migrations.protocol.failures import ErrorInfo  # noqa: PLC0415 - the same
 
     causes: tuple[ErrorInfo, ...] = ()
     detail = _detail(error)
@@ -260,6 +261,7 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
         first, *others = error.exceptions
         causes = tuple(describe(other) for other in others)
         error = first
+    origin = origin_of(error)
     return ErrorInfo(
         type=type(error).__name__,
         message=_shortened(_without(words_of(error), detail).strip(), _LONGEST_MESSAGE) or type(error).__name__,
@@ -269,6 +271,8 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
         traceback=_shortened(trace, _LONGEST_TRACEBACK),
         causes=causes,
         detail=None if detail is None else _shortened(detail, _LONGEST_MESSAGE),
+        operation=_shortened(origin.operation, _LONGEST_MESSAGE) if origin else None,
+        place=origin.place if origin else None,
     )
 
 

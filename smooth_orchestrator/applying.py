@@ -1,6 +1,7 @@
 """One target's migrations, run by its worker up to the barrier, and what the worker says meanwhile."""
 
 import time
+from dataclasses import replace
 
 import anyio
 
@@ -22,6 +23,9 @@ __all__ = ["Listener", "apply_target"]
 
 # How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
 _CANCEL_GRACE_S = 30.0
+
+# SQLSTATE 55P03, of a lock time-out (PostgreSQL manual, appendix A).
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 async def apply_target(
@@ -116,12 +120,16 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
         case Failed():
             item.stage = Stage.FAILED
             item.unapplied += answer.unapplied
-            item.error = answer.error
+            item.error = _with_blockers(answer.error, item)
             item.undo_error = next(iter(answer.error.causes), None)
             if run.decided:
                 return  # it is tried again, and is no failure of the run before that has been given up
-            for cause in (answer.error, *answer.error.causes):
+            for cause in (item.error, *answer.error.causes):
                 run.fail(cause, item.name)
+
+
+def _with_blockers(error: ErrorInfo, item: TargetRun) -> ErrorInfo:
+    return replace(error, blockers=item.blockers) if error.sqlstate == _LOCK_NOT_AVAILABLE else error
 
 
 class Listener:
@@ -138,7 +146,8 @@ class Listener:
         match event:
             case protocol.MigrationStarted():
                 self.at_work = event.step
-                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step))
+                pending = len(item.found.pending) if item.found else None
+                log.info(EventName.MIGRATION_STARTED, **_keys(item, event.step), pending=pending)
             case protocol.MigrationApplied():
                 self.at_work = None
                 await self._applied(event)

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol
 
-__all__ = ["event_text", "printable", "wants_colour"]
+__all__ = ["Stream", "event_text", "on_one_line", "printable", "wants_colour"]
 
 _RESET: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
@@ -21,7 +21,23 @@ _LEVEL_COLOURS: Final = {
 _NOT_REPEATED: Final = {"timestamp", "level", "event", "run_id", "deploy", "error"}
 
 
-def wants_colour(stream: TextIO) -> bool:
+class Stream(Protocol):
+    """Where lines go to."""
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+        ...
+
+    def flush(self) -> None:
+        """Write what has been kept back."""
+        ...
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        ...
+
+
+def wants_colour(stream: Stream) -> bool:
     """Tell whether to colour what goes to this stream: a terminal, unless `NO_COLOR` is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
@@ -33,8 +49,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
-def event_text(event: Mapping[str, Any], *, colour: bool) -> str:
-    """Return one log event as a line, followed by its error's traceback where there is one."""
+def on_one_line(text: str) -> str:
+    """Return the text in one line, with a space for each line break, and `printable`."""
+    return printable(" ".join(text.split()))
+
+
+def event_text(event: Mapping[str, Any], *, colour: bool, has_traces: bool = True) -> str:
+    """Return one log event as a line, followed by its error, with its traceback where there is one and it is wanted."""
     level = event["level"]
     words = [
         _painted(event["timestamp"][11:23], _DIM, colour=colour),
@@ -42,17 +63,17 @@ def event_text(event: Mapping[str, Any], *, colour: bool) -> str:
         _painted(str(event["event"]), _BOLD, colour=colour),
         *(f"{key}={_value(value)}" for key, value in event.items() if key not in _NOT_REPEATED),
     ]
-    return " ".join(words) + _error_text(event.get("error") or {})
+    return " ".join(words) + _error_text(event.get("error") or {}, has_traces=has_traces)
 
 
-def _error_text(error: Mapping[str, Any]) -> str:
+def _error_text(error: Mapping[str, Any], *, has_traces: bool) -> str:
     if not error:
         return ""
     state = f" (SQLSTATE {error['sqlstate']})" if error.get("sqlstate") else ""
     text = f"{error['type']}{state}: {error['message']}"
     if error.get("hint"):
         text += f"\nhint: {error['hint']}"
-    if error.get("traceback"):
+    if has_traces and error.get("traceback"):
         text += f"\n{error['traceback'].rstrip()}"
     return "".join(f"\n  {line}" for line in printable(text).splitlines())
 

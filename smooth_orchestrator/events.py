@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from smooth_orchestrator.report import DatabaseOutcome, RunOutcome
 
-__all__ = ["Decision", "Direction", "EventName", "json_schema", "schema_text"]
+__all__ = ["Decision", "Direction", "EventName", "blocker_text", "json_schema", "schema_text"]
 
 
 class EventName(StrEnum):
@@ -31,6 +31,7 @@ class EventName(StrEnum):
     MIGRATION_UNAPPLIED = "migration.unapplied"
     MIGRATION_UNAPPLY_FAILED = "migration.unapply_failed"
     LOCK_WAITING = "lock.waiting"
+    LOCK_WAITED = "lock.waited"
     LOCK_RETRY = "lock.retry"
     GATE_STARTED = "gate.started"
     GATE_PASSED = "gate.passed"
@@ -130,6 +131,7 @@ _KEYS: Final[Mapping[str, Mapping[str, object]]] = {
             {"code": _TEXT, "message": _TEXT}, {"database": _NULLABLE, "hint": _NULLABLE, "sqlstate": _NULLABLE}
         ),
     },
+    "idle": _TEXTS,
     "line": _TEXT,
     "lock_hold_ms": _AMOUNT,
     "logger": _TEXT,
@@ -137,6 +139,7 @@ _KEYS: Final[Mapping[str, Mapping[str, object]]] = {
     "operations": _TEXTS,
     "owner": _TEXT,
     "parallel": _COUNT,
+    "pending": _COUNT,
     "phases": _TEXTS,
     "pid": _COUNT,
     "python": _TEXT,
@@ -165,18 +168,19 @@ _MIGRATION: Final = "database app migration direction"
 
 _EVENTS: Final[Mapping[EventName, _Keys]] = {
     EventName.DEPLOY_STARTED: _Keys("command databases", "digest phases version"),
-    EventName.PREFLIGHT_PASSED: _Keys("duration_ms", "databases findings"),
+    EventName.PREFLIGHT_PASSED: _Keys("duration_ms", "databases findings idle"),
     EventName.PREFLIGHT_FAILED: _Keys("findings", "duration_ms databases error"),
     EventName.LEASE_ACQUIRED: _Keys("epoch", "owner duration_ms"),
     EventName.LEASE_LOST: _Keys("", "epoch owner error"),
     EventName.PHASE_STARTED: _Keys("phase", "databases parallel"),
     EventName.PHASE_FINISHED: _Keys("phase outcome duration_ms", "databases error"),
-    EventName.MIGRATION_STARTED: _Keys(_MIGRATION),
+    EventName.MIGRATION_STARTED: _Keys(_MIGRATION, "pending"),
     EventName.MIGRATION_APPLIED: _Keys(f"{_MIGRATION} duration_ms", "outcome"),
     EventName.MIGRATION_FAILED: _Keys(f"{_MIGRATION} error", "duration_ms"),
     EventName.MIGRATION_UNAPPLIED: _Keys(f"{_MIGRATION} duration_ms"),
     EventName.MIGRATION_UNAPPLY_FAILED: _Keys(f"{_MIGRATION} error", "duration_ms"),
     EventName.LOCK_WAITING: _Keys("database blockers", "app migration direction backend_pid waited_ms"),
+    EventName.LOCK_WAITED: _Keys("database waited_ms", "backend_pid"),
     EventName.LOCK_RETRY: _Keys("database attempt delay_ms", "app migration direction error"),
     EventName.GATE_STARTED: _Keys("argv"),
     EventName.GATE_PASSED: _Keys("argv duration_ms"),
@@ -208,10 +212,22 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
 }
 
 
+def blocker_text(blocker: Mapping[str, Any]) -> str:
+    """Return in words who one of the `blockers` of `lock.waiting` is."""
+    name = blocker["application_name"]
+    return f"pid {blocker['pid']}" + (f" ({name})" if name else "")
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) that every log line obeys; no line may carry a key its event does not have."""
     error = {"type": _TEXT, "message": _TEXT, "sqlstate": _NULLABLE, "traceback": _NULLABLE}
-    more = {"hint": _TEXT, "migration": _TEXT, "causes": {"type": "array", "items": _ERROR}}
+    more = {
+        "hint": _TEXT,
+        "migration": _TEXT,
+        "operation": _TEXT,
+        "place": _TEXT,
+        "causes": {"type": "array", "items": _ERROR},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "One line of smooth-orchestrate's log",

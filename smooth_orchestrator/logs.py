@@ -17,10 +17,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator.console import event_text, wants_colour
+from smooth_orchestrator.console import Stream, event_text, wants_colour
 from smooth_orchestrator.errors import SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.log_file import LogFile
@@ -99,14 +99,14 @@ class _Log:
 
     Args:
         masker: knows the secrets.
-        outputs: what writes them.
+        outputs: what writes them, from which level on.
         level: the least level that is written.
         run: on every event.
         listeners: of `hearing`.
     """
 
     masker: Masker = field(default_factory=Masker)
-    outputs: list[_Output] = field(default_factory=list)
+    outputs: list[tuple[_Output, LogLevel]] = field(default_factory=list)
     level: LogLevel = LogLevel.INFO
     run: dict[str, str | None] = field(default_factory=lambda: {"run_id": None, "deploy": None})
     listeners: list[Listener] = field(default_factory=list)
@@ -194,7 +194,8 @@ def configure(
     level: LogLevel,
     log_file: Path | None = None,
     *,
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
+    brief: bool = False,
     masker: Masker,
 ) -> None:
     """Set up the log of this process, and send everything that others log, warn of or crash with through it.
@@ -205,6 +206,8 @@ def configure(
         log_file: a file that gets every line too, as JSON; made for its owner alone, appended to, and opened anew once
             it was moved or removed.
         stream: where lines go; stderr unless given.
+        brief: whether something else shows there what is below `warning`, and how a migration failed: then lines of
+            text have a traceback only where nobody can have expected one.
         masker: knows the secrets; may learn more later.
 
     Raises:
@@ -217,7 +220,11 @@ def configure(
         _files.pop().close()
     if log_file:
         _files.append(LogFile(log_file))
-    _of_process.outputs = [_stream_output(log_format, stream), *(_file_output(each) for each in _files)]
+    least = max(level, LogLevel.WARNING, key=lambda each: each.number) if brief else level
+    _of_process.outputs = [
+        (_stream_output(log_format, stream, brief=brief), least),
+        *((_file_output(each), level) for each in _files),
+    ]
     _of_process.masker, _of_process.level = masker, level
     _of_process.run.update(run_id=None, deploy=None)
     structlog.contextvars.clear_contextvars()
@@ -260,8 +267,8 @@ def error_info(error: BaseException | ErrorInfo) -> dict[str, Any]:
     }
     if info.hint:
         shown["hint"] = info.hint
-    if info.migration:
-        shown["migration"] = info.migration
+    where = {"migration": info.migration, "operation": info.operation, "place": info.place}
+    shown |= {key: value for key, value in where.items() if value}
     if info.causes:
         shown["causes"] = [error_info(cause) for cause in info.causes]
     return shown
@@ -309,10 +316,11 @@ class _Lines:
         with self._lock:
             for listener in tuple(log.listeners):
                 _tell(listener, log.listeners, event)
-            for output in log.outputs if LogLevel(event["level"]).number >= log.level.number else ():
+            for output, least in log.outputs:
                 # A reader that went away or a full disk must not stop a deploy half-way.
                 with contextlib.suppress(OSError, ValueError):
-                    output(event)
+                    if LogLevel(event["level"]).number >= least.number:
+                        output(event)
 
     debug = info = warning = error = critical = emit
 
@@ -329,14 +337,15 @@ def _tell(listener: Listener, listeners: list[Listener], event: Mapping[str, Any
         _log_crash("listener", f"{listener!r} failed, and hears no more", error)
 
 
-def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:
+def _stream_output(log_format: LogFormat, stream: Stream, *, brief: bool) -> _Output:
     console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())
     render: Callable[[Mapping[str, Any]], str] = _with_priority if log_format is LogFormat.JOURNALD else json.dumps
     if console:
         colour = wants_colour(stream)
 
         def render(event: Mapping[str, Any]) -> str:
-            return event_text(event, colour=colour)
+            has_traces = not brief or event["level"] == LogLevel.CRITICAL
+            return event_text(event, colour=colour, has_traces=has_traces)
 
     def write(event: Mapping[str, Any]) -> None:
         stream.write(f"{render(event)}\n")

@@ -152,7 +152,10 @@ async def pass_preflight(run: Run, fleet: Fleet) -> None:
         get_logger().error(EventName.PREFLIGHT_FAILED, findings=described)
         raise Refused("the preflight found what refuses this deploy", findings=findings)
     get_logger().info(
-        EventName.PREFLIGHT_PASSED, duration_ms=run.duration_ms, databases=[item.name for item in run.targets]
+        EventName.PREFLIGHT_PASSED,
+        duration_ms=run.duration_ms,
+        databases=[item.name for item in run.targets],
+        idle=[item.name for item in run.targets if not item.has_work],
     )
 
 

@@ -1,5 +1,6 @@
 """What the coordinator reads of PostgreSQL servers: over asyncpg, or through a worker where that cannot connect."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
 from smooth_migrations.protocol.failpoints import passing
 from smooth_orchestrator.errors import WorkerError
-from smooth_orchestrator.events import EventName
+from smooth_orchestrator.events import EventName, blocker_text
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import TargetRun
@@ -81,10 +82,14 @@ def _through_worker(item: TargetRun, fleet: Fleet) -> Read:
 
 
 async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
-    """Log who a target waits for, once a wait, until cancelled. Reads only; a server that stays away is no failure."""
+    """Log who a target waits for, once a wait, and when it waits no more, until cancelled.
+
+    Reads only; a server that stays away is no failure.
+    """
     if item.target.vendor != "postgresql":
         return
     told: tuple[int, ...] = ()
+    since_s = 0.0
     try:
         # Most targets are done by then, and need no session for this.
         await anyio.sleep(_POLL_S)
@@ -92,7 +97,15 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
             while True:
                 rows = await read(_BLOCKERS.format(pid=item.backend_pid)) if item.backend_pid is not None else ()
                 pids = tuple(row["pid"] for row in rows)
+                if pids and not told:
+                    since_s = time.monotonic()
+                if told and not pids:
+                    waited_ms = round((time.monotonic() - since_s) * 1000, 1)
+                    get_logger().info(
+                        EventName.LOCK_WAITED, database=item.name, waited_ms=waited_ms, backend_pid=item.backend_pid
+                    )
                 if pids and pids != told:
+                    item.blockers = tuple(map(blocker_text, rows))
                     get_logger().warning(
                         EventName.LOCK_WAITING,
                         database=item.name,

@@ -1,12 +1,16 @@
 """Reports as text for people: first the cause, then the state that the databases are in, then a table."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from smooth_orchestrator.console import printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import HALTED, DatabaseOutcome, Report, RunError, RunOutcome
+from smooth_orchestrator.sqlstates import in_words
+from smooth_orchestrator.summary import counted, few, next_step, telling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +19,18 @@ __all__ = ["print_report", "print_runs"]
 
 # Wide enough never to wrap: a line of a file or a pipe is for grep.
 _UNWRAPPED_WIDTH: Final = 4000
+
+# What a screen has of errors, at least of the first one's message, of each line of that, and at least of databases.
+_ERRORS_SHOWN: Final = 3
+_LEAST_LINES: Final = 2
+_LONGEST_LINE: Final = 500
+_LEAST_ROWS: Final = 2
+
+# What is beside the first message, at the most.
+_LINES_BESIDE: Final = 21
+
+# The table's head, the counts, and where the shell's prompt comes.
+_LINES_BELOW: Final = 4
 
 _STYLES: Final = {
     RunOutcome.COMMITTED: "green",
@@ -44,31 +60,53 @@ _LOOKS: Final = {
 }
 
 
-def print_report(report: Report, stream: TextIO) -> None:
+def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> None:
     """Write one run's report; `Report.masked` it first.
 
     Args:
         report: the report.
-        stream: where to; coloured and fitted to its width when it is a terminal, else plain and unwrapped.
+        stream: where to. A terminal gets about a screen, coloured and fitted to its width, and the command that comes
+            next; anything else the whole, plain and unwrapped.
+        plan: the plan file, which that command is for.
     """
     console = _console(stream)
+    is_brief = stream.isatty()
+    with console.capture() as captured:
+        _print_head(console, report, plan, is_brief=is_brief)
+    head = captured.get()
+    stream.write(head)
+    if report.databases:
+        room = console.height - head.count("\n") - _LINES_BELOW
+        is_brief = is_brief and report.command not in _LOOKS and len(report.databases) > room
+        _print_databases(console, report, max(room, _LEAST_ROWS) if is_brief else None)
+
+
+def _print_head(console: "Console", report: Report, plan: Path | None, *, is_brief: bool) -> None:
     errors = [error for error in (report.error, *report.errors) if error]
-    for error in errors:
-        if isinstance(error, Mistake):
-            _print_mistake(console, error)
+    shown = errors[:_ERRORS_SHOWN] if is_brief else errors
+    longest = max(_LEAST_LINES, console.height - _LINES_BESIDE) if is_brief else None
+    for error in shown:
+        if is_brief and error is not errors[0]:
+            _print_in_short(console, error, report)
+        elif isinstance(error, Mistake):
+            _print_mistake(console, error, longest)
         else:
-            _print_error(console, error, _database_of(error, report))
+            _print_error(console, error, _database_of(error, report), longest)
+    if len(errors) > len(shown):
+        console.print(f"and {len(errors) - len(shown)} more like these; `report` and --json tell all of them")
     if errors:
         console.print()
-    console.print(_state(report), style=_STYLES.get(report.outcome, _BAD))
+    console.print(_state(report, is_brief=is_brief), style=_STYLES.get(report.outcome, _BAD))
     if report.settle_with:
         console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
     for command in report.settle_with:
         console.print(f"  {printable(command)}")
+    step = next_step(report, str(plan)) if plan and is_brief else None
+    if step is not None:
+        console.print(f"{step.when}:\n  {printable(step.command)}", soft_wrap=True)
     console.print(_headline(report), style="dim")
     if report.databases:
         console.print()
-        _print_databases(console, report)
 
 
 def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
@@ -106,30 +144,58 @@ def _console(stream: TextIO) -> "Console":
     )
 
 
-def _print_error(console: "Console", error: RunError, database: str | None) -> None:
+def _print_error(console: "Console", error: RunError, database: str | None, longest: int | None) -> None:
     where = ", ".join(
         f"{word} {value}"
         for word, value in (
             ("database", database),
             ("migration", error.migration),
-            ("SQLSTATE", error.sqlstate),
+            ("SQLSTATE", error.sqlstate and in_words(error.sqlstate)),
         )
         if value
     )
     console.print(printable(where or error.type), style=_BAD)
-    _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), error.hint)
+    _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), longest)
+    for word, value in (
+        ("operation", error.operation),
+        ("at", error.place and _near(error.place)),
+        ("lock held by", ", ".join(error.blockers)),
+        ("hint", error.hint),
+    ):
+        if value:
+            console.print(f"  {word}: {printable(value)}")
 
 
-def _print_mistake(console: "Console", mistake: Mistake) -> None:
+def _print_in_short(console: "Console", error: RunError | Mistake, report: Report) -> None:
+    if isinstance(error, Mistake):
+        where = error.place
+    else:
+        database = _database_of(error, report)
+        where = f"database {database}" if database else error.type
+    for line, style in ((where, _BAD), (f"  {error.message}", "")):
+        console.print(printable(line.partition("\n")[0]), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _print_mistake(console: "Console", mistake: Mistake, longest: int | None) -> None:
     console.print(printable(mistake.place), style=_BAD)
-    _print_indented(console, mistake.message, mistake.hint)
+    _print_indented(console, mistake.message, longest)
+    if mistake.hint:
+        console.print(f"  hint: {printable(mistake.hint)}")
 
 
-def _print_indented(console: "Console", message: str, hint: str | None) -> None:
-    for line in printable(message).splitlines():
-        console.print(f"  {line}")
-    if hint:
-        console.print(f"  hint: {printable(hint)}")
+def _near(place: str) -> str:
+    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
+    with suppress(OSError, ValueError):
+        return str(Path(place).relative_to(Path.cwd()))
+    return place
+
+
+def _print_indented(console: "Console", message: str, longest: int | None) -> None:
+    lines = printable(message).splitlines()
+    for line in lines[:longest]:
+        console.print(f"  {line if longest is None else line[:_LONGEST_LINE]}")
+    if lines[longest:] and longest is not None:
+        console.print(f"  … ({len(lines) - longest} more lines)")
 
 
 def _database_of(error: RunError, report: Report) -> str | None:
@@ -140,18 +206,19 @@ def _database_of(error: RunError, report: Report) -> str | None:
     return next(same, None)
 
 
-def _state(report: Report) -> str:
+def _state(report: Report, *, is_brief: bool = False) -> str:
     """Return one sentence on what the databases are like now."""
+    named = few if is_brief else ", ".join
     committed = [item.database for item in report.databases if item.outcome is DatabaseOutcome.COMMITTED]
     if report.outcome is RunOutcome.COMMITTED:
         idle = len(report.databases) - len(committed)
         rest = f"; {_databases(idle)} had nothing to do" if idle else ""
         return f"Done: {_databases(len(committed))} changed{rest}."
     if report.outcome is RunOutcome.HALTED or _is_halted(report):
-        return f"Halted: changed and left so: {', '.join(committed)}; every other database is as it was before."
+        return f"Halted: changed and left so: {named(committed)}; every other database is as it was before."
     if report.outcome is RunOutcome.NEEDS_OPERATOR:
         unsettled = {DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED}
-        names = ", ".join(item.database for item in report.databases if item.outcome in unsettled)
+        names = named([item.database for item in report.databases if item.outcome in unsettled])
         return f"An operator is needed; not settled: {names or 'see above'}."
     if report.outcome is RunOutcome.REFUSED and report.command == "rehearse":
         return "This deploy would not succeed; every database is as it was before."
@@ -169,7 +236,9 @@ def _headline(report: Report) -> str:
     return f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {_duration(report.duration_ms)}"
 
 
-def _print_databases(console: "Console", report: Report) -> None:
+def _print_databases(console: "Console", report: Report, room: int | None) -> None:
+    """Print a table of all databases, or, of no more than there is room for, those to be told of one by one."""
+    shown = report.databases if room is None else telling(report.databases)[:room]
     rows = [
         (
             item.database,
@@ -181,10 +250,13 @@ def _print_databases(console: "Console", report: Report) -> None:
             _count(item.contract_pending),
             _duration(item.lock_hold_ms) if item.lock_hold_ms else "",
         )
-        for item in report.databases
+        for item in shown
     ]
     titles = ("database", "phase", "tier", "outcome", "applied", "taken back", "to finalise", "locks held")
-    _print_table(console, titles, rows)
+    if rows:
+        _print_table(console, titles, rows)
+    if room is not None:
+        console.print(f"{counted(report.databases)}; `smooth-orchestrate report PLAN | less` has all of them")
 
 
 def _print_table(console: "Console", titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

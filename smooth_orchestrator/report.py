@@ -104,6 +104,9 @@ class RunError:
         hint: what to do about it.
         database: the target it happened on; shown where it is not said by the place in the report.
         detail: what the server adds, such as the row that is in the way.
+        operation: of the migration, in Django's words, where one was at work.
+        place: `file:line` of it, as far as that is known.
+        blockers: who held the lock that was not to be had.
     """
 
     type: str
@@ -113,11 +116,30 @@ class RunError:
     hint: str | None = None
     database: str | None = None
     detail: str | None = None
+    operation: str | None = None
+    place: str | None = None
+    blockers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: ErrorInfo, *, database: str | None = None) -> Self:
         """Return a worker's or a described error without its traceback and causes."""
-        return cls(error.type, error.message, error.sqlstate, error.migration, error.hint, database, error.detail)
+        return cls(
+            error.type,
+            error.message,
+            error.sqlstate,
+            error.migration,
+            error.hint,
+            database,
+            error.detail,
+            error.operation,
+            error.place,
+            error.blockers,
+        )
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` made."""
+        return cls(**{**body, "blockers": tuple(body.get("blockers", ()))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report's `error` object."""
@@ -128,7 +150,13 @@ class RunError:
             "migration": self.migration,
             "hint": self.hint,
         }
-        where = {"database": self.database, "detail": self.detail}
+        where = {
+            "database": self.database,
+            "detail": self.detail,
+            "operation": self.operation,
+            "place": self.place,
+            "blockers": list(self.blockers),
+        }
         return shown | {key: value for key, value in where.items() if value}
 
 
@@ -189,7 +217,7 @@ class DatabaseReport:
         """Read back what `to_dict` made; keys it does not know are `extra`."""
         own = {
             "outcome": DatabaseOutcome(body["outcome"]),
-            "error": RunError(**body["error"]) if body["error"] else None,
+            "error": RunError.from_dict(body["error"]) if body["error"] else None,
             **{key: tuple(body[key]) for key in ("applied", "unapplied", "contract_pending")},
             **{key: body[key] for key in ("database", "project", "alias", "vendor", "phase", "tier", "lock_hold_ms")},
         }
@@ -258,8 +286,10 @@ class Report:
             outcome=RunOutcome(body["outcome"]),
             started_at=datetime.fromisoformat(body["started_at"]),
             databases=tuple(DatabaseReport.from_dict(database) for database in body["databases"]),
-            error=RunError(**body["error"]) if body["error"] else None,
-            errors=tuple(Mistake(**error) if "place" in error else RunError(**error) for error in body["errors"]),
+            error=RunError.from_dict(body["error"]) if body["error"] else None,
+            errors=tuple(
+                Mistake(**error) if _is_mistake(error) else RunError.from_dict(error) for error in body["errors"]
+            ),
             settle_with=tuple(body.get("settle_with", ())),
         )
 
@@ -289,6 +319,11 @@ def _run_to_dict(run: RunSummary) -> dict[str, Any]:
         "duration_ms": took and took.total_seconds() * 1000,
         "error": run.error,
     }
+
+
+def _is_mistake(body: Mapping[str, Any]) -> bool:
+    # An error may have a place too, in a migration; it has a type in any case.
+    return "type" not in body
 
 
 def _error_to_dict(error: RunError | Mistake) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class TargetRun:
         is_prepared: whether its transaction is known to stand prepared, and needs no worker any more.
         backend_pid: its session on the server, while one is known.
         backend_start: when that session began, in seconds since 1970, by the server.
+        blockers: whom that session was last seen to wait for, in words.
         locked_ms: lock hold at `locked_at_s`.
         locked_at_s: when the worker said so, on the monotonic clock.
         received: what Django's receivers made beside its steps.
@@ -145,6 +146,7 @@ class TargetRun:
     before: Before = field(default_factory=Before)
     backend_pid: int | None = None
     backend_start: str | None = None
+    blockers: tuple[str, ...] = ()
     locked_ms: float = 0.0
     locked_at_s: float = 0.0
     received: Received = field(default_factory=Received)

@@ -23,6 +23,9 @@ class ErrorInfo:
         migration: `app.name` of the migration at work, where there was one.
         hint: what to do about it.
         detail: what the server adds, which may quote a row: for the report alone, never for the log.
+        operation: of the migration, in Django's words, where one was at work.
+        place: `file:line` of it, as far as that is known.
+        blockers: who held the lock that was not to be had, in words.
         traceback: for the log alone.
         causes: further errors that came with it, such as a failing rollback.
     """
@@ -35,3 +38,6 @@ class ErrorInfo:
     traceback: str | None = None
     causes: tuple["ErrorInfo", ...] = ()
     detail: str | None = None
+    operation: str | None = None
+    place: str | None = None
+    blockers: tuple[str, ...] = ()

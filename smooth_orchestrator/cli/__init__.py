@@ -39,8 +39,10 @@ Exit codes:
   5  another run is at work; this one changed nothing
 
 \b
-Shell completion, for bash (zsh and fish likewise):
+Shell completion, for bash, zsh (after compinit) and fish:
   eval "$(_SMOOTH_ORCHESTRATE_COMPLETE=bash_source {_NAME})"
+  eval "$(_SMOOTH_ORCHESTRATE_COMPLETE=zsh_source {_NAME})"
+  _SMOOTH_ORCHESTRATE_COMPLETE=fish_source {_NAME} | source
 """
 
 _group: Final = click.version_option(__version__, prog_name=_NAME)(

@@ -6,8 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from smooth_orchestrator import logs
@@ -53,7 +55,7 @@ def report(
 
     def show(result: Report, masker: Masker) -> int:
         told = told_how_to_settle(result, invocation.plan, said)
-        return write_report(told.masked(masker), as_json=invocation.as_json)
+        return write_report(told.masked(masker), as_json=invocation.as_json, plan=invocation.plan)
 
     return execute(invocation, work, show)
 
@@ -78,7 +80,7 @@ def execute(
         code = _show(attempt, lambda: attempt.run_over_plan(work), show)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = told_how_to_settle(attempt.failure(error), invocation.plan)
-        code = write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
+        code = write_report(failure.masked(attempt.masker), as_json=invocation.as_json, plan=invocation.plan)
         attempt.end(failure)
     return code
 
@@ -103,18 +105,19 @@ def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker
         raise Interrupted(f"interrupted by {interrupt}") from interrupt
     finally:
         signals.hold_signals_back()
+        attempt.watched.close()
     code = show(result, attempt.masker)
     if isinstance(result, Report):
         attempt.end(result)
     return code
 
 
-def write_report(report: Report, *, as_json: bool) -> int:
-    """Write a masked report to stdout and return its exit code."""
+def write_report(report: Report, *, as_json: bool, plan: Path | None = None) -> int:
+    """Write a masked report of a run of a plan to stdout and return its exit code."""
     if as_json:
         write_json(report.to_dict())
     else:
-        write(lambda stream: _print(report, stream))
+        write(lambda stream: _print(report, stream, plan))
     return report.exit_code
 
 
@@ -134,8 +137,8 @@ def write(printing: Callable[[TextIO], None]) -> None:
         abandon(sys.stdout)
 
 
-def _print(report: Report, stream: TextIO) -> None:
-    print_report(report, stream)
+def _print(report: Report, stream: TextIO, plan: Path | None) -> None:
+    print_report(report, stream, plan)
     print_details(report, stream)
 
 
@@ -149,6 +152,7 @@ class _Attempt:
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
     watchers: Sequence[Watcher] = ()
+    watched: ExitStack = field(default_factory=ExitStack)
 
     def run_over_plan(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         """Read the plan and run the work over it."""
@@ -175,9 +179,7 @@ class _Attempt:
 
     def _begin(self) -> None:
         asked = self.invocation
-        logs.configure(
-            logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level), asked.log_file, masker=self.masker
-        )
+        self._open_log()
         if asked.log_file is not None:
             hear_rotation(logs.look_at_file)
         logs.bind_run(asked.run_id, None)
@@ -194,6 +196,19 @@ class _Attempt:
                 logs.get_logger().warning(
                     EventName.LOG_MESSAGE, logger=__name__, message="a watcher failed", error=error
                 )
+
+    def _open_log(self) -> None:
+        """Set up the log, beside a picture of what it tells where a person may look at it."""
+        asked = self.invocation
+        form, level = logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level)
+        stream, brief = None, False
+        if form is not logs.LogFormat.JSON and not asked.hides_progress:
+            from smooth_orchestrator.progress import can_show, showing  # noqa: PLC0415 - rich, for a terminal alone
+
+            if can_show(sys.stderr):
+                stream = self.watched.enter_context(showing(asked.command, sys.stderr))
+                brief = form is logs.LogFormat.AUTO
+        logs.configure(form, level, asked.log_file, stream=stream, brief=brief, masker=self.masker)
 
     def failure(self, error: Exception) -> Report:
         """Return the report of a command that raised; what was not raised on purpose is logged with its traceback."""

@@ -52,8 +52,13 @@ class DeployByDefault(click.Group):
         return _DEFAULT, self.commands[_DEFAULT], args
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete commands, and files for the plan of a deploy."""
-        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+        """Complete commands and options, beside them plans of this directory, and files where there is neither."""
+        named = super().shell_complete(ctx, incomplete)
+        # click has bash forget everything else where an item says that files are wanted.
+        if not named:
+            return [CompletionItem(incomplete, type="file")]
+        plans = sorted(each.name for each in Path().glob("*.toml"))
+        return named + [CompletionItem(each) for each in plans if each.startswith(incomplete)]
 
 
 def _nearest(word: str, names: Iterable[str]) -> str | None:

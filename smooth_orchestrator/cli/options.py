@@ -31,6 +31,7 @@ class Invocation:
         run_id: the run's id, the caller's or a new one.
         metrics_file: a file for node_exporter that gets the command's metrics.
         pushgateway: the URL of a Pushgateway that gets them.
+        hides_progress: whether a terminal shows log lines alone.
     """
 
     command: str
@@ -40,6 +41,7 @@ class Invocation:
     log_level: str
     log_file: Path | None
     run_id: str
+    hides_progress: bool
     metrics_file: Path | None = None
     pushgateway: str | None = None
 
@@ -56,7 +58,9 @@ _FILE: Final = click.Path(path_type=Path)
 
 # The last one is shown first.
 _PARAMETERS: Final[tuple[Callable[[Callable[..., int]], object], ...]] = (
-    click.option("--no-progress", is_flag=True, expose_value=False, help="Show no progress on stderr."),
+    click.option(
+        "--no-progress", "hides_progress", is_flag=True, help="Show no progress on a terminal, but all log lines."
+    ),
     click.option("--run-id", metavar="ID", callback=_check_run_id, help="Name the run; a new name unless given."),
     click.option(
         "--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True, help="The least level logged."

@@ -62,6 +62,9 @@ def test_a_release_that_fails_in_the_last_database_changes_none(shop: Fleet, tmp
     assert (error["database"], error["sqlstate"]) == (LAST, "23505")
     assert error["migration"] == "orders.0006_one_customer_per_email"
     assert error["detail"] == "Key (email)=(ada@example.com) is duplicated."
+    assert error["operation"] == "Create constraint one_customer_per_email on model customer"
+    file, _, line = error["place"].rpartition(":")
+    assert "AddConstraint" in Path(file).read_text().splitlines()[int(line) - 1]
     assert [line["migration"] for line in outcome.named("migration.failed")] == ["0006_one_customer_per_email"]
     # A log goes to places where a customer's row has no business.
     assert "ada@example.com" not in outcome.stderr
@@ -148,6 +151,7 @@ def test_a_lock_that_is_never_released_is_named_and_ends_the_deploy(
             outcome = fleet.deploy()
             pid = holder.info.backend_pid
         assert (outcome.exit_code, outcome.report["error"]["sqlstate"]) == (1, "55P03"), outcome.stderr
+        assert outcome.report["error"]["blockers"] == [f"pid {pid}"]
         waits = outcome.named("lock.waiting")
         assert waits
         assert all([blocker["pid"] for blocker in line["blockers"]] == [pid] for line in waits)

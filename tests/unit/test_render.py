@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal import RunSummary
 from smooth_orchestrator.render import print_report, print_runs
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+from smooth_orchestrator.sqlstates import in_words
 
 STARTED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ERROR = RunError("IntegrityError", "a row is in the way", "23505", "orders.0007_total", "remove it", detail="(5)")
@@ -64,7 +66,7 @@ def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
     lines = [line.rstrip() for line in _text(FAILED).splitlines()]
 
     assert lines == [
-        "database shard, migration orders.0007_total, SQLSTATE 23505",
+        "database shard, migration orders.0007_total, SQLSTATE 23505 unique violation",
         "  a row is in the way",
         "  (5)",
         "  hint: remove it",
@@ -76,6 +78,39 @@ def test_a_failure_is_told_cause_first_then_the_state_then_a_table() -> None:
         "primary   all    held_open  rolled_back",
         "shard     all    held_open  failed",
     ]
+
+
+def test_a_failure_names_the_operation_its_place_and_who_had_the_lock() -> None:
+    error = replace(
+        ERROR,
+        operation="Create index x",
+        place=str(Path.cwd() / "shop/migrations/0007_total.py:12"),
+        blockers=("pid 4711 (psql)", "pid 4712"),
+    )
+
+    assert [line.rstrip() for line in _text(replace(FAILED, error=error)).splitlines()][1:7] == [
+        "  a row is in the way",
+        "  (5)",
+        "  operation: Create index x",
+        "  at: shop/migrations/0007_total.py:12",
+        "  lock held by: pid 4711 (psql), pid 4712",
+        "  hint: remove it",
+    ]
+    assert Report.from_dict(replace(FAILED, error=error).to_dict()).error == error
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words"),
+    [
+        ("23505", "23505 unique violation"),
+        ("55P03", "55P03 lock not available"),
+        ("40P01", "40P01 deadlock detected"),
+        ("HY000", "HY000"),
+        ("", ""),
+    ],
+)
+def test_a_sqlstate_is_followed_by_its_name_where_it_has_one(sqlstate: str, words: str) -> None:
+    assert in_words(sqlstate) == words
 
 
 def test_a_success_begins_with_the_state() -> None:
@@ -140,6 +175,62 @@ def test_a_terminal_is_coloured_unless_no_color_is_set(
     print_report(FAILED, terminal)
 
     assert ("\x1b[" in terminal.getvalue()) is coloured
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name, value in {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+def test_a_thousand_databases_are_a_screen_on_a_terminal_and_all_of_them_elsewhere(screen: Terminal) -> None:
+    names = [f"shards:shard_{number}" for number in range(1000)]
+    databases = [_database(name, DatabaseOutcome.ROLLED_BACK) for name in names]
+    databases[700] = _database(names[700], DatabaseOutcome.FAILED)
+    databases[900] = _database(names[900], DatabaseOutcome.IN_DOUBT)
+    errors = tuple(RunError("OperationalError", "gone\n" * 100, database=name) for name in names)
+    many = replace(FAILED, outcome=RunOutcome.NEEDS_OPERATOR, databases=tuple(databases), errors=errors)
+    print_report(many, screen, Path("deploy.toml"))
+    lines = [line.rstrip() for line in screen.getvalue().splitlines()]
+
+    assert len(lines) <= 24
+    assert "An operator is needed; not settled: shards:shard_700, shards:shard_900." in lines
+    rows = [line.split()[0] for line in lines if line.startswith("shards:shard_")]
+    assert rows == [names[900], names[700]]
+    assert any(line.startswith("1 in doubt, 1 failed, 998 rolled back; ") for line in lines)
+    assert sum(line.startswith("shards:shard_") for line in _text(many).splitlines()) == 1000
+
+
+def test_a_success_of_many_databases_is_counted_on_a_terminal(screen: Terminal) -> None:
+    databases = tuple(_database(f"shard_{number}") for number in range(200))
+    print_report(replace(REPORT, databases=databases), screen)
+
+    assert "200 committed; " in screen.getvalue()
+    assert "shard_7" not in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("report", "command"),
+    [
+        pytest.param(FAILED, "rehearse", id="a migration failed"),
+        pytest.param(replace(FAILED, error=replace(ERROR, blockers=("pid 1",))), "deploy", id="a lock was not free"),
+        pytest.param(replace(FAILED, error=RunError("Interrupted", "by SIGINT")), "deploy", id="interrupted"),
+        pytest.param(replace(REPORT, outcome=RunOutcome.REFUSED), "check", id="refused"),
+        pytest.param(replace(REPORT, outcome=RunOutcome.LOCKED), "status", id="locked"),
+        pytest.param(replace(REPORT, outcome=RunOutcome.HALTED), "recover", id="halted"),
+        pytest.param(
+            replace(REPORT, databases=(replace(_database("a"), contract_pending=("x",)),)), "finalise", id="held back"
+        ),
+        pytest.param(REPORT, None, id="done"),
+    ],
+)
+def test_a_terminal_is_told_the_next_command_to_paste(screen: Terminal, report: Report, command: str | None) -> None:
+    print_report(report, screen, Path("my plans/deploy.toml"))
+    pasted = [line.strip() for line in screen.getvalue().splitlines() if line.startswith("  smooth-orchestrate ")]
+
+    assert pasted == ([f"smooth-orchestrate {command} 'my plans/deploy.toml'"] if command else [])
+    assert "smooth-orchestrate" not in _text(report)
 
 
 def test_a_message_cannot_drive_a_terminal_or_be_taken_for_markup() -> None:

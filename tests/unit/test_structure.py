@@ -77,7 +77,22 @@ LAYERS: Final = (
         }
     ),
     frozenset(
-        {"console", "events", "journal", "log_file", "logs", "render", "report", "rules", "secrets", "settling", "told"}
+        {
+            "console",
+            "events",
+            "journal",
+            "log_file",
+            "logs",
+            "progress",
+            "render",
+            "report",
+            "rules",
+            "secrets",
+            "settling",
+            "sqlstates",
+            "summary",
+            "told",
+        }
     ),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )

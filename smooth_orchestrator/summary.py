@@ -1,0 +1,78 @@
+"""How a run ended, in a screen: which of many databases are shown, and what to do next."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+
+__all__ = ["Step", "counted", "few", "next_step", "telling"]
+
+_PROGRAM: Final = "smooth-orchestrate"
+_TELLING: Final = (DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED)
+_NAMES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a person does next.
+
+    Args:
+        when: the occasion, in words.
+        command: to be pasted.
+    """
+
+    when: str
+    command: str
+
+
+def next_step(report: Report, plan: str) -> Step | None:
+    """Return what comes next after a run; None where nothing does, or the report itself says it. Pure.
+
+    Args:
+        report: the run's.
+        plan: the plan file, as it was given.
+    """
+    found = _next(report)
+    return found and Step(found[0], f"{_PROGRAM} {found[1]} {shlex.quote(plan)}")
+
+
+def _next(report: Report) -> tuple[str, str] | None:
+    error, found = report.error, None
+    match report.outcome:
+        case RunOutcome.COMMITTED if any(each.contract_pending for each in report.databases):
+            found = "When the release before is gone", "finalise"
+        case RunOutcome.ROLLED_BACK if isinstance(error, RunError) and error.blockers:
+            found = "When the lock is free", report.command
+        case RunOutcome.ROLLED_BACK if isinstance(error, RunError) and error.migration:
+            found = "When that is mended, try it, which changes nothing", "rehearse"
+        case RunOutcome.ROLLED_BACK:
+            found = "To begin again", report.command
+        case RunOutcome.REFUSED:
+            found = "When that is mended", "check" if report.command == "deploy" else report.command
+        case RunOutcome.LOCKED | RunOutcome.NOT_DUE:
+            found = "To see how it stands", "status"
+        case RunOutcome.HALTED:
+            found = "To settle it", "recover"
+    return found
+
+
+def telling(databases: Iterable[DatabaseReport]) -> list[DatabaseReport]:
+    """Return those of which one by one is to be told: in doubt first, then failed. Pure."""
+    shown = [each for each in databases if each.outcome in _TELLING]
+    return sorted(shown, key=lambda each: _TELLING.index(each.outcome))
+
+
+def counted(databases: Iterable[DatabaseReport]) -> str:
+    """Return how many have come to which outcome, in words. Pure."""
+    counts = Counter(each.outcome for each in databases)
+    ordered = (*_TELLING, *(outcome for outcome in DatabaseOutcome if outcome not in _TELLING))
+    return ", ".join(f"{counts[outcome]} {outcome.replace('_', ' ')}" for outcome in ordered if counts[outcome])
+
+
+def few(names: Sequence[str]) -> str:
+    """Return names in words, the first alone of many. Pure."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,162 @@
+from collections.abc import Iterator
+from io import StringIO
+
+import pytest
+from rich.cells import cell_len
+
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.progress.heard import Heard
+from smooth_orchestrator.progress.table import frame_of
+from smooth_orchestrator.progress.told import State
+
+STEP = {"app": "orders", "migration": "0007_total", "direction": "forwards"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\x1b[2J\x1b]0;owned\x07",
+    "x" * 5000,
+    "[bold]markup",
+    "データベース" * 20,
+    "a\nb\tc",
+    "\u202eabc",
+]
+
+
+class Clock:
+    """One that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def heard(clock: Clock) -> Heard:
+    return Heard("deploy", clock)
+
+
+def _tell(heard: Heard, event: EventName, **keys: object) -> None:
+    heard({"event": event, "deploy": "shop", "run_id": "r1", **keys})
+
+
+def _begin(heard: Heard, *names: str) -> None:
+    _tell(heard, EventName.DEPLOY_STARTED, databases=[*names], phases=["canary", "fleet"])
+
+
+def _state(heard: Heard, name: str) -> State:
+    return next(each.state for each in heard.told().databases if each.name == name)
+
+
+def _frame(heard: Heard, width: int = 100, height: int = 30) -> list[str]:
+    return [line.rstrip() for line in frame_of(heard.told(), StringIO(), width, height)]
+
+
+def test_a_database_goes_from_state_to_state_as_it_is_told(heard: Heard) -> None:
+    _begin(heard, "primary", "idle")
+    _tell(heard, EventName.PREFLIGHT_PASSED, databases=["primary", "idle"], idle=["idle"])
+    blocker = {"pid": 7, "application_name": "psql", "query_age_ms": 1.0}
+    error = {"type": "LockNotAvailable", "message": "timed out", "sqlstate": "55P03", "traceback": None}
+    seen = [_state(heard, "primary")]
+    for event, keys in (
+        (EventName.MIGRATION_STARTED, STEP),
+        (EventName.LOCK_WAITING, {"blockers": [blocker]}),
+        (EventName.LOCK_WAITED, {"waited_ms": 3.0}),
+        (EventName.LOCK_RETRY, {"attempt": 1, "delay_ms": 50.0, "error": error}),
+        (EventName.MIGRATION_STARTED, STEP),
+        (EventName.MIGRATION_APPLIED, STEP | {"duration_ms": 1.0}),
+        (EventName.DATABASE_PREPARED, {}),
+        (EventName.DATABASE_COMMITTED, {}),
+    ):
+        _tell(heard, event, database="primary", **keys)
+        seen.append(_state(heard, "primary"))
+
+    assert [*map(str, seen)] == [
+        "to come",
+        "at work",
+        "waiting",
+        "at work",
+        "retrying",
+        "at work",
+        "at work",
+        "ready",
+        "committed",
+    ]
+    assert _state(heard, "idle") is State.IDLE
+
+
+def test_what_is_taken_back_is_counted_down_and_a_failure_stays_one(heard: Heard) -> None:
+    _begin(heard, "one", "two")
+    for name in ("one", "two"):
+        _tell(heard, EventName.MIGRATION_STARTED, database=name, **STEP, pending=2)
+        _tell(heard, EventName.MIGRATION_APPLIED, database=name, **STEP, duration_ms=1.0)
+    _tell(heard, EventName.MIGRATION_FAILED, database="two", **STEP, error={"message": "a row is in the way"})
+    _tell(heard, EventName.DEPLOY_DECIDED, decision="abort")
+    for name in ("one", "two"):
+        _tell(heard, EventName.MIGRATION_UNAPPLIED, database=name, **STEP, duration_ms=1.0)
+        _tell(heard, EventName.DATABASE_ROLLED_BACK, database=name)
+
+    one, two = heard.told().databases
+    assert (one.state, one.moved, two.state, two.moved) == (State.ROLLED_BACK, 0, State.FAILED, 0)
+    assert two.note == "a row is in the way"
+
+
+def test_a_few_databases_stand_in_the_plans_order_with_what_they_are_at(heard: Heard, clock: Clock) -> None:
+    _begin(heard, "primary", "shard")
+    _tell(heard, EventName.PHASE_STARTED, phase="canary", databases=["primary"])
+    _tell(heard, EventName.MIGRATION_STARTED, database="shard", **STEP, pending=3)
+    _tell(heard, EventName.OUTPUT_CAPTURED, database="shard", stream="stdout", line="filled 10,000 rows")
+    clock.now_s += 67
+
+    assert _frame(heard) == [
+        "deploy of shop: migrating, 1:07 min  run r1",
+        "phases: canary at work, fleet to come",
+        "1 at work, 1 to come",
+        "",
+        "database  state    run  for       at",
+        "primary   to come",
+        "shard     at work  0/3  1:07 min  orders.0007_total: filled 10,000 rows",
+    ]
+
+
+def test_of_many_databases_the_urgent_ones_are_shown_slowest_first_and_all_are_counted(
+    heard: Heard, clock: Clock
+) -> None:
+    names = [f"shard_{number}" for number in range(1000)]
+    _begin(heard, *names)
+    for name in reversed(names[:100]):
+        clock.now_s += 1
+        _tell(heard, EventName.MIGRATION_STARTED, database=name, **STEP)
+    _tell(heard, EventName.LOCK_WAITING, database="shard_3", blockers=[])
+    _tell(heard, EventName.MIGRATION_FAILED, database="shard_5", **STEP, error={"message": "no"})
+
+    frame = _frame(heard, height=12)
+    assert frame[2] == "1 failed, 1 waiting for a lock, 98 at work, 900 to come"
+    assert [line.split()[0] for line in frame[5:-1]] == ["shard_5", "shard_3", "shard_99", "shard_98", "shard_97"]
+    assert frame[-1] == "and 95 more like the last"
+
+
+def _sizes() -> Iterator[tuple[int, int]]:
+    for width in (1, 2, 7, 20, 40, 80, 300):
+        for height in (1, 2, 3, 5, 6, 8, 24, 60):
+            yield width, height
+
+
+def test_a_picture_fits_every_window_whatever_the_names(heard: Heard) -> None:
+    _begin(heard, *HOSTILE)
+    for name in HOSTILE:
+        _tell(heard, EventName.PHASE_STARTED, phase=name, databases=[name])
+        _tell(heard, EventName.GATE_STARTED, phase=name, argv=HOSTILE)
+        _tell(heard, EventName.MIGRATION_STARTED, database=name, app=name, migration=name, direction="forwards")
+        _tell(heard, EventName.OUTPUT_CAPTURED, database=name, stream="stdout", line=name)
+
+    for width, height in _sizes():
+        frame = frame_of(heard.told(), StringIO(), width, height)
+        assert len(frame) <= height - 1
+        assert all(cell_len(line) < max(width, 2) and line.isprintable() for line in frame), frame
