@@ -23,11 +23,12 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import NO_TRACE, SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords_of_url
+from smooth_orchestrator.tables import WRITERS, Table, table_of
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
 
-__all__ = ["execute", "report", "write", "write_json", "write_report"]
+__all__ = ["execute", "report", "write", "write_json", "write_report", "write_table"]
 
 _T = TypeVar("_T")
 
@@ -56,7 +57,7 @@ def report(
 
     def show(result: Report, masker: Masker) -> int:
         told = _told_how_to_settle(result, invocation, said)
-        return write_report(told.masked(masker), as_json=invocation.as_json, plan=invocation.plan)
+        return _write_asked(told.masked(masker), invocation)
 
     return execute(invocation, work, show)
 
@@ -90,7 +91,7 @@ def execute(
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = _told_how_to_settle(attempt.failure(error), invocation)
-        return write_report(failure.masked(attempt.masker), as_json=invocation.as_json, plan=invocation.plan)
+        return _write_asked(failure.masked(attempt.masker), invocation)
 
 
 def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
@@ -111,13 +112,24 @@ def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[s
     return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))
 
 
-def write_report(report: Report, *, as_json: bool, plan: Path | None = None) -> int:
-    """Write a masked report of a run of a plan to stdout and return its exit code."""
+def _write_asked(report: Report, asked: Invocation) -> int:
+    return write_report(report, as_json=asked.as_json, plan=asked.plan, form=asked.form)
+
+
+def write_report(report: Report, *, as_json: bool, plan: Path | None = None, form: str | None = None) -> int:
+    """Write a masked report of a run of a plan to stdout, in one of `WRITERS` if any, and return its exit code."""
     if as_json:
         write_json(report.to_dict())
+    elif form is not None:
+        write_table(table_of(report), form)
     else:
         write(lambda stream: _print(report, stream, plan))
     return report.exit_code
+
+
+def write_table(table: Table, form: str) -> None:
+    """Write a table to stdout, in one of `WRITERS`."""
+    write(lambda stream: print(WRITERS[form](table), file=stream))
 
 
 def write_json(document: object) -> None:

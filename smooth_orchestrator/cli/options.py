@@ -10,10 +10,12 @@ import click
 
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-__all__ = ["Invocation", "takes_plan"]
+__all__ = ["Invocation", "takes_format", "takes_plan"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
 _LOG_FORMATS: Final = ("auto", "json", "console")
+# `json` is what --json gives; the others that are no text are the keys of `WRITERS`.
+_FORMATS: Final = ("text", "markdown", "json", "html")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -30,6 +32,7 @@ class Invocation:
         log_file: a file that gets every log line too.
         run_id: the run's id, the caller's or a new one.
         hides_progress: whether a terminal shows log lines alone.
+        form: `markdown` or `html` for tables to be pasted; None for what `as_json` says.
     """
 
     command: str
@@ -40,6 +43,7 @@ class Invocation:
     log_file: Path | None
     run_id: str
     hides_progress: bool
+    form: str | None = None
 
 
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
@@ -80,9 +84,17 @@ def takes_plan(function: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(function)
     def command(**given: Any) -> int:  # noqa: ANN401 - what click makes of the command line
         own = {name: given.pop(name) for name in Invocation.__slots__ if name in given}
+        if own.get("form") in {"text", "json"}:
+            own |= {"as_json": own.pop("form") == "json"}
         invocation = Invocation(command=click.get_current_context().info_name or "", **own)
         return function(invocation, **given)
 
     for parameter in _PARAMETERS:
         parameter(command)
     return command
+
+
+takes_format: Final = click.option(
+    "--format", "form", type=click.Choice(_FORMATS), help="What is written; text, or json with --json."
+)
+"""Gives a command the choice of tables that can be pasted elsewhere."""

@@ -73,6 +73,7 @@ LAYERS: Final = (
             "secrets",
             "sqlstates",
             "summary",
+            "tables",
             "told",
         }
     ),
