@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smooth_orchestrator.cli.options import Invocation, takes_plan, tells_metrics
+from smooth_orchestrator.cli.options import Invocation, takes_format, takes_plan, tells_metrics
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -61,6 +61,7 @@ def deploy(invocation: Invocation, *, runs_all: bool) -> int:
 @click.command
 @takes_plan
 @tells_metrics
+@takes_format
 def plan(invocation: Invocation) -> int:
     """Show what would run on every database; change nothing."""
     return run_command(invocation, "plan")

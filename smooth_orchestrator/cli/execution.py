@@ -25,11 +25,12 @@ from smooth_orchestrator.render import print_report
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, of_plan, passwords_of_url
 from smooth_orchestrator.settling import told_how_to_settle
+from smooth_orchestrator.tables import WRITERS, Table, table_of
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
 
-__all__ = ["execute", "execute_alone", "report", "write", "write_json", "write_report"]
+__all__ = ["execute", "execute_alone", "report", "write", "write_json", "write_report", "write_table"]
 
 _T = TypeVar("_T")
 
@@ -55,7 +56,7 @@ def report(
 
     def show(result: Report, masker: Masker) -> int:
         told = told_how_to_settle(result, invocation.plan, said)
-        return write_report(told.masked(masker), as_json=invocation.as_json, plan=invocation.plan)
+        return _write_asked(told.masked(masker), invocation)
 
     return execute(invocation, work, show)
 
@@ -80,7 +81,7 @@ def execute(
         code = _show(attempt, lambda: attempt.run_over_plan(work), show)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = told_how_to_settle(attempt.failure(error), invocation.plan)
-        code = write_report(failure.masked(attempt.masker), as_json=invocation.as_json, plan=invocation.plan)
+        code = _write_asked(failure.masked(attempt.masker), invocation)
         attempt.end(failure)
     return code
 
@@ -112,13 +113,24 @@ def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker
     return code
 
 
-def write_report(report: Report, *, as_json: bool, plan: Path | None = None) -> int:
-    """Write a masked report of a run of a plan to stdout and return its exit code."""
+def _write_asked(report: Report, asked: Invocation) -> int:
+    return write_report(report, as_json=asked.as_json, plan=asked.plan, form=asked.form)
+
+
+def write_report(report: Report, *, as_json: bool, plan: Path | None = None, form: str | None = None) -> int:
+    """Write a masked report of a run of a plan to stdout, in one of `WRITERS` if any, and return its exit code."""
     if as_json:
         write_json(report.to_dict())
+    elif form is not None:
+        write_table(table_of(report), form)
     else:
         write(lambda stream: _print(report, stream, plan))
     return report.exit_code
+
+
+def write_table(table: Table, form: str) -> None:
+    """Write a table to stdout, in one of `WRITERS`."""
+    write(lambda stream: print(WRITERS[form](table), file=stream))
 
 
 def write_json(document: object) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smooth_orchestrator.cli.deploying import run_command
-from smooth_orchestrator.cli.options import Invocation, takes_plan, tells_metrics
+from smooth_orchestrator.cli.options import Invocation, takes_format, takes_plan, tells_metrics
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -22,6 +22,7 @@ __all__ = ["report", "runs", "status"]
 @click.command
 @takes_plan
 @tells_metrics
+@takes_format
 def status(invocation: Invocation) -> int:
     """Show every database: its last run, and what is pending or in doubt."""
     return run_command(invocation, "status")
@@ -29,6 +30,7 @@ def status(invocation: Invocation) -> int:
 
 @click.command
 @takes_plan
+@takes_format
 def runs(invocation: Invocation) -> int:
     """List the deploy's runs."""
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
@@ -42,12 +44,17 @@ def runs(invocation: Invocation) -> int:
     def show(found: tuple["RunSummary", ...], masker: "Masker") -> int:
         from smooth_orchestrator.render import print_runs  # noqa: PLC0415 - see above
         from smooth_orchestrator.report import runs_to_dict  # noqa: PLC0415 - see above
+        from smooth_orchestrator.tables import table_of_runs  # noqa: PLC0415 - see above
 
         if invocation.as_json:
             execution.write_json(masker.mask(runs_to_dict(found)))
         else:
             masked = [replace(run, error=masker.mask(run.error)) for run in found]
-            execution.write(lambda stream: print_runs(masked, stream))
+            if invocation.form is None:
+                execution.write(lambda stream: print_runs(masked, stream))
+            else:
+                deploy = masked[0].deploy if masked else invocation.plan.name
+                execution.write_table(table_of_runs(deploy, masked), invocation.form)
         return 0
 
     return execution.execute(invocation, work, show)

@@ -10,10 +10,12 @@ import click
 
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
-__all__ = ["Invocation", "takes_options", "takes_plan", "tells_metrics"]
+__all__ = ["Invocation", "takes_format", "takes_options", "takes_plan", "tells_metrics"]
 
 # The values of `LogFormat` and `LogLevel`, whose module takes too long to import for `--help`.
 _LOG_FORMATS: Final = ("auto", "json", "console", "journald")
+# `json` is what --json gives; the others that are no text are the keys of `WRITERS`.
+_FORMATS: Final = ("text", "markdown", "json", "html")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -32,6 +34,7 @@ class Invocation:
         metrics_file: a file for node_exporter that gets the command's metrics.
         pushgateway: the URL of a Pushgateway that gets them.
         hides_progress: whether a terminal shows log lines alone.
+        form: `markdown` or `html` for tables to be pasted; None for what `as_json` says.
     """
 
     command: str
@@ -44,6 +47,7 @@ class Invocation:
     hides_progress: bool
     metrics_file: Path | None = None
     pushgateway: str | None = None
+    form: str | None = None
 
 
 def _check_run_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
@@ -93,6 +97,8 @@ def takes_options(function: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(function)
     def command(**given: Any) -> int:  # noqa: ANN401 - what click makes of the command line
         own = {name: given.pop(name) for name in Invocation.__slots__ if name in given}
+        if own.get("form") in {"text", "json"}:
+            own |= {"as_json": own.pop("form") == "json"}
         invocation = Invocation(command=click.get_current_context().info_name or "", **own)
         return function(invocation, **given)
 
@@ -113,3 +119,9 @@ def tells_metrics(function: Callable[..., int]) -> Callable[..., int]:
         function
     )
     return function
+
+
+takes_format: Final = click.option(
+    "--format", "form", type=click.Choice(_FORMATS), help="What is written; text, or json with --json."
+)
+"""Gives a command the choice of tables that can be pasted elsewhere."""

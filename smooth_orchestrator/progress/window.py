@@ -125,6 +125,8 @@ class Window:
         self._widths = [cell_len(_COLOUR.sub("", line)) for line in picture]
         # Written over rather than erased first: a terminal that is cleared from its top keeps that in its history.
         over = text.replace("\n", f"{_TO_THE_END_OF_LINE}\n") + _BELOW if text else _emptied(rows)
+        if not rows and not picture:
+            over = text
         # In one piece, so that nobody sees the half of it.
         self._stream.write(back + over)
         self._stream.flush()

@@ -10,12 +10,14 @@ import psutil
 import pytest
 
 from tests.support.deploys import GATE_WAITS, LAST, Fleet, small_fleet
+from tests.support.leases import until
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import SCRIPT
 from tests.support.small_migrations import NOTE
 from tests.support.terminals import Terminal, terminal, why_no_terminal
 
 ROOT = Path(__file__).parents[2]
+HAS_NOTE = "SELECT count(*) FROM information_schema.columns WHERE (table_name, column_name) = ('demo_item', 'note')"
 DEPLOY = f"{shlex.quote(SCRIPT)} deploy.toml"
 HEAD = ["database", "state", "run", "for", "at"]
 
@@ -196,6 +198,32 @@ def test_a_program_that_was_stopped_draws_below_what_was_written_meanwhile(tmp_p
 
 def _place(text: str, seen: list[str]) -> int:
     return seen.index(text) if text in seen else len(seen)
+
+
+def test_a_terminal_that_takes_nothing_keeps_no_deploy_waiting(fleet: Fleet) -> None:
+    fleet.plan(shards=GATE_WAITS)
+    decided = len(fleet.decisions())
+    with terminal(fleet.directory, fleet.environment, 100, 50) as screen:
+        screen.type(f"{DEPLOY} --log-format console")
+        screen.wait_for("; gate sh -c")
+        screen.press("C-s")
+        (fleet.directory / "go").touch()
+        until(lambda: len(fleet.decisions()) > decided)
+        with fleet.last.connect() as session:
+            until(lambda: session.execute(HAS_NOTE).fetchone() == (1,))
+        screen.press("C-q")
+        screen.wait_for("Done: 3 databases changed.")
+        assert screen.is_sane()
+
+
+def test_a_program_in_the_background_draws_over_nothing(tmp_path: Path) -> None:
+    with terminal(tmp_path, {}, 200, 50) as screen:
+        screen.type(f"{_replay(5)} &")
+        seen = screen.wait_for("migration.failed")
+        (tmp_path / "end").touch()
+        screen.type("wait")
+        screen.wait_for_prompt()
+        assert _tables(seen) == _tables(screen.everything().splitlines()) == 0
 
 
 def test_there_are_plain_lines_alone_where_no_table_is_wanted(fleet: Fleet) -> None:

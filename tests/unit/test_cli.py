@@ -277,6 +277,24 @@ def test_report_asks_for_the_run_named_or_for_the_last(
     assert runner.asked == [("report", run_id)]
 
 
+@pytest.mark.parametrize("command", ["plan", "status", "runs"])
+def test_what_is_shown_can_be_asked_for_in_another_format(
+    runner: FakeRunner, plan: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.extra = {"migrations": [MIGRATION], "pending": ["orders.0007_total"], "warnings": ["open-sesame"]}
+    written = {}
+    for form in ("text", "markdown", "json", "html"):
+        assert main([command, plan, "--run-id", "r1", "--format", form]) == 0
+        written[form] = capsys.readouterr().out
+    assert main([command, plan, "--run-id", "r1", "--json"]) == 0
+
+    assert capsys.readouterr().out == written["json"]
+    assert json.loads(written["json"])["command"] == command
+    assert written["markdown"].startswith(f"### {command} of ")
+    assert written["html"].startswith(f"<h3>{command} of ")
+    assert "open-sesame" not in "".join(written.values())
+
+
 def test_the_text_of_plan_names_tier_reason_and_every_half(
     runner: FakeRunner, plan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

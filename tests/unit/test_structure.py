@@ -91,6 +91,7 @@ LAYERS: Final = (
             "settling",
             "sqlstates",
             "summary",
+            "tables",
             "told",
         }
     ),
