@@ -1,0 +1,207 @@
+"""Pages of Django's admin that show what the product keeps in each database. They only read.
+
+The models are in a registry of their own: no `makemigrations` sees them, and no `migrate` makes content types and
+permissions of them. Django imports this module where `django.contrib.admin` is installed.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from django.apps.registry import Apps
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import URLPattern
+
+from smooth_migrations.own_tables import find_table
+
+__all__ = ["ContractAdmin", "JournalAdmin", "MarkerAdmin", "register"]
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _Chars = models.CharField[str, str]
+    _Text = models.TextField[str, str]
+    _Number = models.IntegerField[int, int]
+    _Long = models.BigIntegerField[int, int]
+    _Flag = models.BooleanField[bool, bool]
+    _Moment = models.DateTimeField[datetime, datetime]
+else:  # Django's own takes no parameter
+    _ModelAdmin = admin.ModelAdmin
+
+_PARAMETER: Final = "database"
+_apart: Final = Apps()
+
+
+class Marker(Model):
+    """A run that has moved a database."""
+
+    run_id: "_Chars" = models.CharField(
+        "run", max_length=64, primary_key=True
+    )  # of one deploy; nothing is looked up by it
+    deploy: "_Chars" = models.CharField(max_length=255)
+    database_name: "_Text" = models.TextField("database")
+    command: "_Chars" = models.CharField(max_length=16)
+    epoch: "_Long" = models.BigIntegerField()
+    moved_at: "_Moment" = models.DateTimeField()
+
+    class Meta:
+        apps = _apart
+        app_label = "smooth_migrations"
+        managed = False
+        db_table = "smooth_migrations_marker"
+        verbose_name = "run that moved a database"
+        verbose_name_plural = "runs that moved a database"
+
+
+class JournalStep(Model):
+    """A step of a call that is at work, or was killed."""
+
+    # What an undo needs (`detail`) may hold rows of a project's: it is not shown.
+    seq: "_Long" = models.BigIntegerField(primary_key=True)
+    call_id: "_Chars" = models.CharField("call", max_length=64)
+    app: "_Chars" = models.CharField(max_length=255)
+    name: "_Chars" = models.CharField("migration", max_length=255)
+    operation: "_Number" = models.IntegerField()
+    backwards: "_Flag" = models.BooleanField()
+    fake: "_Flag" = models.BooleanField()
+    state: "_Chars" = models.CharField(max_length=16)
+
+    class Meta:
+        apps = _apart
+        app_label = "smooth_migrations"
+        managed = False
+        db_table = "smooth_migrations_journal"
+        verbose_name = "step of a call that has not ended"
+        verbose_name_plural = "steps of a call that has not ended"
+
+
+class HeldBack(Model):
+    """A contract half."""
+
+    seq: "_Long" = models.BigIntegerField(primary_key=True)
+    run_id: "_Chars" = models.CharField("run", max_length=64)
+    app: "_Chars" = models.CharField(max_length=255)
+    name: "_Chars" = models.CharField("migration", max_length=255)
+    operation: "_Number" = models.IntegerField()
+    kind: "_Chars" = models.CharField(max_length=64)
+    description: "_Text" = models.TextField()
+    since: "_Moment" = models.DateTimeField()
+
+    class Meta:
+        apps = _apart
+        app_label = "smooth_migrations"
+        managed = False
+        db_table = "smooth_migrations_contract"
+        verbose_name = "operation held back"
+        verbose_name_plural = "operations held back"
+
+
+class _Database(admin.SimpleListFilter):
+    """Which alias is shown: always one."""
+
+    title = "database"
+    parameter_name = _PARAMETER
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - of any model
+        del request, model_admin
+        return [(alias, alias) for alias in connections]
+
+    def has_output(self) -> bool:
+        return len([*connections]) > 1
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        del request
+        return queryset  # it is of that database already
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        chosen = _alias(self.value())
+        for alias, title in self.lookup_choices:
+            query = changelist.get_query_string({_PARAMETER: alias}, ["p"])
+            yield {"selected": alias == chosen, "query_string": query, "display": title}
+
+
+class _ReadOnly(_ModelAdmin):
+    """One list, of the alias that is chosen; for superusers, and whoever has the permission to view it."""
+
+    actions = None
+    list_display_links = None
+    list_filter: ClassVar[Any] = (_Database,)
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody may."""
+        del request
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody may."""
+        del request, obj
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody may."""
+        del request, obj
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whoever has it, by the name of the page: `smooth_migrations.view_marker` and so on."""
+        del obj
+        # Whatever takes the place of Django's user has it too, or the admin would let nobody in.
+        user: Any = request.user
+        return bool(user.has_perm(f"smooth_migrations.view_{self.opts.model_name}"))
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return that of the list alone."""
+        return [url for url in super().get_urls() if str(url.name).endswith("_changelist")]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows of the alias that is chosen; none where it has no such table yet, or cannot be asked."""
+        alias = _alias(request.GET.get(_PARAMETER))
+        try:
+            is_there = find_table(connections[alias], self.model._meta.db_table)  # noqa: SLF001 - Django's public name
+        except DatabaseError:
+            messages.error(request, f"The database “{alias}” cannot be asked.")
+            is_there = None
+        rows: QuerySet[Any] = self.model._default_manager.using(alias)  # noqa: SLF001 - the same
+        return rows if is_there else rows.none()
+
+
+class MarkerAdmin(_ReadOnly):
+    """The runs that have moved a database, the newest first."""
+
+    list_display = ("run_id", "deploy", "command", "database_name", "epoch", "moved_at")
+    ordering = ("-moved_at",)
+
+
+class JournalAdmin(_ReadOnly):
+    """What calls at work, or killed, have made permanent so far."""
+
+    list_display = ("call_id", "app", "name", "operation", "backwards", "fake", "state")
+    ordering = ("seq",)
+
+
+class ContractAdmin(_ReadOnly):
+    """What is held back, in the order in which it was."""
+
+    list_display = ("app", "name", "description", "kind", "run_id", "since")
+    ordering = ("seq",)
+
+
+_PAGES: Final = {Marker: MarkerAdmin, JournalStep: JournalAdmin, HeldBack: ContractAdmin}
+
+
+def register(site: admin.AdminSite) -> None:
+    """Add the pages to a site; the default one has them."""
+    for model, page in _PAGES.items():
+        site.register(model, page)
+
+
+def _alias(wanted: str | None) -> str:
+    return wanted if wanted is not None and wanted in [*connections] else DEFAULT_DB_ALIAS
+
+
+register(admin.site)

@@ -1,0 +1,205 @@
+"""The pages of Django's admin, asked by its test client over real databases."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.histories import Database, execute
+from tests.support.new_databases import NewDatabases
+from tests.support.small_project import SmallProject, migration
+
+INSTALLED: Final = (
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+)
+SETTINGS: Final = """\
+ROOT_URLCONF = "urls"
+ALLOWED_HOSTS = ["*"]
+STATIC_URL = "/static/"
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [{
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {"context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+        "django.contrib.messages.context_processors.messages",
+    ]},
+}]
+"""
+URLS: Final = """\
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
+"""
+PAGE: Final = (Path(__file__).parents[2] / "docs/how-to/see-it-in-the-admin.md").read_text(encoding="utf-8")
+[GIVEN] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+# Asks for each path, as each of the users in turn, and prints what came.
+ASK: Final = """\
+import json
+import sys
+
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+User.objects.create_superuser("root")
+User.objects.create_user("clerk", is_staff=True)
+reader = User.objects.create_user("reader", is_staff=True)
+reader.groups.add(Group.objects.create(name="operators"))
+{given}
+found = {{}}
+for name, path in {asked!r}:
+    client = Client()
+    client.force_login(User.objects.get(username=name))
+    answer = client.get("/admin/" + path)
+    found[f"{{name}} {{path}}"] = [answer.status_code, answer.content.decode()]
+print(json.dumps(found))
+"""
+ITEM: Final = migration(
+    "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
+    "('name', models.CharField(max_length=9)), ('old', models.CharField(max_length=9))])"
+)
+MODELS: Final = """\
+from django.db import models
+
+
+class Item(models.Model):
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=9)
+    old = models.CharField(max_length=9)
+"""
+GOES: Final = migration("migrations.RemoveField('item', 'old')", after=[("demo", "0001_item")])
+MARKER, JOURNAL, CONTRACT = (f"smooth_migrations/{name}/" for name in ("marker", "journalstep", "heldback"))
+HOSTILE: Final = "<script>alert(1)</script>"
+
+
+class Site:
+    """A project with an admin, and two databases."""
+
+    def __init__(self, directory: Path, databases: NewDatabases) -> None:
+        self.first, self.second = databases.new(), databases.new()
+        self.project = SmallProject(
+            directory / "project",
+            {"default": self.first.django, "other": self.second.django},
+            {"demo.0001_item": ITEM},
+            installed=INSTALLED,
+            settings=SETTINGS,
+        )
+        self.project.write("urls.py", URLS)
+        for alias in ("default", "other"):
+            self.project.succeed("migrate", "--database", alias, "--verbosity", "0")
+
+    def ask(self, *asked: tuple[str, str]) -> dict[str, Any]:
+        """Return status and text of each path, as that user gets it."""
+        done = self.project.succeed("shell", "--verbosity", "0", "--command", ASK.format(asked=asked, given=GIVEN))
+        found: dict[str, Any] = json.loads(done.splitlines()[-1])
+        return found
+
+
+def _deployed(database: Database) -> None:
+    """Write what a run of the orchestrator and a killed call leave in a database."""
+    execute(
+        database,
+        f"""
+        CREATE TABLE smooth_migrations_marker (deploy varchar(255), run_id varchar(64), database_name text,
+            epoch bigint, digest varchar(64), command varchar(16), moved_at timestamp DEFAULT CURRENT_TIMESTAMP);
+        INSERT INTO smooth_migrations_marker (deploy, run_id, database_name, epoch, digest, command)
+            VALUES ('{HOSTILE}', 'friday', 'primary', 7, '', 'deploy');
+        CREATE TABLE smooth_migrations_journal (seq bigint, call_id varchar(64), app varchar(255), name varchar(255),
+            operation integer, backwards smallint, fake smallint, state varchar(16), detail text);
+        INSERT INTO smooth_migrations_journal VALUES (1, 'c1', 'demo', '0002_goes', 0, 0, 0, 'begun', 'a row')
+        """,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, databases: NewDatabases) -> Site:
+    return Site(tmp_path, databases)
+
+
+def test_before_the_first_deploy_the_pages_are_empty(site: Site) -> None:
+    found = site.ask(*(("root", path) for path in ("", MARKER, JOURNAL, CONTRACT, f"{CONTRACT}?database=other")))
+    assert {status for status, _text in found.values()} == {200}
+    assert "Operations held back" in found["root "][1]
+    assert "0 operations held back" in found[f"root {CONTRACT}"][1]
+
+
+def test_what_a_database_keeps_is_shown_by_alias(site: Site) -> None:
+    site.project.write_migration("demo.0002_goes", GOES)
+    site.project.succeed("apply_migrations", "--expand", "--database", "other", "--verbosity", "0")
+    _deployed(site.second)
+    found = site.ask(
+        *(
+            ("root", f"{path}?database={alias}")
+            for path in (MARKER, JOURNAL, CONTRACT)
+            for alias in ("default", "other")
+        )
+    )
+    assert {status for status, _text in found.values()} == {200}
+    for path, shown in ((MARKER, "friday"), (JOURNAL, "0002_goes"), (CONTRACT, "0002_goes")):
+        assert shown in found[f"root {path}?database=other"][1]
+        assert shown not in found[f"root {path}?database=default"][1]
+    page = found[f"root {MARKER}?database=other"][1]
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "a row" not in found[f"root {JOURNAL}?database=other"][1]
+
+
+def test_nobody_sees_a_page_without_its_permission_and_nobody_can_change_anything(site: Site) -> None:
+    _deployed(site.first)
+    pages = [MARKER, JOURNAL, CONTRACT]
+    forms = ["add/", "friday/change/", "friday/delete/", "friday/history/"]
+    found = site.ask(
+        *(("clerk", path) for path in ["", *pages]),
+        *(("reader", path) for path in ["", *pages]),
+        *(("root", f"{MARKER}{path}") for path in forms),
+        ("root", f"{MARKER}?database=none"),
+        ("root", MARKER),
+    )
+    assert "held back" not in found["clerk "][1]
+    assert [found[f"clerk {path}"][0] for path in pages] == [403, 403, 403]
+    assert [found[f"reader {path}"][0] for path in pages] == [403, 403, 200]
+    assert [found[f"root {MARKER}{path}"][0] for path in forms] == [404] * 4
+    assert "friday" in found[f"root {MARKER}?database=none"][1]
+    page = found[f"root {MARKER}"][1]
+    assert "Add run" not in page
+    assert 'name="action"' not in page
+
+
+def test_a_database_that_is_away_is_told_of(tmp_path: Path, databases: NewDatabases) -> None:
+    site = Site(tmp_path, databases)
+    away = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "no/such/file")}
+    site.project._databases = {**site.project._databases, "other": away}
+    status, text = site.ask(("root", f"{MARKER}?database=other"))[f"root {MARKER}?database=other"]
+    assert status == 200
+    assert "The database “other” cannot be asked." in text
+
+
+def test_django_makes_nothing_of_the_models(site: Site) -> None:
+    site.project.write("demo/models.py", MODELS)
+    assert "smooth" not in site.project.succeed("makemigrations", "--name", "as_the_models_are")
+    for label in ((), ("smooth_migrations",)):
+        assert "No changes detected" in site.project.succeed("makemigrations", "--check", *label)
+    site.project.succeed("check")
+    program = (
+        "from django.contrib.contenttypes.models import ContentType; "
+        "print(ContentType.objects.filter(app_label='smooth_migrations').count())"
+    )
+    assert site.project.succeed("shell", "--verbosity", "0", "--command", program).split() == ["0"]
+
+
+def test_a_project_without_the_admin_never_imports_the_pages(tmp_path: Path, databases: NewDatabases) -> None:
+    project = SmallProject(tmp_path / "project", {"default": databases.new().django}, {"demo.0001_item": ITEM})
+    program = "import sys; print('smooth_migrations.admin' in sys.modules)"
+    assert project.succeed("shell", "--verbosity", "0", "--command", program).split() == ["False"]
