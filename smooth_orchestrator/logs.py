@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, TypeVar
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.console import event_text, wants_colour
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 __all__ = [
+    "Labeller",
     "Listener",
     "LogFormat",
     "LogLevel",
@@ -35,11 +36,15 @@ __all__ = [
     "error_info",
     "get_logger",
     "hearing",
+    "labelling",
     "look_at_file",
 ]
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Takes one event, as it would be written: complete and masked. It must not wait for anything."""
+
+Labeller = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Takes one event as a listener does, and returns further keys of its line."""
 
 
 class LogFormat(StrEnum):
@@ -82,7 +87,10 @@ _PRIORITIES: Final = {
     LogLevel.CRITICAL: 2,
 }
 
+_Hears = TypeVar("_Hears", Listener, Labeller)
+
 _listeners: Final[list[Listener]] = []
+_labellers: Final[list[Labeller]] = []
 
 # One process is one run. A context variable alone would not reach lines that come from other threads or from hooks.
 _run: Final[dict[str, str | None]] = {"run_id": None, "deploy": None}
@@ -108,6 +116,17 @@ def hearing(listener: Listener) -> Iterator[None]:
     finally:
         if listener in _listeners:
             _listeners.remove(listener)
+
+
+@contextmanager
+def labelling(labeller: Labeller) -> Iterator[None]:
+    """Put what a function says of each event on its line, for the length of a context; see `hearing` otherwise."""
+    _labellers.append(labeller)
+    try:
+        yield
+    finally:
+        if labeller in _labellers:
+            _labellers.remove(labeller)
 
 
 def get_logger() -> "FilteringBoundLogger":
@@ -263,6 +282,8 @@ class _Lines:
     def emit(self, event: Mapping[str, Any]) -> None:
         """Write the event everywhere, and tell the listeners."""
         with self._lock:
+            for labeller in tuple(_labellers):
+                event = {**event, **_labels(labeller, event)}
             for listener in tuple(_listeners):
                 _tell(listener, event)
             for output in self._outputs if LogLevel(event["level"]).number >= self._level.number else ():
@@ -273,13 +294,25 @@ class _Lines:
     debug = info = warning = error = critical = emit
 
 
+def _labels(labeller: Labeller, event: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return labeller(event)
+    except Exception as error:  # noqa: BLE001 - see `hearing`
+        _dismiss(_labellers, labeller, error)
+        return {}
+
+
 def _tell(listener: Listener, event: Mapping[str, Any]) -> None:
     try:
         listener(event)
     except Exception as error:  # noqa: BLE001 - see `hearing`
-        if listener in _listeners:
-            _listeners.remove(listener)
-        _log_crash("listener", f"{listener!r} failed, and hears no more", error)
+        _dismiss(_listeners, listener, error)
+
+
+def _dismiss(all_of_them: list[_Hears], one: _Hears, error: Exception) -> None:
+    if one in all_of_them:
+        all_of_them.remove(one)
+    _log_crash("listener", f"{one!r} failed, and hears no more", error)
 
 
 def _stream_output(log_format: LogFormat, stream: TextIO) -> _Output:

@@ -235,7 +235,10 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     """Let a run pass the preflight, and write down that it begins; return the report of its refusal, if it is."""
     run = session.run
     names = [item.name for item in run.targets]
-    get_logger().info(EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest)
+    vendors = {item.name: item.target.vendor for item in run.targets}
+    get_logger().info(
+        EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest, vendors=vendors
+    )
     data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.
     phases = [{"name": each.name, "databases": [target.name for target in each.targets]} for each in run.plan.phases]

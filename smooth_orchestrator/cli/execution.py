@@ -16,7 +16,7 @@ from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
-from smooth_orchestrator.cli.watchers import Watcher, all_hearing, watchers_of
+from smooth_orchestrator.cli.watchers import Watcher, all_at_work, watchers_of
 from smooth_orchestrator.errors import Interrupted, NotInPlan, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
@@ -177,7 +177,7 @@ class _Attempt:
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
         end_if_interrupted()
-        with all_hearing(self.watchers):
+        with all_at_work(self.watchers):
             return anyio.run(work, file, self.masker, backend="asyncio")
 
     def end(self, report: Report) -> None:

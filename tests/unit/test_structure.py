@@ -29,6 +29,7 @@ LAYERS: Final = (
             "rehearsal",
             "reversal",
             "session",
+            "traces",
             "waiting",
         }
     ),
