@@ -35,18 +35,23 @@ async def decide(run: Run, decision: Decision, *, scope: str) -> None:
     Raises:
         JournalError: it could not be written; then nothing is decided.
     """
+    started_s = time.monotonic()
     await run.journal.append(run.run_id, RecordKind.DECISION, data={"decision": str(decision), "scope": scope})
-    _tell(run, decision, scope)
+    _tell(run, decision, scope, started_s)
 
 
 async def write_decision_down(run: Run, decision: Decision, *, scope: str) -> None:
     """Write down a decision that has been made elsewhere; a journal that fails cannot unmake it."""
+    started_s = time.monotonic()
     await run.note(RecordKind.DECISION, data={"decision": str(decision), "scope": scope})
-    _tell(run, decision, scope)
+    _tell(run, decision, scope, started_s)
 
 
-def _tell(run: Run, decision: Decision, scope: str) -> None:
-    get_logger().info(EventName.DEPLOY_DECIDED, decision=str(decision), scope=scope, error=run.cause)
+def _tell(run: Run, decision: Decision, scope: str, started_s: float) -> None:
+    duration_ms = round((time.monotonic() - started_s) * 1000, 1)
+    get_logger().info(
+        EventName.DEPLOY_DECIDED, decision=str(decision), duration_ms=duration_ms, scope=scope, error=run.cause
+    )
 
 
 async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:

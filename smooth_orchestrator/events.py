@@ -146,6 +146,7 @@ _KEYS: Final[Mapping[str, Mapping[str, object]]] = {
     "scope": _TEXT,
     "signal": _TEXT,
     "stream": {"enum": ["stdout", "stderr"]},
+    "vendors": {"type": "object", "additionalProperties": _TEXT},
     "version": _TEXT,
     "waited_ms": _AMOUNT,
 }
@@ -167,7 +168,7 @@ class _Keys:
 _MIGRATION: Final = "database app migration direction"
 
 _EVENTS: Final[Mapping[EventName, _Keys]] = {
-    EventName.DEPLOY_STARTED: _Keys("command databases", "digest phases version"),
+    EventName.DEPLOY_STARTED: _Keys("command databases", "digest phases vendors version"),
     EventName.PREFLIGHT_PASSED: _Keys("duration_ms", "databases findings idle"),
     EventName.PREFLIGHT_FAILED: _Keys("findings", "duration_ms databases error"),
     EventName.LEASE_ACQUIRED: _Keys("epoch", "owner duration_ms"),
@@ -187,7 +188,7 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
     EventName.GATE_FAILED: _Keys("argv duration_ms", "exit_code error"),
     EventName.BARRIER_REACHED: _Keys("databases", "duration_ms"),
     EventName.DATABASE_PREPARED: _Keys("database", "duration_ms lock_hold_ms"),
-    EventName.DEPLOY_DECIDED: _Keys("decision", "scope error"),
+    EventName.DEPLOY_DECIDED: _Keys("decision", "duration_ms scope error"),
     EventName.DATABASE_REHEARSED: _Keys("database outcome", "duration_ms lock_hold_ms error message"),
     EventName.DATABASE_COMMITTED: _Keys("database", "duration_ms lock_hold_ms outcome"),
     EventName.DATABASE_ROLLED_BACK: _Keys("database", "duration_ms lock_hold_ms outcome error"),

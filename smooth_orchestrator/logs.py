@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.console import Stream, event_text, wants_colour
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 __all__ = [
+    "Labeller",
     "Listener",
     "LogFormat",
     "LogLevel",
@@ -40,11 +41,15 @@ __all__ = [
     "error_info",
     "get_logger",
     "hearing",
+    "labelling",
     "look_at_file",
 ]
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Takes one event, as it would be written: complete and masked. It must not wait for anything."""
+
+Labeller = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Takes one event as a listener does, and returns further keys of its line."""
 
 
 class LogFormat(StrEnum):
@@ -87,6 +92,8 @@ _PRIORITIES: Final = {
     LogLevel.CRITICAL: 2,
 }
 
+_Hears = TypeVar("_Hears", Listener, Labeller)
+
 
 class _Output(Protocol):
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -103,6 +110,7 @@ class _Log:
         level: the least level that is written.
         run: on every event.
         listeners: of `hearing`.
+        labellers: of `labelling`.
     """
 
     masker: Masker = field(default_factory=Masker)
@@ -110,6 +118,7 @@ class _Log:
     level: LogLevel = LogLevel.INFO
     run: dict[str, str | None] = field(default_factory=lambda: {"run_id": None, "deploy": None})
     listeners: list[Listener] = field(default_factory=list)
+    labellers: list[Labeller] = field(default_factory=list)
 
 
 _files: Final[list[LogFile]] = []
@@ -163,6 +172,18 @@ def hearing(listener: Listener) -> Iterator[None]:
     finally:
         if listener in listeners:
             listeners.remove(listener)
+
+
+@contextmanager
+def labelling(labeller: Labeller) -> Iterator[None]:
+    """Put what a function says of each event on its line, for the length of a context; see `hearing` otherwise."""
+    labellers = _log().labellers
+    labellers.append(labeller)
+    try:
+        yield
+    finally:
+        if labeller in labellers:
+            labellers.remove(labeller)
 
 
 def get_logger() -> "FilteringBoundLogger":
@@ -314,6 +335,8 @@ class _Lines:
         """Write the event everywhere, and tell the listeners."""
         log = _log()
         with self._lock:
+            for labeller in tuple(log.labellers):
+                event = {**event, **_labels(labeller, log.labellers, event)}
             for listener in tuple(log.listeners):
                 _tell(listener, log.listeners, event)
             for output, least in log.outputs:
@@ -328,13 +351,25 @@ class _Lines:
 _LINES: Final = _Lines()
 
 
+def _labels(labeller: Labeller, labellers: list[Labeller], event: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return labeller(event)
+    except Exception as error:  # noqa: BLE001 - see `hearing`
+        _dismiss(labellers, labeller, error)
+        return {}
+
+
 def _tell(listener: Listener, listeners: list[Listener], event: Mapping[str, Any]) -> None:
     try:
         listener(event)
     except Exception as error:  # noqa: BLE001 - see `hearing`
-        if listener in listeners:
-            listeners.remove(listener)
-        _log_crash("listener", f"{listener!r} failed, and hears no more", error)
+        _dismiss(listeners, listener, error)
+
+
+def _dismiss(all_of_them: list[_Hears], one: _Hears, error: Exception) -> None:
+    if one in all_of_them:
+        all_of_them.remove(one)
+    _log_crash("listener", f"{one!r} failed, and hears no more", error)
 
 
 def _stream_output(log_format: LogFormat, stream: Stream, *, brief: bool) -> _Output:

@@ -235,8 +235,14 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     """Let a run pass the preflight, and write down that it begins; return the report of its refusal, if it is."""
     run = session.run
     names = [item.name for item in run.targets]
+    vendors = {item.name: item.target.vendor for item in run.targets}
     get_logger().info(
-        EventName.DEPLOY_STARTED, command=command, databases=names, digest=run.plan.digest, phases=run.phases
+        EventName.DEPLOY_STARTED,
+        command=command,
+        databases=names,
+        digest=run.plan.digest,
+        phases=run.phases,
+        vendors=vendors,
     )
     data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
     # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.

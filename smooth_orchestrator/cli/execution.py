@@ -17,7 +17,7 @@ from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
-from smooth_orchestrator.cli.watchers import Watcher, all_hearing, watchers_of
+from smooth_orchestrator.cli.watchers import Watcher, all_at_work, watchers_of
 from smooth_orchestrator.embedding import own_process
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError, raised_on_purpose
 from smooth_orchestrator.events import EventName
@@ -179,7 +179,7 @@ class _Attempt:
             self.masker.add(secret)
         self.deploy = file.deploy.name
         logs.bind_run(asked.run_id, self.deploy)
-        with own_process(self.masker), all_hearing(self.watchers):
+        with own_process(self.masker), all_at_work(self.watchers):
             return _finished(work, file, self.masker)
 
     def run(self, work: Callable[[Masker], Awaitable[_T]]) -> _T:

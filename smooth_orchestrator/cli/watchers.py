@@ -1,21 +1,21 @@
 """Who hears a command's events and is told its report, where somebody has asked for that: none of them fails it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Protocol
 
 from smooth_orchestrator.cli.options import Invocation
-from smooth_orchestrator.logs import hearing
 from smooth_orchestrator.report import Report
 
-__all__ = ["Watcher", "all_hearing", "watchers_of"]
+__all__ = ["Watcher", "all_at_work", "watchers_of"]
 
 
 class Watcher(Protocol):
     """Hears one command."""
 
-    def hear(self, event: Mapping[str, Any]) -> None:
-        """Take note of one event. Must not wait."""
+    def at_work(self) -> AbstractContextManager[None]:
+        """Hear every event for the length of a context."""
 
     def end(self, report: Report) -> None:
         """Take note of how the command went; may wait for a second or two."""
@@ -32,13 +32,17 @@ def watchers_of(invocation: Invocation) -> list[Watcher]:
         from smooth_orchestrator.metrics import recorder  # noqa: PLC0415 - most commands are not measured
 
         watchers.append(recorder(invocation.metrics_file, invocation.pushgateway))
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from smooth_orchestrator.traces import tracer_of  # noqa: PLC0415 - most are not traced either
+
+        watchers.append(tracer_of(invocation.command, os.environ))
     return [each for each in watchers if each is not None]
 
 
 @contextmanager
-def all_hearing(watchers: Sequence[Watcher]) -> Iterator[None]:
+def all_at_work(watchers: Sequence[Watcher]) -> Iterator[None]:
     """Let them hear every event for the length of a context."""
     with ExitStack() as stack:
         for each in watchers:
-            stack.enter_context(hearing(each.hear))
+            stack.enter_context(each.at_work())
         yield

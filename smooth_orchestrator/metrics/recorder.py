@@ -2,15 +2,16 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from smooth_orchestrator.errors import Mistake, PlanInvalid
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.logs import get_logger, hearing
 from smooth_orchestrator.metrics.readings import Heard, Reading, readings
 from smooth_orchestrator.report import Report
 
@@ -36,9 +37,11 @@ class Recorder:
     gateway: str | None
     heard: Heard = field(default_factory=Heard)
 
-    def hear(self, event: Mapping[str, Any]) -> None:
-        """Take note of one event."""
-        self.heard.hear(event)
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hear every event for the length of a context."""
+        with hearing(self.heard.hear):
+            yield
 
     def end(self, report: Report) -> None:
         """Tell how the command went. What cannot be told is one warning in the log, and changes nothing else."""

@@ -31,6 +31,7 @@ LAYERS: Final = (
             "rehearsal",
             "reversal",
             "session",
+            "traces",
             "waiting",
         }
     ),

@@ -1,0 +1,191 @@
+"""Spans by OpenTelemetry's SDK, sent to a collector beside the run; no command waits long, or fails, for these."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Tracer as SdkTracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from smooth_orchestrator import __version__
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger, labelling
+from smooth_orchestrator.report import Report
+from smooth_orchestrator.traces.tree import Tree
+
+__all__ = ["Tracer"]
+
+_NAME: Final = "smooth-orchestrator"
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+# How long the end of a command may wait for the collector, all in all.
+_PATIENCE_S: Final = 2.0
+
+# Spans that wait for the collector; a fleet of a thousand databases commits within a second or two.
+_QUEUE_SIZE: Final = 32_768
+
+
+class Tracer:
+    """Traces one command: as a whole, and all that its events tell of.
+
+    Args:
+        command: its name.
+        provider: of the SDK, with its exporter.
+        exported: counts what the collector did not take.
+        environ: with TRACEPARENT and TRACESTATE of the trace that is gone on with, if there is one.
+    """
+
+    def __init__(
+        self, command: str, provider: TracerProvider, exported: "_Exported", environ: Mapping[str, str]
+    ) -> None:
+        self._provider = provider
+        self._exported = exported
+        carrier = {name: environ[name.upper()] for name in ("traceparent", "tracestate") if name.upper() in environ}
+        context = TraceContextTextMapPropagator().extract(carrier)
+        spans = _Spans(provider.get_tracer(_NAME, __version__), context)
+        root = spans.start(f"smooth-orchestrate {command}", None, time.time_ns(), {}, asks=False)
+        self._tree = Tree(spans, root)
+
+    @classmethod
+    def of(cls, command: str, environ: Mapping[str, str]) -> Self | None:
+        """Return one that exports as OpenTelemetry's variables say, or None, with a warning, where that fails."""
+        protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
+        try:
+            exported = _Exported(_exporter(protocol))
+            named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+            resource = Resource.create({"service.version": __version__} | ({} if named else {"service.name": _NAME}))
+            # The SDK would have the process wait for half a minute at its exit.
+            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            size = None if "OTEL_BSP_MAX_QUEUE_SIZE" in environ else _QUEUE_SIZE
+            provider.add_span_processor(BatchSpanProcessor(exported, max_queue_size=size))
+            return cls(command, provider, exported, environ)
+        except Exception as error:  # noqa: BLE001 - who watches a command does not fail it
+            _warn(f"this run is not traced: {error}")
+            return None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hear every event for the length of a context, and name on its line the span that it belongs to."""
+        with _quiet(), labelling(self._label):
+            yield
+
+    def end(self, report: Report) -> None:
+        """End the trace, and wait a moment until the collector has it. What it has not is one warning in the log."""
+        with _quiet():
+            self._tree.end(report, time.time_ns())
+            # The process does not wait for a thread like this one when it ends.
+            thread = threading.Thread(target=self._shut_down, name="traces", daemon=True)
+            thread.start()
+            thread.join(_PATIENCE_S)
+        if thread.is_alive() or self._exported.failures:
+            _warn("the collector did not get all of the run's trace")
+
+    def _shut_down(self) -> None:
+        with suppress(Exception):
+            self._provider.shutdown()
+
+    def _label(self, event: Mapping[str, Any]) -> Mapping[str, str]:
+        context = self._tree.hear(event).get_span_context()
+        return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+class _Spans:
+    """Makes spans as `Tree` wants them."""
+
+    def __init__(self, tracer: SdkTracer, context: Context) -> None:
+        self._tracer = tracer
+        self._context = context
+
+    def start(self, name: str, parent: Span | None, at_ns: int, attributes: Mapping[str, Any], *, asks: bool) -> Span:
+        return self._tracer.start_span(
+            _encodable(name),
+            self._context if parent is None else set_span_in_context(parent),
+            SpanKind.CLIENT if asks else SpanKind.INTERNAL,
+            {key: _encodable(value) for key, value in attributes.items()},
+            start_time=at_ns,
+        )
+
+    def end(self, span: Span, at_ns: int, attributes: Mapping[str, Any], error: Mapping[str, Any] | None) -> None:
+        span.set_attributes({key: _encodable(value) for key, value in attributes.items()})
+        if error is not None:
+            message = _encodable(error["message"])
+            span.set_status(Status(StatusCode.ERROR, message))
+            span.set_attribute("error.type", error.get("sqlstate") or error["type"])
+            if error.get("sqlstate"):
+                span.set_attribute("db.response.status_code", error["sqlstate"])
+            said = {"exception.type": error["type"], "exception.message": message}
+            span.add_event("exception", said, timestamp=at_ns)
+        span.end(at_ns)
+
+
+class _Exported(SpanExporter):
+    """An exporter, and whether it has failed."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.failures = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception:  # noqa: BLE001 - it is told of at the end
+            result = SpanExportResult.FAILURE
+        self.failures += result is not SpanExportResult.SUCCESS
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _exporter(protocol: str) -> SpanExporter:
+    # Each of the two brings a client of its own; one of them may be missing.
+    match protocol:
+        case "http/protobuf":
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - see above
+                OTLPSpanExporter as HttpExporter,
+            )
+
+            return HttpExporter()
+        case "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - see above
+                OTLPSpanExporter as GrpcExporter,
+            )
+
+            return GrpcExporter()
+    raise ValueError(f"{protocol!r} is no protocol that is known here; set {_PROTOCOLS[0]} to http/protobuf or grpc")
+
+
+def _encodable(value: Any) -> Any:  # noqa: ANN401 - of an attribute
+    if isinstance(value, str):
+        # Halves of surrogate pairs, as in a name of a file, would keep a whole batch from being sent.
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_encodable(each) for each in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the SDK's own words from the log, one a try to export; what came of it is told at the end."""
+    logger, deaf = logging.getLogger("opentelemetry"), logging.NullHandler()
+    propagates, logger.propagate = logger.propagate, False
+    # Without any handler the standard library would write to stderr itself.
+    logger.addHandler(deaf)
+    try:
+        yield
+    finally:
+        logger.propagate = propagates
+        logger.removeHandler(deaf)
+
+
+def _warn(message: str) -> None:
+    get_logger().warning(EventName.LOG_MESSAGE, logger="traces", message=message)

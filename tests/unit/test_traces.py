@@ -1,0 +1,188 @@
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+
+from smooth_orchestrator.logs import LogFormat, LogLevel, configure, get_logger, labelling
+from smooth_orchestrator.report import Report, RunOutcome
+from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.traces.activation import is_wanted
+from smooth_orchestrator.traces.tree import Tree
+from tests.support.log_lines import log_lines
+
+_ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+_STEP = {"app": "orders", "migration": "0007_total", "direction": "forwards"}
+
+
+@dataclass
+class Made:
+    """A span as it was asked for."""
+
+    name: str
+    parent: str | None
+    began_ns: int
+    ended_ns: int | None = None
+    error: Mapping[str, Any] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Spans:
+    """Remembers what spans were made; each of them ends once."""
+
+    def __init__(self) -> None:
+        self.made: list[Made] = []
+
+    def start(self, name: str, parent: Made | None, at_ns: int, attributes: Mapping[str, Any], *, asks: bool) -> Made:
+        """Remember one."""
+        del asks
+        self.made.append(Made(name, parent.name if parent else None, at_ns, attributes={**attributes}))
+        return self.made[-1]
+
+    def end(self, span: Made, at_ns: int, attributes: Mapping[str, Any], error: Mapping[str, Any] | None) -> None:
+        """Remember its end."""
+        assert span.ended_ns is None, f"{span.name} ended twice"
+        span.ended_ns, span.error = at_ns, error
+        span.attributes |= attributes
+
+
+def event(name: str, at_s: float, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 - of any event
+    moment = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return {"timestamp": moment, "level": "info", "event": name, "run_id": "r1", "deploy": "shop", **keys}
+
+
+def tree_of(*events: Mapping[str, Any], outcome: RunOutcome = RunOutcome.COMMITTED) -> list[Made]:
+    spans = Spans()
+    tree: Tree[Made] = Tree(spans, spans.start("root", None, 0, {}, asks=False))
+    for each in events:
+        tree.hear(each)
+    report = Report(
+        command="deploy",
+        deploy="shop",
+        run_id="r1",
+        outcome=outcome,
+        started_at=datetime.fromtimestamp(0, UTC),
+        duration_ms=1.0,
+    )
+    tree.end(report, 60_000_000_000)
+    assert [span.name for span in spans.made if span.ended_ns is None] == []
+    assert [span.name for span in spans.made if span.began_ns > (span.ended_ns or 0)] == []
+    return spans.made
+
+
+def test_what_is_still_open_when_a_command_ends_ends_with_it() -> None:
+    made = tree_of(
+        event("deploy.started", 1, command="deploy", databases=["a"]),
+        event("preflight.passed", 2, duration_ms=1000.0),
+        event("phase.started", 3, phase="all"),
+        event("migration.started", 4, database="a", **_STEP),
+        event("lock.waiting", 5, database="a", blockers=[], waited_ms=500.0),
+        event("gate.started", 6, argv=["true"], phase="all"),
+        outcome=RunOutcome.NEEDS_OPERATOR,
+    )
+    assert [(span.name, span.parent) for span in made] == [
+        ("root", None),
+        ("preflight", "root"),
+        ("phase all", "root"),
+        ("database a", "phase all"),
+        ("migrate orders.0007_total", "database a"),
+        ("lock wait", "migrate orders.0007_total"),
+        ("gate", "phase all"),
+    ]
+    assert made[5].began_ns == 4_500_000_000
+    assert made[0].error == {"type": "needs_operator", "message": ""}
+
+
+def test_a_transaction_that_is_tried_again_has_a_span_for_each_try() -> None:
+    error = {"type": "OperationalError", "message": "lock timeout", "sqlstate": "55P03"}
+    started, retry = (
+        event("migration.started", 2, database="a", **_STEP),
+        event("lock.retry", 3, database="a", attempt=1, delay_ms=1.0, error=error),
+    )
+    made = tree_of(
+        event("phase.started", 1, phase="all"),
+        started,
+        retry,
+        started | {"timestamp": event("", 4)["timestamp"]},
+        event("migration.applied", 5, database="a", duration_ms=1000.0, **_STEP),
+        event("database.prepared", 6, database="a"),
+    )
+    tries = [span.error for span in made if span.name == "migrate orders.0007_total"]
+    assert tries == [error, None]
+    [database] = [span for span in made if span.name == "database a"]
+    assert (database.error, database.ended_ns) == (None, 6_000_000_000)
+
+
+def test_each_phase_that_commits_by_itself_has_its_decision_and_commits() -> None:
+    events = []
+    for number, phase in enumerate(("one", "two")):
+        at_s = 10 * number
+        events += [
+            event("phase.started", at_s + 1, phase=phase),
+            event("lease.acquired", at_s + 2, database=phase, epoch=1),
+            event("database.prepared", at_s + 3, database=phase),
+            event("phase.finished", at_s + 4, phase=phase, outcome="committed", duration_ms=3000.0),
+            event("deploy.decided", at_s + 6, decision="commit", scope=phase, duration_ms=500.0),
+            event("database.committed", at_s + 7, database=phase, tier="two_phase", duration_ms=800.0),
+        ]
+    made = tree_of(*events)
+    commits = [span for span in made if span.name == "commit"]
+    assert [(span.began_ns, span.ended_ns) for span in commits] == [(6 * 10**9, 11 * 10**9), (16 * 10**9, 60 * 10**9)]
+    assert [span.parent for span in made if span.name.startswith("COMMIT PREPARED")] == ["commit", "commit"]
+    prepared = [(span.began_ns, span.ended_ns) for span in made if span.name == "prepare"]
+    assert prepared == [(4 * 10**9, 5_500_000_000), (14 * 10**9, 15_500_000_000)]
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({}, True),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_SDK_DISABLED": "True"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c"}, True),
+    ],
+)
+def test_an_endpoint_turns_tracing_on_unless_it_is_turned_off(more: dict[str, str], *, wanted: bool) -> None:
+    assert is_wanted(_ENDPOINT | more) is wanted
+    assert not is_wanted({})
+
+
+def test_a_labeller_that_fails_is_told_of_and_labels_no_more() -> None:
+    def fail(event: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise RuntimeError(event["signal"])
+
+    handlers, level, stream = logging.root.handlers, logging.root.level, StringIO()
+    hooks = sys.excepthook, sys.unraisablehook
+    try:
+        configure(LogFormat.JSON, LogLevel.INFO, stream=stream, masker=Masker())
+        with labelling(lambda _: {"span_id": "a"}), labelling(fail):
+            get_logger().info("run.interrupted", signal="a")
+            get_logger().info("run.interrupted", signal="b")
+    finally:
+        logging.root.handlers, logging.root.level = handlers, level
+        sys.excepthook, sys.unraisablehook = hooks
+        logging.captureWarnings(capture=False)
+    lines = log_lines(stream.getvalue())
+    assert [(line["event"], line["span_id"]) for line in lines] == [
+        ("log.message", "a"),
+        ("run.interrupted", "a"),
+        ("run.interrupted", "a"),
+    ]
+
+
+def test_what_is_not_traced_imports_nothing_of_opentelemetry() -> None:
+    program = """
+import sys
+from smooth_orchestrator.traces import tracer_of
+
+assert tracer_of("deploy", {}) is None
+sys.exit("opentelemetry" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
