@@ -11,7 +11,7 @@ from smooth_orchestrator.report import HALTED, DatabaseOutcome, Report, RunError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_report", "print_runs"]
+__all__ = ["database_of", "databases_text", "duration_text", "print_report", "print_runs", "state_of"]
 
 # Wide enough never to wrap: a line of a file or a pipe is for grep.
 _UNWRAPPED_WIDTH: Final = 4000
@@ -57,10 +57,10 @@ def print_report(report: Report, stream: TextIO) -> None:
         if isinstance(error, Mistake):
             _print_mistake(console, error)
         else:
-            _print_error(console, error, _database_of(error, report))
+            _print_error(console, error, database_of(error, report))
     if errors:
         console.print()
-    console.print(_state(report), style=_STYLES.get(report.outcome, _BAD))
+    console.print(state_of(report), style=_STYLES.get(report.outcome, _BAD))
     if report.settle_with:
         console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
     for command in report.settle_with:
@@ -81,7 +81,7 @@ def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
             run.run_id,
             run.command,
             run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-            _duration((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
+            duration_text((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
             run.outcome or "unfinished",
             "" if run.exit_code is None else str(run.exit_code),
             str(run.error["message"]).partition("\n")[0] if run.error else "",
@@ -132,7 +132,7 @@ def _print_indented(console: "Console", message: str, hint: str | None) -> None:
         console.print(f"  hint: {printable(hint)}")
 
 
-def _database_of(error: RunError, report: Report) -> str | None:
+def database_of(error: RunError, report: Report) -> str | None:
     """Return where an error happened, for one that does not say so itself."""
     if error.database:
         return error.database
@@ -140,13 +140,13 @@ def _database_of(error: RunError, report: Report) -> str | None:
     return next(same, None)
 
 
-def _state(report: Report) -> str:
+def state_of(report: Report) -> str:
     """Return one sentence on what the databases are like now."""
     committed = [item.database for item in report.databases if item.outcome is DatabaseOutcome.COMMITTED]
     if report.outcome is RunOutcome.COMMITTED:
         idle = len(report.databases) - len(committed)
-        rest = f"; {_databases(idle)} had nothing to do" if idle else ""
-        return f"Done: {_databases(len(committed))} changed{rest}."
+        rest = f"; {databases_text(idle)} had nothing to do" if idle else ""
+        return f"Done: {databases_text(len(committed))} changed{rest}."
     if report.outcome is RunOutcome.HALTED or _is_halted(report):
         return f"Halted: changed and left so: {', '.join(committed)}; every other database is as it was before."
     if report.outcome is RunOutcome.NEEDS_OPERATOR:
@@ -166,7 +166,9 @@ def _is_halted(report: Report) -> bool:
 
 def _headline(report: Report) -> str:
     deploy = f"{report.command} of {report.deploy}" if report.deploy else report.command
-    return f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {_duration(report.duration_ms)}"
+    return (
+        f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {duration_text(report.duration_ms)}"
+    )
 
 
 def _print_databases(console: "Console", report: Report) -> None:
@@ -179,7 +181,7 @@ def _print_databases(console: "Console", report: Report) -> None:
             _count(item.applied),
             _count(item.unapplied),
             _count(item.contract_pending),
-            _duration(item.lock_hold_ms) if item.lock_hold_ms else "",
+            duration_text(item.lock_hold_ms) if item.lock_hold_ms else "",
         )
         for item in report.databases
     ]
@@ -214,9 +216,11 @@ def _count(names: Sequence[str]) -> str:
     return str(len(names)) if names else ""
 
 
-def _databases(number: int) -> str:
+def databases_text(number: int) -> str:
+    """Return how many databases, in words."""
     return "1 database" if number == 1 else f"{number} databases"
 
 
-def _duration(duration_ms: float) -> str:
+def duration_text(duration_ms: float) -> str:
+    """Return a length of time with its unit."""
     return f"{duration_ms / 1000:.1f} s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"  # noqa: PLR2004 - units

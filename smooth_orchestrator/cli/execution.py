@@ -25,7 +25,7 @@ from smooth_orchestrator.secrets import Masker, of_environment, parts, passwords
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
 
-__all__ = ["execute", "report", "write", "write_json", "write_report"]
+__all__ = ["execute", "report", "told_how_to_settle", "write", "write_json", "write_report"]
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,7 @@ def report(
     """
 
     def show(result: Report, masker: Masker) -> int:
-        told = _told_how_to_settle(result, invocation, said)
+        told = told_how_to_settle(result, invocation, said)
         return write_report(told.masked(masker), as_json=invocation.as_json)
 
     return execute(invocation, work, show)
@@ -86,11 +86,11 @@ def execute(
             signals.hold_signals_back()
         return show(result, attempt.masker)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
-        failure = _told_how_to_settle(attempt.failure(error), invocation)
+        failure = told_how_to_settle(attempt.failure(error), invocation)
         return write_report(failure.masked(attempt.masker), as_json=invocation.as_json)
 
 
-def _told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
+def told_how_to_settle(report: Report, invocation: Invocation, said: Sequence[str] = ()) -> Report:
     """Return a report that names the command, for this very plan, with which an operator settles what is in doubt."""
     if report.outcome is not RunOutcome.NEEDS_OPERATOR:
         return report

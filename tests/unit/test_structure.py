@@ -60,7 +60,22 @@ LAYERS: Final = (
             "whose",
         }
     ),
-    frozenset({"console", "events", "journal", "logs", "render", "report", "rules", "secrets", "told"}),
+    frozenset(
+        {
+            "console",
+            "events",
+            "journal",
+            "logs",
+            "page",
+            "render",
+            "report",
+            "rules",
+            "secrets",
+            "timeline",
+            "told",
+            "watching",
+        }
+    ),
     frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
 )
 
