@@ -104,7 +104,10 @@ def _timeline_in(record: Record) -> Timeline | None:
 
 async def _since_then(journal: Journal, deploy: str, run_id: str) -> AsyncIterator[tuple[str, str]]:
     """Yield what later runs have done about one: `finalised` or `taken back`, and which run did."""
-    for summary in await journal.runs(deploy, limit=LOOK_BACK):
+    later = await journal.runs(deploy)
+    if run_id not in {summary.run_id for summary in later}:
+        later = await journal.runs(deploy, limit=LOOK_BACK)
+    for summary in later:
         if summary.run_id == run_id:
             return
         if summary.outcome == RunOutcome.COMMITTED and summary.command in {"finalise", "rollback"}:

@@ -125,7 +125,9 @@ class Watcher:
         """
         if not self._lanes and not self._marks:
             return None
-        for lane in self._lanes.values():
+        # Other threads may log meanwhile.
+        lanes = [*self._lanes.items()]
+        for _name, lane in lanes:
             # Of what is in doubt nobody has heard the end.
             self._end_wait(lane, lane.last)
             _end_work(lane, lane.last)
@@ -135,7 +137,7 @@ class Watcher:
             return Span(span.kind, span.start_ms - zero_ms, span.took_ms, span.label)
 
         return Timeline(
-            spans={name: [since(span) for span in lane.spans] for name, lane in self._lanes.items()},
+            spans={name: [since(span) for span in lane.spans] for name, lane in lanes},
             marks=tuple(Mark(mark.at_ms - zero_ms, mark.what, mark.scope) for mark in self._marks),
             workers=tuple(self._workers.values()),
             version=self._version,

@@ -41,16 +41,16 @@ def report_with_page(invocation: Invocation, run_id: str | None, page: Path) -> 
 
     def show(account: Account, masker: "Masker") -> int:
         told = replace(account, report=told_how_to_settle(account.report, invocation)).masked(masker)
-        is_written = _write_page(told, invocation, page)
+        is_written = _write_page(told, masker.text(shlex.quote(str(invocation.plan))), page)
         exit_code = write_report(told.report, as_json=invocation.as_json)
         return exit_code if is_written else RunOutcome.INVALID.exit_code
 
     return execute(invocation, work, show)
 
 
-def _write_page(account: Account, invocation: Invocation, page: Path) -> bool:
+def _write_page(account: Account, plan: str, page: Path) -> bool:
     try:
-        write_whole(page, page_of(account, shlex.quote(str(invocation.plan))))
+        write_whole(page, page_of(account, plan))
     except (OSError, TemplatesMissing) as error:
         why = error.strerror or str(error) if isinstance(error, OSError) else f"{error}; {error.hint}"
         message = f"--html {page}: the page could not be written: {why}"
