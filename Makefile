@@ -22,7 +22,7 @@ DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/in
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench bench-quick test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
+.PHONY: help demo bench bench-quick screenshots test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -65,6 +65,10 @@ bench: $(VENV)/.chart $(VENV)-pretix/.ready
 bench-quick: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --project wagtail --only 'deploy/*-pending' --databases 1 --databases 8 --sampled 4 \
 	  --repeat 1
+
+## make screenshots  the pictures of a run's page in docs/images, by Chromium and npm
+screenshots: $(VENV)/.ready
+	$(BIN)/python -m tests.support.screenshots docs/images
 
 ## make test      in minutes, without the long suites: of what starts servers a half (SHARE=2/2: the other one; 1/1: all)
 test: $(VENV)/.ready $(MARIADB)

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from demo.deploys import Deployed, deploy, plan
+from demo.deploys import Deployed, deploy, plan, write_page
 from demo.fleet import LAST, Fleet
 from tests.support.dump import diff
 from tests.support.shop import check_out
 
+PAGE = Path(__file__).parents[1] / "build" / "demo-report.html"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RELEASE_2 = {
     "catalog.0003_product_stock",
@@ -77,6 +78,9 @@ class _Story:
             self._claim(f"{name}: its dump is the same as before", not difference)
             if difference:
                 self._console.out(difference)
+        self._console.print()
+        written = write_page(self._directory / "deploy.toml", PAGE, self._fleet.databases)
+        self._claim(f"a page for a browser tells of this run: {PAGE}", written)
 
     def _deploy(self, release: str) -> Deployed:
         check_out(int(release[-1]), self._directory / release)
@@ -134,7 +138,7 @@ def _main() -> int:
         console.print("Starting two PostgreSQL servers …")
         with Fleet.started(Path(directory)) as fleet:
             kept = _Story(console, Path(directory), fleet).tell()
-    console.print(f"\nBoth servers are stopped and every file is gone. {time.monotonic() - started:.0f} s.\n")
+    console.print(f"\nBoth servers are stopped and every other file is gone. {time.monotonic() - started:.0f} s.\n")
     return 0 if kept else 1
 
 

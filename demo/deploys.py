@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Deployed", "deploy", "plan"]
+__all__ = ["Deployed", "deploy", "plan", "write_page"]
 
 _PATIENCE_S = 30
+_PROGRAM = str(Path(sys.executable).with_name("smooth-orchestrate"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def deploy(plan_file: Path, log_file: Path, databases: Mapping[str, Mapping[str,
     Raises:
         RuntimeError: it printed no report.
     """
-    argv = [str(Path(sys.executable).with_name("smooth-orchestrate")), "deploy", plan_file.name, "--json"]
+    argv = [_PROGRAM, "deploy", plan_file.name, "--json"]
     argv += ["--log-format", "json", "--log-file", str(log_file)]
     environment = os.environ | {"SHOP_DATABASES": json.dumps(databases)}
     with subprocess.Popen(
@@ -90,3 +91,17 @@ def deploy(plan_file: Path, log_file: Path, databases: Mapping[str, Mapping[str,
     except json.JSONDecodeError as error:
         raise RuntimeError(f"no report, exit code {process.returncode}:\n{output}{errors}") from error
     return Deployed(process.returncode, report, [json.loads(line) for line in log_file.read_text().splitlines()])
+
+
+def write_page(plan_file: Path, page: Path, databases: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Have the last run, which has failed, written down for a browser; return whether it was."""
+    page.parent.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [_PROGRAM, "report", plan_file.name, "--html", str(page)],
+        cwd=plan_file.parent,
+        env=os.environ | {"SHOP_DATABASES": json.dumps(databases)},
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    # That of the run, whose report it is.
+    return done.returncode == 1

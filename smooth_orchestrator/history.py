@@ -1,20 +1,24 @@
 """Runs that have ended, as their journal tells."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused
-from smooth_orchestrator.journal import Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.journal import LOOK_BACK, Journal, JournalDamaged, Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.page.account import Account
 from smooth_orchestrator.recovery import unsettled
 from smooth_orchestrator.report import HALTED, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import taken_back_by
 from smooth_orchestrator.session import Session, journal_of
+from smooth_orchestrator.timeline import Timeline, timeline_of
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["HALTED_ERROR", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
+__all__ = ["HALTED_ERROR", "account", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
 
 _HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
 HALTED_ERROR: Final = RunError(HALTED, "it ended before its last phase: what had committed stays", hint=_HALTED_HINT)
@@ -51,15 +55,67 @@ async def report(file: PlanFile, *, run_id: str | None) -> Report:
         Refused: there is no such run, or it has not ended.
     """
     async with journal_of(file, makes_file=False) as journal:
-        if run_id is None:
-            finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
-            run_id = finished[0] if finished else None
-        records = records_of(file.deploy.name, await journal.records(run_id)) if run_id else ()
-        for record in reversed(records):
-            if record.kind is RecordKind.RUN_FINISHED:
-                return _report_in(record)
+        return _report_in(_end_of(await _finished(file, journal, run_id)))
+
+
+async def account(file: PlanFile, *, run_id: str | None) -> Account:
+    """Return all that the journal tells of a run, as `report` chooses it.
+
+    Raises:
+        Refused: there is no such run, or it has not ended.
+    """
+    async with journal_of(file, makes_file=False) as journal:
+        records = await _finished(file, journal, run_id)
+        end = _end_of(records)
+        told = _report_in(end)
+        begun = [record.data for record in records if record.kind is RecordKind.RUN_STARTED]
+        bakes = timedelta(milliseconds=file.finalise.bake_time)
+        return Account(
+            report=told,
+            timeline=_timeline_in(end) or timeline_of(records),
+            digest=str(begun[-1]["digest"]) if begun and "digest" in begun[-1] else None,
+            due_at=end.at + bakes if told.outcome is RunOutcome.COMMITTED else None,
+            since=[each async for each in _since_then(journal, file.deploy.name, end.run_id)],
+        )
+
+
+async def _finished(file: PlanFile, journal: Journal, run_id: str | None) -> list[Record]:
+    """Return the records of a run that has ended; of the newest such one without a run id."""
+    if run_id is None:
+        finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
+        run_id = finished[0] if finished else None
+    records = records_of(file.deploy.name, await journal.records(run_id)) if run_id else []
+    if any(record.kind is RecordKind.RUN_FINISHED for record in records):
+        return records
     message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+
+
+def _end_of(records: Sequence[Record]) -> Record:
+    return next(record for record in reversed(records) if record.kind is RecordKind.RUN_FINISHED)
+
+
+def _timeline_in(record: Record) -> Timeline | None:
+    """Return the timeline that a run has written with its report, if it has and this program knows how to read it."""
+    with suppress(JournalDamaged), understood(record.place):
+        return Timeline.from_dict(record.data["timeline"])
+    return None
+
+
+async def _since_then(journal: Journal, deploy: str, run_id: str) -> AsyncIterator[tuple[str, str]]:
+    """Yield what later runs have done about one: `finalised` or `taken back`, and which run did."""
+    later = await journal.runs(deploy)
+    if run_id not in {summary.run_id for summary in later}:
+        later = await journal.runs(deploy, limit=LOOK_BACK)
+    for summary in later:
+        if summary.run_id == run_id:
+            return
+        if summary.outcome == RunOutcome.COMMITTED and summary.command in {"finalise", "rollback"}:
+            told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
+            if told.takes_back == run_id:
+                yield "taken back", summary.run_id
+            elif run_id in (told.finalises or ()):
+                yield "finalised", summary.run_id
 
 
 async def committed_by(session: Session, command: str) -> Report | None:

@@ -6,7 +6,6 @@ structlog brings rich with it, which costs a tenth of a second: it is imported w
 """
 
 import contextlib
-import json
 import logging
 import sys
 import threading
@@ -15,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from smooth_migrations.protocol import ErrorInfo
-from smooth_orchestrator.console import Stream, event_text, wants_colour
+from smooth_orchestrator.console import Stream
 from smooth_orchestrator.errors import SmoothError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.log_file import LogFile
+from smooth_orchestrator.log_outputs import LogFormat, LogLevel, Output, file_output, stream_output
 from smooth_orchestrator.secrets import Masker
 
 if TYPE_CHECKING:
@@ -52,52 +51,7 @@ Labeller = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Takes one event as a listener does, and returns further keys of its line."""
 
 
-class LogFormat(StrEnum):
-    """How lines on stderr look; `AUTO` is JSON unless stderr is a terminal.
-
-    `JOURNALD` is JSON behind the priority by which systemd's journal files a line; see sd-daemon(3).
-    """
-
-    AUTO = "auto"
-    JSON = "json"
-    CONSOLE = "console"
-    JOURNALD = "journald"
-
-
-class LogLevel(StrEnum):
-    """The least level that is written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-    @property
-    def number(self) -> int:
-        """The level as the standard library counts it."""
-        return logging.getLevelNamesMapping()[self.upper()]
-
-    @property
-    def priority(self) -> int:
-        """The level as syslog counts it: the graver, the less."""
-        return _PRIORITIES[self]
-
-
-_PRIORITIES: Final = {
-    LogLevel.DEBUG: 7,
-    LogLevel.INFO: 6,
-    LogLevel.WARNING: 4,
-    LogLevel.ERROR: 3,
-    LogLevel.CRITICAL: 2,
-}
-
 _Hears = TypeVar("_Hears", Listener, Labeller)
-
-
-class _Output(Protocol):
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Write one event as one whole line."""
 
 
 @dataclass(slots=True)
@@ -114,7 +68,7 @@ class _Log:
     """
 
     masker: Masker = field(default_factory=Masker)
-    outputs: list[tuple[_Output, LogLevel]] = field(default_factory=list)
+    outputs: list[tuple[Output, LogLevel]] = field(default_factory=list)
     level: LogLevel = LogLevel.INFO
     run: dict[str, str | None] = field(default_factory=lambda: {"run_id": None, "deploy": None})
     listeners: list[Listener] = field(default_factory=list)
@@ -243,8 +197,8 @@ def configure(
         _files.append(LogFile(log_file))
     least = max(level, LogLevel.WARNING, key=lambda each: each.number) if brief else level
     _of_process.outputs = [
-        (_stream_output(log_format, stream, brief=brief), least),
-        *((_file_output(each), level) for each in _files),
+        (stream_output(log_format, stream, brief=brief), least),
+        *((file_output(each), level) for each in _files),
     ]
     _of_process.masker, _of_process.level = masker, level
     _of_process.run.update(run_id=None, deploy=None)
@@ -370,34 +324,6 @@ def _dismiss(all_of_them: list[_Hears], one: _Hears, error: Exception) -> None:
     if one in all_of_them:
         all_of_them.remove(one)
     _log_crash("listener", f"{one!r} failed, and hears no more", error)
-
-
-def _stream_output(log_format: LogFormat, stream: Stream, *, brief: bool) -> _Output:
-    console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())
-    render: Callable[[Mapping[str, Any]], str] = _with_priority if log_format is LogFormat.JOURNALD else json.dumps
-    if console:
-        colour = wants_colour(stream)
-
-        def render(event: Mapping[str, Any]) -> str:
-            has_traces = not brief or event["level"] == LogLevel.CRITICAL
-            return event_text(event, colour=colour, has_traces=has_traces)
-
-    def write(event: Mapping[str, Any]) -> None:
-        stream.write(f"{render(event)}\n")
-        stream.flush()
-
-    return write
-
-
-def _with_priority(event: Mapping[str, Any]) -> str:
-    return f"<{LogLevel(event['level']).priority}>{json.dumps(event)}"
-
-
-def _file_output(file: LogFile) -> _Output:
-    def write(event: Mapping[str, Any]) -> None:
-        file.write(json.dumps(event))
-
-    return write
 
 
 class _Route(logging.Handler):

@@ -15,7 +15,7 @@ from smooth_orchestrator.summary import counted, few, next_step, telling
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_report", "print_runs"]
+__all__ = ["database_of", "databases_text", "duration_text", "print_report", "print_runs", "state_of"]
 
 # Wide enough never to wrap: a line of a file or a pipe is for grep.
 _UNWRAPPED_WIDTH: Final = 4000
@@ -91,12 +91,12 @@ def _print_head(console: "Console", report: Report, plan: Path | None, *, is_bri
         elif isinstance(error, Mistake):
             _print_mistake(console, error, longest)
         else:
-            _print_error(console, error, _database_of(error, report), longest)
+            _print_error(console, error, database_of(error, report), longest)
     if len(errors) > len(shown):
         console.print(f"and {len(errors) - len(shown)} more like these; `report` and --json tell all of them")
     if errors:
         console.print()
-    console.print(_state(report, is_brief=is_brief), style=_STYLES.get(report.outcome, _BAD))
+    console.print(state_of(report, is_brief=is_brief), style=_STYLES.get(report.outcome, _BAD))
     if report.settle_with:
         console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
     for command in report.settle_with:
@@ -119,7 +119,7 @@ def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
             run.run_id,
             run.command,
             run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-            _duration((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
+            duration_text((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
             run.outcome or "unfinished",
             "" if run.exit_code is None else str(run.exit_code),
             str(run.error["message"]).partition("\n")[0] if run.error else "",
@@ -170,7 +170,7 @@ def _print_in_short(console: "Console", error: RunError | Mistake, report: Repor
     if isinstance(error, Mistake):
         where = error.place
     else:
-        database = _database_of(error, report)
+        database = database_of(error, report)
         where = f"database {database}" if database else error.type
     for line, style in ((where, _BAD), (f"  {error.message}", "")):
         console.print(printable(line.partition("\n")[0]), style=style, no_wrap=True, overflow="ellipsis")
@@ -198,7 +198,7 @@ def _print_indented(console: "Console", message: str, longest: int | None) -> No
         console.print(f"  … ({len(lines) - longest} more lines)")
 
 
-def _database_of(error: RunError, report: Report) -> str | None:
+def database_of(error: RunError, report: Report) -> str | None:
     """Return where an error happened, for one that does not say so itself."""
     if error.database:
         return error.database
@@ -206,14 +206,14 @@ def _database_of(error: RunError, report: Report) -> str | None:
     return next(same, None)
 
 
-def _state(report: Report, *, is_brief: bool = False) -> str:
+def state_of(report: Report, *, is_brief: bool = False) -> str:
     """Return one sentence on what the databases are like now."""
     named = few if is_brief else ", ".join
     committed = [item.database for item in report.databases if item.outcome is DatabaseOutcome.COMMITTED]
     if report.outcome is RunOutcome.COMMITTED:
         idle = len(report.databases) - len(committed)
-        rest = f"; {_databases(idle)} had nothing to do" if idle else ""
-        return f"Done: {_databases(len(committed))} changed{rest}."
+        rest = f"; {databases_text(idle)} had nothing to do" if idle else ""
+        return f"Done: {databases_text(len(committed))} changed{rest}."
     if report.outcome is RunOutcome.HALTED or _is_halted(report):
         return f"Halted: changed and left so: {named(committed)}; every other database is as it was before."
     if report.outcome is RunOutcome.NEEDS_OPERATOR:
@@ -233,7 +233,9 @@ def _is_halted(report: Report) -> bool:
 
 def _headline(report: Report) -> str:
     deploy = f"{report.command} of {report.deploy}" if report.deploy else report.command
-    return f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {_duration(report.duration_ms)}"
+    return (
+        f"{deploy}, run {report.run_id}: {report.outcome}, exit {report.exit_code}, {duration_text(report.duration_ms)}"
+    )
 
 
 def _print_databases(console: "Console", report: Report, room: int | None) -> None:
@@ -248,7 +250,7 @@ def _print_databases(console: "Console", report: Report, room: int | None) -> No
             _count(item.applied),
             _count(item.unapplied),
             _count(item.contract_pending),
-            _duration(item.lock_hold_ms) if item.lock_hold_ms else "",
+            duration_text(item.lock_hold_ms) if item.lock_hold_ms else "",
         )
         for item in shown
     ]
@@ -286,9 +288,11 @@ def _count(names: Sequence[str]) -> str:
     return str(len(names)) if names else ""
 
 
-def _databases(number: int) -> str:
+def databases_text(number: int) -> str:
+    """Return how many databases, in words."""
     return "1 database" if number == 1 else f"{number} databases"
 
 
-def _duration(duration_ms: float) -> str:
+def duration_text(duration_ms: float) -> str:
+    """Return a length of time with its unit."""
     return f"{duration_ms / 1000:.1f} s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"  # noqa: PLR2004 - units

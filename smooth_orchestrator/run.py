@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +19,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
 from smooth_orchestrator.told import Held
+from smooth_orchestrator.watching import Watcher
 
 __all__ = ["Glance", "Run", "Stage", "TargetRun"]
 
@@ -247,11 +249,13 @@ class Run:
         plan: what to do.
         run_id: this run's name.
         journal: where what happens is written before it happens.
+        watcher: hears when that was; None for an earlier run, of which it has heard nothing.
     """
 
-    def __init__(self, plan: Plan, run_id: str, journal: Journal) -> None:
+    def __init__(self, plan: Plan, run_id: str, journal: Journal, *, watcher: Watcher | None = None) -> None:
         self.run_id = run_id
         self.journal = journal
+        self.watcher = watcher
         self.replan(plan)
         self.stopping = anyio.Event()
         self.cause: ErrorInfo | None = None
@@ -269,7 +273,7 @@ class Run:
         self.finalises: tuple[str, ...] | None = None
         self.interrupted: ErrorInfo | None = None
         self.settled_by: tuple[Decision, ...] = ()
-        self.started_s = time.monotonic()
+        self.started_at, self.started_s = datetime.now(UTC), time.monotonic()
 
     def replan(self, plan: Plan) -> None:
         """Take another plan instead, before anything was done: nothing is known of its databases yet."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator import __version__
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
 from smooth_orchestrator.decision import commit_everywhere, decide, write_decision_down
 from smooth_orchestrator.earlier_use import remove_earlier_marks
@@ -235,16 +236,10 @@ async def _begin(session: Session, command: str, masker: Masker) -> Report | Non
     """Let a run pass the preflight, and write down that it begins; return the report of its refusal, if it is."""
     run = session.run
     names = [item.name for item in run.targets]
-    vendors = {item.name: item.target.vendor for item in run.targets}
-    get_logger().info(
-        EventName.DEPLOY_STARTED,
-        command=command,
-        databases=names,
-        digest=run.plan.digest,
-        phases=run.phases,
-        vendors=vendors,
-    )
-    data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": run.plan.digest, "targets": names}
+    digest, vendors = run.plan.digest, {item.name: item.target.vendor for item in run.targets}
+    begun: dict[str, Any] = {"command": command, "databases": names, "digest": digest, "phases": run.phases}
+    get_logger().info(EventName.DEPLOY_STARTED, **begun, vendors=vendors, version=__version__)
+    data: dict[str, Any] = {"deploy": run.plan.name, "command": command, "digest": digest, "targets": names}
     # Whoever settles this run must know which of its decisions were about what, whatever the plan says by then.
     phases = [{"name": each.name, "databases": [target.name for target in each.targets]} for each in run.plan.phases]
     data |= {"phases": phases, "commit": str(run.plan.commit), "on_failure": str(run.plan.on_failure)}

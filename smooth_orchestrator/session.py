@@ -11,10 +11,12 @@ from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.glances import glance_at_all
 from smooth_orchestrator.journal import Journal, RecordKind, open_journal
+from smooth_orchestrator.logs import hearing
 from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport
+from smooth_orchestrator.watching import Watcher
 
 __all__ = ["Ready", "Session", "finish", "journal_of", "reading", "ready", "report_of"]
 
@@ -34,6 +36,7 @@ class Ready:
         fleet: its workers.
         started_at: when the command began, in UTC.
         adapt: makes of a plan's meaning what a command does with it.
+        watcher: hears when what happens.
     """
 
     file: PlanFile
@@ -41,10 +44,12 @@ class Ready:
     fleet: Fleet
     started_at: datetime
     adapt: Adapt
+    watcher: Watcher
 
     def session(self, run_id: str, journal: Journal) -> "Session":
         """Return a session of a new run."""
-        return Session(Run(self.plan, run_id, journal), self.fleet, self.started_at, self)
+        run = Run(self.plan, run_id, journal, watcher=self.watcher)
+        return Session(run, self.fleet, self.started_at, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,12 @@ async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan:
         WorkerError: a worker cannot be started.
     """
     started_at = datetime.now(UTC)
-    async with Fleet(LocalTransport(), masker) as fleet:
-        facts = await fleet.ask(planning.projects_of(file))
-        plan = adapt(planning.resolve(file, facts))
-        fleet.spare(plan.servers)
-        yield Ready(file, plan, fleet, started_at, adapt)
+    with hearing(watcher := Watcher()):
+        async with Fleet(LocalTransport(), masker) as fleet:
+            facts = await fleet.ask(planning.projects_of(file))
+            plan = adapt(planning.resolve(file, facts))
+            fleet.spare(plan.servers)
+            yield Ready(file, plan, fleet, started_at, adapt, watcher)
 
 
 @asynccontextmanager
@@ -119,9 +125,11 @@ async def ready(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan: p
 
 
 async def finish(run: Run, finished: Report, masker: Masker) -> Report:
-    """Mask the report that ends a run, and write it to the journal."""
+    """Mask the report that ends a run, and write it to the journal; beside it what was heard of when what happened."""
     finished = finished.masked(masker)
     data = {"outcome": str(finished.outcome), "exit_code": finished.exit_code, "report": finished.to_dict()}
+    if run.watcher and (timeline := run.watcher.timeline(run.started_at)):
+        data["timeline"] = masker.mask(timeline.to_dict())
     await run.note(RecordKind.RUN_FINISHED, data=data)
     return finished
 

@@ -9,6 +9,7 @@ import django
 import pytest
 from django.db.backends.postgresql.features import DatabaseFeatures
 
+from tests.support import browser
 from tests.support.mariadb_database import MariadbDatabase, temporary_mariadb_database
 from tests.support.mariadb_server import MariadbServer, why_not
 from tests.support.postgres_database import PostgresDatabase, temporary_database
@@ -61,6 +62,15 @@ def pg_programs(pytestconfig: pytest.Config) -> Path | None:
     try:
         return programs_of(version)
     except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> browser.Browser:
+    """A browser; where there is none, its tests are skipped."""
+    try:
+        return browser.browser()
+    except browser.Unavailable as reason:
         pytest.skip(str(reason))
 
 

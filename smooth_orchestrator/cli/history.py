@@ -1,6 +1,7 @@
 """The commands that say how the databases are and what earlier runs did."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -62,9 +63,14 @@ def runs(invocation: Invocation) -> int:
 
 @click.command
 @click.option("--run", metavar="RUN", help="The run; the last one unless given.")
+@click.option("--html", "page", type=click.Path(path_type=Path), metavar="FILE", help="Write it as a web page, too.")
 @takes_plan
-def report(invocation: Invocation, run: str | None) -> int:
+def report(invocation: Invocation, run: str | None, page: Path | None) -> int:
     """Show the report of one run; the exit code is that run's."""
+    if page is not None:
+        from smooth_orchestrator.cli.paging import report_with_page  # noqa: PLC0415 - see above
+
+        return report_with_page(invocation, run, page)
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> "Report":

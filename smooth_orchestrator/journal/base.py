@@ -43,7 +43,8 @@ class RecordKind(StrEnum):
     `digest`, `targets`, their `identities`, those `missing` as yet, the plan's `phases` (each a `name` and its
     `databases`), `commit` and `on_failure`, in a rollback `takes_back`, and `adopted` where it was written by a
     recovery, of a run that the journal did not know; `DECISION` carries `decision` (`commit` or `abort`) and `scope`
-    (`deploy` or a phase's name); `RUN_FINISHED` carries `outcome`, `exit_code` and `report`.
+    (`deploy` or a phase's name); `RUN_FINISHED` carries `outcome`, `exit_code`, `report`, and where its run
+    was heard to its end a `timeline`.
     """
 
     RUN_STARTED = "run_started"
