@@ -93,7 +93,10 @@ def measure(benchmark: Benchmark, repeat: int) -> Measurement:
             result = run()
             expected = result.left if expected is None else expected
             if result.left != expected:
-                raise RuntimeError(f"{benchmark.name}: {side} left other migrations than the runs before it")
+                others = sorted(key for key in {*expected, *result.left} if expected.get(key) != result.left.get(key))
+                raise RuntimeError(
+                    f"{benchmark.name}: {side} left other migrations than the runs before it, in {', '.join(others)}"
+                )
             runs[side].append(result)
         # Neither side is always the one that follows the other.
         sides.reverse()
