@@ -57,6 +57,7 @@ class Tracer:
     @classmethod
     def of(cls, command: str, environ: Mapping[str, str]) -> Self | None:
         """Return one that exports as OpenTelemetry's variables say, or None, with a warning, where that fails."""
+        _silence()
         protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
         try:
             exported = _Exported(_exporter(protocol))
@@ -74,17 +75,16 @@ class Tracer:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Hear every event for the length of a context, and name on its line the span that it belongs to."""
-        with _quiet(), labelling(self._label):
+        with labelling(self._label):
             yield
 
     def end(self, report: Report) -> None:
         """End the trace, and wait a moment until the collector has it. What it has not is one warning in the log."""
-        with _quiet():
-            self._tree.end(report, time.time_ns())
-            # The process does not wait for a thread like this one when it ends.
-            thread = threading.Thread(target=self._shut_down, name="traces", daemon=True)
-            thread.start()
-            thread.join(_PATIENCE_S)
+        self._tree.end(report, time.time_ns())
+        # The process does not wait for a thread like this one when it ends.
+        thread = threading.Thread(target=self._shut_down, name="traces", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE_S)
         if thread.is_alive() or self._exported.failures:
             _warn("the collector did not get all of the run's trace")
 
@@ -173,18 +173,15 @@ def _encodable(value: Any) -> Any:  # noqa: ANN401 - of an attribute
     return [_encodable(each) for each in value] if isinstance(value, list) else value
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the SDK's own words from the log, one a try to export; what came of it is told at the end."""
-    logger, deaf = logging.getLogger("opentelemetry"), logging.NullHandler()
-    propagates, logger.propagate = logger.propagate, False
+def _silence() -> None:
+    """Keep the SDK's own words from the log, one a try to export; what came of it is told at the end.
+
+    For good: a thread that is no longer waited for may have something to say until the process ends.
+    """
+    logger = logging.getLogger("opentelemetry")
+    logger.propagate = False
     # Without any handler the standard library would write to stderr itself.
-    logger.addHandler(deaf)
-    try:
-        yield
-    finally:
-        logger.propagate = propagates
-        logger.removeHandler(deaf)
+    logger.addHandler(logging.NullHandler())
 
 
 def _warn(message: str) -> None:

@@ -273,6 +273,8 @@ def test_the_manifest_obeys_the_schema_of_kubernetes(version: str) -> None:
 
 
 def test_whatever_is_scheduled_in_configs_is_run_here() -> None:
-    scheduled = {path.relative_to(_CONFIGS).as_posix() for path in _CONFIGS.rglob("*/*")}
+    found = {path.relative_to(_CONFIGS).as_posix() for path in _CONFIGS.rglob("*/*")}
+    # What is there schedules nothing, and is run by tests of its own.
+    scheduled = {name for name in found if not name.startswith("observability/")}
     assert scheduled == {_CRONTAB, _SERVICE, _TIMER, _MANIFEST}
     assert {path.name for path in _CONFIGS.rglob("*") if os.access(path, os.X_OK) and path.is_file()} == set()
