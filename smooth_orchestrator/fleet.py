@@ -229,8 +229,7 @@ class Fleet:
         with anyio.CancelScope() as scope:
             self._starting.append(scope)
             try:
-                worker = await self._host_of(project, self._idle_in(project.name))
-                await worker.set_up()
+                worker = await self._another(project)
             except WorkerError as error:
                 failure = ErrorInfo(error.code, error.message, hint=error.hint)
                 get_logger().warning(EventName.LOG_MESSAGE, logger="fleet", message=error.message, error=failure)
@@ -238,6 +237,20 @@ class Fleet:
             self._workers[project.name].append(worker)
             self._joined(worker)
             await self._tell_change()
+
+    async def _another(self, project: Project) -> Worker:
+        """Return another worker of a project: a copy, or one that is started where a copy does not come to life."""
+        if (like := self._idle_in(project.name)) is not None:
+            try:
+                copy = await self._host_of(project, like)
+                await copy.set_up()
+            except WorkerError:
+                get_logger().debug(EventName.LOG_MESSAGE, logger="fleet", message="a copy has ended at once")
+            else:
+                return copy
+        worker = await self._host_of(project)
+        await worker.set_up()
+        return worker
 
     async def _host_of(self, project: Project, like: Worker | None = None) -> Worker:
         worker: Worker = await self._hosts.start(self._host, project, like)

@@ -29,8 +29,8 @@ _CONSTANTS: Final = (
 def is_told_by_statements(operation: Operation) -> bool:
     """Return whether an operation is schema alone: another database in the same state gets the same statements.
 
-    Django's own code says then what it does, and none of others writes a part of a statement: no expression, index or
-    constraint, and no value that goes into rows. Fields may be of others, which only name their columns' types.
+    Django's own code says then what it does, and none of others writes a part of a statement: no field, expression,
+    index or constraint, and no value that goes into rows. What a field holds beside, such as validators, is in none.
     """
     placed = placed_of(operation)
     original = placed.operation if placed else operation
@@ -50,8 +50,7 @@ def is_steady(field: "Field[Any, Any]") -> bool:
         is_constant = any(default is kind for kind in _STEADY)
     else:
         is_constant = isinstance(default, _CONSTANTS) or type(default).__module__.startswith("django.")
-    is_djangos = type(field).__module__.startswith("django.")
-    return is_constant and (is_djangos or (default is NOT_PROVIDED and field.null))
+    return is_constant and _is_of_django(field)
 
 
 def _is_schema_alone(part: Operation) -> bool:
@@ -64,13 +63,17 @@ def _is_schema_alone(part: Operation) -> bool:
     return all(map(_is_djangos, held.values()))
 
 
+def _is_of_django(field: "Field[Any, Any]") -> bool:
+    return type(field).__module__.startswith("django.")
+
+
 def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
     if isinstance(value, dict):
         value = (*value, *value.values())
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_djangos, value))
     if isinstance(value, Field):
-        return all(_is_djangos(getattr(value, part, None)) for part in _PARTS)
+        return _is_of_django(value) and all(_is_djangos(getattr(value, part, None)) for part in _PARTS)
     if isinstance(value, type) or callable(value):
         return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
     if type(value).__module__.split(".")[0] not in _KNOWN:

@@ -4,6 +4,7 @@ What code does depends on the database, so it is not recorded. What takes the ti
 given: Django makes all of a project's anew before each RunPython that follows on a change.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from django.db.migrations import RunPython, RunSQL
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from smooth_migrations.replay.receivers import without_receivers_of
 from smooth_migrations.replay.rendered import Rendered
 
 __all__ = ["Real", "without_models"]
@@ -53,20 +55,23 @@ class Real:
             state = without_models(before)
             return cls(operation, state, state, ())
         states = [without_models(before)]
-        if not isinstance(operation, RunPython):
+        kind = type(operation)
+        if (kind.state_forwards, kind.database_forwards) != (RunPython.state_forwards, RunPython.database_forwards):
             states.append(without_models(after))
         return cls(operation, states[0], states[-1], tuple(Rendered(state.apps) for state in states))
 
-    def run(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+    def run(self, move: Callable[..., None], app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it; its models are as if they had just been made.
 
         Args:
+            move: the operation's `database_forwards`.
             app_label: of its migration.
             editor: of the database.
         """
         for models in self.models:
             models.as_new()
-        self.operation.database_forwards(app_label, editor, self.before, self.after)
+        with without_receivers_of(self.models):
+            move(app_label, editor, self.before, self.after)
 
 
 def without_models(state: ProjectState) -> ProjectState:

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import signals
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
-__all__ = ["digest_of_received", "without_makers", "without_renaming"]
+from smooth_migrations.replay.rendered import Rendered
+
+__all__ = ["digest_of_received", "without_makers", "without_receivers_of", "without_renaming"]
 
 _THERE: Final = """
     SELECT to_regclass('django_content_type') IS NOT NULL AND to_regclass('auth_permission') IS NOT NULL
@@ -25,6 +28,10 @@ _DIGEST: Final = """
         FROM auth_permission JOIN django_content_type AS t ON t.id = content_type_id
     ), ''))
 """
+_OF_MODELS: Final[tuple[Any, ...]] = (
+    *(signals.pre_init, signals.post_init, signals.pre_save, signals.post_save),
+    *(signals.pre_delete, signals.post_delete, signals.m2m_changed),
+)
 _CONTENT_TYPES: Final = "django.contrib.contenttypes.management"
 _MAKERS: Final = ((_CONTENT_TYPES, "create_contenttypes"), ("django.contrib.auth.management", "create_permissions"))
 
@@ -40,6 +47,23 @@ def digest_of_received(connection: BaseDatabaseWrapper) -> str:
             return ""
         cursor.execute(_DIGEST)
         return str((cursor.fetchone() or ("",))[0])
+
+
+@contextmanager
+def without_receivers_of(models: Iterable[Rendered]) -> Iterator[None]:
+    """Disconnect at a context's end what code has connected in it to these models: they are of one moment."""
+    before = {signal: [*signal.receivers] for signal in _OF_MODELS}
+    try:
+        yield
+    finally:
+        senders = {id(model) for each in models for model in each.models()}
+        for signal, there in before.items():
+            # A receiver's key is what tells it from others, and its sender (django.dispatch.Signal.connect).
+            gone = [each for each in signal.receivers if each not in there and each[0][1] in senders]
+            if gone:
+                with signal.lock:
+                    signal.receivers = [each for each in signal.receivers if each not in gone]
+                    signal.sender_receivers_cache.clear()
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class Recorder:
         self._is_within = False
         self._is_real = False
         self._kept = 0
+        self._before = ""
         self._is_sound = True
         self._goes_back = False
         self._signature: Hashable = None
@@ -125,6 +126,7 @@ class Recorder:
             received=digest_of_received(self._connection),
             fingerprint=take(self._connection).packed(),
             back=back,
+            before=self._before,
         )
 
     # --- what the schema editor does --------------------------------------------------------------------------------
@@ -196,6 +198,8 @@ class Recorder:
         if not all(can_hold(migration, self._connection) for migration, _backwards in plan):
             self.doubt()
         self._signature = signature_of(plan)
+        if self._is_sound and not all(map(is_told_by_statements, _operations(plan))):
+            self._before = take(self._connection).packed()
         for migration, backwards in plan:
             self._goes_back = self._goes_back or backwards
             name = "unapply" if backwards else "apply"
@@ -259,18 +263,28 @@ class Recorder:
             self.doubt()
             move(app_label, editor, from_state, to_state)
             return
-        real = Real.of(operation, from_state, to_state)
+        try:
+            real = Real.of(operation, from_state, to_state)
+        except Exception:  # noqa: BLE001 - Django makes models one by one, and bears a relation to one that is not there
+            self.doubt()
+            move(app_label, editor, from_state, to_state)
+            return
         self._parts[-1].statements.append(real)
         deferred = [*editor.deferred_sql]
         self._is_real = True
         try:
-            move(app_label, editor, real.before, real.after)
+            real.run(move, app_label, editor)
         finally:
             self._is_real = False
         self._kept += len(real.models)
         # What it leaves to the migration's end would be run twice.
         if editor.deferred_sql != deferred or self._kept > _MOST_KEPT:
             self.doubt()
+
+
+def _operations(plan: Plan) -> Iterator[Operation]:
+    for migration, _backwards in plan:
+        yield from migration.operations
 
 
 def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:

@@ -4,7 +4,8 @@ What Django makes for each run of `migrate` takes half a second in a large proje
 ids of content types that a manager remembers, is of one database.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any, Final
 
 from django.apps.registry import Apps
@@ -13,6 +14,7 @@ from django.db.models import Model
 
 __all__ = ["Rendered"]
 
+_CHANGING: Final = (dict, list, set)
 _OF_MANAGERS: Final = frozenset({"base_manager", "default_manager", "managers", "managers_map"})
 
 
@@ -27,8 +29,8 @@ class Rendered:
         self._apps = apps
         self._models = {label: dict(models) for label, models in apps.all_models.items()}
         self._configs = dict(apps.app_configs)
-        self._seen = [(model, dict(vars(model)), dict(vars(model._meta))) for model in self._each()]  # noqa: SLF001
-        parts = (part for model in self._each() for part in model._meta.get_fields(include_hidden=True))  # noqa: SLF001
+        self._seen = [(model, dict(vars(model)), _kept(vars(model._meta))) for model in self.models()]  # noqa: SLF001
+        parts = (part for model in self.models() for part in model._meta.get_fields(include_hidden=True))  # noqa: SLF001
         # The registry too; of what is between two models either has a part of its own.
         self._noted = [(part, dict(vars(part))) for part in (apps, *parts)]
 
@@ -45,18 +47,26 @@ class Rendered:
         lookup: Any = self._apps.get_models
         lookup.cache_clear()
         for model, attributes, options in self._seen:
-            _give_managers(model)
+            _give_managers(model, options["local_managers"])
             # Its managers are there now; what was there beside is as it was.
             new = {name: vars(model)[name] for name in _managers(model) if name in vars(model)}
             _restore(model, attributes | new)
             own = vars(model._meta)  # noqa: SLF001 - Django's public name for it
+            managers = own["local_managers"]
             own.clear()
-            own.update({name: value for name, value in options.items() if name not in _OF_MANAGERS})
+            own.update({name: value for name, value in _kept(options).items() if name not in _OF_MANAGERS})
+            own["local_managers"] = managers
         return self._apps
 
-    def _each(self) -> Iterator[type[Model]]:
+    def models(self) -> Iterator[type[Model]]:
+        """Yield each of them."""
         for models in self._models.values():
             yield from models.values()
+
+
+def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes by themselves: what is put into a list that is one of them is put into no other."""
+    return {name: copy(value) if type(value) in _CHANGING else value for name, value in attributes.items()}
 
 
 def _put_back(now: dict[Any, Any], there: dict[Any, Any]) -> None:
@@ -69,10 +79,10 @@ def _managers(model: type[Model]) -> tuple[str, ...]:
     return tuple(manager.name for manager in model._meta.local_managers)  # noqa: SLF001 - Django's public name for it
 
 
-def _give_managers(model: type[Model]) -> None:
-    """Replace a model's managers, as ModelState.render makes them."""
+def _give_managers(model: type[Model], managers: Iterable[Any]) -> None:
+    """Give a model such managers as it had, as ModelState.render makes them."""
     meta: Any = model._meta  # noqa: SLF001 - Django's public name for it
-    there = {manager.name: manager for manager in meta.local_managers}
+    there = {manager.name: manager for manager in managers}
     state = ModelState(meta.app_label, meta.object_name, [], managers=[*there.items()])
     meta.local_managers.clear()
     for name, manager in state.construct_managers():

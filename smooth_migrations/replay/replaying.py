@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.signals import post_migrate
@@ -54,12 +55,15 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
         DatabaseError: a lock was not to be had.
     """
     try:
+        if script.before:
+            # Code that has run has used up sequences, whatever is rolled back then.
+            _compare(script.before, connection)
         if back is None:
             call.locks.expect(script.locks)
             _forwards(script, call, connection)
         else:
             _backwards(script, call, connection, back)
-        _compare(script, connection)
+        _compare(script.fingerprint, connection)
     except Exception as error:
         if is_lock_failure(error):
             raise
@@ -131,34 +135,36 @@ def _signals(script: Script, connection: BaseDatabaseWrapper) -> Iterator[Apps]:
 
 def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
     statements: list[str] = []
-    for each in (*part.statements, None):
-        if isinstance(each, str):
-            statements.append(each)
-            continue
-        if statements:
-            with connection.cursor() as cursor:
-                # One message, one round trip; the server runs one statement after the other.
-                cursor.execute(";\n".join(statements), None)
-            statements.clear()
-        if isinstance(each, Real):
-            _run_real(each, part.migration, connection)
-        elif each is not None:
-            _ask(each, connection)
+    with ExitStack() as stack:
+        editor: BaseDatabaseSchemaEditor | None = None
+        for each in (*part.statements, None):
+            if isinstance(each, str):
+                statements.append(each)
+                continue
+            if statements:
+                with connection.cursor() as cursor:
+                    # One message, one round trip; the server runs one statement after the other.
+                    cursor.execute(";\n".join(statements), None)
+                statements.clear()
+            if isinstance(each, Real):
+                editor = editor or stack.enter_context(connection.schema_editor(atomic=part.migration.atomic))
+                _run_real(each, part.migration, editor)
+            elif each is not None:
+                _ask(each, connection)
 
 
-def _run_real(each: Real, migration: Migration, connection: BaseDatabaseWrapper) -> None:
+def _run_real(each: Real, migration: Migration, editor: BaseDatabaseSchemaEditor) -> None:
     pid = os.getpid()
     try:
-        with connection.schema_editor(atomic=migration.atomic) as editor:
-            each.run(migration.app_label, editor)
+        each.run(each.operation.database_forwards, migration.app_label, editor)
     except BaseException as error:
         leave_if_forked(pid, error)
         raise
     leave_if_forked(pid)
 
 
-def _compare(script: Script, connection: BaseDatabaseWrapper) -> None:
-    if take(connection).packed() != script.fingerprint:
+def _compare(fingerprint: str, connection: BaseDatabaseWrapper) -> None:
+    if take(connection).packed() != fingerprint:
         raise Differs("the schema is not that of the first database")
 
 

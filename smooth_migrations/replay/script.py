@@ -66,6 +66,7 @@ class Script:
         received: digest of its content types and permissions afterwards.
         fingerprint: of the schema afterwards.
         back: what was done before migrations went backwards; None where they went forwards.
+        before: fingerprint of the schema before, where an operation runs for real; empty where none does.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Script:
     received: str
     fingerprint: str
     back: "WayBack | None" = None
+    before: str = ""
 
     @cached_property
     def _models_before(self) -> Rendered:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 from smooth_migrations.protocol import Command, Event, ProtocolError, decode, encode
 
-__all__ = ["Channel", "end_if_copy", "mark_output"]
+__all__ = ["DESCRIPTORS", "Channel", "end_if_copy", "mark_output"]
 
 _CHUNK_BYTES = 65_536
-_DESCRIPTORS = 3
+DESCRIPTORS = 3
+"""How many come with a `Copy`: the ends of a connection, of stdout and of stderr."""
 
 
 class Channel:
@@ -102,7 +103,7 @@ class Channel:
             self._commands.put(message)
 
     def _receive(self) -> bytes:
-        chunk, descriptors, _flags, _address = socket.recv_fds(self._socket, _CHUNK_BYTES, _DESCRIPTORS)
+        chunk, descriptors, _flags, _address = socket.recv_fds(self._socket, _CHUNK_BYTES, DESCRIPTORS)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)  # noqa: FBT003 - the function's own argument
         self._descriptors += descriptors

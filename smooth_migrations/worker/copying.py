@@ -1,5 +1,6 @@
 """A second worker out of a first one by fork(2), which has everything that a start of Django makes."""
 
+import fcntl
 import os
 import socket
 import sys
@@ -12,14 +13,14 @@ from django.db import connections
 
 from smooth_migrations import protocol
 from smooth_migrations.protocol.owner import keep_parent, parent
-from smooth_migrations.worker.channel import Channel
+from smooth_migrations.worker.channel import DESCRIPTORS, Channel
 
 __all__ = ["copy"]
 
 # The main one, and the one that reads.
 _THREADS: Final = 2
 _PROCESS: Final = Path("/proc/self")
-_SPEAKING: Final = ("socket:", "anon_inode:")
+_SPEAKING: Final = ("socket:", "pipe:", "anon_inode:")
 
 
 def copy(command: protocol.Copy, channel: Channel) -> protocol.Event | socket.socket:
@@ -38,15 +39,19 @@ def copy(command: protocol.Copy, channel: Channel) -> protocol.Event | socket.so
     descriptors = channel.descriptors()
     try:
         with channel.still():
-            if (refusal := _refusal({channel.descriptor, *descriptors, 1, 2})) is not None:
-                return protocol.Failed(id=command.id, error=protocol.ErrorInfo("not_copied", refusal))
-            starter = parent()
-            if pid := _fork():
-                return protocol.Copied(id=command.id, pid=pid)
-            return _begin(channel, starter, *descriptors)
+            refusal = _refusal({channel.descriptor, *descriptors, 0, 1, 2})
+            if refusal is None and len(descriptors) == DESCRIPTORS:
+                starter = parent()
+                if pid := _fork():
+                    return protocol.Copied(id=command.id, pid=pid)
+                return _begin(channel, starter, *descriptors)
+    except Exception as error:  # noqa: BLE001 - a machine may have no room for one more, and a project hooks of its own
+        refusal = f"{type(error).__name__}: {error}"
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    message = refusal or f"{len(descriptors)} descriptors have come with it"
+    return protocol.Failed(id=command.id, error=protocol.ErrorInfo("not_copied", message))
 
 
 def _refusal(known: Collection[int]) -> str | None:
@@ -64,15 +69,22 @@ def _refusal(known: Collection[int]) -> str | None:
         return f"nothing tells of this process: {error}"
     if threads > _THREADS:
         return f"{threads - _THREADS} threads of the project are at work"
-    shared = [target for each in descriptors if each not in known and (target := _target(each)).startswith(_SPEAKING)]
+    shared = [target for each in descriptors if each not in known and (target := _shared(each))]
     return f"the project holds {', '.join(shared)}" if shared else None
 
 
-def _target(descriptor: int) -> str:
+def _shared(descriptor: int) -> str | None:
+    """Return what is behind a descriptor that only one process may use: whom one speaks to, or what one also writes.
+
+    Files that are only written to, or only read, such as logs, bear it. SQLite's do not.
+    """
     try:
-        return str((_PROCESS / "fd" / str(descriptor)).readlink())
-    except FileNotFoundError:
-        return ""  # by which they were listed
+        target = str((_PROCESS / "fd" / str(descriptor)).readlink())
+        is_open_for_both = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    except OSError:
+        return None  # by which they were listed
+    is_device = target.startswith("/dev/")
+    return target if target.startswith(_SPEAKING) or (is_open_for_both and not is_device) else None
 
 
 def _fork() -> int:

@@ -57,6 +57,7 @@ class LocalWorker:
         self._on_output = on_output
         self._ids = itertools.count(1)
         self._sending = anyio.Lock()
+        self.copying = anyio.Lock()
         self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
         self._start_timeout_s = start_timeout_s
         self._greeting: Event | None = None
@@ -136,6 +137,9 @@ class LocalWorker:
         """End the process, and what it started, at once."""
         if not self._exited.is_set():
             self._kill_group()
+            # A copy has no group of its own yet while hooks of the fork are at work.
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def listen(self, tasks: TaskGroup) -> None:
         """Begin to take in what the worker says and prints, until `stop`."""

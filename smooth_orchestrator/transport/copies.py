@@ -22,8 +22,16 @@ async def copied(worker: LocalWorker) -> tuple[Process, UNIXSocketStream] | None
     It cannot where the system tells nobody but a parent of the end of a process (pidfd_open(2), Linux 5.3), and where
     the worker says so.
     """
-    if not (hasattr(os, "pidfd_open") and worker.hello.knows_copy):
+    # Where a project's python is a program that begins another one elsewhere, its processes mean nothing here.
+    is_here = worker.hello.pid == worker.pid
+    if not (hasattr(os, "pidfd_open") and worker.hello.knows_copy and is_here):
         return None
+    # What comes with one request is not to be taken for another one's.
+    async with worker.copying:
+        return await _copied(worker)
+
+
+async def _copied(worker: LocalWorker) -> tuple[Process, UNIXSocketStream] | None:
     with ExitStack() as stack:
         ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
         for end in theirs:

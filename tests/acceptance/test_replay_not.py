@@ -41,6 +41,72 @@ def forwards(apps, editor):
     item.seen = getattr(item, 'seen', None) or alias
     item.objects.using(alias).update(name=item.seen)
 """
+_MANAGER_IN_PLACE = """
+class Alive(models.Manager):
+    def get_queryset(self):
+        return super().get_queryset().filter(name__startswith='shard')
+
+def forwards(apps, editor):
+    item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
+    item.objects.using(alias).create(name='spare')
+    item.objects.using(alias).update(name=f'{alias} {item.objects.using(alias).count()}')
+    item.add_to_class('objects', Alive())
+
+def again(apps, editor):
+    pass
+"""
+_FIELDS_IN_PLACE = """
+def forwards(apps, editor):
+    item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
+    item.objects.using(alias).update(name=f'{alias} {len(item._meta.local_fields) - 1}')
+    models.IntegerField(null=True).contribute_to_class(item, 'later')
+
+def again(apps, editor):
+    pass
+"""
+_CONNECTED = """
+def forwards(apps, editor):
+    item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
+    calls = []
+    models.signals.post_save.connect(lambda using, **_: COUNTS.append(using), sender=item, weak=False)
+    COUNTS.clear()
+    item.objects.using(alias).create(name='spare')
+    item.objects.using(alias).update(name=f'{alias} {len(COUNTS)}')
+
+def again(apps, editor):
+    pass
+
+COUNTS = []
+"""
+_ON_EDITOR = """
+def forwards(apps, editor):
+    editor.told = editor.connection.alias
+
+def again(apps, editor):
+    item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
+    item.objects.using(alias).update(name=f"{getattr(editor, 'told', 'nothing')} 1")
+"""
+_WITHOUT_MODELS = """
+def forwards(apps, editor):
+    editor.execute('UPDATE demo_item SET name = %s', [editor.connection.alias])
+"""
+_STATE_OF_ITS_OWN = """
+class Extra(migrations.RunPython):
+    def __init__(self):
+        super().__init__(None.__class__, migrations.RunPython.noop)
+
+    def state_forwards(self, app_label, state):
+        extra = migrations.CreateModel('Extra', [('id', models.BigAutoField(primary_key=True))])
+        extra.state_forwards(app_label, state)
+
+    def database_forwards(self, app_label, editor, before, after):
+        alias = editor.connection.alias
+        editor.create_model(after.apps.get_model('demo', 'Extra'))
+        after.apps.get_model('demo', 'Item').objects.using(alias).update(name=alias)
+
+    def deconstruct(self):
+        return 'Extra', [], {}
+"""
 _APPLY = """
 class Base(migrations.Migration):
     def apply(self, state, editor, collect_sql=False):
@@ -141,8 +207,13 @@ def _value(many: ManyDatabases, number: int, query: str) -> object:
 
 @pytest.mark.parametrize(
     ("field", "functions"),
-    [("Sealed(max_length=90, default='x')", _BY_ALIAS), ("Token(max_length=90)", _OF_ITS_OWN)],
-    ids=["value by connection", "default of its own"],
+    [
+        ("Sealed(max_length=90, default='x')", _BY_ALIAS),
+        ("Sealed(max_length=90, null=True)", _BY_ALIAS),
+        ("Token(max_length=90)", _OF_ITS_OWN),
+        ("Token(max_length=90, null=True)", _OF_ITS_OWN),
+    ],
+    ids=["value by connection", "no value by connection", "default of its own", "default of its own for none"],
 )
 def test_a_field_of_anothers(pg_server: PostgresServer, tmp_path: Path, field: str, functions: str) -> None:
     source = migration(f"migrations.AddField('item', 'note', {field})", after=_AFTER, functions=functions)
@@ -170,6 +241,44 @@ def test_an_operation_or_a_migration_that_does_otherwise(pg_server: PostgresServ
 def test_models_that_remember(pg_server: PostgresServer, tmp_path: Path) -> None:
     operations = (_ADD, "migrations.RunPython(forwards, migrations.RunPython.noop)")
     source = migration(*operations, after=_AFTER, functions=_REMEMBERS)
+    assert _deployed(pg_server, tmp_path, source, "SELECT name FROM demo_item") == ["shard_0", "shard_1", "shard_2"]
+
+
+@pytest.mark.parametrize(
+    ("functions", "found"),
+    [
+        (_MANAGER_IN_PLACE, ["shard_0 2", "shard_1 2", "shard_2 2"]),
+        (_FIELDS_IN_PLACE, ["shard_0 2", "shard_1 2", "shard_2 2"]),
+        (_CONNECTED, ["shard_0 1", "shard_1 1", "shard_2 1"]),
+        (_ON_EDITOR, ["shard_0 1", "shard_1 1", "shard_2 1"]),
+    ],
+    ids=["managers", "fields", "receivers", "editor"],
+)
+def test_what_code_leaves_on_its_models(
+    pg_server: PostgresServer, tmp_path: Path, functions: str, found: list[str]
+) -> None:
+    code = "migrations.RunPython(forwards, migrations.RunPython.noop)"
+    again = "migrations.RunPython(again, migrations.RunPython.noop)"
+    source = migration(_ADD, code, again, after=_AFTER, functions=functions)
+    assert _deployed(pg_server, tmp_path, source, "SELECT max(name) FROM demo_item") == found
+
+
+def test_models_of_which_one_is_not_there(pg_server: PostgresServer, tmp_path: Path) -> None:
+    kind = "migrations.CreateModel('Kind', [('id', models.BigAutoField(primary_key=True))])"
+    refers = "migrations.AddField('item', 'kind', models.ForeignKey('demo.kind', models.CASCADE, null=True))"
+    gone = "migrations.SeparateDatabaseAndState(state_operations=[migrations.DeleteModel('Kind')])"
+    code = "migrations.RunPython(forwards, migrations.RunPython.noop)"
+    source = migration(
+        *(kind, refers, gone, code, f"migrations.SeparateDatabaseAndState(state_operations=[{kind}])"),
+        after=_AFTER,
+        functions=_WITHOUT_MODELS,
+    )
+    found = _deployed(pg_server, tmp_path, source, "SELECT name FROM demo_item")
+    assert found == ["shard_0", "shard_1", "shard_2"]
+
+
+def test_a_subclass_of_running_code_that_has_a_state_of_its_own(pg_server: PostgresServer, tmp_path: Path) -> None:
+    source = migration("Extra()", after=_AFTER, functions=_STATE_OF_ITS_OWN)
     assert _deployed(pg_server, tmp_path, source, "SELECT name FROM demo_item") == ["shard_0", "shard_1", "shard_2"]
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 
@@ -114,6 +115,23 @@ async def test_a_copy_that_is_killed_is_lost_as_any_other_worker_and_its_origina
         assert await first.call(fetch(7)) == Rows(id=7, rows=({"one": 1},))
 
 
+async def test_several_copies_may_be_asked_for_at_a_time(made: Callable[[str], Project]) -> None:
+    project, transport, parents = made("pass"), LocalTransport(), list[int]()
+    async with transport.worker(project, on_output=ignore) as first:
+        await first.set_up()
+
+        async def copy() -> None:
+            async with transport.worker(project, on_output=ignore, like=first) as another:
+                await another.set_up()
+                assert await another.call(fetch(1)) == Rows(id=1, rows=({"one": 1},))
+                parents.append(psutil.Process(another.pid).ppid())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(copy)
+        assert parents == [first.pid] * 5
+
+
 @pytest.mark.parametrize(
     "ready",
     [
@@ -121,8 +139,11 @@ async def test_a_copy_that_is_killed_is_lost_as_any_other_worker_and_its_origina
         "import socket; self.ends = socket.socketpair()",
         "import select; self.poll = select.epoll()",
         "from django.db import connection; connection.ensure_connection()",
+        "import os; self.ends = os.pipe()",
+        "import sqlite3; self.other = sqlite3.connect('other.db'); self.other.execute('PRAGMA user_version')",
+        "import os; os.fork = lambda: os.open('/none', os.O_RDONLY)",
     ],
-    ids=["thread", "socket", "epoll", "connection"],
+    ids=["thread", "socket", "epoll", "connection", "pipe", "file", "no fork"],
 )
 async def test_what_a_fork_would_not_bear_is_started_instead(made: Callable[[str], Project], ready: str) -> None:
     project, transport = made(ready), LocalTransport()

@@ -70,7 +70,9 @@ def test_the_sides_take_turns_in_going_first_and_each_begins_from_prepared_datab
 def test_a_side_that_leaves_other_migrations_is_an_error_and_no_figure() -> None:
     benchmark = Scripted(runs(1), [Run(1, {"default": frozenset()})])
 
-    with pytest.raises(RuntimeError, match=r"^scripted: peer left other migrations than the runs before it, in default$"):
+    with pytest.raises(
+        RuntimeError, match=r"^scripted: peer left other migrations than the runs before it, in default$"
+    ):
         measure(benchmark, repeat=1)
 
 
