@@ -75,9 +75,10 @@ _TAIL: Final = """
 | command | exit codes |
 |---|---|
 | `plan`, `status`, `runs` | 0 whatever they show; 3 where a database or the journal cannot be read |
-| `check`, `rehearse` | 0: a deploy would not be refused, or would succeed. 3: it would not |
+| `check` | 0, or 3: a deploy would be refused |
+| `rehearse` | 0: a deploy would succeed. 3: it would be refused, or a migration fails; every database is as it was |
 | `report` | that of the run which it shows |
-| `lint` | 0, or 1 where it has found errors or warnings. No database is looked at |
+| `lint` | 0; 1 where it has found errors or warnings; 3 where it cannot read the migrations. No database is looked at |
 | `recover` | 0 when everything is settled, whichever way; else 4 |
 | `init` | 0, or 2 where no plan was written |
 | `manage.py apply_migrations` | the same 0, 1, 3 and 5, of one database ([more](apply_migrations.md)) |
