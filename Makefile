@@ -22,7 +22,7 @@ DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/in
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench bench-quick screenshots test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
+.PHONY: help demo bench bench-quick screenshots docs test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -69,6 +69,10 @@ bench-quick: $(VENV)/.ready
 ## make screenshots  the pictures of a run's page in docs/images, by Chromium and npm
 screenshots: $(VENV)/.ready
 	$(BIN)/python -m tests.support.screenshots docs/images
+
+## make docs      the documentation as a site, in build/site; a link that leads nowhere ends it
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ## make test      in minutes, without the long suites: of what starts servers a half (SHARE=2/2: the other one; 1/1: all)
 test: $(VENV)/.ready $(MARIADB)

@@ -37,6 +37,11 @@ class _Between:
     shortest: str
     longest: str
 
+    @property
+    def rule(self) -> str:
+        """What may be written, in words."""
+        return f'a duration from "{self.shortest}" to "{self.longest}"'
+
     def read(self, value: Any) -> int:  # noqa: ANN401 - whatever a TOML value may be
         if not isinstance(value, str):
             raise BadValue("must be a duration in quotation marks", _HINT)

@@ -221,6 +221,8 @@ def blocker_text(blocker: Mapping[str, Any]) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) that every log line obeys; no line may carry a key its event does not have."""
+    from smooth_orchestrator.event_words import EVENTS, KEYS  # noqa: PLC0415 - it imports this module
+
     error = {"type": _TEXT, "message": _TEXT, "sqlstate": _NULLABLE, "traceback": _NULLABLE}
     more = {
         "hint": _TEXT,
@@ -233,13 +235,19 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "One line of smooth-orchestrate's log",
         "type": "object",
-        "properties": {"event": {"enum": [*EventName]}, **_KEYS},
+        "properties": {
+            name: {**key, "description": KEYS[name]} for name, key in {"event": {"enum": [*EventName]}, **_KEYS}.items()
+        },
         "required": ["event", *_ALWAYS],
         # if/then rather than oneOf: a validator then names the stray key instead of "matches none of them".
         "allOf": [
             {
                 "if": {"properties": {"event": {"const": name}}, "required": ["event"]},
-                "then": {"required": keys.required.split(), "propertyNames": {"enum": _allowed(keys)}},
+                "then": {
+                    "description": EVENTS[name],
+                    "required": keys.required.split(),
+                    "propertyNames": {"enum": _allowed(keys)},
+                },
             }
             for name, keys in _EVENTS.items()
         ],

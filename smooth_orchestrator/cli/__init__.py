@@ -20,7 +20,7 @@ from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 _NAME: Final = "smooth-orchestrate"
 
@@ -45,7 +45,7 @@ Shell completion, for bash, zsh (after compinit) and fish:
   _SMOOTH_ORCHESTRATE_COMPLETE=fish_source {_NAME} | source
 """
 
-_group: Final = click.version_option(__version__, prog_name=_NAME)(
+program: Final = click.version_option(__version__, prog_name=_NAME)(
     DeployByDefault(
         name=_NAME,
         help=_HELP,
@@ -68,6 +68,7 @@ _group: Final = click.version_option(__version__, prog_name=_NAME)(
         ],
     )
 )
+"""The commands as click has them, of which the reference is made."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     try:
         hear_signals()
-        code: int = _group.main(words, prog_name=_NAME, standalone_mode=False)
+        code: int = program.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
         # Who has chosen JSON for the log gets no other line on stderr: the report on stdout says what is wrong.
         if "--json" in words or _json_logs(words):
@@ -139,7 +140,7 @@ def _report_interruption(words: list[str]) -> int:
     from smooth_orchestrator.run_ids import new_run_id  # noqa: PLC0415 - the same
 
     interruption = Report(
-        command=next((word for word in words if word in _group.commands), "deploy"),
+        command=next((word for word in words if word in program.commands), "deploy"),
         deploy=None,
         run_id=new_run_id(),
         outcome=RunOutcome.ROLLED_BACK,

@@ -185,22 +185,30 @@ class DatabaseTable(_Table):
     )
 
     project: Text = Field(description="The name of its project.")
-    alias: Text | None = Field(default=None, description="Its key in settings.DATABASES.")
+    alias: Text | None = Field(default=None, description="Its key in settings.DATABASES; this or `aliases`.")
     aliases: Text | None = Field(
         default=None,
         description="A glob over settings.DATABASES: each match is a database named after this table and its alias, "
         "as in `shards:shard_1`. Mirrors are left out.",
     )
-    atomicity: Annotated[Atomicity, Choice()] | None = Field(default=None, description="Instead of the deploy's.")
-    expand_contract: bool | None = Field(default=None, description="Instead of the deploy's.")
-    lock_timeout: ServerDuration | None = Field(default=None, description="Instead of the deploy's.")
+    atomicity: Annotated[Atomicity, Choice()] | None = Field(
+        default=None, description="How its changes are held until the decision, instead of the deploy's."
+    )
+    expand_contract: bool | None = Field(
+        default=None, description="Whether what would break the release still running is held back here, likewise."
+    )
+    lock_timeout: ServerDuration | None = Field(
+        default=None, description="The longest wait for one lock here, instead of the deploy's."
+    )
     bind_default: bool | None = Field(
         default=None,
         description='While this database is migrated, the alias "default" is this database. When left out: true if the '
         "project has no DATABASE_ROUTERS.",
     )
     other_aliases: Annotated[OtherAliases, Choice()] = Field(
-        default=OtherAliases.REFUSE, description="What becomes of a query in a migration that reaches another alias."
+        default=OtherAliases.REFUSE,
+        description="What becomes of a query in a migration that reaches another alias: `refuse` makes it an error "
+        "that names the migration.",
     )
 
 
@@ -221,7 +229,8 @@ class FleetTable(_Table):
     """Workers on other machines."""
 
     transport: Annotated[Transport, Choice()] = Field(
-        default=Transport.LOCAL, description="`local`: processes on this machine."
+        default=Transport.LOCAL,
+        description="`local`: processes on this machine. `procrastinate`: a queue, which this version cannot do yet.",
     )
     queue_url: QueueUrl | None = Field(
         default=None,

@@ -80,6 +80,7 @@ LAYERS: Final = (
     frozenset(
         {
             "console",
+            "event_words",
             "events",
             "journal",
             "log_file",
