@@ -24,8 +24,8 @@ _FORMATS: Final = ("text", "json", "sarif", "github")
     "--since", metavar="REF", help="What was changed or added since this revision of Git, not what is pending."
 )
 @click.option("--all", "everything", is_flag=True, help="Every migration, each as a deploy by itself.")
-@click.option("--format", "form", type=click.Choice(_FORMATS), help="What is written; text, or json with --json.")
-def lint(invocation: Invocation, since: str | None, form: str | None, *, everything: bool) -> int:
+@click.option("--format", "output", type=click.Choice(_FORMATS), help="What is written; text, or json with --json.")
+def lint(invocation: Invocation, since: str | None, output: str | None, *, everything: bool) -> int:
     """Say what pending migrations would do to two live releases."""
     if since is not None and everything:
         raise click.UsageError("--since and --all exclude each other; give one of them")
@@ -42,7 +42,7 @@ def lint(invocation: Invocation, since: str | None, form: str | None, *, everyth
     def show(linted: "Linted", masker: "Masker") -> int:
         from smooth_migrations.lint.outputs import OUTPUTS  # noqa: PLC0415 - see above
 
-        text = masker.text(OUTPUTS[form or ("json" if invocation.as_json else "text")](linted))
+        text = masker.text(OUTPUTS[output or ("json" if invocation.as_json else "text")](linted))
         execution.write(lambda stream: print(text, file=stream))
         return linted.exit_code
 

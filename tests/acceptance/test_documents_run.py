@@ -133,7 +133,7 @@ def test_an_option_that_is_spoken_of_exists(
     command: Command, capsys: pytest.CaptureFixture[str], management_help: str
 ) -> None:
     [option] = command.options
-    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report", "lint")]
+    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report", "lint", "init")]
     assert _has("".join(helps) + management_help, option)
 
 

@@ -79,7 +79,8 @@ def test_a_terminal_that_goes_away_ends_a_deploy_that_writes_a_log_file_too(flee
     fleet.plan(shards=GATE_WAITS)
     ours, theirs = os.openpty()
     options = ("--log-file", str(fleet.directory / "deploy.jsonl"))
-    under = ["setsid", "--ctty"]
+    # Whatever runs the tests may have ignored it, as nohup does.
+    under = ["env", "--default-signal=HUP", "setsid", "--ctty"]
     with running_in(fleet.directory, fleet.environment, *options, under=under, stdin=theirs) as run:
         os.close(theirs)
         run.wait_for("gate.started")
