@@ -109,6 +109,7 @@ def test_every_kind_of_command_is_found_in_the_documents() -> None:
         "manage.py",
         "pip",
         ".venv/bin/python",
+        ".venv/bin/mkdocs",
         ".venv/bin/pre-commit",
         "lnav",
         "export",
