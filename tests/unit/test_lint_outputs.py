@@ -123,6 +123,6 @@ def test_what_is_so_for_two_databases_is_one_finding_where_files_are_what_counts
 
 
 def test_the_program_offers_every_form() -> None:
-    [option] = [parameter for parameter in lint.params if parameter.name == "form"]
+    [option] = [parameter for parameter in lint.params if parameter.name == "output"]
     assert isinstance(option.type, click.Choice)
     assert [*option.type.choices] == [*OUTPUTS]
