@@ -163,8 +163,8 @@ def test_a_file_that_is_none_of_ours_is_replaced_by_a_whole_one(tmp_path: Path, 
 
 def test_commands_that_end_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     path = tmp_path / "smooth.prom"
-    deploys = [f"shop-{number}" for number in range(24)]
-    with ThreadPoolExecutor(8) as pool:
+    deploys = [f"shop-{number}" for number in range(9)]
+    with ThreadPoolExecutor(3) as pool:
         [
             *pool.map(
                 lambda name: write_file(path, readings(report(RunOutcome.COMMITTED, deploy=name), Heard())), deploys
