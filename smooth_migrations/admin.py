@@ -36,6 +36,14 @@ _PARAMETER: Final = "database"
 _apart: Final = Apps()
 
 
+class _Apart:
+    """What the models have in common."""
+
+    apps = _apart
+    app_label = "smooth_migrations"
+    managed = False
+
+
 class Marker(Model):
     """A run that has moved a database."""
 
@@ -48,10 +56,7 @@ class Marker(Model):
     epoch: "_Long" = models.BigIntegerField()
     moved_at: "_Moment" = models.DateTimeField()
 
-    class Meta:
-        apps = _apart
-        app_label = "smooth_migrations"
-        managed = False
+    class Meta(_Apart):
         db_table = "smooth_migrations_marker"
         verbose_name = "run that moved a database"
         verbose_name_plural = "runs that moved a database"
@@ -70,10 +75,7 @@ class JournalStep(Model):
     fake: "_Flag" = models.BooleanField()
     state: "_Chars" = models.CharField(max_length=16)
 
-    class Meta:
-        apps = _apart
-        app_label = "smooth_migrations"
-        managed = False
+    class Meta(_Apart):
         db_table = "smooth_migrations_journal"
         verbose_name = "step of a call that has not ended"
         verbose_name_plural = "steps of a call that has not ended"
@@ -91,10 +93,7 @@ class HeldBack(Model):
     description: "_Text" = models.TextField()
     since: "_Moment" = models.DateTimeField()
 
-    class Meta:
-        apps = _apart
-        app_label = "smooth_migrations"
-        managed = False
+    class Meta(_Apart):
         db_table = "smooth_migrations_contract"
         verbose_name = "operation held back"
         verbose_name_plural = "operations held back"

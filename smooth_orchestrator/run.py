@@ -19,7 +19,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
 from smooth_orchestrator.told import Held
-from smooth_orchestrator.watching import Watcher
+from smooth_orchestrator.watching import Timekeeper
 
 __all__ = ["Glance", "Run", "Stage", "TargetRun"]
 
@@ -252,7 +252,7 @@ class Run:
         watcher: hears when that was; None for an earlier run, of which it has heard nothing.
     """
 
-    def __init__(self, plan: Plan, run_id: str, journal: Journal, *, watcher: Watcher | None = None) -> None:
+    def __init__(self, plan: Plan, run_id: str, journal: Journal, *, watcher: Timekeeper | None = None) -> None:
         self.run_id = run_id
         self.journal = journal
         self.watcher = watcher

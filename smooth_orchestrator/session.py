@@ -16,7 +16,7 @@ from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport
-from smooth_orchestrator.watching import Watcher
+from smooth_orchestrator.watching import Timekeeper
 
 __all__ = ["Ready", "Session", "finish", "journal_of", "reading", "ready", "report_of"]
 
@@ -44,7 +44,7 @@ class Ready:
     fleet: Fleet
     started_at: datetime
     adapt: Adapt
-    watcher: Watcher
+    watcher: Timekeeper
 
     def session(self, run_id: str, journal: Journal) -> "Session":
         """Return a session of a new run."""
@@ -108,7 +108,7 @@ async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan:
         WorkerError: a worker cannot be started.
     """
     started_at = datetime.now(UTC)
-    with hearing(watcher := Watcher()):
+    with hearing(watcher := Timekeeper()):
         async with Fleet(LocalTransport(), masker) as fleet:
             facts = await fleet.ask(planning.projects_of(file))
             plan = adapt(planning.resolve(file, facts))

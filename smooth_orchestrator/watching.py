@@ -8,7 +8,7 @@ from typing import Any, Final
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.timeline import Mark, Span, SpanKind, Timeline, WorkerVersions
 
-__all__ = ["Watcher"]
+__all__ = ["Timekeeper"]
 
 _MOST_SPANS: Final = 10_000
 """How many migrations and waits are kept: half a megabyte or less. The beginnings and ends of databases always are."""
@@ -55,7 +55,7 @@ class _Lane:
     last: float = 0.0
 
 
-class Watcher:
+class Timekeeper:
     """A listener of a command's log, which knows at the end when what happened in its run."""
 
     def __init__(self) -> None:

@@ -106,7 +106,7 @@ def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker
         raise Interrupted(f"interrupted by {interrupt}") from interrupt
     finally:
         signals.hold_signals_back()
-        attempt.watched.close()
+        attempt.shown.close()
     code = show(result, attempt.masker)
     if isinstance(result, Report):
         attempt.end(result)
@@ -164,7 +164,7 @@ class _Attempt:
     started_s: float = field(default_factory=time.monotonic)
     deploy: str | None = None
     watchers: Sequence[Watcher] = ()
-    watched: ExitStack = field(default_factory=ExitStack)
+    shown: ExitStack = field(default_factory=ExitStack)
 
     def run_over_plan(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         """Read the plan and run the work over it."""
@@ -218,7 +218,7 @@ class _Attempt:
             from smooth_orchestrator.progress import can_show, showing  # noqa: PLC0415 - rich, for a terminal alone
 
             if can_show(sys.stderr):
-                stream = self.watched.enter_context(showing(asked.command, sys.stderr))
+                stream = self.shown.enter_context(showing(asked.command, sys.stderr))
                 brief = form is logs.LogFormat.AUTO
         logs.configure(form, level, asked.log_file, stream=stream, brief=brief, masker=self.masker)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from smooth_orchestrator.journal import Record, RecordKind
 from smooth_orchestrator.timeline import Mark, Span, SpanKind, Timeline, WorkerVersions, timeline_of
-from smooth_orchestrator.watching import Watcher
+from smooth_orchestrator.watching import Timekeeper
 
 STARTED: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MIGRATION: Final = {"app": "orders", "migration": "0007_total", "direction": "forwards"}
@@ -17,7 +17,7 @@ def _event(at_ms: float, event: str, **keys: object) -> dict[str, Any]:
 
 
 def _heard(*events: Mapping[str, Any]) -> Timeline:
-    watcher = Watcher()
+    watcher = Timekeeper()
     for event in events:
         watcher(event)
     timeline = watcher.timeline(STARTED)
@@ -77,13 +77,13 @@ def test_of_a_database_in_doubt_the_work_that_has_no_end_is_told_up_to_the_last_
 
 
 def test_a_run_of_which_nothing_was_heard_has_no_timeline() -> None:
-    watcher = Watcher()
+    watcher = Timekeeper()
     watcher(_event(0, "deploy.started", command="deploy", databases=[]))
     assert watcher.timeline(STARTED) is None
 
 
 def test_ten_thousand_migrations_are_kept_and_every_end_of_a_database() -> None:
-    watcher = Watcher()
+    watcher = Timekeeper()
     for number in range(300):
         for step in range(50):
             name = {**MIGRATION, "migration": f"{step:04}_step"}
