@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Run, timed
-from benchmarks.site import Site, State, recorded
+from benchmarks.site import Site, State
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_home import program
 
@@ -91,7 +91,7 @@ class CommitWindow:
         duration_s = timed(["sh", "-c", _COMMIT, "sh", *words], cwd=Path.cwd(), env=environment)
         ended_s = self._committed_at_s()
         locked_s = max((ended_s[alias] - began_s for alias, began_s in locked_at_s.items()), default=0.0)
-        return self._window(Run(duration_s, recorded(self._databases)), locked_s)
+        return self._window(Run(duration_s, self._deploy.left()), locked_s)
 
     def _window(self, run: Run, locked_s: float) -> Run:
         moments = self._committed_at_s().values()
