@@ -154,8 +154,7 @@ class Call:
                 attempt += not (steps_now or is_afresh)
                 is_locked = is_lock_failure(error) and not self.aliases.has_lost
                 again = steps_now or is_afresh or (is_locked and attempt <= self.options.lock_retries)
-                if again and not failures:
-                    # What is tried again registers its undo again.
+                if again and not failures:  # what is tried again registers its undo again
                     failures = self._call_hooks()
                 if failures or not again:
                     self._fail(error, failures)
@@ -351,6 +350,8 @@ class Call:
                 self._keep_what_was_committed()
             self._roll_back_transaction()
             self.permanent.take_back_broken()
+            if isinstance(error, Afresh):
+                self.permanent.take_back()
             forget_content_types()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:

@@ -43,22 +43,30 @@ class Real:
     models: tuple[Rendered, ...]
 
     @classmethod
-    def of(cls, operation: Operation, before: ProjectState, after: ProjectState) -> "Real":
+    def of(
+        cls, operation: Operation, before: ProjectState, after: ProjectState, *, follows: "Real | None" = None
+    ) -> "Real":
         """Return an operation to be run, with states that nothing changes any more.
 
         Args:
             operation: which.
             before: the state before it, as Django gives it.
             after: the state after it.
+            follows: the operation right before it, if that is run for real too.
         """
         if type(operation) in _BLIND:
             state = without_models(before)
             return cls(operation, state, state, ())
-        states = [without_models(before)]
+        if follows is not None and follows.models:
+            first, models = follows.after, follows.models[-1]
+        else:
+            first = without_models(before)
+            models = Rendered(first.apps)
         kind = type(operation)
-        if (kind.state_forwards, kind.database_forwards) != (RunPython.state_forwards, RunPython.database_forwards):
-            states.append(without_models(after))
-        return cls(operation, states[0], states[-1], tuple(Rendered(state.apps) for state in states))
+        if (kind.state_forwards, kind.database_forwards) == (RunPython.state_forwards, RunPython.database_forwards):
+            return cls(operation, first, first, (models,))
+        last = without_models(after)
+        return cls(operation, first, last, (models, Rendered(last.apps)))
 
     def run(self, move: Callable[..., None], app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Run it; its models are as if they had just been made.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 # Each is a few megabytes in a large project.
-_MOST_KEPT: Final = 40
+_MOST_KEPT: Final = 100
 _MARKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 _TOLD: Final = ("verbosity", "interactive", "stdout")
 
@@ -52,11 +52,13 @@ class Recorder:
     Args:
         connection: of the database that is migrated.
         locks: of the call.
+        may_commit: whether the call may commit in between, as it must for a migration that no transaction holds.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper, locks: LocksFirst) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, locks: LocksFirst, *, may_commit: bool = False) -> None:
         self._connection = connection
         self._locks = locks
+        self._may_commit = may_commit
         self._running: Plan = ()
         self._told: dict[str, Any] = {}
         self._state: ProjectState | None = None
@@ -66,7 +68,10 @@ class Recorder:
         self._is_telling = False
         self._is_within = False
         self._is_real = False
-        self._kept = 0
+        self._is_rest_real = False
+        self._last: Real | None = None
+        self._left: list[object] = []
+        self._kept: list[Rendered] = []
         self._before = ""
         self._is_sound = True
         self._goes_back = False
@@ -132,19 +137,22 @@ class Recorder:
     # --- what the schema editor does --------------------------------------------------------------------------------
 
     @contextmanager
-    def telling(self, statement: object = None, queued: Queued | None = None) -> Iterator[None]:
+    def telling(
+        self, statement: object = None, composed: str | None = None, queued: Queued | None = None
+    ) -> Iterator[None]:
         """Take down what the schema editor does, and pass over whatever else it takes to do that.
 
         Args:
-            statement: that it is about to run.
+            statement: that it is about to run, as the editor has it.
+            composed: the same as text, with its parameters.
             queued: a contract half that it holds back, or does no more.
         """
-        if self._is_real:
+        if self._is_real or any(statement is left for left in self._left):
             yield
             return
         if queued is not None and self._parts:
             self._parts[-1].queued.append(queued)
-        self._telling = statement
+        self._telling = composed
         self._is_telling = True
         try:
             yield
@@ -195,10 +203,11 @@ class Recorder:
             return
         self._told = {key: told[key] for key in _TOLD if key in told}
         self._running = [*plan]
-        if not all(can_hold(migration, self._connection) for migration, _backwards in plan):
+        is_held = all(can_hold(migration, self._connection) for migration, _backwards in plan)
+        if not (is_held or self._may_commit):
             self.doubt()
         self._signature = signature_of(plan)
-        if self._is_sound and not all(map(is_told_by_statements, _operations(plan))):
+        if self._is_sound and not (is_held and all(map(is_told_by_statements, _operations(plan)))):
             self._before = take(self._connection).packed()
         for migration, backwards in plan:
             self._goes_back = self._goes_back or backwards
@@ -220,6 +229,9 @@ class Recorder:
             if self._state is None:
                 self._state = without_models(state)
             self._parts.append(Part(migration))
+            # Outside a transaction it is noted of each operation how far it has come.
+            self._is_rest_real = not can_hold(migration, self._connection)
+            self._last, self._left = None, []
             kind = type(migration)
             if (kind.apply, kind.unapply) != (Migration.apply, Migration.unapply):
                 self.doubt()
@@ -238,9 +250,10 @@ class Recorder:
         def recorded(
             app_label: str, editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
         ) -> None:
-            if not is_told:
+            if self._is_rest_real or not is_told:
                 self._run(operation, move, app_label, editor, from_state, to_state)
                 return
+            self._last = None
             self._is_within = True
             try:
                 move(app_label, editor, from_state, to_state)
@@ -264,7 +277,7 @@ class Recorder:
             move(app_label, editor, from_state, to_state)
             return
         try:
-            real = Real.of(operation, from_state, to_state)
+            real = Real.of(operation, from_state, to_state, follows=self._last)
         except Exception:  # noqa: BLE001 - Django makes models one by one, and bears a relation to one that is not there
             self.doubt()
             move(app_label, editor, from_state, to_state)
@@ -276,10 +289,14 @@ class Recorder:
             real.run(move, app_label, editor)
         finally:
             self._is_real = False
-        self._kept += len(real.models)
-        # What it leaves to the migration's end would be run twice.
-        if editor.deferred_sql != deferred or self._kept > _MOST_KEPT:
+        self._last = real
+        self._kept += [models for models in real.models if models not in self._kept]
+        if len(self._kept) > _MOST_KEPT:
             self.doubt()
+        # It does so on each database, and whatever comes after it in the migration may change it there.
+        left = [each for each in editor.deferred_sql if not any(each is earlier for earlier in deferred)]
+        self._left += left
+        self._is_rest_real = self._is_rest_real or bool(left)
 
 
 def _operations(plan: Plan) -> Iterator[Operation]:
@@ -292,7 +309,7 @@ def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[B
         def execute(self, sql: object, params: Sequence[object] | None = ()) -> None:
             # As PostgreSQL's own does with the parameters.
             statement = str(sql) if params is None else self.connection.ops.compose_sql(str(sql), params)
-            with recorder.telling(statement):
+            with recorder.telling(sql, statement):
                 super().execute(statement, None)
 
         def hold_back(self, queued: Queued) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
@@ -155,8 +156,11 @@ def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
 
 def _run_real(each: Real, migration: Migration, editor: BaseDatabaseSchemaEditor) -> None:
     pid = os.getpid()
+    # As Migration.apply does.
+    is_alone = each.operation.atomic and not editor.atomic_migration
     try:
-        each.run(each.operation.database_forwards, migration.app_label, editor)
+        with transaction.atomic(editor.connection.alias) if is_alone else nullcontext():
+            each.run(each.operation.database_forwards, migration.app_label, editor)
     except BaseException as error:
         leave_if_forked(pid, error)
         raise

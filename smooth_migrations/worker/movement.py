@@ -154,7 +154,8 @@ class Movement:
             replay(script, self._call, self._connection, back)
         else:
             is_recorded = self._shelf.is_worth_recording(kind)
-            script = for_real(Recorder(self._connection, self._call.locks) if is_recorded else None)
+            recorder = Recorder(self._connection, self._call.locks, may_commit=self._call.is_compensated)
+            script = for_real(recorder if is_recorded else None)
         if script is not None:
             self._shelf.keep(kind, script)
         else:
@@ -165,8 +166,12 @@ class Movement:
         command, connection, frame = self._command, self._connection, self._call.permanent.frame
         may_be = command.replays and not command.measures and connection.vendor == "postgresql" and not router.routers
         may_be = may_be and _is_djangos(connection)
+        # Of what was empty all is dropped again; of any other one an undo must know what each migration found.
         is_plain = not (command.back and command.back.discards) and not (
-            self._call.is_compensated or self._call.steps or frame.groundwork or command.goes_on
+            (self._call.is_compensated and not frame.before.is_empty)
+            or self._call.steps
+            or frame.groundwork
+            or command.goes_on
         )
         if not (may_be and is_plain) or isinstance(self._call, AheadCall):
             return None
@@ -179,6 +184,7 @@ class Movement:
             options,
             applied,
             frame.before.is_empty,
+            self._call.is_compensated,
             tuple(item.key for item in read_queue(connection)),
             command.expands,
             command.bind_default,
