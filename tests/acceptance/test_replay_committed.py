@@ -70,6 +70,11 @@ _RELEASE: Final = {
         "migrations.RenameModel('Sort', 'Kind')",
         "migrations.AddField('kind', 'other', models.ForeignKey('demo.item', models.CASCADE, null=True, "
         "related_name='+'))",
+        "migrations.RunSQL('ALTER TABLE demo_kind ADD more int', migrations.RunSQL.noop, "
+        "state_operations=[migrations.AddField('kind', 'more', models.IntegerField(null=True))])",
+        "AddIndexConcurrently('kind', models.Index(fields=['more'], name='kind_more'))",
+        "migrations.SeparateDatabaseAndState(database_operations=[migrations.RenameField('kind', 'more', 'less')], "
+        "state_operations=[migrations.RenameField('kind', 'more', 'less')])",
         "migrations.RunPython(forwards, migrations.RunPython.noop, atomic=True)",
         after=[("demo", "0002_sort")],
         atomic=False,
