@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 import yaml
+from groovy_parser.parser import parse_groovy_content
+from lark.exceptions import UnexpectedInput
 
 ROOT: Final = Path(__file__).parents[2]
 # A link that ends its paragraph with a colon, and the block that follows.
@@ -57,6 +59,12 @@ def test_gitlabs_schema_takes_the_pipeline(tmp_path: Path) -> None:
     assert _complaints(_GITLAB, *transformed, str(file)) == (0, "ok -- validation done\n")
     (tmp_path / file.name).write_text(file.read_text().replace("resource_group", "resource-group"))
     assert _complaints(_GITLAB, *transformed, str(tmp_path / file.name))[0] == 1
+
+
+def test_the_jenkinsfile_is_groovy() -> None:
+    parse_groovy_content((_PIPELINES / "Jenkinsfile").read_text())
+    with pytest.raises(UnexpectedInput):
+        parse_groovy_content("pipeline { agent { label 'deploy' }")
 
 
 def test_of_deploys_one_is_at_work_at_a_time_and_none_is_repeated_by_itself() -> None:
