@@ -3,6 +3,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from jsonschema import Draft202012Validator
 
 from demo.deploys import plan
 from demo.fleet import Fleet
+from smooth_migrations.protocol import DatabaseFacts
+from smooth_orchestrator import plan as planning
 from smooth_orchestrator.cli import main
+from smooth_orchestrator.config import load
 from smooth_orchestrator.schema import json_schema
 from tests.support.followed_page import FOLLOWED, normalised
 from tests.support.runs import SCRIPT
@@ -170,12 +174,49 @@ def test_what_a_reader_is_told_to_install_and_run_is_there() -> None:
     assert (ROOT / ".pre-commit-config.yaml").is_file()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [block["text"] for text in DOCUMENTS.values() for block in _FENCED.finditer(text) if block["kind"] == "toml"],
-)
+PLANS: Final = [
+    pytest.param(block["text"], id=document)
+    for document, text in DOCUMENTS.items()
+    for block in _FENCED.finditer(text)
+    if block["kind"] == "toml"
+]
+
+
+@pytest.mark.parametrize("text", PLANS)
 def test_a_plan_that_is_shown_obeys_the_schema(text: str) -> None:
     Draft202012Validator(json_schema()).validate(tomllib.loads(text))
+
+
+@pytest.mark.parametrize("text", PLANS)
+def test_a_plan_that_is_shown_is_taken_by_the_program(text: str, tmp_path: Path) -> None:
+    for project in tomllib.loads(text)["projects"].values():
+        (tmp_path / project["path"]).mkdir(parents=True, exist_ok=True)
+        if "python" in project:
+            (tmp_path / project["python"]).parent.mkdir(parents=True)
+            (tmp_path / project["python"]).symlink_to(sys.executable)
+    file = tmp_path / "deploy.toml"
+    file.write_text(text, encoding="utf-8")
+    # Whatever a secret is for, it may be a URL.
+    secrets = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "postgresql://smooth@journal.example.com/smooth")
+    assert load(file, secrets).deploy.name in text
+
+
+def test_the_plan_for_a_hundred_shards_has_each_of_them_in_one_phase(tmp_path: Path) -> None:
+    [text] = [
+        block["text"]
+        for block in _FENCED.finditer(DOCUMENTS["docs/how-to/deploy-to-a-hundred-shards.md"])
+        if block["kind"] == "toml"
+    ]
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "deploy.toml").write_text(text, encoding="utf-8")
+    aliases = ["default", *(f"shard_{number}" for number in range(1, 101))]
+    places = [f"postgresql:db{1 + number % 2}:5432/{alias}" for number, alias in enumerate(aliases)]
+    facts = [DatabaseFacts(alias, "postgresql", place) for alias, place in zip(aliases, places, strict=True)]
+    project = planning.ProjectFacts(tuple(facts), has_routers=False)
+    resolved = planning.resolve(load(tmp_path / "deploy.toml", {}), {"shop": project})
+    names = [[target.name for target in phase.targets] for phase in resolved.phases]
+    assert names[0] == ["shards:shard_1"]
+    assert sorted(names[1]) == sorted(["primary", *(f"shards:{alias}" for alias in aliases[2:])])
 
 
 @pytest.fixture(scope="module")
