@@ -15,7 +15,7 @@ from smooth_orchestrator.summary import counted, few, next_step, telling
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["database_of", "databases_text", "duration_text", "print_report", "print_runs", "state_of"]
+__all__ = ["database_of", "databases_text", "duration_text", "near_text", "print_report", "print_runs", "state_of"]
 
 # Wide enough never to wrap: a line of a file or a pipe is for grep.
 _UNWRAPPED_WIDTH: Final = 4000
@@ -158,7 +158,7 @@ def _print_error(console: "Console", error: RunError, database: str | None, long
     _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), longest)
     for word, value in (
         ("operation", error.operation),
-        ("at", error.place and _near(error.place)),
+        ("at", error.place and near_text(error.place)),
         ("lock held by", ", ".join(error.blockers)),
         ("hint", error.hint),
     ):
@@ -181,13 +181,6 @@ def _print_mistake(console: "Console", mistake: Mistake, longest: int | None) ->
     _print_indented(console, mistake.message, longest)
     if mistake.hint:
         console.print(f"  hint: {printable(mistake.hint)}")
-
-
-def _near(place: str) -> str:
-    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
-    with suppress(OSError, ValueError):
-        return str(Path(place).relative_to(Path.cwd()))
-    return place
 
 
 def _print_indented(console: "Console", message: str, longest: int | None) -> None:
@@ -296,3 +289,10 @@ def databases_text(number: int) -> str:
 def duration_text(duration_ms: float) -> str:
     """Return a length of time with its unit."""
     return f"{duration_ms / 1000:.1f} s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"  # noqa: PLR2004 - units
+
+
+def near_text(place: str) -> str:
+    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
+    with suppress(OSError, ValueError):
+        return str(Path(place).relative_to(Path.cwd()))
+    return place
