@@ -19,6 +19,7 @@ from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.cli.watchers import Watcher, all_at_work, watchers_of
 from smooth_orchestrator.embedding import own_process
+from smooth_orchestrator.ending import hold_signals_back
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError, raised_on_purpose
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
@@ -98,14 +99,12 @@ def execute_alone(
 
 
 def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker], int]) -> int:
-    from smooth_orchestrator import signals  # noqa: PLC0415 - needs anyio, and `--help` does not
-
     try:
         result = run()
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"interrupted by {interrupt}") from interrupt
     finally:
-        signals.hold_signals_back()
+        hold_signals_back()
         attempt.shown.close()
     code = show(result, attempt.masker)
     if isinstance(result, Report):
