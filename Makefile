@@ -66,7 +66,7 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --project wagtail --only 'deploy/*-pending' --databases 1 --databases 8 --sampled 4 \
 	  --repeat 1
 
-## make screenshots  the pictures of a run's page in docs/images, by Chromium and npm
+## make screenshots  the pictures of a run's page and of a terminal in docs/images, by Chromium, npm and tmux
 screenshots: $(VENV)/.ready
 	$(BIN)/python -m tests.support.screenshots docs/images
 

@@ -2,7 +2,7 @@
 
 Within a program that uses this one as a library nothing is written, and nothing of the process is changed: `apart`.
 
-structlog brings rich with it, which costs a tenth of a second: it is imported when the log is set up or first used.
+structlog brings rich with it, which costs a tenth of a second: it is imported when something is first logged.
 """
 
 import contextlib
@@ -188,8 +188,6 @@ def configure(
     Raises:
         PlanInvalid: the log file cannot be opened.
     """
-    import structlog  # noqa: PLC0415 - see the module's docstring
-
     stream = stream or sys.stderr
     while _files:
         _files.pop().close()
@@ -202,7 +200,8 @@ def configure(
     ]
     _of_process.masker, _of_process.level = masker, level
     _of_process.run.update(run_id=None, deploy=None)
-    structlog.contextvars.clear_contextvars()
+    if (bound := sys.modules.get("structlog.contextvars")) is not None:
+        bound.clear_contextvars()
     _route_everything(level)
 
 

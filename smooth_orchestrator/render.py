@@ -1,6 +1,6 @@
 """Reports as text for people: first the cause, then the state that the databases are in, then a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final, TextIO
 from smooth_orchestrator.console import printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
-from smooth_orchestrator.report import HALTED, DatabaseOutcome, Report, RunError, RunOutcome
+from smooth_orchestrator.report import HALTED, DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
 from smooth_orchestrator.sqlstates import in_words
 from smooth_orchestrator.summary import counted, few, next_step, telling
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["database_of", "databases_text", "duration_text", "print_report", "print_runs", "state_of"]
+__all__ = ["database_of", "databases_text", "duration_text", "near_text", "print_report", "print_runs", "state_of"]
 
 # Wide enough never to wrap: a line of a file or a pipe is for grep.
 _UNWRAPPED_WIDTH: Final = 4000
@@ -76,9 +76,8 @@ def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> No
     head = captured.get()
     stream.write(head)
     if report.databases:
-        room = console.height - head.count("\n") - _LINES_BELOW
-        is_brief = is_brief and report.command not in _LOOKS and len(report.databases) > room
-        _print_databases(console, report, max(room, _LEAST_ROWS) if is_brief else None)
+        room = max(console.height - head.count("\n") - _LINES_BELOW, _LEAST_ROWS)
+        _print_databases(console, report, room if is_brief and len(report.databases) > room else None)
 
 
 def _print_head(console: "Console", report: Report, plan: Path | None, *, is_brief: bool) -> None:
@@ -158,7 +157,7 @@ def _print_error(console: "Console", error: RunError, database: str | None, long
     _print_indented(console, "\n".join(part for part in (error.message, error.detail) if part), longest)
     for word, value in (
         ("operation", error.operation),
-        ("at", error.place and _near(error.place)),
+        ("at", error.place and near_text(error.place)),
         ("lock held by", ", ".join(error.blockers)),
         ("hint", error.hint),
     ):
@@ -181,13 +180,6 @@ def _print_mistake(console: "Console", mistake: Mistake, longest: int | None) ->
     _print_indented(console, mistake.message, longest)
     if mistake.hint:
         console.print(f"  hint: {printable(mistake.hint)}")
-
-
-def _near(place: str) -> str:
-    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
-    with suppress(OSError, ValueError):
-        return str(Path(place).relative_to(Path.cwd()))
-    return place
 
 
 def _print_indented(console: "Console", message: str, longest: int | None) -> None:
@@ -239,26 +231,41 @@ def _headline(report: Report) -> str:
 
 
 def _print_databases(console: "Console", report: Report, room: int | None) -> None:
-    """Print a table of all databases, or, of no more than there is room for, those to be told of one by one."""
-    shown = report.databases if room is None else telling(report.databases)[:room]
-    rows = [
-        (
-            item.database,
-            item.phase,
-            item.tier or "",
-            str(item.outcome),
-            _count(item.applied),
-            _count(item.unapplied),
-            _count(item.contract_pending),
-            duration_text(item.lock_hold_ms) if item.lock_hold_ms else "",
-        )
-        for item in shown
-    ]
+    """Print a table of all databases, or, where there is no room for them, of as many as fit.
+
+    Those are, of a run, the ones to be told of one by one; and where nothing was changed, all, with one row for all
+    that are alike.
+    """
+    is_look = report.command in _LOOKS
+    shown = report.databases if room is None or is_look else telling(report.databases)[:room]
+    rows = [_row(item) for item in shown]
+    if is_look and room is not None:
+        rows = [*_alike(rows)]
     titles = ("database", "phase", "tier", "outcome", "applied", "taken back", "to finalise", "locks held")
     if rows:
         _print_table(console, titles, rows)
-    if room is not None:
+    if room is not None and not is_look:
         console.print(f"{counted(report.databases)}; `smooth-orchestrate report PLAN | less` has all of them")
+
+
+def _row(database: DatabaseReport) -> tuple[str, ...]:
+    return (
+        database.database,
+        database.phase,
+        database.tier or "",
+        str(database.outcome),
+        _count(database.applied),
+        _count(database.unapplied),
+        _count(database.contract_pending),
+        duration_text(database.lock_hold_ms) if database.lock_hold_ms else "",
+    )
+
+
+def _alike(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, *told in rows:
+        names.setdefault(tuple(told), []).append(name)
+    yield from ((few(same), *told) for told, same in names.items())
 
 
 def _print_table(console: "Console", titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -296,3 +303,10 @@ def databases_text(number: int) -> str:
 def duration_text(duration_ms: float) -> str:
     """Return a length of time with its unit."""
     return f"{duration_ms / 1000:.1f} s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"  # noqa: PLR2004 - units
+
+
+def near_text(place: str) -> str:
+    """Return a place as seen from here, where it is below: shorter, and to be opened from this directory."""
+    with suppress(OSError, ValueError):
+        return str(Path(place).relative_to(Path.cwd()))
+    return place

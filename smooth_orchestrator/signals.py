@@ -11,14 +11,14 @@ from contextvars import ContextVar
 import anyio
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.ending import ENDING, hold_signals_back
 from smooth_orchestrator.errors import Interrupted, SettlingInterrupted
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger, look_at_file
 from smooth_orchestrator.run import Run
 
-__all__ = ["Signals", "hearing_instead", "hearing_signals", "hold_signals_back"]
+__all__ = ["Signals", "hearing_instead", "hearing_signals"]
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CANCELLATION = "cancellation"
 
 _instead: ContextVar[anyio.Event | None] = ContextVar("smooth_orchestrator_interruption", default=None)
@@ -77,10 +77,10 @@ async def hearing_signals() -> AsyncIterator[Signals]:
                 try:
                     yield signals
                 finally:
-                    hold_signals_back()
+                    _hold_back()
             group.cancel_scope.cancel()
     finally:
-        hold_signals_back()
+        _hold_back()
     if signals.name is not None:
         if signals.is_settling:
             raise SettlingInterrupted(
@@ -89,14 +89,10 @@ async def hearing_signals() -> AsyncIterator[Signals]:
         raise Interrupted(f"interrupted by {signals.name}")
 
 
-def hold_signals_back() -> None:
+def _hold_back() -> None:
     """Let no signal end this process any more, if it is our own."""
-    if _instead.get() is not None:
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    # The mask is this thread's, and the system gives a signal to any thread that takes it.
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    if _instead.get() is None:
+        hold_signals_back()
 
 
 async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -107,7 +103,7 @@ async def _listen(signals: Signals, *, task_status: anyio.abc.TaskStatus[None]) 
         return
     # Under nohup a terminal that goes away is no reason to stop; nor is, elsewhere, a log file that was moved.
     is_deaf = signal.getsignal(signal.SIGHUP) in {signal.SIG_IGN, look_at_file}
-    with anyio.open_signal_receiver(*(_ENDING[:2] if is_deaf else _ENDING)) as received:
+    with anyio.open_signal_receiver(*(ENDING[:2] if is_deaf else ENDING)) as received:
         task_status.started()
         async for number in received:
             signals.take(signal.Signals(number).name)

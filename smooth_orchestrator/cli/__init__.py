@@ -15,10 +15,11 @@ from smooth_orchestrator.cli.deploying import check, deploy, finalise, plan, rec
 from smooth_orchestrator.cli.group import DeployByDefault
 from smooth_orchestrator.cli.history import report, runs, status
 from smooth_orchestrator.cli.initial import init
-from smooth_orchestrator.cli.interruption import ENDING, hear_signals
+from smooth_orchestrator.cli.interruption import hear_signals
 from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
+from smooth_orchestrator.ending import ENDING
 
 __all__ = ["main", "program"]
 

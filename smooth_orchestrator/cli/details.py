@@ -5,22 +5,31 @@ from typing import Any, TextIO
 
 from smooth_orchestrator.console import printable
 from smooth_orchestrator.errors import Mistake
+from smooth_orchestrator.render import databases_text
 from smooth_orchestrator.report import DatabaseReport, Report
+from smooth_orchestrator.summary import few
 
 __all__ = ["print_details"]
 
 
 def print_details(report: Report, stream: TextIO) -> None:
-    """Write what a report's databases know beyond its table; nothing when they know no more."""
+    """Write what a report's databases know beyond its table; nothing when they know no more.
+
+    Args:
+        report: the report.
+        stream: where to. A terminal gets what several know only once, and a few of their names; anything else all.
+    """
+    is_brief = stream.isatty()
+    alike: dict[tuple[str | None, ...], list[str]] = {}
     for database in report.databases:
-        lines = [*_lines(database)]
-        if lines:
-            stream.write(printable("\n".join(["", _title(database), *(f"  {line}" for line in lines)])) + "\n")
-
-
-def _title(database: DatabaseReport) -> str:
-    words = (database.database, database.tier, database.extra.get("tier_reason"))
-    return "  ".join(word for word in words if word)
+        if lines := [*_lines(database)]:
+            name = None if is_brief else database.database
+            told = (name, database.tier, database.extra.get("tier_reason"), *lines)
+            alike.setdefault(told, []).append(database.database)
+    for (_name, tier, reason, *known), names in alike.items():
+        title = names[0] if len(names) == 1 else f"{databases_text(len(names))}: {few(names)}"
+        words = "  ".join(word for word in (title, tier, reason) if word)
+        stream.write(printable("\n".join(["", words, *(f"  {line}" for line in known)])) + "\n")
 
 
 def _lines(database: DatabaseReport) -> Iterator[str]:

@@ -17,8 +17,9 @@ from smooth_orchestrator.cli.details import print_details
 from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotation
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
-from smooth_orchestrator.cli.watchers import Watcher, all_at_work, watchers_of
+from smooth_orchestrator.cli.watchers import Watcher, all_at_work, tell_all, watchers_of
 from smooth_orchestrator.embedding import own_process
+from smooth_orchestrator.ending import hold_signals_back
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError, raised_on_purpose
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.render import print_report
@@ -98,14 +99,12 @@ def execute_alone(
 
 
 def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker], int]) -> int:
-    from smooth_orchestrator import signals  # noqa: PLC0415 - needs anyio, and `--help` does not
-
     try:
         result = run()
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"interrupted by {interrupt}") from interrupt
     finally:
-        signals.hold_signals_back()
+        hold_signals_back()
         attempt.shown.close()
     code = show(result, attempt.masker)
     if isinstance(result, Report):
@@ -201,13 +200,7 @@ class _Attempt:
 
     def end(self, report: Report) -> None:
         """Tell those who watch how it went, once the report is written; what becomes of that changes nothing."""
-        for each in self.watchers:
-            try:
-                each.end(report.masked(self.masker))
-            except Exception as error:  # noqa: BLE001 - see above
-                logs.get_logger().warning(
-                    EventName.LOG_MESSAGE, logger=__name__, message="a watcher failed", error=error
-                )
+        tell_all(self.watchers, report.masked(self.masker))
 
     def _open_log(self) -> None:
         """Set up the log, beside a picture of what it tells where a person may look at it."""

@@ -5,9 +5,9 @@ import signal
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-__all__ = ["ENDING", "end_if_interrupted", "hear_rotation", "hear_signals"]
+from smooth_orchestrator.ending import ENDING
 
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+__all__ = ["end_if_interrupted", "hear_rotation", "hear_signals"]
 
 _heard: Final[list[str]] = []
 

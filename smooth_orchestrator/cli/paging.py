@@ -1,6 +1,5 @@
 """The report of one run with a page for a browser beside it."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ def report_with_page(invocation: Invocation, run_id: str | None, page: Path) -> 
 
     def show(account: Account, masker: "Masker") -> int:
         told = replace(account, report=told_how_to_settle(account.report, invocation.plan)).masked(masker)
-        is_written = _write_page(told, masker.text(shlex.quote(str(invocation.plan))), page)
+        is_written = _write_page(told, masker.text(str(invocation.plan)), page)
         exit_code = write_report(told.report, as_json=invocation.as_json, plan=invocation.plan)
         return exit_code if is_written else RunOutcome.INVALID.exit_code
 

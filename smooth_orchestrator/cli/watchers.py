@@ -1,14 +1,17 @@
 """Who hears a command's events and is told its report, where somebody has asked for that: none of them fails it."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
+from smooth_orchestrator import logs
 from smooth_orchestrator.cli.options import Invocation
+from smooth_orchestrator.events import EventName
 from smooth_orchestrator.report import Report
 
-__all__ = ["Watcher", "all_at_work", "watchers_of"]
+__all__ = ["Watcher", "all_at_work", "tell_all", "watchers_of"]
 
 
 class Watcher(Protocol):
@@ -46,3 +49,19 @@ def all_at_work(watchers: Sequence[Watcher]) -> Iterator[None]:
         for each in watchers:
             stack.enter_context(each.at_work())
         yield
+
+
+def tell_all(watchers: Sequence[Watcher], report: Report) -> None:
+    """Let them take note of how the command went, all at once: it waits for the slowest, and not for each in turn."""
+
+    def tell(watcher: Watcher) -> None:
+        try:
+            watcher.end(report)
+        except Exception as error:  # noqa: BLE001 - who watches a command does not fail it
+            logs.get_logger().warning(EventName.LOG_MESSAGE, logger=__name__, message="a watcher failed", error=error)
+
+    threads = [threading.Thread(target=tell, args=(each,), name="watcher") for each in watchers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

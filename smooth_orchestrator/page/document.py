@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +15,10 @@ from smooth_orchestrator.page.lanes import LEGEND, Axis
 from smooth_orchestrator.page.problems import longest_text, problems_of
 from smooth_orchestrator.page.rows import OUTCOMES, held_back, moved_alike, rows_of
 from smooth_orchestrator.page.wording import clipped, counted, moment_text, names_text
-from smooth_orchestrator.render import duration_text, state_of
+from smooth_orchestrator.render import duration_text, near_text, state_of
 from smooth_orchestrator.report import RunOutcome
+from smooth_orchestrator.sqlstates import in_words
+from smooth_orchestrator.summary import next_step
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,7 +52,7 @@ def page_of(account: Account, plan: str) -> str:
 
     Args:
         account: what is known of the run; masked.
-        plan: the plan as the commands on the page name it, quoted for a shell.
+        plan: the plan file, for the commands on the page.
 
     Raises:
         TemplatesMissing: jinja2 is not installed.
@@ -79,7 +82,7 @@ def page_of(account: Account, plan: str) -> str:
             more_halves=more_halves,
             more_problems=more_problems,
             outcome=str(report.outcome).replace("_", " "),
-            plan=plan,
+            plan=shlex.quote(plan),
             problems=problems,
             report=report,
             rows=[*rows_of(account, axis, lists, problems)],
@@ -88,6 +91,7 @@ def page_of(account: Account, plan: str) -> str:
             script=script,
             script_hash=_hash(script),
             sign=_SIGNS[tone],
+            step=next_step(report, plan),
             state=clipped(state_of(report), _LONGEST_SENTENCE),
             style=style,
             style_hash=_hash(style),
@@ -116,8 +120,10 @@ def _environment() -> "Environment":
         "clip": clipped,
         "counted": counted,
         "duration": duration_text,
+        "in_words": in_words,
         "moment": moment_text,
         "names": names_text,
+        "near": near_text,
     }
     return environment
 

@@ -29,6 +29,8 @@ class Facts(NamedTuple):
         migration: the one at work.
         hint: what to do about it.
         detail: what the server adds.
+        operation: of the migration, in Django's words.
+        place: `file:line` of it.
     """
 
     kind: str
@@ -37,6 +39,8 @@ class Facts(NamedTuple):
     migration: str | None = None
     hint: str | None = None
     detail: str | None = None
+    operation: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +51,28 @@ class Problem:
         number: its place in the list, from 1.
         facts: what it says.
         databases: where it happened.
+        blockers: who held the locks that were not to be had: of each database others.
     """
 
     number: int
     facts: Facts
     databases: list[str]
+    blockers: list[str]
 
 
 def problems_of(report: Report) -> tuple[list[Problem], int]:
     """Return a run's errors, and how many more there are than have room."""
-    found: dict[Facts, dict[str, None]] = {}
+    found: dict[Facts, tuple[dict[str, None], dict[str, None]]] = {}
     for error, database in _errors(report):
-        names = found.setdefault(_facts(error), {})
+        names, blockers = found.setdefault(_facts(error), ({}, {}))
         if database is not None:
             names[database] = None
+        if isinstance(error, RunError):
+            blockers.update(dict.fromkeys(error.blockers))
     shown = islice(found.items(), _MOST_PROBLEMS)
-    problems = [Problem(number, facts, [*names]) for number, (facts, names) in enumerate(shown, 1)]
+    problems = [
+        Problem(number, facts, [*names], [*blockers]) for number, (facts, (names, blockers)) in enumerate(shown, 1)
+    ]
     return problems, len(found) - len(problems)
 
 
@@ -86,4 +96,13 @@ def _errors(report: Report) -> Iterator[tuple[RunError | Mistake, str | None]]:
 def _facts(error: RunError | Mistake) -> Facts:
     if isinstance(error, Mistake):
         return Facts(error.place, error.message, hint=error.hint)
-    return Facts(error.type, error.message, error.sqlstate, error.migration, error.hint, error.detail)
+    return Facts(
+        error.type,
+        error.message,
+        error.sqlstate,
+        error.migration,
+        error.hint,
+        error.detail,
+        error.operation,
+        error.place,
+    )

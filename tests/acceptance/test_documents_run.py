@@ -25,6 +25,7 @@ from tests.support.runs import SCRIPT
 from tests.support.shop import check_out
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import SmallProject
+from tests.support.terminal_pictures import text_of
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = {
@@ -228,10 +229,10 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedPro
         for name in fleet.places:
             fleet.open_for_business(name, release_1)
         fleet.plant_duplicate()
-        check_out(3, directory / "release3")
+        check_out(3, directory / "shop")
         # One at a time, so that none is still at work where the last one fails.
-        one_at_a_time = plan("release3").replace("parallel = 2", "parallel = 1")
-        assert one_at_a_time != plan("release3")
+        one_at_a_time = plan("shop").replace("parallel = 2", "parallel = 1")
+        assert one_at_a_time != plan("shop")
         (directory / "deploy.toml").write_text(one_at_a_time)
         before = fleet.dumps()
         done = subprocess.run(
@@ -249,7 +250,9 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedPro
 def test_the_failure_on_the_readmes_first_screen_is_what_is_printed(
     failed: "subprocess.CompletedProcess[str]",
 ) -> None:
-    [shown] = [block["text"] for block in _FENCED.finditer(README) if block["kind"] == "text"]
+    [picture] = re.findall(r"\]\((docs/images/[^)]+\.svg)\)", README.partition("## Install")[0])
+    shown = normalised(text_of((ROOT / picture).read_text(encoding="utf-8")))
+    printed = [line for line in normalised(failed.stdout) if line]
     assert failed.returncode == 1, failed.stderr
-    # The plan on the same screen has the release under another name.
-    assert normalised(failed.stdout.replace("release3/", "shop/")) == normalised(shown)
+    # A terminal is told what to do next, too, and what was logged.
+    assert [line for line in shown if line in printed] == printed

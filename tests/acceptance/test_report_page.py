@@ -64,7 +64,8 @@ def test_the_page_of_a_deploy_that_failed_tells_when_what_happened_and_stdout_ha
     found, first_error, outcomes, lanes = seen.answers
     assert found["violations"] == []
     assert (seen.told, seen.requested) == ([], [page.as_uri()])
-    assert all(words in first_error for words in ("first cause", "IntegrityError", LAST, "demo.0003_unique", "23505"))
+    told = ("first cause", "IntegrityError", LAST, "demo.0003_unique", "23505 unique violation", "0003_unique.py:")
+    assert all(words in first_error for words in (*told, "Alter field name on item"))
     assert (outcomes, lanes) == (["rolled_back", "rolled_back", "failed"], 3)
 
 

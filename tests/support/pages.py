@@ -25,6 +25,8 @@ DUPLICATE: Final = RunError(
     "remove the duplicates, or take the constraint out of this release",
     "shards:shard_3",
     "Key (email)=(ada@example.com) is duplicated.",
+    "Create constraint one_customer_per_email on model customer",
+    "orders/migrations/0006_one_customer_per_email.py:10",
 )
 HOSTILE: Final = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>",
@@ -86,7 +88,7 @@ def hostile() -> Account:
     """Return the account of a run in which every name and text is hostile."""
     account = failed()
     names = dict(zip((each.database for each in account.report.databases), HOSTILE, strict=False))
-    error = RunError(HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[3], HOSTILE[4], HOSTILE[5], HOSTILE[0])
+    error = RunError(HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[3], HOSTILE[4], HOSTILE[5], *HOSTILE[:3], HOSTILE)
     databases = tuple(
         replace(
             each,

@@ -1,4 +1,4 @@
-"""Pictures of a run's page for the documents: `python -m tests.support.screenshots docs/images`."""
+"""Pictures of a run's page and of a terminal for the documents: `python -m tests.support.screenshots docs/images`."""
 
 import sys
 import tempfile
@@ -8,6 +8,7 @@ from typing import Final, Literal
 from smooth_orchestrator.page.document import page_of
 from tests.support.browser import browser
 from tests.support.pages import failed
+from tests.support.terminal_pictures import take
 
 _SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
@@ -24,3 +25,4 @@ def _take(directory: Path) -> None:
 
 if __name__ == "__main__":
     _take(Path(sys.argv[1]))
+    take(Path(sys.argv[1]))

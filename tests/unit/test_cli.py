@@ -405,15 +405,6 @@ def test_help_that_cannot_be_written_is_said_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "stdout: No space left on device\n")
 
 
-def test_help_and_version_import_nothing_slow() -> None:
-    program = (
-        "import sys; from smooth_orchestrator.cli import main; main(['--version']); "
-        "print(sorted({'pydantic', 'anyio', 'rich', 'structlog', 'asyncpg', 'asyncio'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["smooth-orchestrate, version 0.3.0", "[]"]
-
-
 @pytest.mark.usefixtures("runner")
 def test_a_caller_gets_its_signals_back(plan: str) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

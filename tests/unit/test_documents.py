@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -33,3 +34,11 @@ def test_the_readme_lists_the_commands_that_there_are(capsys: pytest.CaptureFixt
 def test_a_documents_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs/images").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_of_a_terminal_asks_for_nothing_and_names_nothing_of_the_machine_that_drew_it(picture: Path) -> None:
+    text = picture.read_text(encoding="utf-8")
+    assert not re.search(r"@import|@font-face|\bhref=|\bsrc=|url\((?!#)", text)
+    assert not [word for word in (os.uname().nodename, str(Path.home()), "/tmp", "/home/") if f" {word}" in text]  # noqa: S108
+    assert any(picture.name in document.read_text(encoding="utf-8") for document in DOCUMENTS)

@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 # What an undo of permanent migrations, a wait, a report or a plan needs.
 LATE: Final = {
     "sqlite3",
@@ -28,6 +30,20 @@ LATE: Final = {
         )
     ),
 }
+SLOW: Final = {
+    "anyio",
+    "asyncio",
+    "asyncpg",
+    "jinja2",
+    "opentelemetry",
+    "prometheus_client",
+    "pydantic",
+    "rich.console",
+    "smooth_orchestrator.runner",
+    "structlog",
+}
+"""Of what a command of the orchestrator may need, that which takes long to import."""
+
 SETTINGS: Final = """
 import sys
 import django
@@ -62,3 +78,28 @@ def test_a_call_that_succeeds_in_one_transaction_never_imports_what_an_undo_by_s
     assert from_zero & LATE == {"sqlite3", "smooth_migrations.undo.choice"}
     nothing_to_do = modules_of(CALL, tmp_path / "one.sqlite3")
     assert nothing_to_do & LATE == {"sqlite3"}
+
+
+def imported_by(*words: str) -> set[str]:
+    """Return what is imported of all that is slow when the program is run with these words."""
+    program = (
+        "import sys; from smooth_orchestrator.cli import main; code = main(sys.argv[1:]); "
+        "print(code, *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    _code, *names = done.stderr.splitlines()[-1].split()
+    return SLOW & {*names}
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    for words in (["--version"], ["--help"], ["deploy", "--help"]):
+        assert imported_by(*words) == set()
+
+
+@pytest.mark.parametrize("text", [None, "version = ", "version = 1"], ids=["no-file", "no-toml", "no-plan"])
+def test_a_plan_that_is_refused_waits_for_nothing_that_runs_one(tmp_path: Path, text: str | None) -> None:
+    plan = tmp_path / "deploy.toml"
+    if text is not None:
+        plan.write_text(text)
+    assert imported_by("plan", str(plan), "--json") == {"pydantic"}
+    assert imported_by("plan", str(plan)) == {"pydantic", "rich.console"}

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -89,14 +90,20 @@ def test_an_operator_is_given_the_commands_that_settle_the_run() -> None:
     assert f"Settle the run with one of: {' '.join(commands)}" in _text(replace(account, report=report))
 
 
-def test_an_error_shows_its_database_migration_sqlstate_hint_and_detail_and_the_first_cause_comes_first() -> None:
+def test_an_error_shows_all_that_the_terminal_does_and_the_first_cause_comes_first() -> None:
     account = failed()
     later = RunError("WorkerLost", "the worker of shop is gone", database="primary")
     text = _text(
         replace(account, report=replace(account.report, errors=(later, Mistake("phases[0]", "is empty", "fill it"))))
     )
     assert "Errors 3 first cause IntegrityError" in text
-    for words in (DUPLICATE.message, str(DUPLICATE.detail), "SQLSTATE 23505", f"Migration {MIGRATIONS[-1]}"):
+    for words in (
+        DUPLICATE.message,
+        str(DUPLICATE.detail),
+        f"Database shards:shard_3 Migration {MIGRATIONS[-1]} Operation {DUPLICATE.operation} At {DUPLICATE.place}",
+        "SQLSTATE 23505 unique violation",
+        f"Hint {DUPLICATE.hint}",
+    ):
         assert words in text
     assert text.index("IntegrityError") < text.index("the worker of shop is gone") < text.index("phases[0] is empty")
 
@@ -109,6 +116,30 @@ def test_an_error_that_many_databases_have_is_shown_once() -> None:
     text = _text(replace(account, report=report))
     assert text.count("the server is away") == 1
     assert "Databases all 300 databases" in text
+
+
+def test_of_databases_that_waited_in_vain_the_error_is_shown_once_with_all_who_held_the_locks() -> None:
+    account = committed(3)
+    error = RunError("OperationalError", "canceling statement due to lock timeout", "55P03", MIGRATIONS[0])
+    databases = tuple(
+        replace(each, error=replace(error, blockers=("nightly export (pid 7)", f"psql (pid {number})")))
+        for number, each in enumerate(account.report.databases)
+    )
+    report = replace(
+        account.report, outcome=RunOutcome.ROLLED_BACK, error=databases[0].error, errors=(), databases=databases
+    )
+    text = _text(replace(account, report=report))
+    assert text.count("canceling statement due to lock timeout") == 1
+    assert "Lock held by nightly export (pid 7), psql (pid 0), psql (pid 1), psql (pid 2)" in text
+    assert "When the lock is free: smooth-orchestrate deploy deploy.toml" in text
+
+
+def test_a_place_below_this_directory_is_named_from_here_and_the_next_command_names_the_plan() -> None:
+    account = failed()
+    error = replace(DUPLICATE, place=str(Path.cwd() / "orders/migrations/0006_x.py:10"))
+    text = _Read(page_of(replace(account, report=replace(account.report, error=error)), "next week.toml")).text
+    assert "At orders/migrations/0006_x.py:10" in text
+    assert "When that is mended, try it, which changes nothing: smooth-orchestrate rehearse 'next week.toml'" in text
 
 
 def test_what_went_back_with_the_migration_that_failed_is_told_too() -> None:

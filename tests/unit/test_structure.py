@@ -101,7 +101,9 @@ LAYERS: Final = (
             "watching",
         }
     ),
-    frozenset({"config", "durations", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}),
+    frozenset(
+        {"config", "durations", "ending", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}
+    ),
 )
 
 

@@ -1,0 +1,54 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from smooth_orchestrator.cli.watchers import all_at_work, tell_all
+from smooth_orchestrator.logs import hearing
+from smooth_orchestrator.report import Report, RunOutcome
+
+REPORT = Report(
+    command="deploy",
+    deploy="shop",
+    run_id="r1",
+    outcome=RunOutcome.COMMITTED,
+    started_at=datetime(2026, 11, 23, tzinfo=UTC),
+    duration_ms=1.0,
+)
+
+
+class Meeting:
+    """A watcher that takes note of a report once the others do so, too."""
+
+    def __init__(self, others: threading.Barrier) -> None:
+        self._others = others
+        self.reports: list[Report] = []
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hear nothing."""
+        yield
+
+    def end(self, report: Report) -> None:
+        """Wait for the others."""
+        self._others.wait(timeout=10)
+        self.reports.append(report)
+
+
+class Failing(Meeting):
+    """One that then fails."""
+
+    def end(self, report: Report) -> None:
+        """Wait for the others, and fail."""
+        super().end(report)
+        raise RuntimeError("out of order")
+
+
+def test_watchers_are_told_all_at_once_and_one_that_fails_is_a_warning() -> None:
+    others = threading.Barrier(3)
+    watchers = [Meeting(others), Failing(others), Meeting(others)]
+    heard: list[str] = []
+    with all_at_work(watchers), hearing(lambda event: heard.append(f"{event['message']}: {event['error']['message']}")):
+        tell_all(watchers, REPORT)
+    assert [each.reports for each in watchers] == [[REPORT]] * 3
+    assert heard == ["a watcher failed: out of order"]
