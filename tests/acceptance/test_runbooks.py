@@ -11,7 +11,7 @@ import pytest
 from tests.support.deploys import GATE_WAITS, Fleet, small_fleet
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.runbooks import DONE, OVER, SEEN, following
-from tests.support.small_migrations import NOTE
+from tests.support.small_migrations import NOTE, run_python
 from tests.support.small_project import migration
 from tests.support.tiers import DEPLOY, decided_by_journal, dumps_of
 
@@ -135,3 +135,39 @@ def test_what_has_failed_is_mended_and_deployed_again(
             assert runbook.follow(DONE) == [1, 0, 0, 0]
             assert runbook.follow(OVER) == [0, 0]
         assert all("one_name" in text for text in dumps_of(fleet).values())
+
+
+def test_a_plan_that_is_not_valid_is_mended(
+    server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path / "plan", server, second_pg_server) as fleet:
+        fleet.plan(deploy='lock_timout = "5s"')
+        plan = fleet.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace('databases = ["primary"', 'databases = ["primry"'))
+        before = dumps_of(fleet)
+        with following("exit-2-invalid.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [2, 0]
+            assert runbook.follow(DONE) == [0, 0]
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0]
+        assert all("0002_note" in text for text in dumps_of(fleet).values())
+
+
+def test_what_refuses_a_run_is_mended(server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> None:
+    release = {
+        "demo.0002_note": migration(
+            "migrations.RunPython(forwards)",
+            after=[("demo", "0001_item")],
+            atomic=False,
+            functions=run_python("apps.get_model('demo', 'Item').objects.update(name='red')"),
+        )
+    }
+    with _fleet(tmp_path / "plan", server, second_pg_server, release) as fleet:
+        fleet.plan()
+        before = dumps_of(fleet)
+        with following("exit-3-refused.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [3, 0]
+            assert runbook.follow(DONE) == [0, 0]
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0]
+        assert all("0002_note" in text for text in dumps_of(fleet).values())

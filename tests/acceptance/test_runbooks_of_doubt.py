@@ -1,6 +1,8 @@
 """Each runbook for an operator who is needed is followed in the situation that it is for, made on real servers."""
 
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,8 @@ import pytest
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
 from tests.support.runbooks import DONE, OVER, SEEN, following
-from tests.support.small_migrations import KIND, NOTE, failing
+from tests.support.small_migrations import DEFINING, NOTE, failing, run_python
+from tests.support.small_project import migration
 from tests.support.tiers import DEPLOY, dumps_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
@@ -126,9 +129,7 @@ def test_a_run_is_finished_with_the_files_of_its_release(
             assert runbook.follow(OVER) == [0, 0]
 
 
-def test_what_a_killed_run_has_left_is_settled(
-    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
-) -> None:
+def test_what_a_killed_run_has_left_is_settled(servers: tuple[PostgresServer, PostgresServer], tmp_path: Path) -> None:
     with small_fleet(tmp_path / "plan", *servers, {"demo.0002_note": NOTE}) as fleet:
         fleet.plan(deploy=DEPLOY, servers=_TWO_PHASE)
         fleet.kill("deploy", "decide.before")
@@ -142,3 +143,49 @@ def test_what_a_killed_run_has_left_is_settled(
             assert runbook.follow(OVER) == [0, 0]
             assert fleet.prepared() == []
             assert _new(fleet) == {"primary", "kiosk", LAST}
+
+
+def test_what_keeps_a_migration_from_going_back_is_mended(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    stuck = migration(
+        "migrations.RunPython(defining, forwards)",
+        after=[("demo", "0001_item")],
+        atomic=False,
+        functions=DEFINING + run_python("os.listdir('../archive')"),
+    )
+    breaks = failing("if editor.connection.alias == 'shard_1': raise ValueError('no such kind')", atomic=False)
+    release = {"demo.0002_note": stuck, "demo.0003_kind": breaks}
+    with small_fleet(tmp_path / "plan", *servers, release) as fleet:
+        fleet.plan(deploy=DEPLOY)
+        before = dumps_of(fleet)
+        with following("exit-4-not-taken-back.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [4, 0]
+            assert runbook.follow(_MEANS) == [0]
+
+            assert runbook.follow(DONE) == [0, 0]
+
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0, 0]
+
+
+def test_a_database_of_which_nobody_knows_what_was_moved_is_moved_by_hand(
+    servers: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    with small_fleet(tmp_path / "plan", *servers, {"demo.0002_note": NOTE}) as fleet:
+        fleet.plan(deploy=f'{DEPLOY}\ncommit = "phase"', servers=_TWO_PHASE)
+        before = dumps_of(fleet)
+        fleet.kill("deploy", "journal.phase_started.before:2")
+        with closing(sqlite3.connect(fleet.directory / ".smooth/journal.db")) as journal, journal:
+            journal.execute("DROP TRIGGER journal_is_not_deleted_from")
+            begun = "SELECT max(seq) FROM journal WHERE kind = 'run_started'"
+            first = f"SELECT min(seq) FROM journal WHERE kind = 'held' AND seq > ({begun})"
+            assert journal.execute(f"DELETE FROM journal WHERE seq >= ({first})").rowcount
+        with following("exit-4-moves-unknown.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [4, 0]
+            assert _new(fleet) == {"primary", "kiosk"}
+
+            assert {*runbook.follow(DONE)} == {0}
+
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0]

@@ -33,3 +33,12 @@ def test_the_readme_lists_the_commands_that_there_are(capsys: pytest.CaptureFixt
 def test_a_documents_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_runbook_is_found_by_its_exit_code() -> None:
+    runbooks = ROOT / "docs/runbooks"
+    rows = re.findall(r"^\| ([^|]+) \| .*\]\((.+)\) \|$", (runbooks / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(page for _code, page in rows) == sorted(
+        path.name for path in runbooks.glob("*.md") if path.name != "README.md"
+    )
+    assert [page for code, page in rows if not page.startswith(f"exit-{code.partition(',')[0]}-")] == []
