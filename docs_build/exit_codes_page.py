@@ -65,7 +65,8 @@ _HEAD: Final = """\
 # Exit codes
 
 The exit code says how the databases are; `outcome` in the machine report (`--json`) says it more closely. Both are
-public: no code gets another meaning.
+public: no code gets another meaning. What to do about each, with the commands, is in the
+[runbooks](../runbooks/README.md).
 
 """
 

@@ -33,6 +33,7 @@ __all__ = [
     "is_rollback_by_sqlite",
     "is_unusable",
     "joined",
+    "not_taken_back",
     "sqlstate_of",
     "words_of",
 ]
@@ -153,6 +154,14 @@ def failed_twice(cause: BaseException, failures: Sequence[BaseException]) -> Und
     return UndoAlsoFailed(message, errors)
 
 
+def not_taken_back(step: object, failure: Exception) -> UndoFailed:
+    """Return what an undo raises that has come to a step which does not go back."""
+    return UndoFailed(
+        f"{step} could not be taken back: {failure}",
+        hint="mend what is in its way, or its reverse code, and run this again: it goes on from there",
+    )
+
+
 def joined(failures: Sequence[BaseException], own: Sequence[BaseException]) -> UndoFailed:
     """Return what an undo raises that failed, and by itself: one error for all of them.
 
@@ -251,7 +260,8 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
 
     A call whose undo failed too gives its own error, with those of the undo as its causes.
     """
-    from smooth_migrations.origin import origin_of  # noqa: PLC0415 - most calls describe none
+    from smooth_migrations.hidden import first_of  # noqa: PLC0415 - most calls describe none
+    from smooth_migrations.origin import origin_of  # noqa: PLC0415 - the same
     from smooth_migrations.protocol.failures import ErrorInfo  # noqa: PLC0415 - the same
 
     causes: tuple[ErrorInfo, ...] = ()
@@ -261,6 +271,7 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
         first, *others = error.exceptions
         causes = tuple(describe(other) for other in others)
         error = first
+    error = first_of(error)
     origin = origin_of(error)
     return ErrorInfo(
         type=type(error).__name__,
@@ -278,8 +289,10 @@ def describe(error: BaseException, *, migration: str | None = None) -> "ErrorInf
 
 def words_of(error: BaseException) -> str:
     """Return what an error says, also one that fails to say it, with what it hides."""
-    # What Django says of a broken transaction hides what broke it: SQLite's editor, for one, speaks to the database
-    # once more after a full disk, and looks for rows without their parents after whatever has failed.
+    from smooth_migrations.hidden import first_of  # noqa: PLC0415 - most calls tell of none
+
+    error = first_of(error)
+    # What Django says of a broken transaction hides what broke it, where code has gone on after that.
     hidden = error.__cause__ or error.__context__
     if isinstance(error, TransactionManagementError | IntegrityError) and isinstance(hidden, Error):
         return f"{error} ({type(hidden).__name__}: {hidden})"

@@ -28,10 +28,14 @@ __all__ = [
     "tell_or_fail",
     "tell_untold",
     "undecided",
+    "untold_tier",
     "write_down_lost",
 ]
 
 _NEEDLESS_HINT: Final = "leave it out; smooth-orchestrate status PLAN shows what is to be settled on each database"
+
+# What a server of this kind can do, at the most.
+_STRONGEST: Final = {"postgresql": Tier.TWO_PHASE, "sqlite": Tier.HELD_OPEN}
 
 
 async def adopt(run: Run) -> None:
@@ -79,6 +83,13 @@ def lost_back(item: TargetRun) -> Back | None:
         return None
     steps = tuple(replace(step, backwards=False) for step in reversed(item.left))
     return Back("", steps, discards=False)
+
+
+def untold_tier(item: TargetRun, shown: Shown) -> Tier:
+    """Return by which tier a target was moved where no record tells: by what it shows, and what it can. Pure."""
+    if shown is Shown.STEPS:
+        return Tier.COMPENSATED
+    return _STRONGEST.get(item.target.vendor, Tier.COMPENSATED)
 
 
 def not_to_be_taken_back(told: Told, shown: Mapping[str, Shown]) -> list[str]:
@@ -137,6 +148,7 @@ def leave_to_operator(run: Run, item: TargetRun) -> None:
         f"smooth-orchestrate recover PLAN --accept {item.name}"
     )
     item.error = ErrorInfo("unknown_moves", message, hint=hint)
+    run.unaccepted.add(item.name)
     run.fail(item.error, item.name)
 
 
@@ -187,8 +199,8 @@ async def write_down_lost(run: Run, told: Told, shown: Mapping[str, Shown], deci
         each = shown.get(item.name)
         is_lost = told.is_known and item.name in told.targets and item.name not in told.tiers
         if is_lost and each is not None and action(decisions[item.phase.name], each) is not Action.LEAVE:
-            tier = Tier.COMPENSATED if each is Shown.STEPS else Tier.TWO_PHASE
-            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data={"tier": str(tier)})
+            data = {"tier": str(untold_tier(item, each))}
+            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data=data)
         if item.gid is not None and item.gid not in told.gids:
             # Once it is decided, a transaction that is not written down is another run's.
             await run.journal.append(run.run_id, RecordKind.PREPARING, database=item.name, data={"gid": item.gid})

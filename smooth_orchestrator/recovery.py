@@ -28,6 +28,7 @@ from smooth_orchestrator.lost_tail import (
     tell_or_fail,
     tell_untold,
     undecided,
+    untold_tier,
     write_down_lost,
 )
 from smooth_orchestrator.plan import Plan
@@ -379,7 +380,7 @@ def _stand(item: TargetRun, told: Told, shown: Shown, wanted: Action) -> None:
     item.moves_unknown = shown is not Shown.NOTHING and item.name not in told.held
     if (held := told.held.get(item.name)) is not None:
         item.hold(held)
-    item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, Tier.TWO_PHASE)
+    item.tier = Tier.COMPENSATED if shown is Shown.STEPS else told.tiers.get(item.name, untold_tier(item, shown))
     match wanted:
         case Action.RUN_FORWARD | Action.COMMIT:
             item.stage = Stage.HELD

@@ -12,6 +12,7 @@ from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.secrets import Masker
 
 __all__ = [
+    "ACCEPT",
     "HALTED",
     "NO_TRACE",
     "SCHEMA_DIFFERS",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 _VERSION: Final = 1
+
+ACCEPT: Final = "--accept"
+"""The option of `recover` that names a database which an operator has moved by hand."""
 
 HALTED: Final = "halted"
 """The type of an error that tells of phases which stay as they are, by `on_failure = "halt"`."""

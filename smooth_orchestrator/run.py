@@ -263,6 +263,8 @@ class Run:
         self.further: list[RunError] = []
         # The databases that an operator has put right by hand, and that waited for that.
         self.accepted: set[str] = set()
+        # Those that still wait for it.
+        self.unaccepted: set[str] = set()
         self.decided = False
         self.is_fenced = False
         self.compares = True
@@ -298,8 +300,8 @@ class Run:
         self.is_fenced = self.is_fenced or error.type == Fenced.code
         if self.cause is None:
             self.cause, self.cause_database = error, database
-        elif error.type != "Interrupted":
-            self.further.append(RunError.of(error, database=database))
+        elif error.type != "Interrupted" and (told := RunError.of(error, database=database)) not in self.further:
+            self.further.append(told)
         self.stopping.set()
 
     def interrupt(self, error: ErrorInfo) -> None:

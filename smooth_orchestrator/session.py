@@ -1,6 +1,7 @@
 """What every command works with: the plan's meaning, its workers, its journal, and the report in the end."""
 
-from collections.abc import AsyncIterator, Callable
+import shlex
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.glances import glance_at_all
 from smooth_orchestrator.journal import Journal, RecordKind, open_journal
 from smooth_orchestrator.logs import hearing
-from smooth_orchestrator.report import Report, RunError, RunOutcome
+from smooth_orchestrator.report import ACCEPT, Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport
@@ -148,5 +149,11 @@ def report_of(session: Session, command: str, outcome: RunOutcome) -> Report:
         databases=tuple(item.report() for item in run.targets),
         error=cause,
         errors=tuple(run.further),
-        settle_with=tuple(f"--{decision}" for decision in run.settled_by if outcome is RunOutcome.NEEDS_OPERATOR),
+        settle_with=tuple(_asked(run)) if outcome is RunOutcome.NEEDS_OPERATOR else (),
     )
+
+
+def _asked(run: Run) -> Iterator[str]:
+    """Yield the options of `recover` that a run waits for, where they are not told by the types of its errors."""
+    yield from (f"--{decision}" for decision in run.settled_by)
+    yield from (f"{ACCEPT} {shlex.quote(name)}" for name in sorted(run.unaccepted))

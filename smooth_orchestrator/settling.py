@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Final
 
 from smooth_orchestrator.errors import NotInPlan
-from smooth_orchestrator.report import NO_TRACE, SCHEMA_DIFFERS, UNDECIDED, WOULD_DISCARD, Report, RunError, RunOutcome
+from smooth_orchestrator.report import (
+    ACCEPT,
+    NO_TRACE,
+    SCHEMA_DIFFERS,
+    UNDECIDED,
+    WOULD_DISCARD,
+    Report,
+    RunError,
+    RunOutcome,
+)
 
 __all__ = ["told_how_to_settle"]
 
@@ -28,12 +37,14 @@ def told_how_to_settle(report: Report, plan: Path, said: Sequence[str] = ()) -> 
     command = f"smooth-orchestrate recover {shlex.quote(str(plan))}"
     # Each database tells its own, whatever was the first cause.
     errors = (report.error, *report.errors, *(each.error for each in report.databases))
+    accepting = [option for option in report.settle_with if option.startswith(ACCEPT)]
     types = {error.type for error in errors if isinstance(error, RunError)}
-    options = dict.fromkeys([*said, *(option for option, wanting in _SETTLING.items() if wanting in types)])
+    wanted = [option for option, wanting in _SETTLING.items() if wanting in types]
+    options = dict.fromkeys([*said, *wanted, *accepting])
     choices: tuple[str | None, ...] = ("--commit", "--abort") if UNDECIDED in types else (None,)
     if NO_TRACE in types:
         choices = ("--commit",)
     if NotInPlan.code in types:
         # What does not tell an operator's choices is settled by no command for this plan.
-        choices = report.settle_with
+        choices = tuple(option for option in report.settle_with if option not in accepting)
     return replace(report, settle_with=tuple(" ".join(filter(None, (command, choice, *options))) for choice in choices))

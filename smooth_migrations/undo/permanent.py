@@ -11,7 +11,7 @@ from django.db.migrations import Migration
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.contract_queue import purge
-from smooth_migrations.errors import SchemaDiffers, UndoFailed
+from smooth_migrations.errors import SchemaDiffers, UndoFailed, not_taken_back
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Received, Step
@@ -346,7 +346,7 @@ class Permanent:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
             step = self.moved[-1].step
             self._on_undo_failed(step, failure)
-            raise UndoFailed(f"{step} could not be taken back: {failure}") from failure
+            raise not_taken_back(step, failure) from failure
         return undone
 
     def _prove(self) -> None:

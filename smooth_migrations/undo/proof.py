@@ -15,7 +15,7 @@ __all__ = ["prove"]
 
 # What a difference of fingerprints says of a migration that was not recorded before.
 _APPLIED: Final = "+ migration "
-_WAY_OUT: Final = (
+_HINT: Final = (
     "it is told until it is mended, or accepted with `apply_migrations --no-fingerprint`, and where a deploy was at "
     "work with `smooth-orchestrate recover PLAN --no-fingerprint`"
 )
@@ -43,7 +43,10 @@ def prove(
     if applied and on_left is not None:
         on_left(f"{cause}the schema cannot be compared with what it was")
     elif found:
-        raise SchemaDiffers("\n".join([f"{cause}{_WAY_OUT}: the schema is not as it was before:", *found]))
+        error = SchemaDiffers("\n".join([f"{cause}the schema is not as it was before:", *found]), hint=_HINT)
+        # Where a call fails, Django's way of telling it is a traceback, which knows nothing of hints.
+        error.add_note(f"hint: {_HINT}")
+        raise error
 
 
 def _differences(connection: BaseDatabaseWrapper, before: Fingerprint, frame: Frame) -> Sequence[str]:

@@ -115,7 +115,11 @@ def test_a_phase_that_was_moved_back_by_hand_is_settled_when_its_operator_says_s
         before = _of(fleet)
         _kill(fleet, "journal.phase_started.before:2")
         _cut(fleet, f"SELECT min(seq) FROM journal WHERE kind = 'held' AND seq > ({_BEGUN})")
-        assert fleet.run("recover", "--abort").exit_code == 4
+        asked = fleet.run("recover", "--abort")
+        command = "smooth-orchestrate recover deploy.toml"
+        assert asked.report["settle_with"] == [f"{command} --abort --accept kiosk --accept primary"], asked.stderr
+        told = fleet.run("report").report["settle_with"]
+        assert (asked.exit_code, told) == (4, [f"{command} --accept kiosk --accept primary"])
         for alias in ("default", "kiosk"):
             fleet.migrate(alias, "demo", "0001")
 

@@ -1,6 +1,5 @@
 """Each runbook is followed in the situation that it is for, made on real servers, and shows what is printed."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,52 +9,18 @@ from typing import Final
 import pytest
 
 from tests.support.deploys import GATE_WAITS, Fleet, small_fleet
-from tests.support.followed_page import Shell, under
-from tests.support.postgres_home import program
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
-from tests.support.runs import SCRIPT
-from tests.support.small_migrations import NOTE
+from tests.support.runbooks import DONE, OVER, SEEN, following
+from tests.support.small_migrations import NOTE, run_python
 from tests.support.small_project import migration
 from tests.support.tiers import DEPLOY, decided_by_journal, dumps_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
-RUNBOOKS: Final = Path(__file__).parents[2] / "docs/runbooks"
-SEEN: Final = "What you see"
-DONE: Final = "What to do"
-OVER: Final = "How to know that it is over"
 _ONE_NAME: Final = migration(
     "migrations.AddConstraint('item', models.UniqueConstraint(fields=['name'], name='one_name'))",
     after=[("demo", "0001_item")],
 )
-
-
-class Followed:
-    """A runbook, and a shell in which its parts are followed.
-
-    Args:
-        page: the name of its file.
-        shell: in the plan's directory.
-    """
-
-    def __init__(self, page: str, shell: Shell) -> None:
-        self._text = (RUNBOOKS / page).read_text(encoding="utf-8")
-        self._shell = shell
-
-    def follow(self, heading: str) -> list[int]:
-        """Do what stands under a heading; return the commands' exit codes."""
-        return [*self._shell.follow(under(self._text, heading))]
-
-
-@contextmanager
-def _following(page: str, fleet: Fleet) -> Iterator[Followed]:
-    """Open a shell with the installed program, PostgreSQL's own and `PRIMARY`, where the first server's database is."""
-    programs = [str(Path(SCRIPT).parent), str(program("psql").parent), os.environ["PATH"]]
-    environment = os.environ | fleet.environment | {"PATH": os.pathsep.join(programs), "PRIMARY": fleet.first.dsn}
-    errors = fleet.directory / "errors"
-    errors.mkdir()
-    with Shell.started(fleet.directory, environment, errors=errors) as shell:
-        yield Followed(page, shell)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +39,7 @@ def _fleet(
 
 
 def test_another_run_is_waited_for(server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> None:
-    with _fleet(tmp_path, server, second_pg_server) as fleet, _following("exit-5-another-run.md", fleet) as runbook:
+    with _fleet(tmp_path, server, second_pg_server) as fleet, following("exit-5-another-run.md", fleet) as runbook:
         fleet.plan(shards=GATE_WAITS)
         before = dumps_of(fleet)
         with fleet.running() as other:
@@ -98,7 +63,7 @@ def test_a_server_that_was_away_is_settled_when_it_is_back(
         fleet.plan(deploy=DEPLOY, servers='atomicity = "two_phase"')
         decided_by_journal(fleet)
         fleet.kill("deploy", "journal.decision.after")
-        with _following("exit-4-server-away.md", fleet) as runbook:
+        with following("exit-4-server-away.md", fleet) as runbook:
             server.stop("immediate")
             try:
                 assert runbook.follow(SEEN) == [4, 0]
@@ -125,7 +90,7 @@ def test_values_that_were_written_since_are_saved_before_they_go(
             session.execute("UPDATE demo_item SET note = 'red'")
         written = fleet.dumps()["primary"]
 
-        with _following("exit-4-rows-written-since.md", fleet) as runbook:
+        with following("exit-4-rows-written-since.md", fleet) as runbook:
             assert runbook.follow(SEEN) == [4, 0]
             assert fleet.dumps()["primary"] == written
             assert runbook.follow(DONE) == [0, 0, 0]
@@ -144,7 +109,7 @@ def test_of_a_lost_journal_an_operator_decides(
         shutil.rmtree(fleet.directory / ".smooth")
         prepared = fleet.prepared()
 
-        with _following("exit-4-journal-lost.md", fleet) as runbook:
+        with following("exit-4-journal-lost.md", fleet) as runbook:
             assert runbook.follow(SEEN) == [4, 0]
             assert fleet.prepared() == prepared != []
             assert runbook.follow(DONE) == [0, 0]
@@ -164,9 +129,45 @@ def test_what_has_failed_is_mended_and_deployed_again(
         with fleet.first.connect() as session:
             session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
         before = dumps_of(fleet)
-        with _following("exit-1-failed.md", fleet) as runbook:
+        with following("exit-1-failed.md", fleet) as runbook:
             assert runbook.follow(SEEN) == [1, 0]
             assert dumps_of(fleet) == before
             assert runbook.follow(DONE) == [1, 0, 0, 0]
             assert runbook.follow(OVER) == [0, 0]
         assert all("one_name" in text for text in dumps_of(fleet).values())
+
+
+def test_a_plan_that_is_not_valid_is_mended(
+    server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    with _fleet(tmp_path / "plan", server, second_pg_server) as fleet:
+        fleet.plan(deploy='lock_timout = "5s"')
+        plan = fleet.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace('databases = ["primary"', 'databases = ["primry"'))
+        before = dumps_of(fleet)
+        with following("exit-2-invalid.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [2, 0]
+            assert runbook.follow(DONE) == [0, 0]
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0]
+        assert all("0002_note" in text for text in dumps_of(fleet).values())
+
+
+def test_what_refuses_a_run_is_mended(server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path) -> None:
+    release = {
+        "demo.0002_note": migration(
+            "migrations.RunPython(forwards)",
+            after=[("demo", "0001_item")],
+            atomic=False,
+            functions=run_python("apps.get_model('demo', 'Item').objects.update(name='red')"),
+        )
+    }
+    with _fleet(tmp_path / "plan", server, second_pg_server, release) as fleet:
+        fleet.plan()
+        before = dumps_of(fleet)
+        with following("exit-3-refused.md", fleet) as runbook:
+            assert runbook.follow(SEEN) == [3, 0]
+            assert runbook.follow(DONE) == [0, 0]
+            assert dumps_of(fleet) == before
+            assert runbook.follow(OVER) == [0, 0]
+        assert all("0002_note" in text for text in dumps_of(fleet).values())

@@ -42,3 +42,12 @@ def test_a_picture_of_a_terminal_asks_for_nothing_and_names_nothing_of_the_machi
     assert not re.search(r"@import|@font-face|\bhref=|\bsrc=|url\((?!#)", text)
     assert not [word for word in (os.uname().nodename, str(Path.home()), "/tmp", "/home/") if f" {word}" in text]  # noqa: S108
     assert any(picture.name in document.read_text(encoding="utf-8") for document in DOCUMENTS)
+
+
+def test_every_runbook_is_found_by_its_exit_code() -> None:
+    runbooks = ROOT / "docs/runbooks"
+    rows = re.findall(r"^\| ([^|]+) \| .*\]\((.+)\) \|$", (runbooks / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(page for _code, page in rows) == sorted(
+        path.name for path in runbooks.glob("*.md") if path.name != "README.md"
+    )
+    assert [page for code, page in rows if not page.startswith(f"exit-{code.partition(',')[0]}-")] == []

@@ -136,7 +136,8 @@ def _errors_told() -> Iterator[None]:
     except (CannotFinalise, QueueUnreadable) as error:
         raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
     except UndoFailed as error:
-        raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error
+        message = f"{error.message} ({error.hint})" if error.hint else error.message
+        raise CommandError(message, returncode=NEEDS_OPERATOR) from error
     except Interrupted as error:
         raise CommandError(f"{error}; what was done has been undone") from error
     except Error as error:
