@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from smooth_orchestrator.events import blocker_text
+
 __all__ = ["Stream", "event_text", "on_one_line", "printable", "wants_colour"]
 
 _RESET: Final = "\x1b[0m"
@@ -61,7 +63,7 @@ def event_text(event: Mapping[str, Any], *, colour: bool, has_traces: bool = Tru
         _painted(event["timestamp"][11:23], _DIM, colour=colour),
         _painted(f"{level:<8}", _LEVEL_COLOURS[level], colour=colour),
         _painted(str(event["event"]), _BOLD, colour=colour),
-        *(f"{key}={_value(value)}" for key, value in event.items() if key not in _NOT_REPEATED),
+        *(f"{key}={_value(key, value)}" for key, value in event.items() if key not in _NOT_REPEATED),
     ]
     return " ".join(words) + _error_text(event.get("error") or {}, has_traces=has_traces)
 
@@ -78,8 +80,8 @@ def _error_text(error: Mapping[str, Any], *, has_traces: bool) -> str:
     return "".join(f"\n  {line}" for line in printable(text).splitlines())
 
 
-def _value(value: object) -> str:
-    text = str(value)
+def _value(key: str, value: Any) -> str:  # noqa: ANN401 - whatever an event tells
+    text = ", ".join(map(blocker_text, value)) if key == "blockers" else str(value)
     return text if text.isprintable() and text and " " not in text else repr(text)
 
 

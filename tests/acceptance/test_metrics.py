@@ -70,11 +70,14 @@ def test_a_file_tells_of_a_deploy_and_of_the_one_that_failed_after_it(fleet: Fle
     assert after[Metric.LOCK_HOLD_LONGEST, "deploy", ""] == pytest.approx(held_ms / 1000)
 
     (fleet.directory / "project/demo/migrations/0003_broken.py").write_text(BROKEN)
-    assert fleet.deploy("--metrics-file", "smooth.prom").exit_code == 1
+    broken = fleet.deploy("--metrics-file", "smooth.prom")
+    assert broken.exit_code == 1
     assert fleet.run("status", "--metrics-file", "smooth.prom").exit_code == 0
     failed = _samples(path)
     assert failed[Metric.RUN_OUTCOME, "deploy", "rolled_back"] == 1
-    assert failed[Metric.DATABASES, "deploy", "failed"] == 1
+    # Of those at work at the same time a second one may have failed before it was told to stop.
+    outcomes = [each["outcome"] for each in broken.report["databases"]]
+    assert failed[Metric.DATABASES, "deploy", "failed"] == outcomes.count("failed") > 0
     for kept in (Metric.LAST_SUCCESS, Metric.LAST_COMMIT):
         assert failed[kept, "deploy", ""] == after[kept, "deploy", ""]
     assert (failed[Metric.IN_DOUBT, "status", ""], failed[Metric.IN_DOUBT_AGE, "status", ""]) == (0, 0)

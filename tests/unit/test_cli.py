@@ -4,28 +4,23 @@ import signal
 import subprocess
 import sys
 import threading
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import structlog
 
 import smooth_orchestrator
 from smooth_orchestrator.cli import deploying, main
-from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import JournalError, Locked, Mistake, PlanInvalid, Refused, SmoothError
-from smooth_orchestrator.journal.base import RunSummary
-from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunOutcome
-from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.report import RunOutcome
+from tests.support.fake_runner import FakeRunner
 from tests.unit.bad_plans import BadPlan, make
 from tests.unit.bad_plans.base import HEAD, PRIMARY, PROJECT
 
 PLAN = HEAD + PROJECT + 'env = { SHOP_KEY = "open-sesame" }\n' + PRIMARY
-STARTED = datetime(2026, 11, 23, 3, 45, 12, tzinfo=UTC)
 MIGRATION = {
     "migration": "orders.0007_total",
     "expand": ["add column total"],
@@ -52,61 +47,6 @@ def process_as_before() -> Iterator[None]:
     logging.root.setLevel(level)
     logging.root.handlers = []
     structlog.reset_defaults()
-
-
-class FakeRunner(types.ModuleType):
-    """Stands for the runner: returns or raises what it is told, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__("smooth_orchestrator.runner")
-        self.asked: list[tuple[str, str | None]] = []
-        self.given: dict[str, object] = {}
-        self.error: Exception | None = None
-        self.message: str | None = None
-        self.extra: dict[str, Any] = {}
-        for command in ("deploy", "plan", "check", "status"):
-            setattr(self, command, self._coroutine(command))
-
-    def _coroutine(self, command: str) -> Callable[..., Any]:
-        async def work(file: PlanFile, *, run_id: str, masker: Masker, **given: object) -> Report:
-            assert masker.text("open-sesame") == "***"
-            self.given = given
-            return self._answer(command, file, run_id)
-
-        return work
-
-    async def report(self, file: PlanFile, *, run_id: str | None) -> Report:
-        """Return the answer as the report of that run."""
-        return self._answer("report", file, run_id)
-
-    async def runs(self, file: PlanFile) -> tuple[RunSummary, ...]:
-        """Return one run, whose error holds a secret."""
-        self._answer("runs", file, None)
-        return (RunSummary("r1", file.deploy.name, "deploy", "digest", STARTED, error={"message": "open-sesame"}),)
-
-    def _answer(self, command: str, file: PlanFile, run_id: str | None) -> Report:
-        self.asked.append((command, run_id))
-        if self.error:
-            raise self.error
-        database = DatabaseReport(
-            database="primary",
-            project="shop",
-            alias="default",
-            vendor="sqlite",
-            phase="all",
-            tier="held_open",
-            outcome=DatabaseOutcome.UNCHANGED,
-            extra=self.extra,
-        )
-        return Report(
-            command=command,
-            deploy=file.deploy.name,
-            run_id=run_id or "last",
-            outcome=RunOutcome.NOTHING_TO_DO,
-            started_at=STARTED,
-            duration_ms=1.0,
-            databases=(database,),
-        )
 
 
 @pytest.fixture

@@ -9,17 +9,7 @@ from pathlib import Path
 import pytest
 
 from smooth_orchestrator.log_file import LogFile
-
-
-class Clock:
-    """Tells the time that it was given."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        """Tell it."""
-        return self.now_s
+from tests.support.clock import Clock
 
 
 @pytest.fixture
@@ -46,7 +36,7 @@ def test_lines_go_to_a_new_file_of_the_owners_a_second_after_the_old_one_was_mov
     moved = path.rename(path.with_suffix(".1"))
     file.write("b")
     assert not path.exists()
-    clock.now_s = 1.0
+    clock.now_s += 1.0
     file.write("c")
     file.write("d")
 
@@ -96,10 +86,10 @@ def test_a_file_that_was_truncated_in_its_place_is_written_from_its_beginning(pa
 def test_where_no_new_file_can_be_made_the_old_one_gets_the_lines(path: Path, file: LogFile, clock: Clock) -> None:
     file.write("a")
     directory = path.parent.rename(path.parent.with_name("elsewhere"))
-    clock.now_s = 1.0
+    clock.now_s += 1.0
     file.write("b")
     path.parent.mkdir()
-    clock.now_s = 2.0
+    clock.now_s += 1.0
     file.write("c")
 
     assert ((directory / path.name).read_text(), path.read_text()) == ("a\nb\n", "c\n")
@@ -136,6 +126,7 @@ def test_a_line_that_a_full_disk_has_cut_takes_no_other_with_it(path: Path) -> N
 import resource
 from pathlib import Path
 from smooth_orchestrator.log_file import LogFile
+from tests.support.clock import Clock
 
 file = LogFile(Path({str(path)!r}))
 file.write("first")

@@ -259,6 +259,8 @@ def test_a_console_line_shows_keys_and_the_whole_error_and_drives_no_terminal(st
     error = ErrorInfo("IntegrityError", "no\x1b[2J", "23505", hint="mend it", traceback="Traceback\n  line\n")
     get_logger().error(EventName.MIGRATION_FAILED, **STEP, error=error)
     get_logger().info(EventName.OUTPUT_CAPTURED, stream="stdout", line="two words\x1b[2J")
+    blocker = {"pid": 4711, "application_name": "nightly", "query_age_ms": 3.0}
+    get_logger().warning(EventName.LOCK_WAITING, database="primary", blockers=[blocker])
 
     lines = stream.getvalue().splitlines()
     assert lines[0].endswith(
@@ -271,6 +273,7 @@ def test_a_console_line_shows_keys_and_the_whole_error_and_drives_no_terminal(st
         "    line",
     ]
     assert lines[5].endswith(r"output.captured stream=stdout line='two words\x1b[2J'")
+    assert lines[6].endswith("lock.waiting database=primary blockers='pid 4711 (nightly)'")
 
 
 def test_a_reader_that_went_away_stops_nobody(tmp_path: Path, masker: Masker) -> None:

@@ -3,7 +3,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -208,11 +207,9 @@ def test_the_policy_names_the_very_texts_that_the_page_holds() -> None:
 
 
 @pytest.mark.parametrize("migrations", [5, 50])
-def test_the_page_of_a_thousand_databases_is_small_and_made_at_once(migrations: int) -> None:
+def test_the_page_of_a_thousand_databases_is_small(migrations: int) -> None:
     account = committed(1_000, migrations=[f"orders.{number:04}_some_longer_name" for number in range(migrations)])
-    started_s = time.process_time()
     page = page_of(account, "deploy.toml")
-    assert time.process_time() - started_s < 1
     assert len(page.encode()) < 2_000_000
     read = _Read(page)
     assert read.tags.count("tr") == 1_001 + migrations + 1 + 2

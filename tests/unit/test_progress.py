@@ -8,6 +8,7 @@ from smooth_orchestrator.events import EventName
 from smooth_orchestrator.progress.heard import Heard
 from smooth_orchestrator.progress.table import frame_of
 from smooth_orchestrator.progress.told import State
+from tests.support.clock import Clock
 
 STEP = {"app": "orders", "migration": "0007_total", "direction": "forwards"}
 HOSTILE = [
@@ -19,17 +20,6 @@ HOSTILE = [
     "a\nb\tc",
     "\u202eabc",
 ]
-
-
-class Clock:
-    """One that a test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now_s
 
 
 @pytest.fixture
