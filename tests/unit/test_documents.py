@@ -36,6 +36,12 @@ def test_a_documents_links_lead_somewhere(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_document_names_no_host_of_a_registry(document: Path) -> None:
+    # A package is known by its name, and by where its source is.
+    assert not re.search(r"\bpypi\.org|pythonhosted\.org|npmjs\.", document.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs/images").glob("*.svg")), ids=lambda path: path.name)
 def test_a_picture_of_a_terminal_asks_for_nothing_and_names_nothing_of_the_machine_that_drew_it(picture: Path) -> None:
     text = picture.read_text(encoding="utf-8")
