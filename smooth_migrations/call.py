@@ -350,7 +350,7 @@ class Call:
                 self._keep_what_was_committed()
             self._roll_back_transaction()
             self.permanent.take_back_broken()
-            if isinstance(error, Afresh):
+            if isinstance(error, Afresh):  # all of it is done again, from the beginning
                 self.permanent.take_back()
             forget_content_types()
         except Exception as failure:  # noqa: BLE001 - it joins the cause

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dump import dump
 from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
@@ -96,24 +95,12 @@ def _many(server: PostgresServer, directory: Path, **release: str) -> Iterator[M
         yield many
 
 
-def _dumps(many: ManyDatabases, *, sequences: bool = True) -> list[str]:
-    return [dump(each.dsn, ignore_applied_times=True, sequences=sequences) for each in many.databases]
-
-
 def _assert_committed(outcome: Outcome) -> None:
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
 
 
 def _app(many: ManyDatabases, source: str) -> None:
     (many.directory / "project/demo/apps.py").write_text(source)
-
-
-def _rows(many: ManyDatabases, query: str) -> list[list[tuple[object, ...]]]:
-    found = []
-    for each in many.databases:
-        with each.connect() as session:
-            found.append(session.execute(query).fetchall())
-    return found
 
 
 def test_models_are_built_for_the_first_alone(
@@ -125,7 +112,7 @@ def test_models_are_built_for_the_first_alone(
         _app(many, _COUNTS)
         _assert_committed(many.run("deploy"))
         assert counts.read_text().split() == ["shard_0"]
-        assert len({*_dumps(many)}) == 1
+        assert len({*many.dumps()}) == 1
 
 
 def test_code_runs_on_each_database_between_the_models_of_its_moment(
@@ -145,9 +132,9 @@ def test_code_runs_on_each_database_between_the_models_of_its_moment(
         _app(many, _COUNTS)
         _assert_committed(many.run("deploy"))
         assert counts.read_text().split() == ["shard_0"]
-        assert _rows(many, "SELECT name FROM demo_item") == [[(f"shard_{number} 1",)] for number in range(_COUNT)]
-        assert _rows(many, "SELECT note FROM demo_kind") == [[]] * _COUNT
-        assert len({*_dumps(many)}) == _COUNT
+        assert many.rows("SELECT name FROM demo_item") == [[(f"shard_{number} 1",)] for number in range(_COUNT)]
+        assert many.rows("SELECT note FROM demo_kind") == [[]] * _COUNT
+        assert len({*many.dumps()}) == _COUNT
 
 
 def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(
@@ -156,12 +143,12 @@ def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(
     code = "migrations.RunPython(forwards, migrations.RunPython.noop)"
     release = {"0002_note": migration(_NOTE, code, after=_AFTER, functions=_FAILS_ON_THE_LAST)}
     with _many(pg_server, tmp_path, **release) as many:
-        before = _dumps(many, sequences=False)
+        before = many.dumps(sequences=False)
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back")
         error = outcome.report["error"]
         assert (error["type"], error["message"], error["migration"]) == ("ValueError", "no kites", "demo.0002_note")
-        assert _dumps(many, sequences=False) == before
+        assert many.dumps(sequences=False) == before
 
 
 def test_replay_on_and_off_give_the_same(pg_server: PostgresServer, tmp_path: Path) -> None:
@@ -184,8 +171,8 @@ def test_replay_on_and_off_give_the_same(pg_server: PostgresServer, tmp_path: Pa
         with _many(pg_server, tmp_path / "-".join(["on", *options]), **release) as many:
             _app(many, _TOLD)
             _assert_committed(many.run("deploy", *options))
-            found += _dumps(many)
-            assert _rows(many, "SELECT told FROM told") == [[("pre 3 Item",), ("post 3 Item,Sort",)]] * _COUNT
+            found += many.dumps()
+            assert many.rows("SELECT told FROM told") == [[("pre 3 Item",), ("post 3 Item,Sort",)]] * _COUNT
     assert len({*found}) == 1
 
 
@@ -209,12 +196,12 @@ def test_contract_halves_are_held_back_on_each(
             outcome = many.run("deploy", *options)
             _assert_committed(outcome)
             assert counts.read_text().split() == [f"shard_{number}" for number in range(_COUNT if options else 1)]
-            run_ids = _rows(many, "SELECT DISTINCT run_id FROM smooth_migrations_contract")
+            run_ids = many.rows("SELECT DISTINCT run_id FROM smooth_migrations_contract")
             assert run_ids == [[(outcome.report["run_id"],)]] * _COUNT
-            queues += _rows(many, held)
-            found += _dumps(many)
+            queues += many.rows(held)
+            found += many.dumps()
             _assert_committed(many.run("finalise"))
-            found += _dumps(many)
+            found += many.dumps()
     assert len({*map(str, queues)}) == 1
     assert len(queues[0]) == len(release)
     # Of each run as it was deployed, and as it was finalised.
@@ -237,7 +224,7 @@ def test_the_way_back_is_replayed_too(
     with _many(pg_server, tmp_path, **release) as many:
         plan = many.directory / "deploy.toml"
         plan.write_text(plan.read_text().replace("expand_contract = false", f"expand_contract = {expands}"))
-        before = _dumps(many, sequences=False)
+        before = many.dumps(sequences=False)
         _assert_committed(many.run("deploy"))
         counts = tmp_path / "counts"
         monkeypatch.setenv("SMALL_COUNTS", str(counts))
@@ -245,26 +232,26 @@ def test_the_way_back_is_replayed_too(
         outcome = many.run("rollback")
         _assert_committed(outcome)
         assert counts.read_text().split() == ["shard_0"]
-        assert _dumps(many, sequences=False) == before
+        assert many.dumps(sequences=False) == before
         unapplied = [item["unapplied"] for item in outcome.report["databases"]]
         assert unapplied == [[f"demo.{name}" for name in reversed(release)]] * _COUNT
 
 
 def test_what_one_database_would_lose_is_not_lost_by_replay(pg_server: PostgresServer, tmp_path: Path) -> None:
     with _many(pg_server, tmp_path, **{"0002_note": migration(_NOTE, after=_AFTER)}) as many:
-        before = _dumps(many, sequences=False)
+        before = many.dumps(sequences=False)
         _assert_committed(many.run("deploy"))
         with many.databases[1].connect() as session:
             session.execute("INSERT INTO demo_item (name, note) VALUES ('kite', 'red')")
-        after = _dumps(many)
+        after = many.dumps()
         refused = many.run("rollback")
         assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
         assert [item["place"] for item in refused.report["errors"]] == ["shards:shard_1"], refused.stdout
-        assert _dumps(many) == after
+        assert many.dumps() == after
         _assert_committed(many.run("rollback", "--discard-data"))
-        dumps = _dumps(many, sequences=False)
+        dumps = many.dumps(sequences=False)
         assert [dumps[0], dumps[2]] == [before[0], before[2]]
-        assert _rows(many, "SELECT name FROM demo_item") == [[], [("kite",)], []]
+        assert many.rows("SELECT name FROM demo_item") == [[], [("kite",)], []]
 
 
 def test_code_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
@@ -285,8 +272,8 @@ def test_code_runs_on_each(pg_server: PostgresServer, tmp_path: Path) -> None:
             with each.connect() as session:
                 session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
         _assert_committed(many.run("deploy"))
-        assert _rows(many, "SELECT note FROM demo_item") == [[(f"shard_{number}",)] for number in range(_COUNT)]
-        assert _rows(many, "SELECT count(*) FROM demo_kind") == [[(0,)]] * _COUNT
+        assert many.rows("SELECT note FROM demo_item") == [[(f"shard_{number}",)] for number in range(_COUNT)]
+        assert many.rows("SELECT count(*) FROM demo_kind") == [[(0,)]] * _COUNT
 
 
 def test_a_default_that_is_another_one_each_time_is_asked_for_each(pg_server: PostgresServer, tmp_path: Path) -> None:
@@ -298,7 +285,7 @@ def test_a_default_that_is_another_one_each_time_is_asked_for_each(pg_server: Po
             with each.connect() as session:
                 session.execute("INSERT INTO demo_item (name) VALUES ('kite')")
         _assert_committed(many.run("deploy"))
-        tokens = _rows(many, "SELECT token FROM demo_item")
+        tokens = many.rows("SELECT token FROM demo_item")
         assert len({str(each) for each in tokens}) == _COUNT
 
 
@@ -323,9 +310,9 @@ def test_a_database_that_is_unlike_the_first_one_is_moved_for_real(pg_server: Po
         outcome = many.run("deploy")
         _assert_committed(outcome)
         assert many.new() == _COUNT
-        recorded = _rows(many, "SELECT array_agg(name ORDER BY id) FROM django_migrations WHERE app = 'demo'")
+        recorded = many.rows("SELECT array_agg(name ORDER BY id) FROM django_migrations WHERE app = 'demo'")
         assert recorded == [[(["0001_item", "0002_note"],)]] * _COUNT
-        indexes = _rows(many, "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+        indexes = many.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
         assert indexes[1] == sorted([*indexes[0], ("of_ours",)])
         assert indexes[0] == indexes[2]
         # Twice on the one that was unlike, and not on the next.
@@ -339,10 +326,10 @@ def test_rows_in_the_way_are_told_as_ever(pg_server: PostgresServer, tmp_path: P
     with _many(pg_server, tmp_path, **{"0002_kind": migration(*operations, after=_AFTER)}) as many:
         with many.databases[2].connect() as session:
             session.execute("INSERT INTO demo_item (name) VALUES ('kite'), ('kite')")
-        before = _dumps(many, sequences=False)
+        before = many.dumps(sequences=False)
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
         error = outcome.report["error"]
         assert (error["database"], error["migration"]) == ("shards:shard_2", "demo.0002_kind")
         assert 'could not create unique index "one"' in error["message"]
-        assert _dumps(many, sequences=False) == before
+        assert many.dumps(sequences=False) == before

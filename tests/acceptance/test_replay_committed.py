@@ -7,7 +7,6 @@ from typing import Final
 
 import pytest
 
-from tests.support.dump import dump
 from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
@@ -103,21 +102,9 @@ def _empty(server: PostgresServer, directory: Path, release: dict[str, str]) -> 
         yield many
 
 
-def _dumps(many: ManyDatabases) -> list[str]:
-    return [dump(each.dsn, ignore_applied_times=True, sequences=False) for each in many.databases]
-
-
 def _assert_committed(outcome: Outcome) -> None:
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
     assert {entry["tier"] for entry in outcome.report["databases"]} == {"compensated"}
-
-
-def _rows(many: ManyDatabases, query: str) -> list[list[tuple[object, ...]]]:
-    found = []
-    for each in many.databases:
-        with each.connect() as session:
-            found.append(session.execute(query).fetchall())
-    return found
 
 
 def test_replay_on_and_off_give_the_same(
@@ -130,8 +117,8 @@ def test_replay_on_and_off_give_the_same(
         with _empty(pg_server, tmp_path / name, _RELEASE) as many:
             (many.directory / "project/demo/apps.py").write_text(_BUILT)
             _assert_committed(many.run("deploy", *options))
-            found.append(_dumps(many))
-            assert _rows(many, "SELECT name FROM demo_item ORDER BY id") == [
+            found.append(many.dumps(sequences=False))
+            assert many.rows("SELECT name FROM demo_item ORDER BY id") == [
                 [(f"shard_{number} {is_atomic} demo_item",) for is_atomic in (False, True, True)]
                 for number in range(_COUNT)
             ]
@@ -173,10 +160,10 @@ def test_a_database_on_which_code_makes_something_else_is_done_again_by_itself(
         with _empty(pg_server, tmp_path / name, _ending(_ODD)) as many:
             outcome = many.run("deploy", *options)
             _assert_committed(outcome)
-            found.append(_dumps(many))
+            found.append(many.dumps(sequences=False))
             applied = [entry["applied"] for entry in outcome.report["databases"]]
             assert [len(each) for each in applied] == [len(_ending(_ODD))] * _COUNT
-            assert _rows(many, "SELECT count(*) FROM pg_tables WHERE tablename = 'of_one_alone'") == [
+            assert many.rows("SELECT count(*) FROM pg_tables WHERE tablename = 'of_one_alone'") == [
                 [(int(number == 1),)] for number in range(_COUNT)
             ]
     assert found[0] == found[1]
@@ -188,9 +175,9 @@ def test_what_fails_on_one_leaves_all_empty(
     pg_server: PostgresServer, tmp_path: Path, functions: str, error: str, *, atomic: bool
 ) -> None:
     with _empty(pg_server, tmp_path, _ending(functions, atomic=atomic)) as many:
-        before = _dumps(many)
+        before = many.dumps(sequences=False)
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr[-3000:]
         assert outcome.report["error"]["type"] == error
         assert outcome.report["error"]["migration"] == "demo.0005_end"
-        assert _dumps(many) == before
+        assert many.dumps(sequences=False) == before

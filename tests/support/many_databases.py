@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.dump import dump
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome, Running, decisions_in, run_in, running_in
@@ -77,6 +78,22 @@ class ManyDatabases:
     def decisions(self) -> list[str]:
         """Return the decisions in the journal, in order."""
         return decisions_in(self.directory)
+
+    def dumps(self, *, sequences: bool = True) -> list[str]:
+        """Return a dump of each, without when migrations were applied.
+
+        Args:
+            sequences: whether how far each has come is told.
+        """
+        return [dump(each.dsn, ignore_applied_times=True, sequences=sequences) for each in self.databases]
+
+    def rows(self, query: str) -> list[list[tuple[object, ...]]]:
+        """Return what a query finds in each."""
+        found = []
+        for each in self.databases:
+            with each.connect() as session:
+                found.append(session.execute(query).fetchall())
+        return found
 
     def new(self) -> int:
         """Count those that have the new column."""
