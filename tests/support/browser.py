@@ -20,7 +20,8 @@ Step = tuple[str, str]
 _PACKAGES: Final = ("playwright-core@1.65.1", "axe-core@4.14.1")
 _DRIVER: Final = Path(__file__).with_name("browse.mjs")
 _INSTALL_TIMEOUT_S: Final = 300
-_TIMEOUT_S: Final = 120
+_TIMEOUT_S: Final = 600
+"""Of one look: axe alone takes most of a minute of processor time over a table of a thousand rows."""
 
 
 class Unavailable(Exception):  # noqa: N818 - named by what it says of the browser
