@@ -11,16 +11,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import NoReturn
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.aliases import Aliases
 from smooth_migrations.errors import (
     Afresh,
     TransactionEnded,
     UndoFailed,
+    ended_itself,
     failed_twice,
     is_caused_by_holding,
     is_lock_failure,
@@ -38,7 +37,7 @@ from smooth_migrations.session import limited, make_ready
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.undo.moved import Manner, Moved
+from smooth_migrations.undo.moved import Manner, Moved, recorded_of
 from smooth_migrations.undo.permanent import Permanent
 from smooth_migrations.undo.transaction import HeldTransaction
 
@@ -59,6 +58,7 @@ class Call:
         is_compensated: whether each migration is committed by itself.
         interruption: ends the call from outside.
         locks: takes those that its plan needs together.
+        last: the migration that the plan ends with, once that is known.
         fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
 
@@ -67,6 +67,7 @@ class Call:
         self.interruption = Interruption(connection, options.limits.lock_timeout_ms)
         self.locks = LocksFirst(connection)
         self.fence: Callable[[], None] | None = None
+        self.last: Migration | None = None
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
         )
@@ -283,9 +284,7 @@ class Call:
         step = Step(migration.app_label, migration.name, backwards=backwards, fake=fake)
         if not self._may_hold(migration):
             self._seal()
-            if self.fence is not None:
-                with transaction.atomic(self._connection.alias):
-                    self.fence()
+            self.permanent.journal.check_turn()
             log = self.permanent.begin_outside(migration, step)
             self._outside.enter_context(log.watching())
         self._transaction.identify()
@@ -297,10 +296,11 @@ class Call:
     def _finish(self, *, fake: bool) -> None:
         if self._at_work is None:
             return
-        migration, step = self._at_work.migration, self._at_work.step
         # Only when it is done is it known whether --fake-initial found it applied already.
-        step = Step(step.app, step.name, backwards=step.backwards, fake=fake)
-        self._transaction.checkpoint(self._started_s)
+        migration, step = self._at_work.migration, replace(self._at_work.step, fake=fake)
+        # What was empty is emptied again if its server loses any of it; the last one's commit waits for all of them.
+        delays = self.before.is_empty and bool(self.permanent.moved) and self.last not in {None, migration}
+        self._transaction.checkpoint(self._started_s, delays=delays)
         permanent = self.permanent.is_outside or self.is_compensated
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
@@ -365,15 +365,11 @@ class Call:
         Raises:
             UndoFailed: always: nobody knows how much of the migration itself came before it.
         """
-        recorded = MigrationRecorder(self._connection).applied_migrations()
-        kept = [item for item in self._open if ((item.step.app, item.step.name) in recorded) is not item.step.backwards]
+        kept = recorded_of(self._connection, self._open)
         self._open = [item for item in self._open if item not in kept]
         self._roll_back_transaction()
         self.permanent.adopt([*self.permanent.moved, *kept], before=self.permanent.before)
-        raise UndoFailed(
-            f"{self.at_work} has ended the transaction itself; what it did before that may stay",
-            hint="set atomic = False on a migration that commits",
-        )
+        raise ended_itself(self.at_work)
 
     def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
         is_broken = bool(failures)

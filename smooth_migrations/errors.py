@@ -162,6 +162,14 @@ def not_taken_back(step: object, failure: Exception) -> UndoFailed:
     )
 
 
+def ended_itself(step: object) -> UndoFailed:
+    """Return what an undo raises that has to do with a migration whose own COMMIT made a part of it permanent."""
+    return UndoFailed(
+        f"{step} has ended the transaction itself; what it did before that may stay",
+        hint="set atomic = False on a migration that commits",
+    )
+
+
 def joined(failures: Sequence[BaseException], own: Sequence[BaseException]) -> UndoFailed:
     """Return what an undo raises that failed, and by itself: one error for all of them.
 

@@ -61,6 +61,7 @@ class Guard:
             return
         if not self._is_checked:
             self._is_checked = True
+            self._call.last = plan[-1][0] if plan else None
             self._refuse_turning_round(plan)
             if plan and not self._options["fake"]:
                 self._place(plan)

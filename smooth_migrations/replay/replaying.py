@@ -75,6 +75,7 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
 def _forwards(script: Script, call: Call, connection: BaseDatabaseWrapper) -> None:
     connection.prepare_database()
     recorder, records = MigrationRecorder(connection), call.permanent.frame.records
+    call.last = script.parts[-1].migration if script.parts else None
     with _signals(script, connection):
         if records is None:
             recorder.ensure_schema()

@@ -15,6 +15,9 @@ from smooth_migrations.undo.prepared import prepare
 
 __all__ = ["HeldTransaction", "Limits", "run_callbacks"]
 
+# What it commits may be lost with a server that crashes within a second, with all that was committed after it and never
+# without: the next commit that waits for the disk writes all of them (PostgreSQL manual, "Asynchronous Commit").
+_DELAYED = "; SET LOCAL synchronous_commit = off"
 # Modes that make readers or writers of a table wait (PostgreSQL manual, 13.3.1).
 _STRONG_LOCKS = """
     SELECT EXISTS (
@@ -146,7 +149,7 @@ class HeldTransaction:
             self._changes = int(connection.connection.total_changes)
             connection.connection.execute(f"SAVEPOINT {_MARK}")
 
-    def checkpoint(self, started_s: float) -> None:
+    def checkpoint(self, started_s: float, *, delays: bool = False) -> None:
         """Fire what is deferred to the commit, so that the next migration may alter the same tables.
 
         Without it PostgreSQL refuses ALTER TABLE with "pending trigger events" (SQLSTATE 55006) where a data migration
@@ -154,6 +157,7 @@ class HeldTransaction:
 
         Args:
             started_s: when the migration began, on the monotonic clock.
+            delays: whether the commit, which comes next, need not wait for the disk.
 
         Raises:
             TransactionEnded: a statement of the migration has committed it or rolled it back.
@@ -170,7 +174,7 @@ class HeldTransaction:
             cursor.execute(_BEGAN_AT)
             if cursor.fetchone() != (self._began_at,):
                 raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+            cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED{_DELAYED * delays}")
             if self._strong_since_s is None and self._existing_tables:
                 cursor.execute(_STRONG_LOCKS, [self._existing_tables])
                 row = cursor.fetchone()

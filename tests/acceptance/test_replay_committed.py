@@ -92,10 +92,7 @@ _RELEASE: Final = {
 def _empty(server: PostgresServer, directory: Path, release: dict[str, str]) -> Iterator[ManyDatabases]:
     directory.mkdir(exist_ok=True)
     with many_databases(directory, [server], _COUNT, release) as many:
-        for each in many.databases:
-            with each.connect() as session:
-                session.execute("DROP SCHEMA public CASCADE")
-                session.execute("CREATE SCHEMA public")
+        many.make_empty()
         plan = many.directory / "deploy.toml"
         lines = plan.read_text().replace("parallel = 4", "parallel = 1")
         plan.write_text(lines.replace('minimum_atomicity = "two_phase"', 'minimum_atomicity = "compensated"'))

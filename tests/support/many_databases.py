@@ -52,10 +52,24 @@ class ManyDatabases:
     def __init__(self, directory: Path, databases: Sequence[PostgresDatabase], release: dict[str, str]) -> None:
         self.directory = directory
         self.databases = databases
-        settings = {f"shard_{number}": each.django for number, each in enumerate(databases)}
-        SmallProject(directory / "project", settings, release)
-        self._environment = {"SMALL_DATABASES": json.dumps({"default": databases[0].django} | settings)}
+        self._settings = {f"shard_{number}": each.django for number, each in enumerate(databases)}
+        SmallProject(directory / "project", self._settings, release)
         self.plan()
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"SMALL_DATABASES": json.dumps({"default": self._settings["shard_0"]} | self._settings)}
+
+    def reach_through(self, port: int) -> None:
+        """Let the program reach all of them through a proxy on this port."""
+        self._settings = {alias: {**each, "PORT": str(port)} for alias, each in self._settings.items()}
+
+    def make_empty(self) -> None:
+        """Take out everything that is in them."""
+        for each in self.databases:
+            with each.connect() as session:
+                session.execute("DROP SCHEMA public CASCADE")
+                session.execute("CREATE SCHEMA public")
 
     def plan(self, gate: str = "") -> None:
         """Write the plan, with further lines for its phase."""

@@ -62,7 +62,6 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/backfill/filling.py", "_analyze"): "statistics, which change nothing",
     ("smooth_migrations/backfill/throttle.py", "_ask"): _READS_ONLY,
     ("smooth_migrations/call.py", "run"): _TURN_OVER,
-    ("smooth_migrations/call.py", "_start"): _FENCE,
     ("smooth_migrations/fingerprint/postgresql.py", "describe"): _READS_ONLY,
     ("smooth_migrations/fingerprint/postgresql.py", "undone"): "rolls back its own settings, to a savepoint of its own",
     ("smooth_migrations/interruption.py", "_kill_query"): "a statement that is broken off fails like any other",
