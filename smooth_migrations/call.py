@@ -244,7 +244,8 @@ class Call:
         self._hooks.forget()
 
     def _commit(self, before: Callable[[], None] = lambda: None, gid: str | None = None) -> list[Callable[[], None]]:
-        if self.fence is not None and self._transaction.has_written():
+        # Each migration has written at least its record.
+        if self.fence is not None and (self._open or self._transaction.has_written()):
             self.fence()
         before()
         callbacks = self._transaction.commit(gid) if self._transaction.is_open else []

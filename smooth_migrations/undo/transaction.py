@@ -42,11 +42,11 @@ _WITH_TRANSACTION_TIMEOUT = 170000
 # What is remembered of a transaction that begins, and what is set for it: a commit that was answered, and reported to
 # others, must not be forgotten by a server that crashes, whatever the users' default is.
 _BEGIN = """
-    SELECT transaction_timestamp()::text,
-           array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't'),
+    SELECT transaction_timestamp()::text, {tables},
            CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
            {settings}
 """
+_TABLES = "array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class HeldTransaction:
         self._sees_new = sees_new
         self._block: transaction.Atomic | None = None
         self._had_foreign_keys = False
-        self._existing_tables: list[int] = []
+        self._existing_tables: list[int] | None = None
         self._strong_since_s: float | None = None
         self._ended_s: float | None = None
         self._began_at = ""
@@ -311,8 +311,12 @@ class HeldTransaction:
             if self._sees_new:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             calls = ", ".join(["set_config(%s, %s, true)"] * len(given))
-            cursor.execute(_BEGIN.format(settings=calls), [text for pair in given for text in pair])
-            self._began_at, self._existing_tables, *_set = cursor.fetchone() or ("", [])
+            # What a call has made itself, and committed, nobody has used yet.
+            tables = _TABLES if self._existing_tables is None else "NULL"
+            cursor.execute(_BEGIN.format(tables=tables, settings=calls), [text for pair in given for text in pair])
+            self._began_at, found, *_set = cursor.fetchone() or ("", None)
+            if found is not None:
+                self._existing_tables = found
 
 
 def _is_marked(connection: BaseDatabaseWrapper) -> bool:

@@ -28,17 +28,20 @@ class Reporter:
         self._say = say
         self.command = command
         self.digests: dict[Step, str] = {}
+        self._told_of: object = None
 
     def began(self, connection: BaseDatabaseWrapper) -> None:
-        """Tell which session is at work."""
-        info = getattr(connection.connection, "info", None)
-        if connection.vendor == "postgresql" and info is not None:
+        """Tell which session is at work, once for each."""
+        raw = connection.connection
+        info = getattr(raw, "info", None)
+        if connection.vendor == "postgresql" and info is not None and raw is not self._told_of:
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT extract(epoch FROM backend_start)::text FROM pg_stat_get_activity(pg_backend_pid())"
                 )
                 (started,) = cursor.fetchone() or ("",)
             self._say(protocol.Session(id=self.command.id, backend_pid=info.backend_pid, backend_start=started))
+            self._told_of = raw
 
     def started(self, step: Step, migration: Migration) -> None:
         """Tell that a migration begins, and mark what is printed from here on as its own."""
