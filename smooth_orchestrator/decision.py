@@ -69,8 +69,9 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     started_s = time.monotonic()
     deadline_s = started_s + run.plan.settle_timeout_ms / 1000
     failure = await _try(run, fleet, item)
-    while failure is not None and failure.type not in _LASTING and time.monotonic() < deadline_s:
+    if failure is not None and failure.type not in _LASTING:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
+    while failure is not None and failure.type not in _LASTING and time.monotonic() < deadline_s:
         failure = await _run_forward(run, fleet, item, failure)
         if failure is not None:
             await anyio.sleep(_PAUSE_S)

@@ -78,6 +78,8 @@ def test_what_was_voted_for_is_there_after_a_crash(
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
         assert [len(each) for each in many.rows(_APPLIED)] == [_COUNT]
         assert many.rows(_COLUMNS) == [[(f"extra_{number}",) for number in range(2, _COUNT + 1)]]
+        # However often that was tried, it is told once.
+        assert outcome.stderr.count('"recover.started"') == 1
         # What had been lost would have been run again.
         assert counts.read_text().split() == [f"{number:04}_extra" for number in range(2, _COUNT + 1)]
 
