@@ -106,6 +106,7 @@ LAYERS: Final = (
             "asking",
             "config",
             "correspondents",
+            "documents",
             "durations",
             "ending",
             "errors",
@@ -116,6 +117,7 @@ LAYERS: Final = (
             "plan",
             "run_ids",
             "suggestions",
+            "trust",
         }
     ),
 )
