@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from smooth_orchestrator import __version__
 from smooth_orchestrator.correspondents import Correspondent
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.leisure import run_beside
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.report import Report
 from smooth_orchestrator.traces.tree import Tree
@@ -52,7 +53,7 @@ class Tracer:
     ) -> None:
         self._provider = provider
         self._exported = exported
-        self._hearing = threading.Lock()
+        self._hearing = threading.RLock()
         carrier = {name: environ[name.upper()] for name in ("traceparent", "tracestate") if name.upper() in environ}
         context = TraceContextTextMapPropagator().extract(carrier)
         spans = _Spans(provider.get_tracer(_NAME, __version__), context)
@@ -79,7 +80,7 @@ class Tracer:
 
     def label(self, event: Mapping[str, Any]) -> Mapping[str, str]:
         """Hear an event, and return the keys that name the span it belongs to."""
-        # Threads log beside each other.
+        # Threads log beside each other; and what hears may warn of something, which is logged too.
         with self._hearing:
             context = self._tree.hear(event).get_span_context()
         return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
@@ -139,9 +140,12 @@ class _Exported(SpanExporter):
     def __init__(self, make: Callable[[], SpanExporter], collector: Correspondent) -> None:
         self.collector = collector
         self._make = make
+        self._making = threading.Lock()
         self._exporter: SpanExporter | None = None
         self.failures = 0
         self.error: Exception | None = None
+        # By the end of the command it is there, even for a collector that has a moment only.
+        run_beside("traces", self._prepare)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
@@ -162,10 +166,16 @@ class _Exported(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter is None or self._exporter.force_flush(timeout_millis)
 
+    def _prepare(self) -> None:
+        # What cannot be made is told of when it is needed.
+        with suppress(Exception):
+            self._made()
+
     def _made(self) -> SpanExporter:
-        if self._exporter is None:
-            self._exporter = self._make()
-        return self._exporter
+        with self._making:
+            if self._exporter is None:
+                self._exporter = self._make()
+            return self._exporter
 
 
 def _exporter(protocol: str) -> SpanExporter:
