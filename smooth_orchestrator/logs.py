@@ -130,7 +130,10 @@ def hearing(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def labelling(labeller: Labeller) -> Iterator[None]:
-    """Put what a function says of each event on its line, for the length of a context; see `hearing` otherwise."""
+    """Put what a function says of each event on its line, for the length of a context; see `hearing` otherwise.
+
+    It is called in the thread that logs, maybe in several at a time.
+    """
     labellers = _log().labellers
     labellers.append(labeller)
     try:
@@ -287,9 +290,10 @@ class _Lines:
     def emit(self, event: Mapping[str, Any]) -> None:
         """Write the event everywhere, and tell the listeners."""
         log = _log()
+        # One that waits for an import does not keep others from the log, such as the thread that imports.
+        for labeller in tuple(log.labellers):
+            event = {**event, **_labels(labeller, log.labellers, event)}
         with self._lock:
-            for labeller in tuple(log.labellers):
-                event = {**event, **_labels(labeller, log.labellers, event)}
             for listener in tuple(log.listeners):
                 _tell(listener, log.listeners, event)
             for output, least in log.outputs:

@@ -18,6 +18,7 @@ from smooth_orchestrator.cli.interruption import end_if_interrupted, hear_rotati
 from smooth_orchestrator.cli.options import Invocation
 from smooth_orchestrator.cli.streams import abandon
 from smooth_orchestrator.cli.watchers import Watcher, all_at_work, tell_all, watchers_of
+from smooth_orchestrator.documents import read_document
 from smooth_orchestrator.embedding import own_process
 from smooth_orchestrator.ending import hold_signals_back
 from smooth_orchestrator.errors import Interrupted, PlanInvalid, Refused, SmoothError, raised_on_purpose
@@ -27,6 +28,7 @@ from smooth_orchestrator.report import Report, RunError, RunOutcome
 from smooth_orchestrator.secrets import Masker, of_environment, of_plan, passwords_of_url
 from smooth_orchestrator.settling import told_how_to_settle
 from smooth_orchestrator.tables import WRITERS, Table, table_of
+from smooth_orchestrator.trust import doubts
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile
@@ -167,13 +169,14 @@ class _Attempt:
 
     def run_over_plan(self, work: Callable[["PlanFile", Masker], Awaitable[_T]]) -> _T:
         """Read the plan and run the work over it."""
-        from smooth_orchestrator.config import doubts, load  # noqa: PLC0415 - not for `--help`
-
         asked = self.invocation
         self._begin()
         for doubt in doubts(asked.plan):
             logs.get_logger().warning(EventName.LOG_MESSAGE, logger="plan", message=doubt)
-        file = load(asked.plan, os.environ)
+        document = read_document(asked.plan)
+        from smooth_orchestrator.config import understand  # noqa: PLC0415 - pydantic, for a document alone
+
+        file = understand(document, asked.plan, os.environ)
         for secret in of_plan(file, os.environ):
             self.masker.add(secret)
         self.deploy = file.deploy.name

@@ -3,7 +3,7 @@
 What the tables mean (which databases, in which phases) is the business of `smooth_orchestrator.plan`.
 """
 
-from smooth_orchestrator.config.reading import load
+from smooth_orchestrator.config.reading import load, understand
 from smooth_orchestrator.config.tables import (
     Atomicity,
     CommitUnit,
@@ -18,7 +18,6 @@ from smooth_orchestrator.config.tables import (
     Tier,
     Transport,
 )
-from smooth_orchestrator.config.trust import doubts
 
 __all__ = [
     "Atomicity",
@@ -33,6 +32,6 @@ __all__ = [
     "ProjectTable",
     "Tier",
     "Transport",
-    "doubts",
     "load",
+    "understand",
 ]

@@ -1,26 +1,22 @@
 """Hears a command's events, and tells its metrics at the end; no command waits long, or fails, for these."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, TypeVar
 
+from smooth_orchestrator.correspondents import PATIENCE_S, Correspondent
 from smooth_orchestrator.errors import Mistake, PlanInvalid
 from smooth_orchestrator.events import EventName
+from smooth_orchestrator.leisure import import_at_leisure, run_beside
 from smooth_orchestrator.logs import get_logger, hearing
 from smooth_orchestrator.metrics.readings import Heard, Reading, readings
 from smooth_orchestrator.report import Report
 
 __all__ = ["Recorder", "recorder"]
-
-_Where = TypeVar("_Where", Path, str)
-
-# How long the end of a command may wait for a gateway, all in all: a server that is away, or a name that nobody knows.
-_PATIENCE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +26,13 @@ class Recorder:
     Args:
         file: for node_exporter.
         gateway: the URL of a Pushgateway.
+        correspondent: who is at that URL.
         heard: what the events have told so far.
     """
 
     file: Path | None
     gateway: str | None
+    correspondent: Correspondent | None
     heard: Heard = field(default_factory=Heard)
 
     @contextmanager
@@ -47,9 +45,9 @@ class Recorder:
         """Tell how the command went. What cannot be told is one warning in the log, and changes nothing else."""
         told = readings(report, self.heard)
         if self.file is not None:
-            _try("the file of metrics", _write, self.file, told)
-        if self.gateway is not None:
-            _try("the Pushgateway", _push, self.gateway, told)
+            _try("the file of metrics", _wait_for, partial(_write, self.file, told))
+        if self.gateway is not None and self.correspondent is not None:
+            _try("the Pushgateway", self.correspondent.tell, partial(_push, self.gateway, told))
 
 
 def recorder(file: Path | None, gateway: str | None) -> Recorder | None:
@@ -66,7 +64,10 @@ def recorder(file: Path | None, gateway: str | None) -> Recorder | None:
         return None
     if mistakes := [*_mistakes(file, gateway)]:
         raise PlanInvalid(mistakes)
-    return Recorder(file and file.absolute(), gateway)
+    # prometheus_client brings a server with it, and takes a while to import.
+    import_at_leisure("smooth_orchestrator.metrics.exposition")
+    correspondent = None if gateway is None else Correspondent("metrics", gateway)
+    return Recorder(file and file.absolute(), gateway, correspondent)
 
 
 def _mistakes(file: Path | None, gateway: str | None) -> Iterator[Mistake]:
@@ -82,35 +83,34 @@ def _mistakes(file: Path | None, gateway: str | None) -> Iterator[Mistake]:
 
 
 def _write(file: Path, told: Sequence[Reading]) -> None:
-    # prometheus_client brings a server with it, and takes a while to import.
-    from smooth_orchestrator.metrics.exposition import write_file  # noqa: PLC0415 - see above
+    from smooth_orchestrator.metrics.exposition import write_file  # noqa: PLC0415 - see `recorder`
 
     write_file(file, told)
 
 
 def _push(gateway: str, told: Sequence[Reading]) -> None:
-    from smooth_orchestrator.metrics.exposition import push  # noqa: PLC0415 - as in `_write`
+    from smooth_orchestrator.metrics.exposition import push  # noqa: PLC0415 - see `recorder`
 
-    push(gateway, told, timeout_s=_PATIENCE_S)
+    push(gateway, told, timeout_s=PATIENCE_S)
 
 
-def _try(
-    what: str, telling: Callable[[_Where, Sequence[Reading]], None], where: _Where, told: Sequence[Reading]
-) -> None:
-    """Do something for as long as may be waited for it, and say once why it was not done."""
-    failure: list[BaseException] = [TimeoutError(f"not done within {_PATIENCE_S:g} s")]
+def _wait_for(telling: Callable[[], object]) -> bool:
+    thread = run_beside("metrics", telling)
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()
+
+
+def _try(what: str, tell: Callable[[Callable[[], object]], bool], telling: Callable[[], object]) -> None:
+    """Do something for as long as `tell` waits for it, and say once why it was not done."""
+    failures: list[Exception] = []
 
     def attempt() -> None:
         try:
-            telling(where, told)
-            failure.clear()
+            telling()
         except Exception as error:  # noqa: BLE001 - who watches a command does not fail it
-            failure[:] = [error]
+            failures.append(error)
 
-    # The process does not wait for a thread like this one when it ends.
-    thread = threading.Thread(target=attempt, name="metrics", daemon=True)
-    thread.start()
-    thread.join(_PATIENCE_S)
-    for error in tuple(failure):
+    is_done = tell(attempt)
+    for error in tuple(failures) if is_done else (TimeoutError("no answer in time"),):
         message = f"{what} did not get the metrics: {str(error) or type(error).__name__}"
         get_logger().warning(EventName.LOG_MESSAGE, logger="metrics", message=message)

@@ -2,28 +2,31 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from smooth_orchestrator.traces.tracer import Tracer
+from smooth_orchestrator.correspondents import Correspondent
+from smooth_orchestrator.traces.late import LateTracer
 
-__all__ = ["is_wanted", "tracer_of"]
+__all__ = ["endpoint_of", "tracer_of"]
 
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+# The first of them that is given counts.
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def is_wanted(environ: Mapping[str, str]) -> bool:
-    """Return whether the variables name an endpoint for traces, and nothing there says not to trace.
+def endpoint_of(environ: Mapping[str, str]) -> str | None:
+    """Return the endpoint for traces that the variables name, or None where there is none, or they say not to trace.
 
     See OpenTelemetry's specification, Environment Variable Specification.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
+        return None
     exporters = [name.strip() for name in environ.get("OTEL_TRACES_EXPORTER", "otlp").split(",")]
-    return "otlp" in exporters and any(environ.get(name, "").strip() for name in _ENDPOINTS)
+    if "otlp" not in exporters:
+        return None
+    return next((named for name in _ENDPOINTS if (named := environ.get(name, "").strip())), None)
 
 
-def tracer_of(command: str, environ: Mapping[str, str]) -> "Tracer | None":
+def tracer_of(command: str, environ: Mapping[str, str]) -> LateTracer | None:
     """Return what traces a command, or None where that is not wanted, or OpenTelemetry is not installed.
 
     A pipeline names its collector for all of its programs, so one that cannot trace is silent.
@@ -32,9 +35,7 @@ def tracer_of(command: str, environ: Mapping[str, str]) -> "Tracer | None":
         command: its name.
         environ: the environment.
     """
-    if not is_wanted(environ) or find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    endpoint = endpoint_of(environ)
+    if endpoint is None or find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         return None
-    # A quarter of a second, which nobody else is to wait for.
-    from smooth_orchestrator.traces.tracer import Tracer  # noqa: PLC0415 - see above
-
-    return Tracer.of(command, environ)
+    return LateTracer(command, environ, Correspondent("traces", endpoint))

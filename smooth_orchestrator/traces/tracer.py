@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Self
 
 from opentelemetry.context import Context
@@ -16,8 +16,10 @@ from opentelemetry.trace import Tracer as SdkTracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from smooth_orchestrator import __version__
+from smooth_orchestrator.correspondents import Correspondent
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger, labelling
+from smooth_orchestrator.leisure import run_beside
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.report import Report
 from smooth_orchestrator.traces.tree import Tree
 
@@ -25,9 +27,6 @@ __all__ = ["Tracer"]
 
 _NAME: Final = "smooth-orchestrator"
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-
-# How long the end of a command may wait for the collector, all in all.
-_PATIENCE_S: Final = 2.0
 
 # Spans that wait for the collector; a fleet of a thousand databases commits within a second or two.
 _QUEUE_SIZE: Final = 32_768
@@ -39,62 +38,66 @@ class Tracer:
     Args:
         command: its name.
         provider: of the SDK, with its exporter.
-        exported: counts what the collector did not take.
+        exported: knows what the collector did not take.
         environ: with TRACEPARENT and TRACESTATE of the trace that is gone on with, if there is one.
+        began_ns: when it began.
     """
 
     def __init__(
-        self, command: str, provider: TracerProvider, exported: "_Exported", environ: Mapping[str, str]
+        self,
+        command: str,
+        provider: TracerProvider,
+        exported: "_Exported",
+        environ: Mapping[str, str],
+        began_ns: int,
     ) -> None:
         self._provider = provider
         self._exported = exported
+        self._hearing = threading.RLock()
         carrier = {name: environ[name.upper()] for name in ("traceparent", "tracestate") if name.upper() in environ}
         context = TraceContextTextMapPropagator().extract(carrier)
         spans = _Spans(provider.get_tracer(_NAME, __version__), context)
-        root = spans.start(f"smooth-orchestrate {command}", None, time.time_ns(), {}, asks=False)
+        root = spans.start(f"smooth-orchestrate {command}", None, began_ns, {}, asks=False)
         self._tree = Tree(spans, root)
 
     @classmethod
-    def of(cls, command: str, environ: Mapping[str, str]) -> Self | None:
+    def of(cls, command: str, environ: Mapping[str, str], collector: Correspondent, began_ns: int) -> Self | None:
         """Return one that exports as OpenTelemetry's variables say, or None, with a warning, where that fails."""
         _silence()
         protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
         try:
-            exported = _Exported(_exporter(protocol))
+            exported = _Exported(lambda: _exporter(protocol), collector)
             named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
             resource = Resource.create({"service.version": __version__} | ({} if named else {"service.name": _NAME}))
             # The SDK would have the process wait for half a minute at its exit.
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             size = None if "OTEL_BSP_MAX_QUEUE_SIZE" in environ else _QUEUE_SIZE
             provider.add_span_processor(BatchSpanProcessor(exported, max_queue_size=size))
-            return cls(command, provider, exported, environ)
+            return cls(command, provider, exported, environ, began_ns)
         except Exception as error:  # noqa: BLE001 - who watches a command does not fail it
             _warn(f"this run is not traced: {error}")
             return None
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Hear every event for the length of a context, and name on its line the span that it belongs to."""
-        with labelling(self._label):
-            yield
+    def label(self, event: Mapping[str, Any]) -> Mapping[str, str]:
+        """Hear an event, and return the keys that name the span it belongs to."""
+        # Threads log beside each other; and what hears may warn of something, which is logged too.
+        with self._hearing:
+            context = self._tree.hear(event).get_span_context()
+        return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
     def end(self, report: Report) -> None:
         """End the trace, and wait a moment until the collector has it. What it has not is one warning in the log."""
         self._tree.end(report, time.time_ns())
-        # The process does not wait for a thread like this one when it ends.
-        thread = threading.Thread(target=self._shut_down, name="traces", daemon=True)
-        thread.start()
-        thread.join(_PATIENCE_S)
-        if thread.is_alive() or self._exported.failures:
-            _warn("the collector did not get all of the run's trace")
+        collector = self._exported.collector
+        is_told = collector.tell(self._shut_down)
+        if not is_told or self._exported.failures:
+            lost = "did not get all of" if collector.has_answered else "has not answered, and did not get"
+            why = f": {self._exported.error}" if self._exported.error else ""
+            _warn(f"the collector {lost} the run's trace{why}")
 
     def _shut_down(self) -> None:
         with suppress(Exception):
             self._provider.shutdown()
-
-    def _label(self, event: Mapping[str, Any]) -> Mapping[str, str]:
-        context = self._tree.hear(event).get_span_context()
-        return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
 class _Spans:
@@ -127,25 +130,52 @@ class _Spans:
 
 
 class _Exported(SpanExporter):
-    """An exporter, and whether it has failed."""
+    """An exporter that is made when it is needed, beside the command, and what has become of its batches.
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
+    Args:
+        make: makes it; its client takes as long to import as all of the SDK.
+        collector: who is to take them.
+    """
+
+    def __init__(self, make: Callable[[], SpanExporter], collector: Correspondent) -> None:
+        self.collector = collector
+        self._make = make
+        self._making = threading.Lock()
+        self._exporter: SpanExporter | None = None
         self.failures = 0
+        self.error: Exception | None = None
+        # By the end of the command it is there, even for a collector that has a moment only.
+        run_beside("traces", self._prepare)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
-            result = self._exporter.export(spans)
-        except Exception:  # noqa: BLE001 - it is told of at the end
+            result = self._made().export(spans)
+        except Exception as error:  # noqa: BLE001 - it is told of at the end
+            self.error = error
             result = SpanExportResult.FAILURE
-        self.failures += result is not SpanExportResult.SUCCESS
+        if result is SpanExportResult.SUCCESS:
+            self.collector.has_answered = True
+        else:
+            self.failures += 1
         return result
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        if self._exporter is not None:
+            self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
+        return self._exporter is None or self._exporter.force_flush(timeout_millis)
+
+    def _prepare(self) -> None:
+        # What cannot be made is told of when it is needed.
+        with suppress(Exception):
+            self._made()
+
+    def _made(self) -> SpanExporter:
+        with self._making:
+            if self._exporter is None:
+                self._exporter = self._make()
+            return self._exporter
 
 
 def _exporter(protocol: str) -> SpanExporter:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import Process, UNIXSocketStream
 
+from smooth_orchestrator import leisure
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnOutput, Worker
@@ -59,6 +60,7 @@ class LocalTransport:
         copy = await copied(like) if isinstance(like, LocalWorker) else None
         with anyio.CancelScope(shield=True):  # a process once started must be known
             process, stream = copy or await self._open(project)
+        leisure.begin()
         worker = LocalWorker(project, process, stream, on_output, self._start_timeout_s)
         try:
             async with anyio.create_task_group() as tasks:

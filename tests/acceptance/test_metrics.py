@@ -4,7 +4,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -146,17 +145,13 @@ def test_the_alerts_are_raised_when_they_should_be() -> None:
 
 
 @pytest.mark.parametrize("is_deaf", [False, True], ids=["nobody listens", "nobody answers"])
-def test_a_gateway_that_is_away_costs_a_deploy_two_seconds_and_one_warning(fleet: Fleet, *, is_deaf: bool) -> None:
+def test_no_deploy_waits_for_a_gateway_that_is_away_which_is_one_warning(fleet: Fleet, *, is_deaf: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         if not is_deaf:
             listening.close()
-        options = ("--pushgateway", f"http://shop:hunter22@127.0.0.1:{port}")
-        with fleet.running(*options) as run:
-            run.wait_for("deploy.committed")
-            began_s = time.monotonic()
-            outcome = run.finish()
-    assert time.monotonic() - began_s < 10
+        # What has connected is held open until the command has ended.
+        outcome = fleet.run("deploy", "--pushgateway", f"http://shop:hunter22@127.0.0.1:{port}", under=["env"])
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
     [warning] = _warnings(outcome)
     assert "the Pushgateway did not get the metrics" in warning

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 import smooth_orchestrator
-from smooth_orchestrator.cli import deploying, main
+from smooth_orchestrator.cli import deploying, execution, main
 from smooth_orchestrator.errors import JournalError, Locked, Mistake, PlanInvalid, Refused, SmoothError
 from smooth_orchestrator.report import RunOutcome
 from tests.support.fake_runner import FakeRunner
@@ -141,7 +141,7 @@ def test_a_signal_that_compiled_code_has_swallowed_is_obeyed_before_anything_is_
             signal.raise_signal(signal.SIGTERM)
         return ()
 
-    monkeypatch.setattr(smooth_orchestrator.config, "doubts", swallow)
+    monkeypatch.setattr(execution, "doubts", swallow)
 
     assert main(["deploy", plan, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["message"] == "interrupted by SIGTERM"

@@ -96,10 +96,22 @@ def test_help_and_version_import_nothing_slow() -> None:
         assert imported_by(*words) == set()
 
 
-@pytest.mark.parametrize("text", [None, "version = ", "version = 1"], ids=["no-file", "no-toml", "no-plan"])
-def test_a_plan_that_is_refused_waits_for_nothing_that_runs_one(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        (None, set()),
+        ("version = ", set()),
+        ("version = 1", {"pydantic"}),
+        ("version = 1\n[deploy]\nname = 7\nnonsense = 1", {"pydantic"}),
+    ],
+    ids=["no-file", "no-toml", "no-plan", "wrong-key-and-type"],
+)
+@pytest.mark.parametrize("command", ["deploy", "plan"])
+def test_a_plan_that_is_refused_waits_for_nothing_that_runs_one(
+    tmp_path: Path, command: str, text: str | None, needed: set[str]
+) -> None:
     plan = tmp_path / "deploy.toml"
     if text is not None:
         plan.write_text(text)
-    assert imported_by("plan", str(plan), "--json") == {"pydantic"}
-    assert imported_by("plan", str(plan)) == {"pydantic", "rich.console"}
+    assert imported_by(command, str(plan), "--json") == needed
+    assert imported_by(command, str(plan)) == needed | {"rich.console"}

@@ -102,7 +102,23 @@ LAYERS: Final = (
         }
     ),
     frozenset(
-        {"config", "durations", "ending", "errors", "identity", "matching", "places", "plan", "run_ids", "suggestions"}
+        {
+            "asking",
+            "config",
+            "correspondents",
+            "documents",
+            "durations",
+            "ending",
+            "errors",
+            "identity",
+            "leisure",
+            "matching",
+            "places",
+            "plan",
+            "run_ids",
+            "suggestions",
+            "trust",
+        }
     ),
 )
 

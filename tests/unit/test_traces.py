@@ -1,7 +1,9 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
@@ -12,7 +14,7 @@ import pytest
 from smooth_orchestrator.logs import LogFormat, LogLevel, configure, get_logger, labelling
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.traces.activation import is_wanted
+from smooth_orchestrator.traces.activation import endpoint_of
 from smooth_orchestrator.traces.tree import Tree
 from tests.support.log_lines import log_lines
 
@@ -150,25 +152,31 @@ def test_each_phase_that_commits_by_itself_has_its_decision_and_commits() -> Non
     ],
 )
 def test_an_endpoint_turns_tracing_on_unless_it_is_turned_off(more: dict[str, str], *, wanted: bool) -> None:
-    assert is_wanted(_ENDPOINT | more) is wanted
-    assert not is_wanted({})
+    assert (endpoint_of(_ENDPOINT | more) is not None) is wanted
+    assert endpoint_of({}) is None
+
+
+@contextmanager
+def logged() -> Iterator[StringIO]:
+    """Set up the log of this process for the length of a context."""
+    handlers, level, stream = logging.root.handlers, logging.root.level, StringIO()
+    hooks = sys.excepthook, sys.unraisablehook
+    try:
+        configure(LogFormat.JSON, LogLevel.INFO, stream=stream, masker=Masker())
+        yield stream
+    finally:
+        logging.root.handlers, logging.root.level = handlers, level
+        sys.excepthook, sys.unraisablehook = hooks
+        logging.captureWarnings(capture=False)
 
 
 def test_a_labeller_that_fails_is_told_of_and_labels_no_more() -> None:
     def fail(event: Mapping[str, Any]) -> Mapping[str, Any]:
         raise RuntimeError(event["signal"])
 
-    handlers, level, stream = logging.root.handlers, logging.root.level, StringIO()
-    hooks = sys.excepthook, sys.unraisablehook
-    try:
-        configure(LogFormat.JSON, LogLevel.INFO, stream=stream, masker=Masker())
-        with labelling(lambda _: {"span_id": "a"}), labelling(fail):
-            get_logger().info("run.interrupted", signal="a")
-            get_logger().info("run.interrupted", signal="b")
-    finally:
-        logging.root.handlers, logging.root.level = handlers, level
-        sys.excepthook, sys.unraisablehook = hooks
-        logging.captureWarnings(capture=False)
+    with logged() as stream, labelling(lambda _: {"span_id": "a"}), labelling(fail):
+        get_logger().info("run.interrupted", signal="a")
+        get_logger().info("run.interrupted", signal="b")
     lines = log_lines(stream.getvalue())
     assert [(line["event"], line["span_id"]) for line in lines] == [
         ("log.message", "a"),
@@ -186,3 +194,16 @@ assert tracer_of("deploy", {}) is None
 sys.exit("opentelemetry" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_who_waits_for_another_thread_to_label_a_line_keeps_that_one_from_no_line_of_its_own() -> None:
+    def label(said: Mapping[str, Any]) -> Mapping[str, str]:
+        if said["message"] == "first":
+            other = threading.Thread(target=lambda: get_logger().info("log.message", logger="x", message="second"))
+            other.start()
+            other.join()
+        return {}
+
+    with logged() as stream, labelling(label):
+        get_logger().info("log.message", logger="x", message="first")
+    assert [line["message"] for line in log_lines(stream.getvalue())] == ["second", "first"]

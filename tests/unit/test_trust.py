@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from smooth_orchestrator.cli import main
-from smooth_orchestrator.config import doubts
+from smooth_orchestrator.trust import doubts
 
 _NOBODY = 65534
 
