@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from smooth_migrations.protocol.failures import ErrorInfo
 
 __all__ = [
+    "FilesGone",
     "Interrupted",
     "Irreversible",
     "NotPreparable",
@@ -126,6 +127,10 @@ class TransactionEnded(SmoothMigrationsError):  # noqa: N818 - named by what hap
 
 class UndoFailed(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """A committed step could not be taken back."""
+
+
+class FilesGone(UndoFailed):
+    """The files of what is to be taken back are gone, or were changed since; a coordinator knows it by this name."""
 
 
 class OwnUndoFailed(UndoFailed):

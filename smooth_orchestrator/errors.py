@@ -13,6 +13,7 @@ __all__ = [
     "NotInPlan",
     "PlanInvalid",
     "Refused",
+    "SettlingInterrupted",
     "SmoothError",
     "WorkerError",
     "raised_on_purpose",

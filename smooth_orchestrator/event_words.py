@@ -98,6 +98,7 @@ KEYS: Final[Mapping[str, str]] = {
     "phases": "The names of the phases, in order.",
     "pid": "The process.",
     "python": "Python's version in the worker.",
+    "runbook": "The page of this repository that tells what to do.",
     "scope": "What the decision covers: `deploy`, or the name of a phase.",
     "signal": "The signal's name.",
     "stream": "Where the line was printed.",

@@ -18,7 +18,16 @@ from smooth_orchestrator.timeline import Timeline, timeline_of
 from smooth_orchestrator.told import Told, records_of
 from smooth_orchestrator.whose import unmarked
 
-__all__ = ["HALTED_ERROR", "account", "committed_by", "known_runs", "report", "runs", "unsettled_runs"]
+__all__ = [
+    "HALTED_ERROR",
+    "account",
+    "committed_by",
+    "known_runs",
+    "report",
+    "runs",
+    "unsettled_reports",
+    "unsettled_runs",
+]
 
 _HALTED_HINT: Final = "deploy with another run id to go on, or smooth-orchestrate rollback PLAN to take it back"
 HALTED_ERROR: Final = RunError(HALTED, "it ended before its last phase: what had committed stays", hint=_HALTED_HINT)
@@ -46,6 +55,16 @@ async def unsettled_runs(file: PlanFile) -> dict[str, Told]:
     async with journal_of(file, makes_file=False) as journal:
         ids = [each.run_id for each in await unsettled(deploy, journal)]
         return {run_id: Told.of(records_of(deploy, await journal.records(run_id))) for run_id in ids}
+
+
+async def unsettled_reports(file: PlanFile, run_ids: Iterable[str]) -> dict[str, Report]:
+    """Return how those of these runs ended that have ended so far, by their run ids, in the order given."""
+    async with journal_of(file, makes_file=False) as journal:
+        records = {run_id: records_of(file.deploy.name, await journal.records(run_id)) for run_id in run_ids}
+    ended = {
+        run_id: each for run_id, each in records.items() if any(one.kind is RecordKind.RUN_FINISHED for one in each)
+    }
+    return {run_id: _report_in(_end_of(each)) for run_id, each in ended.items()}
 
 
 async def report(file: PlanFile, *, run_id: str | None) -> Report:

@@ -1,12 +1,12 @@
 """The commands that look at every database and change nothing: `plan`, `check`, `status`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.doubts import doubts_of
 from smooth_orchestrator.errors import JournalError, Mistake
-from smooth_orchestrator.history import known_runs, runs, unsettled_runs
+from smooth_orchestrator.history import known_runs, runs, unsettled_reports, unsettled_runs
 from smooth_orchestrator.journal import NoJournal
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
 from smooth_orchestrator.report import Report, RunOutcome
@@ -15,6 +15,7 @@ from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, reading, report_of
 from smooth_orchestrator.signals import hearing_signals
+from smooth_orchestrator.stuck import stuck_on
 from smooth_orchestrator.told import Told
 from smooth_orchestrator.waiting import contracts_due
 from smooth_orchestrator.whose import identity_of
@@ -77,12 +78,14 @@ async def _standing(file: PlanFile, session: Session) -> list[dict[str, object]]
     doubts = doubts_of(run.targets)
     known = await known_runs(file, {run_id for each in doubts for run_id in each.run_ids})
     due = await contracts_due(file, session)
+    reports = await unsettled_reports(file, left)
     return [
         {
             "pending": _pending(item),
             "contract_due": due.get(item.name, []),
             "last_run": last_run,
             "unsettled": _here(run, item, left),
+            "stuck": stuck_on(item.name, item.found.left if item.found else None, _of(reports, _here(run, item, left))),
             **each.to_dict(known),
         }
         for item, each in zip(run.targets, doubts, strict=True)
@@ -92,6 +95,10 @@ async def _standing(file: PlanFile, session: Session) -> list[dict[str, object]]
 def _here(run: Run, item: TargetRun, left: Mapping[str, Told]) -> list[str]:
     """Return which of the runs to be settled are none of another environment, where the target is another one."""
     return [run_id for run_id, told in left.items() if not told.was_another(item.name, identity_of(run, item))]
+
+
+def _of(reports: Mapping[str, Report], run_ids: Iterable[str]) -> dict[str, Report]:
+    return {run_id: reports[run_id] for run_id in run_ids if run_id in reports}
 
 
 def _pending(item: TargetRun) -> list[str] | None:

@@ -9,7 +9,7 @@ from smooth_migrations.protocol import Back, ErrorInfo
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.report import WOULD_DISCARD, RunError
+from smooth_orchestrator.report import UNSEEN, WOULD_DISCARD, RunError
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.same_files import inspected
 
@@ -37,7 +37,8 @@ async def keep_what_would_be_lost(run: Run, fleet: Fleet, stays: Container[str])
     for item in _committed(run, stays) if reasons else ():
         message = "; ".join(lost.get(item.name, [f"it stays as it is with {', '.join(reasons)}"]))
         hint = _BLIND_HINT if unseen else _DISCARD_HINT
-        item.error = unseen.get(item.name) or ErrorInfo(WOULD_DISCARD, message, hint=hint)
+        kind = UNSEEN if unseen and item.name not in lost else WOULD_DISCARD
+        item.error = unseen.get(item.name) or ErrorInfo(kind, message, hint=hint)
         item.stage = Stage.IN_DOUBT
         run.fail(item.error, item.name)
 
@@ -89,4 +90,4 @@ async def _losses(run: Run, fleet: Fleet, stays: Container[str]) -> tuple[dict[s
 
 def _unseen(item: TargetRun, why: str, sqlstate: str | None) -> ErrorInfo:
     message = f"nobody can tell what of {item.name} would be lost: {why}"
-    return ErrorInfo("unseen", message, sqlstate=sqlstate, hint=_BLIND_HINT)
+    return ErrorInfo(UNSEEN, message, sqlstate=sqlstate, hint=_BLIND_HINT)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Final
 
 from smooth_migrations.protocol import Back, ErrorInfo, Received
+from smooth_orchestrator.by_hand import left_to_hand
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.decision import decide
 from smooth_orchestrator.errors import NotInPlan
 from smooth_orchestrator.events import Decision, EventName
 from smooth_orchestrator.journal import Journal, RecordKind
 from smooth_orchestrator.logs import get_logger
-from smooth_orchestrator.report import NO_TRACE, UNDECIDED, RunError
+from smooth_orchestrator.report import NO_TRACE, UNDECIDED, UNKNOWN_MOVES, RunError
 from smooth_orchestrator.rules import Action, Shown, action
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.told import Told, records_of
@@ -143,12 +144,7 @@ def leave_to_operator(run: Run, item: TargetRun) -> None:
     """Leave a target in doubt that is committed and can neither stay so nor be taken back."""
     message = f"{item.name} is committed, and nobody knows what was moved there"
     item.stage = Stage.IN_DOUBT
-    hint = (
-        "move it by hand to where it was before the run, with manage.py migrate, or restore it; then "
-        f"smooth-orchestrate recover PLAN --accept {item.name}"
-    )
-    item.error = ErrorInfo("unknown_moves", message, hint=hint)
-    run.unaccepted.add(item.name)
+    item.error = left_to_hand(run, item, ErrorInfo(UNKNOWN_MOVES, message))
     run.fail(item.error, item.name)
 
 

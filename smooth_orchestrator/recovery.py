@@ -101,7 +101,7 @@ async def settle_earlier(
         each = await _settle(plan, journal, fleet, summary, is_new=found is None, seen=seen, said=said)
         if isinstance(each, Settled):
             settled.append(each)
-    tell_needless(command, said.accepted - {*chain(*(each.run.accepted for each in settled))})
+    tell_needless(command, said.accepted - {*chain(*(each.run.accepted | each.run.unaccepted for each in settled))})
     return tuple(settled)
 
 
@@ -179,7 +179,7 @@ async def _settle(
         told.back = {name: replace(back, discards=True) for name, back in told.back.items()}
     run = Run(told.plan_of(plan), summary.run_id, journal)
     run.takes_back, run.finalises = told.takes_back, told.finalises
-    run.compares, run.discards = said.compares, said.discards
+    run.compares, run.discards, run.accepts = said.compares, said.discards, said.accepted
     items = [item for item in run.targets if told.may_concern(item.name) or item.name in seen or is_new]
     names = [item.name for item in items]
     get_logger().warning(EventName.RECOVER_STARTED, databases=names)

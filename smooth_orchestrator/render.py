@@ -9,6 +9,7 @@ from smooth_orchestrator.console import printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import HALTED, DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+from smooth_orchestrator.runbooks import BY_CODE
 from smooth_orchestrator.sqlstates import in_words
 from smooth_orchestrator.summary import counted, few, next_step, telling
 
@@ -96,16 +97,23 @@ def _print_head(console: "Console", report: Report, plan: Path | None, *, is_bri
     if errors:
         console.print()
     console.print(state_of(report, is_brief=is_brief), style=_STYLES.get(report.outcome, _BAD))
-    if report.settle_with:
-        console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
-    for command in report.settle_with:
-        console.print(f"  {printable(command)}")
+    _print_settling(console, report)
     step = next_step(report, str(plan)) if plan and is_brief else None
     if step is not None:
         console.print(f"{step.when}:\n  {printable(step.command)}", soft_wrap=True)
     console.print(_headline(report), style="dim")
     if report.databases:
         console.print()
+
+
+def _print_settling(console: "Console", report: Report) -> None:
+    """Print the commands for an operator, and the page that is for no other cause."""
+    if report.settle_with:
+        console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
+    for command in report.settle_with:
+        console.print(f"  {printable(command)}")
+    if report.runbook and (report.settle_with or report.runbook not in BY_CODE.values()):
+        console.print(f"What to do: {report.runbook}")
 
 
 def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:

@@ -13,10 +13,16 @@ from smooth_orchestrator.secrets import Masker
 
 __all__ = [
     "ACCEPT",
+    "FILES_GONE",
     "HALTED",
+    "IN_DOUBT",
+    "MISSING_DATABASE",
     "NO_TRACE",
+    "OTHER_FILES",
     "SCHEMA_DIFFERS",
     "UNDECIDED",
+    "UNKNOWN_MOVES",
+    "UNSEEN",
     "WOULD_DISCARD",
     "DatabaseOutcome",
     "DatabaseReport",
@@ -39,6 +45,24 @@ UNDECIDED: Final = "journal_lost"
 
 NO_TRACE: Final = "no_trace"
 """The type of an error that names databases of which nobody can tell whether a run was at work on them."""
+
+OTHER_FILES: Final = "other_files"
+"""The type of an error that names migration files with which a run that was decided cannot be finished."""
+
+FILES_GONE: Final = "FilesGone"
+"""The type of an error that names what is to be taken back, and of which the files are gone or were changed since."""
+
+UNSEEN: Final = "unseen"
+"""The type of an error that names databases of which nobody can tell whether anything would be lost."""
+
+UNKNOWN_MOVES: Final = "unknown_moves"
+"""The type of an error that names a database on which nobody knows what was moved: an operator moves it by hand."""
+
+MISSING_DATABASE: Final = "missing_database"
+"""The type of an error that names a database whose file is not there."""
+
+IN_DOUBT: Final = "in_doubt"
+"""The type of an error that names a prepared transaction of which nobody knows that it is ended."""
 
 WOULD_DISCARD: Final = "WouldDiscard"
 """The type of a worker's error that lists what was written since a run and would be lost with it."""
@@ -244,6 +268,7 @@ class Report:
         errors: every further one: what failed later, and each mistake of a plan or finding of the preflight.
         settle_with: where an operator is needed, the command to run, or those to choose from; their options alone until
             the command line has written them out.
+        runbook: the page of this repository that tells what to do, such as `docs/runbooks/exit-4-unseen.md`.
     """
 
     command: str
@@ -256,6 +281,7 @@ class Report:
     error: RunError | None = None
     errors: tuple[RunError | Mistake, ...] = ()
     settle_with: tuple[str, ...] = ()
+    runbook: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -280,6 +306,7 @@ class Report:
             "error": self.error.to_dict() if self.error else None,
             "errors": [_error_to_dict(error) for error in self.errors],
             **({"settle_with": list(self.settle_with)} if self.settle_with else {}),
+            **({"runbook": self.runbook} if self.runbook else {}),
         }
 
     @classmethod
@@ -295,6 +322,7 @@ class Report:
                 Mistake(**error) if _is_mistake(error) else RunError.from_dict(error) for error in body["errors"]
             ),
             settle_with=tuple(body.get("settle_with", ())),
+            runbook=body.get("runbook"),
         )
 
     def masked(self, masker: Masker) -> Self:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -263,6 +264,8 @@ class Run:
         self.further: list[RunError] = []
         # The databases that an operator has put right by hand, and that waited for that.
         self.accepted: set[str] = set()
+        # Those that one has named as such.
+        self.accepts: AbstractSet[str] = frozenset()
         # Those that still wait for it.
         self.unaccepted: set[str] = set()
         self.decided = False

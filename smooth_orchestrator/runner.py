@@ -29,6 +29,7 @@ from smooth_orchestrator.rehearsal import outcome_of, rehearse_everywhere, rehea
 from smooth_orchestrator.report import WOULD_DISCARD, Report, RunError, RunOutcome
 from smooth_orchestrator.reversal import backwards, choose, give_back
 from smooth_orchestrator.run import Run, Stage
+from smooth_orchestrator.runbooks import runbook_of
 from smooth_orchestrator.saga import take_back
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.session import Session, finish, journal_of, reading, ready, report_of
@@ -298,9 +299,11 @@ async def _move(session: Session, command: str, signals: Signals, masker: Masker
         RunOutcome.LOCKED: EventName.DEPLOY_ROLLED_BACK,
         RunOutcome.REFUSED: EventName.DEPLOY_ROLLED_BACK,
     }.get(outcome, EventName.DEPLOY_NEEDS_OPERATOR)
-    names = [item.name for item in run.targets]
-    get_logger().info(event, outcome=str(outcome), duration_ms=run.duration_ms, databases=names, error=run.cause)
-    return await finish(run, report_of(session, command, outcome), masker)
+    finished = report_of(session, command, outcome)
+    page = {"runbook": runbook_of(finished)} if event is EventName.DEPLOY_NEEDS_OPERATOR else {}
+    told = {"databases": [item.name for item in run.targets], "error": run.cause, **page}
+    get_logger().info(event, outcome=str(outcome), duration_ms=run.duration_ms, **told)
+    return await finish(run, finished, masker)
 
 
 async def _recover(session: Session, signals: Signals, masker: Masker, said: Said | None = None) -> Report | None:

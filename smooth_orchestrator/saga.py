@@ -19,6 +19,7 @@ from smooth_migrations.protocol import (
 )
 from smooth_migrations.protocol.failures import NOT_HELD, OWN_UNDO_FAILED
 from smooth_orchestrator.applying import Listener
+from smooth_orchestrator.by_hand import with_a_hand
 from smooth_orchestrator.config import Tier
 from smooth_orchestrator.errors import SmoothError, WorkerError
 from smooth_orchestrator.events import EventName
@@ -28,6 +29,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.losing import kept, tell_what_is_lost
 from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
+from smooth_orchestrator.report import IN_DOUBT
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 from smooth_orchestrator.standing import ask_standing
@@ -243,7 +245,7 @@ async def _roll_back_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorI
                     return _note_late_commit(run, item, standing)
             await anyio.sleep(_PAUSE_S)
     return ErrorInfo(
-        "in_doubt",
+        IN_DOUBT,
         f"the prepared transaction {item.gid} could not be rolled back",
         hint="smooth-orchestrate recover PLAN, once its server answers",
     )
@@ -253,7 +255,7 @@ def _note_late_commit(run: Run, item: TargetRun, standing: Standing) -> ErrorInf
     """Note that what is gone was committed, where a coordinator that had been given up has woken up to do so."""
     if standing.marker(run.run_id) is not None:
         if not item.steps:
-            return ErrorInfo("in_doubt", f"{item.name} was committed meanwhile, and nobody knows what was moved there")
+            return ErrorInfo(IN_DOUBT, f"{item.name} was committed meanwhile, and nobody knows what was moved there")
         item.stage = Stage.COMMITTED
     return None
 
@@ -293,6 +295,7 @@ async def reverse(run: Run, fleet: Fleet, item: TargetRun, *, holds: bool = Fals
             compares=run.compares,
             discards=run.discards,
             holds=holds,
+            accepts=item.name in run.accepts,
             stepwise=item.is_stepwise,
         )
         try:
@@ -314,9 +317,11 @@ async def _ask(run: Run, fleet: Fleet, item: TargetRun, command: Command) -> Err
     match answer:
         case Done() if isinstance(command, Undo):
             item.is_undone, item.lost = answer.is_held, answer.lost
+            if answer.is_accepted:
+                run.accepted.add(item.name)
             if not item.is_undone:
                 _finish(run, item)
             return None
         case Failed():
-            return kept(answer.error)
+            return with_a_hand(run, item, kept(answer.error))
     return None

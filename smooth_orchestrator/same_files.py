@@ -1,12 +1,15 @@
 """Whether a project has the migration files that an interrupted run has to be finished with, and no others."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from smooth_migrations.protocol import Back, ErrorInfo, Failed, Inspect, Step, TargetReport
+from smooth_orchestrator.by_hand import left_to_hand
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.journal import RecordKind
+from smooth_orchestrator.report import OTHER_FILES, UNKNOWN_MOVES
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent
 from smooth_orchestrator.told import Told
@@ -30,8 +33,15 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
         told: what the journal tells of the run.
     """
     if run.takes_back is not None and item.back is None:
+        if item.name in run.accepts:
+            run.accepted.add(item.name)
+            item.back = Back(run.takes_back, ())
+            # Whoever goes on need not be told again.
+            data = {"tier": str(item.tier), "back": asdict(item.back)}
+            await run.journal.append(run.run_id, RecordKind.INTENT, database=item.name, data=data)
+            return
         message = f"nobody knows what the run {run.takes_back} moved on {item.name}"
-        _leave(run, item, ErrorInfo("unknown_moves", message, hint="take it back by hand, with manage.py migrate"))
+        _leave(run, item, left_to_hand(run, item, ErrorInfo(UNKNOWN_MOVES, message)))
         return
     # Of a database that it did not come to, all that it can have had to do is what it did elsewhere in the project.
     siblings = _siblings(run, item)
@@ -48,8 +58,27 @@ async def require_files(run: Run, fleet: Fleet, item: TargetRun, told: Told) -> 
     if not moves.steps and marked is None:
         return
     failure = await _other_files(run, fleet, marked or item, replace(moves, discards=True))
+    if failure is not None and item.back is not None:
+        failure = await _unless_accepted(run, fleet, item, moves, failure)
     if failure is not None:
         _leave(run, item, failure)
+
+
+async def _unless_accepted(
+    run: Run, fleet: Fleet, item: TargetRun, moves: Back, failure: ErrorInfo
+) -> ErrorInfo | None:
+    """Return why a target cannot be taken back; None where an operator says that it is, and its records do too."""
+    if item.name in run.accepts:
+        report = await inspected(run, fleet, item, moves)
+        if isinstance(report, ErrorInfo):
+            return report
+        found = [str(step) for step in moves.steps if (str(step) in report.applied) is not step.backwards]
+        if not found:
+            run.accepted.add(item.name)
+            return None
+        message = f"it is not as it was before the run: the records still tell of {', '.join(found)}"
+        failure = replace(failure, message=message)
+    return left_to_hand(run, item, failure)
 
 
 async def newer_than_left(run: Run, fleet: Fleet, items: Collection[TargetRun]) -> ErrorInfo | None:
@@ -105,7 +134,7 @@ async def _other_files(run: Run, fleet: Fleet, item: TargetRun, moves: Back) -> 
     if not found:
         return None
     hint = "run smooth-orchestrate recover PLAN with the files of the release that was interrupted"
-    return ErrorInfo("other_files", "; ".join(found), hint=hint)
+    return ErrorInfo(OTHER_FILES, "; ".join(found), hint=hint)
 
 
 async def inspected(run: Run, fleet: Fleet, item: TargetRun, back: Back | None) -> TargetReport | ErrorInfo:

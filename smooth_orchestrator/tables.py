@@ -11,6 +11,7 @@ from smooth_orchestrator.console import on_one_line
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import DatabaseReport, Report
+from smooth_orchestrator.stuck import stuck_words
 from smooth_orchestrator.summary import few
 
 __all__ = ["WRITERS", "Table", "table_of", "table_of_runs"]
@@ -100,17 +101,15 @@ def _planned(migration: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 def _status_row(database: DatabaseReport) -> tuple[Cell, ...]:
     extra = database.extra
-    last, pending = extra.get("last_run") or {}, extra.get("pending")
-    told = " ".join(str(last[key]) for key in ("run_id", "outcome") if last.get(key))
-    in_doubt = extra.get("in_doubt") or ()
+    pending, in_doubt = extra.get("pending"), extra.get("in_doubt") or ()
     return (
         (database.phase,),
         (database.database,),
         (str(database.outcome),),
         ("unknown",) if pending is None else pending,
         database.contract_pending,
-        (told,),
-        [str(each) for each in in_doubt] if isinstance(in_doubt, list | tuple) else (str(in_doubt),),
+        (extra.get("last_run") or "",),
+        (*in_doubt, *stuck_words(extra.get("stuck"))),
     )
 
 

@@ -160,7 +160,9 @@ class Told:
         Before a decision about all of it stands there, nobody knows that the journal has not lost its last records; of
         a run that was adopted nobody ever does.
         """
-        is_whole = self.is_known and any(scope == "deploy" for scope, _made in self.decisions)
+        # Nothing is committed with which the run has not begun: where no record tells of that, they are lost.
+        decided = [made for scope, made in self.decisions if scope == "deploy"]
+        is_whole = self.is_known and bool(decided) and (bool(self.tiers) or Decision.COMMIT not in decided)
         return name in self.tiers or (name in self.targets and not is_whole)
 
     def owns(self, gid: str, phase: Phase) -> bool:

@@ -11,6 +11,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.report import MISSING_DATABASE
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.standing import ask_standing
 from smooth_orchestrator.told import Told, records_of
@@ -140,7 +141,7 @@ def missing_database(run: Run, item: TargetRun, told: Told, standing: Standing) 
     if told.was_another(item.name, identity_of(run, item, standing)):
         return None
     message = f"the file of {item.name} is not there"
-    return ErrorInfo("missing_database", message, hint=_MISSING_HINT)
+    return ErrorInfo(MISSING_DATABASE, message, hint=_MISSING_HINT)
 
 
 @dataclass(frozen=True, slots=True)

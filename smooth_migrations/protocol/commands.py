@@ -218,6 +218,8 @@ class Undo(Command):
         compares: compare the schema afterwards with what it was, where that is known.
         discards: lose what was written since, and tell of it; else that is refused, and nothing is changed.
         holds: leave the transaction open, where there is one for all of it, for a `Commit` or a `Rollback`.
+        accepts: where the files of the steps are gone, an operator has taken them back by hand: make sure of it as far
+            as the records and the schema tell, and forget them. Where the files are there it means nothing.
         stepwise: commit each step by itself. Without it, fail with `NOT_HELD` and change nothing where steps do not go
             back within a transaction that the server could hold.
     """
@@ -237,6 +239,7 @@ class Undo(Command):
     compares: bool = True
     discards: bool = False
     holds: bool = False
+    accepts: bool = False
     stepwise: bool = False
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from smooth_migrations.protocol.failures import ErrorInfo
 from smooth_migrations.protocol.findings import DatabaseFacts, Measured, MigrationFinding, PendingMigration, Question
 from smooth_migrations.protocol.linting import LintReport
-from smooth_migrations.protocol.values import Before, ContractHalf, Marker, PreparedTransaction, Received, Step
+from smooth_migrations.protocol.values import Before, ContractHalf, Left, Marker, PreparedTransaction, Received, Step
 
 __all__ = [
     "Copied",
@@ -192,6 +192,7 @@ class TargetReport(Event):
         prepared: the transactions that stand so on its server, whoever's, the oldest first.
         contract_pending: what is held back here, in order.
         sessions: the application names of whoever else is connected, where the server tells.
+        left: what a call has left there that has not ended: it is at work, was cut off, or could not be taken back.
         asked: beside its records and what is held back there, all that was asked of the database to tell what is
             pending: another one with the same answers has the same. None where that is not known.
     """
@@ -213,6 +214,7 @@ class TargetReport(Event):
     prepared: tuple[PreparedTransaction, ...] = ()
     contract_pending: tuple[ContractHalf, ...] = ()
     sessions: tuple[str, ...] = ()
+    left: Left | None = None
     asked: tuple[Question, ...] | None = None
 
 
@@ -297,6 +299,7 @@ class Done(Event):
         renewal: the statement by which the lease's keeper renews it; it returns a row as long as the lease is its.
         lost: in words, what was written since an undo's steps, and went with them.
         is_held: whether what was taken back is so only when that is committed.
+        is_accepted: whether an operator had taken it back by hand, and it was forgotten.
     """
 
     type: ClassVar[str] = "done"
@@ -313,6 +316,7 @@ class Done(Event):
     renewal: str = ""
     lost: tuple[str, ...] = ()
     is_held: bool = False
+    is_accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

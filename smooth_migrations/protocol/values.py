@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Back", "Before", "ContractHalf", "Marker", "OtherAliases", "PreparedTransaction", "Received", "Step"]
+__all__ = [
+    "Back",
+    "Before",
+    "ContractHalf",
+    "Left",
+    "Marker",
+    "OtherAliases",
+    "PreparedTransaction",
+    "Received",
+    "Step",
+]
 
 
 class OtherAliases(StrEnum):
@@ -149,3 +159,20 @@ class PreparedTransaction:
     age_s: int
     is_here: bool
     is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a call that has not ended has left in a database, as the database's own journal tells.
+
+    Args:
+        call_id: the call's: its run's id, where it belongs to one.
+        steps: what it has moved for good, in order, and what was at work.
+        is_being_undone: whether it was being taken back.
+        is_undone: whether all of it is taken back, and the schema is not what it was before.
+    """
+
+    call_id: str
+    steps: tuple[Step, ...] = ()
+    is_being_undone: bool = False
+    is_undone: bool = False

@@ -13,7 +13,7 @@ from django.db.migrations import Migration, RunPython
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from smooth_migrations.errors import UndoFailed, is_lock_failure
+from smooth_migrations.errors import FilesGone, is_lock_failure
 from smooth_migrations.interruption import Interruption
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
@@ -358,11 +358,11 @@ def refuse_other_files(
         entries: of each, the operations that ran outside a transaction.
 
     Raises:
-        UndoFailed: one is missing, or an operation that ran is another one now; nothing was taken back.
+        FilesGone: one is missing, or an operation that ran is another one now; nothing was taken back.
     """
     ran = "a call was killed here after it had run"
     if missing := [str(step) for step in steps if (step.app, step.name) not in nodes]:
-        raise UndoFailed(
+        raise FilesGone(
             f"{ran} {', '.join(missing)}, of which the files are missing",
             hint="run this with the release that has them",
         )
@@ -371,7 +371,7 @@ def refuse_other_files(
         for entry in entries[step]:
             was = entry.detail.get("is")
             if now[entry.operation : entry.operation + 1] != [was] and was is not None:
-                raise UndoFailed(
+                raise FilesGone(
                     f"{ran} {step}, of which the file has changed since: operation {entry.operation + 1} was {was}",
                     hint="run this with the release that has it as it was",
                 )

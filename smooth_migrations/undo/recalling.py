@@ -25,7 +25,7 @@ def nodes_as_run(
         steps: what ran.
 
     Raises:
-        UndoFailed: a file of these is missing, or is another one now.
+        FilesGone: a file of these is missing, or is another one now.
     """
     nodes: Mapping[tuple[str, str], Migration] = MigrationLoader(connection).disk_migrations
     if unfinished.frame.before.is_empty:

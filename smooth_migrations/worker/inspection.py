@@ -36,6 +36,7 @@ from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
 from smooth_migrations.undo.transaction import Limits
 from smooth_migrations.worker.known import Known, Library
+from smooth_migrations.worker.left import left_in
 from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["inspect"]
@@ -144,6 +145,7 @@ def _look(
         prepared=prepared_on_server(connection),
         contract_pending=tuple(item.told() for item in queue),
         sessions=_sessions(connection) if command.finalises is not None else (),
+        left=left_in(connection),
         asked=asked,
     )
 

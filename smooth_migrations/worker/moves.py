@@ -236,7 +236,13 @@ class Moves:
             self._undone[command.database] = undoing
         else:
             undoing.end()
-        return protocol.Done(id=command.id, unapplied=undoing.undone, lost=undoing.lost, is_held=undoing.is_open)
+        return protocol.Done(
+            id=command.id,
+            unapplied=undoing.undone,
+            lost=undoing.lost,
+            is_held=undoing.is_open,
+            is_accepted=undoing.is_accepted,
+        )
 
     def _commit_undo(self, command: protocol.Commit, undoing: Undoing) -> protocol.Event:
         try:

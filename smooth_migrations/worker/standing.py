@@ -19,8 +19,9 @@ from smooth_migrations.lease import (
 from smooth_migrations.marker import others_marks, read_markers
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.names import session_prefixes
-from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
+from smooth_migrations.undo.journal import unfinished_call
 from smooth_migrations.undo.prepared import prepared_gids
+from smooth_migrations.worker.left import steps_of
 from smooth_migrations.worker.physical import missing_file, physical_of
 
 __all__ = ["standing"]
@@ -70,14 +71,10 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         elsewhere=others_marks(connection, command.deploy, runs),
         gids=gids,
         unfinished=unfinished.call_id if unfinished else None,
-        steps=_steps_of(unfinished) if unfinished else (),
+        steps=steps_of(unfinished) if unfinished else (),
         holder=str(holder or left or "") or None,
         physical=physical_of(connection),
     )
-
-
-def _steps_of(unfinished: UnfinishedCall) -> tuple[protocol.Step, ...]:
-    return (*unfinished.steps, *([unfinished.broken] if unfinished.broken else ()))
 
 
 def _is_anothers(holder: Holder | None) -> bool:

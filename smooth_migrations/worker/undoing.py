@@ -1,6 +1,6 @@
 """What a worker takes back of what was committed, and what would be lost with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -8,12 +8,10 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
-from smooth_migrations.errors import UndoFailed, describe, is_caused_by_holding, is_lock_failure
-from smooth_migrations.files import digest_of
+from smooth_migrations.errors import describe, is_caused_by_holding, is_lock_failure
 from smooth_migrations.halves import install
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
@@ -35,6 +33,7 @@ from smooth_migrations.undo.journal import Entry, EntryState, unfinished_call
 from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.recalling import rename_types_with_models
 from smooth_migrations.undo.transaction import HeldTransaction, run_callbacks
+from smooth_migrations.worker.left import any_stands, forget_what_is_gone, refuse_other_files
 from smooth_migrations.worker.reporters import Reporter
 
 __all__ = ["Undoing"]
@@ -52,6 +51,7 @@ class Undoing:
     Attributes:
         undone: what was taken back, in order.
         lost: in words, what was written since, and goes with it.
+        is_accepted: whether an operator had taken it back by hand, and it was forgotten.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Undoing:
         self._turn: Turn | None = None
         self.undone: tuple[protocol.Step, ...] = ()
         self.lost: tuple[str, ...] = ()
+        self.is_accepted = False
 
     @property
     def alias(self) -> str:
@@ -104,11 +105,14 @@ class Undoing:
         unfinished = unfinished_call(connection)
         is_left = unfinished is not None and unfinished.call_id == command.run_id
         made_at = [marker.epoch for marker in read_markers(connection, command.deploy, [command.run_id])]
-        if not is_left and not made_at and not _any_stands(connection, command.steps):
+        if not is_left and not made_at and not any_stands(connection, command.steps):
             # Whoever had the lease meanwhile has taken it back.
             return
         if command.epoch not in made_at:
             self._turn.refuse_unless_after(command.epoch)
+        if command.accepts and forget_what_is_gone(connection, call, command, unfinished if is_left else None):
+            self.is_accepted = True
+            return
         if unfinished is not None and is_left:
             refuse_what_others_need(connection, unfinished, goes_on=False)
             call.recall(unfinished)
@@ -167,21 +171,6 @@ class Undoing:
             self._say(event)
 
 
-def _refuse_other_files(nodes: Mapping[tuple[str, str], Migration], steps: Sequence[protocol.Step]) -> None:
-    """Make sure that what is to be reversed is what ran.
-
-    Raises:
-        UndoFailed: a file is missing, or was changed since; nothing was taken back.
-    """
-    for step in steps:
-        node = nodes.get((step.app, step.name))
-        if node is None or (step.digest and digest_of(node) not in {"", step.digest}):
-            what = "is missing" if node is None else "has been changed since it ran"
-            raise UndoFailed(
-                f"the file of {step} {what}", hint="smooth-orchestrate recover PLAN, with the files of that release"
-            )
-
-
 def _placed_back(connection: BaseDatabaseWrapper, command: protocol.Undo, *, is_held: bool) -> list[Moved]:
     """Return committed steps as they are to go back. Safe to repeat.
 
@@ -191,12 +180,12 @@ def _placed_back(connection: BaseDatabaseWrapper, command: protocol.Undo, *, is_
         is_held: whether a transaction is open for all of them, in which their strong locks are taken.
 
     Raises:
-        UndoFailed: a file is missing, or was changed since.
+        FilesGone: a file is missing, or was changed since.
         OperationalError: others did not let go of a lock.
     """
     executor = MigrationExecutor(connection)
     nodes = executor.loader.disk_migrations
-    _refuse_other_files(nodes, command.steps)
+    refuse_other_files(connection, command.steps)
     migrations = [nodes[step.app, step.name] for step in command.steps]
     install(place_backwards(connection, migrations), command.run_id)
     rename_types_with_models(connection, nodes, command.steps)
@@ -261,9 +250,3 @@ def _lose(connection: BaseDatabaseWrapper, command: protocol.Undo) -> tuple[str,
     if not command.discards:
         refuse_losses(lost)
     return lost
-
-
-def _any_stands(connection: BaseDatabaseWrapper, steps: Sequence[protocol.Step]) -> bool:
-    """Return whether the records show the effect of a step, whoever it was that made it."""
-    applied = MigrationRecorder(connection).applied_migrations()
-    return any(((step.app, step.name) in applied) is not step.backwards for step in steps)

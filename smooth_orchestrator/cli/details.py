@@ -7,6 +7,7 @@ from smooth_orchestrator.console import printable
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.render import databases_text
 from smooth_orchestrator.report import DatabaseReport, Report
+from smooth_orchestrator.stuck import stuck_words
 from smooth_orchestrator.summary import few
 
 __all__ = ["print_details"]
@@ -50,6 +51,7 @@ def _lines(database: DatabaseReport) -> Iterator[str]:
         yield f"at work, or cut off: {runs}; `smooth-orchestrate recover PLAN` settles what was cut off"
     if extra.get("in_doubt"):
         yield f"in doubt: {_on_one_line(_value(extra['in_doubt']))}"
+    yield from map(_on_one_line, stuck_words(extra.get("stuck")))
     for prepared in extra.get("prepared", ()):
         if prepared["whose"] == "another_program":
             yield f"prepared by another program, and left alone: {_prepared(prepared)}"

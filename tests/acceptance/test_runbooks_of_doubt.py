@@ -1,7 +1,6 @@
 """Each runbook for an operator who is needed is followed in the situation that it is for, made on real servers."""
 
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -10,14 +9,14 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
 from tests.support.postgres_server import PostgresServer
-from tests.support.runbooks import DONE, OVER, SEEN, following
+from tests.support.repositories import tag
+from tests.support.runbooks import DONE, MEANS, OVER, SEEN, following
 from tests.support.small_migrations import DEFINING, NOTE, failing, run_python
 from tests.support.small_project import migration
 from tests.support.tiers import DEPLOY, dumps_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
-_MEANS: Final = "What it means"
 _TWO_PHASE: Final = 'atomicity = "two_phase"'
 _HELD_OPEN: Final = 'atomicity = "held_open"'
 _HALTS: Final = f'{DEPLOY}\ncommit = "phase"\non_failure = "halt"'
@@ -26,14 +25,6 @@ _HALTS: Final = f'{DEPLOY}\ncommit = "phase"\non_failure = "halt"'
 @pytest.fixture
 def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> tuple[PostgresServer, PostgresServer]:
     return pg_server, second_pg_server
-
-
-def _tag(fleet: Fleet, tag: str) -> None:
-    """Keep the plan and the project, as they are, in a repository under a tag."""
-    identity = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
-    commands = (["init", "--quiet"], ["add", "deploy.toml", "project"], ["commit", "--quiet", "-m", tag], ["tag", tag])
-    for command in commands:
-        subprocess.run(["git", *identity, *command], cwd=fleet.directory, check=True)
 
 
 def _new(fleet: Fleet, name: str = "0002_note") -> set[str]:
@@ -90,14 +81,14 @@ def test_a_run_with_a_database_that_is_not_in_the_plan_is_settled(
         before = dumps_of(fleet)
         plan = fleet.directory / "deploy.toml"
         whole = plan.read_text()
-        _tag(fleet, "v1")
+        tag(fleet.directory, "v1")
         fleet.kill("deploy", "decide.before")
         with following("exit-4-database-not-in-plan.md", fleet) as runbook:
             head, _, tail = whole.partition("[databases.shards]")
             canary, _, _fleet = tail[tail.index("[[phases]]") :].partition('[[phases]]\nname = "fleet"')
             plan.write_text(head + canary)
             assert runbook.follow(SEEN) == [4, 0]
-            assert runbook.follow(_MEANS) == [0]
+            assert runbook.follow(MEANS) == [0]
             assert [gid for gid in fleet.prepared() if "shard_1" in gid] != []
 
             assert {*runbook.follow(way)} == {0}
@@ -115,7 +106,7 @@ def test_a_run_is_finished_with_the_files_of_its_release(
 ) -> None:
     with small_fleet(tmp_path / "plan", *servers, {"demo.0002_note": NOTE}) as fleet:
         fleet.plan(deploy=DEPLOY, servers=_HELD_OPEN)
-        _tag(fleet, "v2")
+        tag(fleet.directory, "v2")
         fleet.kill("deploy", "journal.decision.after")
         with following("exit-4-other-files.md", fleet) as runbook:
             (fleet.directory / "project/demo/migrations/0002_note.py").unlink()
@@ -135,7 +126,7 @@ def test_what_a_killed_run_has_left_is_settled(servers: tuple[PostgresServer, Po
         fleet.kill("deploy", "decide.before")
         with following("exit-137-killed.md", fleet) as runbook:
             assert runbook.follow(SEEN) == [0]
-            assert runbook.follow(_MEANS) == [0, 0]
+            assert runbook.follow(MEANS) == [0, 0]
             assert len(fleet.prepared()) == 2
 
             assert runbook.follow(DONE) == [0, 0]
@@ -161,7 +152,7 @@ def test_what_keeps_a_migration_from_going_back_is_mended(
         before = dumps_of(fleet)
         with following("exit-4-not-taken-back.md", fleet) as runbook:
             assert runbook.follow(SEEN) == [4, 0]
-            assert runbook.follow(_MEANS) == [0]
+            assert runbook.follow(MEANS) == [0]
 
             assert runbook.follow(DONE) == [0, 0]
 

@@ -24,7 +24,10 @@ _VARYING: Final = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00| UTC)?"), "MOMENT"),
     (re.compile(r"\b[\d.]+ (ms|s)\b"), "TIME"),
     (re.compile(r"\bhost \S+, pid \d+\b"), "PROCESS"),
+    (re.compile(r"\bpid \d+\b"), "PROCESS"),
     (re.compile(r"\bport \d+\b"), "PORT"),
+    (re.compile(r"/\S+(?=/\.smooth/)"), "DIRECTORY"),
+    (re.compile(r"\brecord \d+\b"), "RECORD"),
     # Columns are as wide as what stands in them.
     (re.compile(r" {2,}"), "  "),
 )

@@ -11,10 +11,11 @@ from tests.support.followed_page import Shell, under
 from tests.support.postgres_home import program
 from tests.support.runs import SCRIPT
 
-__all__ = ["DONE", "OVER", "RUNBOOKS", "SEEN", "Followed", "following"]
+__all__ = ["DONE", "MEANS", "OVER", "RUNBOOKS", "SEEN", "Followed", "following"]
 
 RUNBOOKS: Final = Path(__file__).parents[2] / "docs/runbooks"
 SEEN: Final = "What you see"
+MEANS: Final = "What it means"
 DONE: Final = "What to do"
 OVER: Final = "How to know that it is over"
 
@@ -25,9 +26,11 @@ class Followed:
     Args:
         page: its file.
         shell: in the plan's directory.
+        log: what the commands write to stderr.
     """
 
-    def __init__(self, page: Path, shell: Shell) -> None:
+    def __init__(self, page: Path, shell: Shell, log: Path) -> None:
+        self.log = log
         self._text = page.read_text(encoding="utf-8")
         self._shell = shell
 
@@ -53,4 +56,4 @@ def following(page: str, fleet: Fleet) -> Iterator[Followed]:
     errors = fleet.directory.parent / f"{fleet.directory.name}-errors"
     errors.mkdir()
     with Shell.started(fleet.directory, environment, errors=errors) as shell:
-        yield Followed(RUNBOOKS / page, shell)
+        yield Followed(RUNBOOKS / page, shell, errors / "stderr")
