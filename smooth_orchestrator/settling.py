@@ -1,4 +1,4 @@
-"""The command with which an operator settles what a run has left, as its report names it. Pure."""
+"""The commands with which an operator settles what a run has left, as its report names them. Pure."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Final
 from smooth_orchestrator.errors import NotInPlan
 from smooth_orchestrator.report import (
     ACCEPT,
+    HALTED,
     NO_TRACE,
     SCHEMA_DIFFERS,
     UNDECIDED,
@@ -27,16 +28,22 @@ _SETTLING: Final = {"--discard-data": WOULD_DISCARD, "--no-fingerprint": SCHEMA_
 def told_how_to_settle(report: Report, plan: Path, said: Sequence[str] = ()) -> Report:
     """Return a report that names the command, for this very plan, with which an operator settles what is in doubt.
 
+    A run that has halted leaves nothing in doubt, and nothing for `recover`: it goes on, or back.
+
     Args:
         report: any.
         plan: its file.
         said: options of `recover` that an operator has given; the command repeats them.
     """
-    if report.outcome is not RunOutcome.NEEDS_OPERATOR:
+    if report.outcome not in {RunOutcome.NEEDS_OPERATOR, RunOutcome.HALTED}:
         return report
-    command = f"smooth-orchestrate recover {shlex.quote(str(plan))}"
+    file = shlex.quote(str(plan))
+    command = f"smooth-orchestrate recover {file}"
     # Each database tells its own, whatever was the first cause.
     errors = (report.error, *report.errors, *(each.error for each in report.databases))
+    if HALTED in {error.type for error in errors if isinstance(error, RunError)}:
+        back = f"smooth-orchestrate rollback {file} --run {shlex.quote(report.run_id)}"
+        return replace(report, settle_with=(f"smooth-orchestrate deploy {file}", back))
     accepting = [option for option in report.settle_with if option.startswith(ACCEPT)]
     types = {error.type for error in errors if isinstance(error, RunError)}
     wanted = [option for option, wanting in _SETTLING.items() if wanting in types]

@@ -54,8 +54,6 @@ def _next(report: Report) -> tuple[str, str] | None:
             found = "When that is mended", "check" if report.command == "deploy" else report.command
         case RunOutcome.LOCKED | RunOutcome.NOT_DUE:
             found = "To see how it stands", "status"
-        case RunOutcome.HALTED:
-            found = "To settle it", "recover"
     return found
 
 
