@@ -215,6 +215,7 @@ def test_a_success_of_many_databases_is_counted_on_a_terminal(screen: Terminal) 
     ("report", "command"),
     [
         pytest.param(FAILED, "rehearse", id="a migration failed"),
+        pytest.param(replace(FAILED, command="finalise"), "finalise", id="a finalise failed"),
         pytest.param(replace(FAILED, error=replace(ERROR, blockers=("pid 1",))), "deploy", id="a lock was not free"),
         pytest.param(replace(FAILED, error=RunError("Interrupted", "by SIGINT")), "deploy", id="interrupted"),
         pytest.param(replace(REPORT, outcome=RunOutcome.REFUSED), "check", id="refused"),
