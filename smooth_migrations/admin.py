@@ -7,13 +7,16 @@ permissions of them. Django imports this module where `django.contrib.admin` is 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from django.apps.registry import Apps
+from django.apps.registry import Apps, apps
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern
+from django.utils import timezone
 
 from smooth_migrations.own_tables import find_table
 
@@ -28,12 +31,28 @@ if TYPE_CHECKING:
     _Number = models.IntegerField[int, int]
     _Long = models.BigIntegerField[int, int]
     _Flag = models.BooleanField[bool, bool]
-    _Moment = models.DateTimeField[datetime, datetime]
-else:  # Django's own takes no parameter
+    _DateTimeField = models.DateTimeField[datetime, datetime]
+else:  # Django's own take no parameters
     _ModelAdmin = admin.ModelAdmin
+    _DateTimeField = models.DateTimeField
 
 _PARAMETER: Final = "database"
+_NO_ENGINE: Final = "django.db.backends.dummy"
 _apart: Final = Apps()
+# The app's own name stands above its pages.
+_apart.app_configs |= {"smooth_migrations": apps.get_app_config("smooth_migrations")}
+
+
+class _Moment(_DateTimeField):
+    """A moment of a column without a time zone too, which has that of the sessions that the project opens."""
+
+    def from_db_value(
+        self, value: "datetime | None", expression: object, connection: BaseDatabaseWrapper
+    ) -> "datetime | None":
+        del expression
+        if value is None or not settings.USE_TZ or timezone.is_aware(value):
+            return value
+        return timezone.make_aware(value, connection.timezone)
 
 
 class _Apart:
@@ -54,7 +73,7 @@ class Marker(Model):
     database_name: "_Text" = models.TextField("database")
     command: "_Chars" = models.CharField(max_length=16)
     epoch: "_Long" = models.BigIntegerField()
-    moved_at: "_Moment" = models.DateTimeField()
+    moved_at = _Moment()
 
     class Meta(_Apart):
         db_table = "smooth_migrations_marker"
@@ -91,7 +110,7 @@ class HeldBack(Model):
     operation: "_Number" = models.IntegerField()
     kind: "_Chars" = models.CharField(max_length=64)
     description: "_Text" = models.TextField()
-    since: "_Moment" = models.DateTimeField()
+    since = _Moment()
 
     class Meta(_Apart):
         db_table = "smooth_migrations_contract"
@@ -107,10 +126,10 @@ class _Database(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - of any model
         del request, model_admin
-        return [(alias, alias) for alias in connections]
+        return [(alias, alias) for alias in _aliases()]
 
     def has_output(self) -> bool:
-        return len([*connections]) > 1
+        return len(_aliases()) > 1
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         del request
@@ -130,6 +149,7 @@ class _ReadOnly(_ModelAdmin):
     list_display_links = None
     list_filter: ClassVar[Any] = (_Database,)
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # an alias's own rows are the only ones
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody may."""
@@ -160,12 +180,15 @@ class _ReadOnly(_ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows of the alias that is chosen; none where it has no such table yet, or cannot be asked."""
         alias = _alias(request.GET.get(_PARAMETER))
+        rows: QuerySet[Any] = self.model._default_manager.using(alias)  # noqa: SLF001 - Django's public name
         try:
-            is_there = find_table(connections[alias], self.model._meta.db_table)  # noqa: SLF001 - Django's public name
+            # A failed query would spoil the transaction of a project that has one for each request.
+            with transaction.atomic(using=alias):
+                # Whoever serves pages is often another one than whoever deploys, and may see a table but not read it.
+                is_there = find_table(connections[alias], self.opts.db_table) and rows.exists()
         except DatabaseError:
             messages.error(request, f"The database “{alias}” cannot be asked.")
             is_there = None
-        rows: QuerySet[Any] = self.model._default_manager.using(alias)  # noqa: SLF001 - the same
         return rows if is_there else rows.none()
 
 
@@ -199,8 +222,14 @@ def register(site: admin.AdminSite) -> None:
         site.register(model, page)
 
 
+def _aliases() -> list[str]:
+    """Return all but an empty `default`, which a project has whose every model is routed elsewhere."""
+    return [alias for alias, database in connections.settings.items() if database["ENGINE"] != _NO_ENGINE]
+
+
 def _alias(wanted: str | None) -> str:
-    return wanted if wanted is not None and wanted in [*connections] else DEFAULT_DB_ALIAS
+    there = _aliases()
+    return next(alias for alias in (wanted, DEFAULT_DB_ALIAS, *there) if alias in there)
 
 
 register(admin.site)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -117,23 +118,58 @@ def _print_settling(console: "Console", report: Report) -> None:
 
 
 def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
-    """Write a list of runs, in the order given."""
+    """Write a list of runs, in the order given.
+
+    Args:
+        runs: all of them.
+        stream: where to. A terminal gets about a screen: by days, and in one row those that follow one another and have
+            ended alike; anything else a row for each.
+    """
+    console = _console(stream)
     if not runs:
         stream.write("No run has been recorded.\n")
-        return
-    rows = [
-        (
-            run.run_id,
-            run.command,
-            run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-            duration_text((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else "",
-            run.outcome or "unfinished",
-            "" if run.exit_code is None else str(run.exit_code),
-            str(run.error["message"]).partition("\n")[0] if run.error else "",
-        )
-        for run in runs
-    ]
-    _print_table(_console(stream), ("run", "command", "started", "took", "outcome", "exit", "error"), rows)
+    elif stream.isatty():
+        room = max(console.height - _LINES_BELOW, _LEAST_ROWS)
+        alike = [[*same] for _, same in groupby(runs, _told_of)]
+        _print_table(console, ("day", "UTC", "run", "command", "took", "outcome", "error"), [*_by_day(alike[:room])])
+        if left := sum(map(len, alike[room:])):
+            console.print(f"and {left} more; `smooth-orchestrate runs PLAN | less` has all of them")
+    else:
+        titles = ("run", "command", "started", "took", "outcome", "exit", "error")
+        _print_table(console, titles, [_run_row(run) for run in runs])
+
+
+def _run_row(run: RunSummary) -> tuple[str, ...]:
+    started = run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    exit_code = "" if run.exit_code is None else str(run.exit_code)
+    return run.run_id, run.command, started, _took(run), _ended(run), exit_code, _error_of(run)
+
+
+def _told_of(run: RunSummary) -> tuple[str, ...]:
+    return f"{run.started_at:%Y-%m-%d}", run.command, _ended(run), _error_of(run)
+
+
+def _by_day(alike: Iterable[Sequence[RunSummary]]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for runs that are alike, with the day in the first one of it."""
+    before = ""
+    for first, *others in alike:
+        day, command, ended, error = _told_of(first)
+        more = f" and {len(others)} more" if others else ""
+        told = "" if day == before else day
+        yield told, f"{first.started_at:%H:%M}", first.run_id + more, command, _took(first), ended, error
+        before = day
+
+
+def _took(run: RunSummary) -> str:
+    return duration_text((run.finished_at - run.started_at).total_seconds() * 1000) if run.finished_at else ""
+
+
+def _ended(run: RunSummary) -> str:
+    return run.outcome or "unfinished"
+
+
+def _error_of(run: RunSummary) -> str:
+    return str(run.error["message"]).partition("\n")[0] if run.error else ""
 
 
 def _console(stream: TextIO) -> "Console":

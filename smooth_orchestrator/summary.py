@@ -47,15 +47,16 @@ def _next(report: Report) -> tuple[str, str] | None:
         case RunOutcome.ROLLED_BACK if isinstance(error, RunError) and error.blockers:
             found = "When the lock is free", report.command
         case RunOutcome.ROLLED_BACK if isinstance(error, RunError) and error.migration:
-            found = "When that is mended, try it, which changes nothing", "rehearse"
+            # A rehearsal is one of a deploy.
+            is_deploy = report.command in {"deploy", "rehearse"}
+            tried = "When that is mended, try it, which changes nothing", "rehearse"
+            found = tried if is_deploy else ("When that is mended", report.command)
         case RunOutcome.ROLLED_BACK:
             found = "To begin again", report.command
         case RunOutcome.REFUSED:
             found = "When that is mended", "check" if report.command == "deploy" else report.command
         case RunOutcome.LOCKED | RunOutcome.NOT_DUE:
             found = "To see how it stands", "status"
-        case RunOutcome.HALTED:
-            found = "To settle it", "recover"
     return found
 
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,35 @@ def shop(tmp_path: Path, pg_server: PostgresServer) -> Iterator[Shop]:
         shop = Shop(tmp_path, {"default": first, "shard_1": last}, journal)
         shop.release(1)
         yield shop
+
+
+def _hold_back(shop: Shop) -> None:
+    """Deploy two releases, of which the second holds something back."""
+    for number in (1, 2):
+        shop.release(number)
+        done = shop.run("smooth-orchestrate deploy deploy.toml", ["sh", "-e"])
+        assert done.exit_code == 0, done.stdout
+    assert shop.held_back() == [True, True]
+
+
+def _assert_finalises_when_due(shop: Shop, played: Callable[[], tuple[int, str]], *, refused: int) -> None:
+    """Have a schedule come too early, to a gate that refuses, in time, and to a plan that is none.
+
+    Args:
+        shop: with something held back.
+        played: does what the schedule does; returns how it ended and what it said.
+        refused: how it ends where the program ends with 3.
+    """
+    assert played()[0] == 0
+    plan = shop.directory / "deploy.toml"
+    plan.write_text(plan.read_text().replace('"24h"', '"0s"\ngate = ["false"]'))
+    assert played()[0] == refused
+    assert shop.held_back() == [True, True]
+    plan.write_text(plan.read_text().replace('gate = ["false"]', ""))
+    assert played()[0] == 0
+    assert shop.held_back() == [False, False]
+    plan.write_text("version = 1\n")
+    assert played()[0] == 2
 
 
 # --- GitHub Actions ---------------------------------------------------------------------------------------------------
@@ -255,11 +284,23 @@ def test_jenkins_deploys_to_every_database_or_fails_and_takes_everything_back(
     assert shop.is_rolled_out()
 
 
+@pytest.mark.long
+def test_jenkins_finalises_when_it_is_due_and_not_before(shop: Shop) -> None:
+    [finalise, _recover] = (text.strip("'") for text in _SH.findall((_PIPELINES / "Jenkinsfile.finalise").read_text()))
+    _hold_back(shop)
+
+    def played() -> tuple[int, str]:
+        done = shop.run(finalise, ["sh", "-xe"])
+        return done.exit_code, done.stdout
+
+    _assert_finalises_when_due(shop, played, refused=3)
+
+
 # --- Ansible, Kubernetes, systemd -------------------------------------------------------------------------------------
 
 
-def _by_ansible(shop: Shop, release: str) -> Done:
-    playbook = (_PIPELINES / "ansible.yml").read_text().replace("/srv/shop/.venv/bin/smooth-orchestrate", SCRIPT)
+def _by_ansible(shop: Shop, release: str, name: str = "ansible.yml") -> Done:
+    playbook = (_PIPELINES / name).read_text().replace("/srv/shop/.venv/bin/smooth-orchestrate", SCRIPT)
     (shop.directory / "ansible.yml").write_text(playbook.replace("/srv/shop", str(shop.directory)))
     words = ["ansible-playbook", "ansible.yml", "--inventory", "localhost,", "--connection", "local"]
     variables = {"release": release, "ansible_python_interpreter": sys.executable}
@@ -282,6 +323,17 @@ def test_ansible_deploys_to_every_database_or_stops_before_the_roll_out(shop: Sh
     assert all(shop.migrations())
     assert shop.is_rolled_out()
     assert (shop.directory / "report.html").is_file()
+
+
+@pytest.mark.long
+def test_ansible_finalises_when_it_is_due_and_does_not_fail_before(shop: Shop) -> None:
+    _hold_back(shop)
+
+    def played() -> tuple[int, str]:
+        done = _by_ansible(shop, "v3", "ansible-finalise.yml")
+        return done.exit_code, done.stdout
+
+    _assert_finalises_when_due(shop, played, refused=0)
 
 
 def _changed(text: str, shop: Shop) -> str:

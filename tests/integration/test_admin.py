@@ -1,5 +1,6 @@
 """The pages of Django's admin, asked by its test client over real databases."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -7,42 +8,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.histories import Database, execute
+from tests.support.admin_site import HOSTILE, PAGES, admin_site, left_by_runs
 from tests.support.new_databases import NewDatabases
 from tests.support.small_project import SmallProject, migration
 
-INSTALLED: Final = (
-    "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-)
-SETTINGS: Final = """\
-ROOT_URLCONF = "urls"
-ALLOWED_HOSTS = ["*"]
-STATIC_URL = "/static/"
-MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-]
-TEMPLATES = [{
-    "BACKEND": "django.template.backends.django.DjangoTemplates",
-    "APP_DIRS": True,
-    "OPTIONS": {"context_processors": [
-        "django.template.context_processors.request",
-        "django.contrib.auth.context_processors.auth",
-        "django.contrib.messages.context_processors.messages",
-    ]},
-}]
-"""
-URLS: Final = """\
-from django.contrib import admin
-from django.urls import path
-
-urlpatterns = [path("admin/", admin.site.urls)]
-"""
 PAGE: Final = (Path(__file__).parents[2] / "docs/how-to/see-it-in-the-admin.md").read_text(encoding="utf-8")
 [GIVEN] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 # Asks for each path, as each of the users in turn, and prints what came.
@@ -66,10 +35,6 @@ for name, path in {asked!r}:
     found[f"{{name}} {{path}}"] = [answer.status_code, answer.content.decode()]
 print(json.dumps(found))
 """
-ITEM: Final = migration(
-    "migrations.CreateModel('Item', [('id', models.BigAutoField(primary_key=True)), "
-    "('name', models.CharField(max_length=9)), ('old', models.CharField(max_length=9))])"
-)
 MODELS: Final = """\
 from django.db import models
 
@@ -80,8 +45,15 @@ class Item(models.Model):
     old = models.CharField(max_length=9)
 """
 GOES: Final = migration("migrations.RemoveField('item', 'old')", after=[("demo", "0001_item")])
-MARKER, JOURNAL, CONTRACT = (f"smooth_migrations/{name}/" for name in ("marker", "journalstep", "heldback"))
-HOSTILE: Final = "<script>alert(1)</script>"
+MARKER, JOURNAL, CONTRACT = PAGES
+ROUTED: Final = 'DATABASE_ROUTERS = ["routes.Everything"]'
+ROUTER: Final = """\
+class Everything:
+    def db_for_read(self, model, **hints):
+        return "only"
+
+    db_for_write = db_for_read
+"""
 
 
 class Site:
@@ -89,38 +61,14 @@ class Site:
 
     def __init__(self, directory: Path, databases: NewDatabases) -> None:
         self.first, self.second = databases.new(), databases.new()
-        self.project = SmallProject(
-            directory / "project",
-            {"default": self.first.django, "other": self.second.django},
-            {"demo.0001_item": ITEM},
-            installed=INSTALLED,
-            settings=SETTINGS,
-        )
-        self.project.write("urls.py", URLS)
-        for alias in ("default", "other"):
-            self.project.succeed("migrate", "--database", alias, "--verbosity", "0")
+        aliases = {"default": self.first.django, "other": self.second.django}
+        self.project = admin_site(directory / "project", aliases, *aliases)
 
     def ask(self, *asked: tuple[str, str]) -> dict[str, Any]:
         """Return status and text of each path, as that user gets it."""
         done = self.project.succeed("shell", "--verbosity", "0", "--command", ASK.format(asked=asked, given=GIVEN))
         found: dict[str, Any] = json.loads(done.splitlines()[-1])
         return found
-
-
-def _deployed(database: Database) -> None:
-    """Write what a run of the orchestrator and a killed call leave in a database."""
-    execute(
-        database,
-        f"""
-        CREATE TABLE smooth_migrations_marker (deploy varchar(255), run_id varchar(64), database_name text,
-            epoch bigint, digest varchar(64), command varchar(16), moved_at timestamp DEFAULT CURRENT_TIMESTAMP);
-        INSERT INTO smooth_migrations_marker (deploy, run_id, database_name, epoch, digest, command)
-            VALUES ('{HOSTILE}', 'friday', 'primary', 7, '', 'deploy');
-        CREATE TABLE smooth_migrations_journal (seq bigint, call_id varchar(64), app varchar(255), name varchar(255),
-            operation integer, backwards smallint, fake smallint, state varchar(16), detail text);
-        INSERT INTO smooth_migrations_journal VALUES (1, 'c1', 'demo', '0002_goes', 0, 0, 0, 'begun', 'a row')
-        """,
-    )
 
 
 @pytest.fixture
@@ -138,7 +86,7 @@ def test_before_the_first_deploy_the_pages_are_empty(site: Site) -> None:
 def test_what_a_database_keeps_is_shown_by_alias(site: Site) -> None:
     site.project.write_migration("demo.0002_goes", GOES)
     site.project.succeed("apply_migrations", "--expand", "--database", "other", "--verbosity", "0")
-    _deployed(site.second)
+    left_by_runs(site.second)
     found = site.ask(
         *(
             ("root", f"{path}?database={alias}")
@@ -152,12 +100,12 @@ def test_what_a_database_keeps_is_shown_by_alias(site: Site) -> None:
         assert shown not in found[f"root {path}?database=default"][1]
     page = found[f"root {MARKER}?database=other"][1]
     assert HOSTILE not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert html.escape(HOSTILE) in page
     assert "a row" not in found[f"root {JOURNAL}?database=other"][1]
 
 
 def test_nobody_sees_a_page_without_its_permission_and_nobody_can_change_anything(site: Site) -> None:
-    _deployed(site.first)
+    left_by_runs(site.first)
     pages = [MARKER, JOURNAL, CONTRACT]
     forms = ["add/", "friday/change/", "friday/delete/", "friday/history/"]
     found = site.ask(
@@ -200,6 +148,22 @@ def test_django_makes_nothing_of_the_models(site: Site) -> None:
 
 
 def test_a_project_without_the_admin_never_imports_the_pages(tmp_path: Path, databases: NewDatabases) -> None:
-    project = SmallProject(tmp_path / "project", {"default": databases.new().django}, {"demo.0001_item": ITEM})
+    project = SmallProject(tmp_path / "project", {"default": databases.new().django}, {"demo.0001_none": ""})
     program = "import sys; print('smooth_migrations.admin' in sys.modules)"
     assert project.succeed("shell", "--verbosity", "0", "--command", program).split() == ["False"]
+
+
+def test_a_project_without_a_default_database_sees_the_first_that_it_has(
+    tmp_path: Path, databases: NewDatabases
+) -> None:
+    only = databases.new()
+    project = admin_site(tmp_path / "project", {"default": {}, "only": only.django}, settings=ROUTED)
+    project.write("routes.py", ROUTER)
+    project.succeed("migrate", "--database", "only", "--verbosity", "0")
+    left_by_runs(only)
+    program = ASK.format(asked=[("root", MARKER), ("root", f"{MARKER}?database=default")], given="")
+    found = json.loads(project.succeed("shell", "--verbosity", "0", "--command", program).splitlines()[-1])
+    for status, text in found.values():
+        assert status == 200
+        assert "friday" in text
+        assert ">default</a>" not in text

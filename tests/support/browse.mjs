@@ -1,4 +1,4 @@
-// Opens one page in Chromium, does what standard input asks for, and writes what came of it to standard output.
+// Opens a page in Chromium, does what standard input asks for, and writes what came of it to standard output.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -28,6 +28,8 @@ try {
     if (what === "press") await page.keyboard.press(value);
     else if (what === "type") await page.keyboard.type(value);
     else if (what === "media") await page.emulateMedia({ media: value });
+    else if (what === "go") await page.goto(value, { waitUntil: "load" });
+    else if (what === "follow") await Promise.all([page.waitForEvent("load"), page.click(value)]);
     else if (what === "ask") answers.push(await page.evaluate(value));
     else if (what === "picture") await page.screenshot({ path: value });
     else if (what === "whole picture") await page.screenshot({ path: value, fullPage: true });

@@ -71,7 +71,8 @@ class Browser:
         Args:
             url: of the page.
             *steps: keys that are pressed, text that is typed, the medium, expressions to be evaluated, files for
-                pictures, and `axe`, which looks for what keeps people from using it.
+                pictures, addresses to go to, selectors of what is clicked and leads to another page, and `axe`, which
+                looks for what keeps people from using it.
             size: of the window, in pixels.
             scheme: the colours that its reader prefers.
             scripted: whether its own scripts are run.

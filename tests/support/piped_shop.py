@@ -58,6 +58,10 @@ class Shop:
         """Return what each database has recorded, through connections of their own."""
         return [_recorded(database) for database in self.databases.values()]
 
+    def held_back(self) -> list[bool]:
+        """Return of each database whether it has something that is held back."""
+        return [_holds_back(database) for database in self.databases.values()]
+
     def is_rolled_out(self) -> bool:
         """Return whether the code was rolled out since the last time, and forget it."""
         note = self.directory / ROLLED_OUT
@@ -96,3 +100,10 @@ def _recorded(database: PostgresDatabase) -> set[str]:
         if session.execute("SELECT to_regclass('django_migrations')").fetchone() == (None,):
             return set()
         return {name for (name,) in session.execute("SELECT app || '.' || name FROM django_migrations")}
+
+
+def _holds_back(database: PostgresDatabase) -> bool:
+    with database.connect() as session:
+        if session.execute("SELECT to_regclass('smooth_migrations_contract')").fetchone() == (None,):
+            return False
+        return session.execute("SELECT FROM smooth_migrations_contract").fetchone() is not None

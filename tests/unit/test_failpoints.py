@@ -58,6 +58,7 @@ _HEARTBEAT: Final = "a heartbeat: whose turn it is stays as it is"
 _RECORD: Final = "the crash point `record` stands from the one to the other"
 _WITHIN = "a part of a migration, or of a contract half, as Django's own operations are"
 _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
+    ("smooth_migrations/admin.py", "get_queryset"): _READS_ONLY,
     ("smooth_migrations/aliases.py", "_join"): "opens a transaction in which nothing is written yet",
     ("smooth_migrations/backfill/filling.py", "_analyze"): "statistics, which change nothing",
     ("smooth_migrations/backfill/throttle.py", "_ask"): _READS_ONLY,

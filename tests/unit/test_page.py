@@ -89,6 +89,15 @@ def test_an_operator_is_given_the_commands_that_settle_the_run() -> None:
     assert f"Settle the run with one of: {' '.join(commands)}" in _text(replace(account, report=report))
 
 
+def test_a_run_that_was_taken_back_since_needs_no_operator_any_more() -> None:
+    account = failed()
+    commands = ("smooth-orchestrate deploy deploy.toml", "smooth-orchestrate rollback deploy.toml --run r1")
+    report = replace(account.report, outcome=RunOutcome.HALTED, settle_with=commands)
+    text = _text(replace(account, report=report, since=[("taken back", "r2")]))
+    assert "This run was taken back since, by the run r2" in text
+    assert "An operator is needed" not in text
+
+
 def test_an_error_shows_all_that_the_terminal_does_and_the_first_cause_comes_first() -> None:
     account = failed()
     later = RunError("WorkerLost", "the worker of shop is gone", database="primary")

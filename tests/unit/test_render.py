@@ -8,7 +8,8 @@ import pytest
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal import RunSummary
 from smooth_orchestrator.render import print_report, print_runs
-from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+from smooth_orchestrator.report import HALTED, DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
+from smooth_orchestrator.settling import told_how_to_settle
 from smooth_orchestrator.sqlstates import in_words
 
 STARTED = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -214,11 +215,11 @@ def test_a_success_of_many_databases_is_counted_on_a_terminal(screen: Terminal) 
     ("report", "command"),
     [
         pytest.param(FAILED, "rehearse", id="a migration failed"),
+        pytest.param(replace(FAILED, command="finalise"), "finalise", id="a finalise failed"),
         pytest.param(replace(FAILED, error=replace(ERROR, blockers=("pid 1",))), "deploy", id="a lock was not free"),
         pytest.param(replace(FAILED, error=RunError("Interrupted", "by SIGINT")), "deploy", id="interrupted"),
         pytest.param(replace(REPORT, outcome=RunOutcome.REFUSED), "check", id="refused"),
         pytest.param(replace(REPORT, outcome=RunOutcome.LOCKED), "status", id="locked"),
-        pytest.param(replace(REPORT, outcome=RunOutcome.HALTED), "recover", id="halted"),
         pytest.param(
             replace(REPORT, databases=(replace(_database("a"), contract_pending=("x",)),)), "finalise", id="held back"
         ),
@@ -231,6 +232,20 @@ def test_a_terminal_is_told_the_next_command_to_paste(screen: Terminal, report: 
 
     assert pasted == ([f"smooth-orchestrate {command} 'my plans/deploy.toml'"] if command else [])
     assert "smooth-orchestrate" not in _text(report)
+
+
+@pytest.mark.parametrize("outcome", [RunOutcome.HALTED, RunOutcome.NEEDS_OPERATOR])
+def test_a_run_that_halted_ends_with_the_commands_to_go_on_and_to_go_back(
+    screen: Terminal, outcome: RunOutcome
+) -> None:
+    halted = replace(FAILED, outcome=outcome, errors=(RunError(HALTED, "it ended before its last phase"),))
+    plan = Path("my plans/deploy.toml")
+    print_report(told_how_to_settle(halted, plan), screen, plan)
+
+    assert [line.strip() for line in screen.getvalue().splitlines() if line.startswith("  smooth-orchestrate ")] == [
+        "smooth-orchestrate deploy 'my plans/deploy.toml'",
+        "smooth-orchestrate rollback 'my plans/deploy.toml' --run r1",
+    ]
 
 
 def test_a_message_cannot_drive_a_terminal_or_be_taken_for_markup() -> None:
@@ -264,6 +279,42 @@ def test_runs_are_a_table_of_one_line_each() -> None:
         "r3   deploy   2026-03-01 12:00:00 UTC         unfinished",
         "r2   deploy   2026-03-01 12:00:00 UTC  2.0 s  rolled_back  1     a",
     ]
+
+
+def _run(number: int, day: int, outcome: str | None, message: str = "") -> RunSummary:
+    started = STARTED.replace(day=day, minute=number % 60)
+    error = {"message": message} if message else None
+    return RunSummary(f"r{number}", "shop", "finalise", "d", started, started, outcome, error=error)
+
+
+def test_runs_are_told_by_days_on_a_terminal_and_those_alike_once(screen: Terminal) -> None:
+    runs = [
+        _run(9, 2, None),
+        *(_run(number, 2, "refused", "a session") for number in (8, 7, 6)),
+        _run(5, 2, "refused", "another one"),
+        _run(4, 1, "refused", "another one"),
+    ]
+    print_runs(runs, screen)
+
+    assert [line.split() for line in screen.getvalue().splitlines()] == [
+        ["day", "UTC", "run", "command", "took", "outcome", "error"],
+        ["2026-03-02", "12:09", "r9", "finalise", "0", "ms", "unfinished"],
+        ["12:08", "r8", "and", "2", "more", "finalise", "0", "ms", "refused", "a", "session"],
+        ["12:05", "r5", "finalise", "0", "ms", "refused", "another", "one"],
+        ["2026-03-01", "12:04", "r4", "finalise", "0", "ms", "refused", "another", "one"],
+    ]
+
+
+def test_a_thousand_runs_are_a_screen_on_a_terminal_and_all_of_them_elsewhere(screen: Terminal) -> None:
+    runs = [_run(number, 1, "refused", f"reason {number % 2}") for number in range(1000)]
+    elsewhere = StringIO()
+    for stream in (screen, elsewhere):
+        print_runs(runs, stream)
+
+    lines = screen.getvalue().splitlines()
+    assert len(lines) < 24
+    assert lines[-1].rstrip() == "and 980 more; `smooth-orchestrate runs PLAN | less` has all of them"
+    assert len(elsewhere.getvalue().splitlines()) == 1001
 
 
 def test_no_runs_are_said_to_be_none() -> None:

@@ -36,6 +36,23 @@ def test_a_page_shows_every_file_of(directory: str) -> None:
     assert {path.resolve() for path in (ROOT / "configs" / directory).iterdir()} <= shown
 
 
+@pytest.mark.parametrize(
+    ("deploys", "finalises"),
+    [
+        ("pipelines/github-actions.yml", "pipelines/github-actions-finalise.yml"),
+        ("pipelines/gitlab-ci.yml", "pipelines/gitlab-ci.yml"),
+        ("pipelines/Jenkinsfile", "pipelines/Jenkinsfile.finalise"),
+        ("pipelines/ansible.yml", "pipelines/ansible-finalise.yml"),
+        ("kubernetes/smooth-deploy.yaml", "kubernetes/smooth-finalise.yaml"),
+        ("systemd/smooth-deploy@.service", "systemd/smooth-finalise.service"),
+    ],
+)
+def test_what_deploys_has_something_beside_it_that_finalises(deploys: str, finalises: str) -> None:
+    for path, command in ((deploys, "deploy"), (finalises, "finalise")):
+        text = (ROOT / "configs" / path).read_text(encoding="utf-8")
+        assert re.search(rf"^[^#]*smooth-orchestrate\b.*\b{command}\b", text, re.DOTALL | re.MULTILINE)
+
+
 def _complaints(schema: str, *words: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *words],
@@ -61,8 +78,9 @@ def test_gitlabs_schema_takes_the_pipeline(tmp_path: Path) -> None:
     assert _complaints(_GITLAB, *transformed, str(tmp_path / file.name))[0] == 1
 
 
-def test_the_jenkinsfile_is_groovy() -> None:
-    parse_groovy_content((_PIPELINES / "Jenkinsfile").read_text())
+@pytest.mark.parametrize("name", ["Jenkinsfile", "Jenkinsfile.finalise"])
+def test_a_jenkinsfile_is_groovy(name: str) -> None:
+    parse_groovy_content((_PIPELINES / name).read_text())
     with pytest.raises(UnexpectedInput):
         parse_groovy_content("pipeline { agent { label 'deploy' }")
 
@@ -79,7 +97,8 @@ def test_of_deploys_one_is_at_work_at_a_time_and_none_is_repeated_by_itself() ->
     jobs = [gitlab[name] for name in ("deploy-databases", "roll-out", "finalise")]
     assert {job["resource_group"] for job in jobs} == {"shop-databases"}
     assert gitlab["finalise"]["allow_failure"]["exit_codes"] == [3, 5]
-    assert "disableConcurrentBuilds()" in (_PIPELINES / "Jenkinsfile").read_text()
+    for name in ("Jenkinsfile", "Jenkinsfile.finalise"):
+        assert "disableConcurrentBuilds()" in (_PIPELINES / name).read_text()
     job = yaml.safe_load((ROOT / "configs/kubernetes/smooth-deploy.yaml").read_text())["spec"]
     assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
     assert "\nRestart=no\n" in (ROOT / "configs/systemd/smooth-deploy@.service").read_text()
