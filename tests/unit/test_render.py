@@ -305,6 +305,17 @@ def test_runs_are_told_by_days_on_a_terminal_and_those_alike_once(screen: Termin
     ]
 
 
+@pytest.mark.parametrize(("columns", "shown"), [("90", "a message a message…"), ("75", "")])
+def test_an_error_of_a_run_never_takes_a_second_line_of_a_terminal(
+    screen: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_runs([replace(_run(1, 1, "refused", "a message " * 50), run_id="20260301T120000-00000000")], screen)
+
+    _, *lines = screen.getvalue().splitlines()
+    assert [line.rstrip().partition("refused")[2].strip() for line in lines] == [shown]
+
+
 def test_a_thousand_runs_are_a_screen_on_a_terminal_and_all_of_them_elsewhere(screen: Terminal) -> None:
     runs = [_run(number, 1, "refused", f"reason {number % 2}") for number in range(1000)]
     elsewhere = StringIO()
