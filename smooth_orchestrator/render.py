@@ -151,7 +151,7 @@ def _by_day(alike: Iterable[Sequence[RunSummary]]) -> Iterator[tuple[str, ...]]:
     before = ""
     for first, *others in alike:
         day, command, ended, error = _told_of(first)
-        more = f" and {len(others)} more" if others else ""
+        more = f" +{len(others)}" if others else ""
         told = "" if day == before else day
         yield told, f"{first.started_at:%H:%M}", first.run_id + more, command, _took(first), ended, error
         before = day

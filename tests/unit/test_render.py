@@ -299,7 +299,7 @@ def test_runs_are_told_by_days_on_a_terminal_and_those_alike_once(screen: Termin
     assert [line.split() for line in screen.getvalue().splitlines()] == [
         ["day", "UTC", "run", "command", "took", "outcome", "error"],
         ["2026-03-02", "12:09", "r9", "finalise", "0", "ms", "unfinished"],
-        ["12:08", "r8", "and", "2", "more", "finalise", "0", "ms", "refused", "a", "session"],
+        ["12:08", "r8", "+2", "finalise", "0", "ms", "refused", "a", "session"],
         ["12:05", "r5", "finalise", "0", "ms", "refused", "another", "one"],
         ["2026-03-01", "12:04", "r4", "finalise", "0", "ms", "refused", "another", "one"],
     ]
