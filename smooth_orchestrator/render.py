@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -30,6 +30,10 @@ _LEAST_ROWS: Final = 2
 
 # What is beside the first message, at the most.
 _LINES_BESIDE: Final = 21
+
+# Between columns, and the narrowest cell that says something.
+_GAP: Final = 2
+_LEAST_CELL: Final = 12
 
 # The table's head, the counts, and where the shell's prompt comes.
 _LINES_BELOW: Final = 4
@@ -131,7 +135,8 @@ def print_runs(runs: Sequence[RunSummary], stream: TextIO) -> None:
     elif stream.isatty():
         room = max(console.height - _LINES_BELOW, _LEAST_ROWS)
         alike = [[*same] for _, same in groupby(runs, _told_of)]
-        _print_table(console, ("day", "UTC", "run", "command", "took", "outcome", "error"), [*_by_day(alike[:room])])
+        titles, rows = ("day", "UTC", "run", "command", "took", "outcome", "error"), [*_by_day(alike[:room])]
+        _print_table(console, titles, _cut([titles, *rows], console.width)[1:])
         if left := sum(map(len, alike[room:])):
             console.print(f"and {left} more; `smooth-orchestrate runs PLAN | less` has all of them")
     else:
@@ -154,10 +159,20 @@ def _by_day(alike: Iterable[Sequence[RunSummary]]) -> Iterator[tuple[str, ...]]:
     before = ""
     for first, *others in alike:
         day, command, ended, error = _told_of(first)
-        more = f" and {len(others)} more" if others else ""
+        more = f" +{len(others)}" if others else ""
         told = "" if day == before else day
         yield told, f"{first.started_at:%H:%M}", first.run_id + more, command, _took(first), ended, error
         before = day
+
+
+def _cut(rows: Sequence[Sequence[str]], width: int) -> list[tuple[str, ...]]:
+    """Return rows with as much of the last cell as there is room for in a line, or without it where that is little."""
+    left = width - sum(max(map(len, column)) + _GAP for column in [*zip(*rows, strict=True)][:-1])
+    last = [printable(row[-1]) for row in rows]
+    shown = (
+        [text if len(text) <= left else f"{text[: left - 1]}…" for text in last] if left >= _LEAST_CELL else last[:0]
+    )
+    return [(*row[:-1], text) for row, text in zip_longest(rows, shown, fillvalue="")]
 
 
 def _took(run: RunSummary) -> str:
@@ -318,7 +333,7 @@ def _print_table(console: "Console", titles: Sequence[str], rows: Sequence[Seque
     from rich.text import Text  # noqa: PLC0415 - as in `_console`
 
     shown = [index for index in range(len(titles)) if any(row[index] for row in rows)]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for index in shown:
         table.add_column(titles[index], overflow="fold")
     for row in rows:

@@ -299,10 +299,21 @@ def test_runs_are_told_by_days_on_a_terminal_and_those_alike_once(screen: Termin
     assert [line.split() for line in screen.getvalue().splitlines()] == [
         ["day", "UTC", "run", "command", "took", "outcome", "error"],
         ["2026-03-02", "12:09", "r9", "finalise", "0", "ms", "unfinished"],
-        ["12:08", "r8", "and", "2", "more", "finalise", "0", "ms", "refused", "a", "session"],
+        ["12:08", "r8", "+2", "finalise", "0", "ms", "refused", "a", "session"],
         ["12:05", "r5", "finalise", "0", "ms", "refused", "another", "one"],
         ["2026-03-01", "12:04", "r4", "finalise", "0", "ms", "refused", "another", "one"],
     ]
+
+
+@pytest.mark.parametrize(("columns", "shown"), [("90", "a message a message…"), ("75", "")])
+def test_an_error_of_a_run_never_takes_a_second_line_of_a_terminal(
+    screen: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_runs([replace(_run(1, 1, "refused", "a message " * 50), run_id="20260301T120000-00000000")], screen)
+
+    _, *lines = screen.getvalue().splitlines()
+    assert [line.rstrip().partition("refused")[2].strip() for line in lines] == [shown]
 
 
 def test_a_thousand_runs_are_a_screen_on_a_terminal_and_all_of_them_elsewhere(screen: Terminal) -> None:
