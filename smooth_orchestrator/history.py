@@ -142,8 +142,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
 
     Raises:
         Refused: another command has committed by it, or this one on other databases, or on some that cannot be asked
-            and were elsewhere then, or phases of a run that halted: a second run would hide that. Or the run is not
-            there any more: it was taken back, or a database restored, and code that needs it must not be rolled out.
+            and were elsewhere then, or phases of a run that halted: a second run would hide that.
     """
     run, did = session.run, "deploy"
     run_id = run.run_id
@@ -158,7 +157,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
             await session.set_up()
-            errors = await _not_asked(session, command, Told.of(records))
+            errors = await _since(session, command, Told.of(records))
             return replace(
                 _report_in(record), command=command, outcome=RunOutcome.NOTHING_TO_DO, databases=(), errors=errors
             )
@@ -171,11 +170,11 @@ async def committed_by(session: Session, command: str) -> Report | None:
     return None
 
 
-async def _not_asked(session: Session, command: str, told: Told) -> tuple[RunError, ...]:
-    """Return which databases that a command's committed run has moved could not be asked whether that is so still.
+async def _since(session: Session, command: str, told: Told) -> tuple[RunError, ...]:
+    """Return what has become since of what a command's committed run has moved, as far as that is not as it was.
 
     Raises:
-        Refused: the run was one of other databases, or may have been, or has been taken back on some.
+        Refused: the run was one of other databases, or may have been.
     """
     run = session.run
     lost = await unmarked(run, session.fleet, run.run_id, told)
@@ -188,12 +187,13 @@ async def _not_asked(session: Session, command: str, told: Told) -> tuple[RunErr
         hint = f"try again when it can be reached, or give this {command} a run id of its own with --run-id"
         raise lost.unheard(lost.unknown, hint=hint)
     if (gone := await taken_back_by(run.journal, run.plan.name, run.run_id)) is not None:
-        raise Refused(f"the run {run.run_id} was taken back by {gone}", hint=_AGAIN)
+        return (RunError("taken_back", f"the run {run.run_id} was taken back by {gone}", hint=_AGAIN),)
+    errors = []
     if lost.names:
-        raise Refused(f"{lost.what}; it may have been restored since", hint=_AGAIN)
+        errors.append(RunError("unmarked", f"{lost.what}; it may have been restored since", hint=_AGAIN))
     if silent := lost.silent.keys() & told.moved:
-        return (RunError("not_asked", f"{lost.not_asked(silent)}; the journal says so", hint=_NOT_ASKED_HINT),)
-    return ()
+        errors.append(RunError("not_asked", f"{lost.not_asked(silent)}; the journal says so", hint=_NOT_ASKED_HINT))
+    return tuple(errors)
 
 
 def _report_in(record: Record) -> Report:
