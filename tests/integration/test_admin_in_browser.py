@@ -53,8 +53,8 @@ DOORS: Final = """
 """
 ABOVE: Final = "[...document.querySelectorAll('.breadcrumbs a')].map((each) => each.innerText)"
 MESSAGES: Final = "[...document.querySelectorAll('.messagelist li')].map((each) => [each.className, each.innerText])"
-# What is Django's own, on every page of its admin: in the line above links are told from text by colour alone.
-DJANGOS: Final = ["link-in-text-block"]
+# What is Django's own before 6.1, on every page of its admin: in the line above links are told from text by colour alone.
+DJANGOS: Final = frozenset({"link-in-text-block"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def _address(lines: Iterator[str] | None) -> str:
     return next(match[1] for match in found if match)
 
 
-def _violated(found: dict[str, list[str]]) -> list[str]:
-    return [each.partition(":")[0] for each in found["violations"]]
+def _violated(found: dict[str, list[str]]) -> set[str]:
+    return {each.partition(":")[0] for each in found["violations"]}
 
 
 def test_what_a_database_keeps_is_text_and_the_only_doors_lead_to_other_databases(
@@ -127,7 +127,7 @@ def test_what_a_database_keeps_is_text_and_the_only_doors_lead_to_other_database
             *([alias, f"?database={quote_plus(alias)}"] for alias in ("default", "new", AWAY, "unread")),
         ]
         assert above == ["Home", "Smooth migrations"]
-        assert _violated(found) == DJANGOS
+        assert _violated(found) <= DJANGOS
     assert seen.told == []
 
 
@@ -143,7 +143,7 @@ def test_a_database_that_is_new_is_empty_and_one_that_does_not_answer_is_told_of
     assert answers[0::3] == [[]] * 6
     assert answers[1::3] == [[], [], *away, *unread]
     assert answers[2::3] == [0] * 6
-    assert _violated(found) == DJANGOS
+    assert _violated(found) <= DJANGOS
     assert seen.told == []
 
 
