@@ -53,7 +53,7 @@ DOORS: Final = """
 """
 ABOVE: Final = "[...document.querySelectorAll('.breadcrumbs a')].map((each) => each.innerText)"
 MESSAGES: Final = "[...document.querySelectorAll('.messagelist li')].map((each) => [each.className, each.innerText])"
-# What is Django's own before 6.1, on every page of its admin: in the line above links are told from text by colour alone.
+# Django's own before 6.1, on every page of its admin: in the line above links are told from text by colour alone.
 DJANGOS: Final = frozenset({"link-in-text-block"})
 
 
