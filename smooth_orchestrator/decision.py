@@ -19,11 +19,14 @@ from smooth_orchestrator.prepared import Fate, settle_prepared
 from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.report import WOULD_DISCARD
 from smooth_orchestrator.run import Run, Stage, TargetRun
+from smooth_orchestrator.standby import leave
 from smooth_orchestrator.standing import ask_standing
 
-__all__ = ["commit_everywhere", "decide", "write_decision_down"]
+__all__ = ["commit_everywhere", "decide", "leave_in_doubt", "write_decision_down"]
 
 _PAUSE_S = 0.2
+# How long what is committed waits for its worker while others are being committed.
+_WINDOW_S = 1.0
 # What errors are called that do not pass by themselves: others have been at work since, or have written.
 _LASTING = LOST | {WOULD_DISCARD}
 _DISCARD_HINT = "smooth-orchestrate recover PLAN --discard-data takes it back all the same; what is listed is lost"
@@ -54,21 +57,54 @@ def _tell(run: Run, decision: Decision, scope: str, started_s: float) -> None:
     )
 
 
+def leave_in_doubt(run: Run, failure: ErrorInfo) -> None:
+    """Leave what is held to whoever settles the run, where nobody knows whether the decision was written. Idempotent.
+
+    Args:
+        run: which.
+        failure: why.
+    """
+    for item in run.in_stage(Stage.HELD):
+        item.stage, item.error = Stage.IN_DOUBT, failure
+        leave(item)
+
+
 async def commit_everywhere(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
     """Commit every held target at once; what fails is run forward again until `settle_timeout`, never compensated.
 
     Where somebody else has been at work since, the decision is theirs to carry out, and may have been taken back by
     them: the target is left alone, and in doubt unless it shows the run's marker.
     """
+    first = _FirstTries(sum(item.gid is not None for item in items))
     async with anyio.create_task_group() as group:
         for item in items:
-            group.start_soon(_commit, run, fleet, item)
+            group.start_soon(_commit, run, fleet, item, first)
 
 
-async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
+class _FirstTries:
+    """The first COMMIT PREPARED of each database: what follows one takes time from the others, and can wait for them.
+
+    Args:
+        count: how many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._over = anyio.Event()
+
+    async def ended(self) -> None:
+        """Wait, after one of them, for the others; not for long where a server does not answer."""
+        self._left -= 1
+        if self._left == 0:
+            self._over.set()
+        with anyio.move_on_after(_WINDOW_S):
+            await self._over.wait()
+
+
+async def _commit(run: Run, fleet: Fleet, item: TargetRun, first: _FirstTries) -> None:
     started_s = time.monotonic()
     deadline_s = started_s + run.plan.settle_timeout_ms / 1000
-    failure = await _try(run, fleet, item)
+    failure = await _try(run, fleet, item, first)
     if failure is not None and failure.type not in _LASTING:
         get_logger().error(EventName.RECOVER_STARTED, databases=[item.name])
     while failure is not None and failure.type not in _LASTING and time.monotonic() < deadline_s:
@@ -86,22 +122,30 @@ async def _commit(run: Run, fleet: Fleet, item: TargetRun) -> None:
     await note_committed(run, item, started_s)
 
 
-async def _try(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def _try(run: Run, fleet: Fleet, item: TargetRun, first: _FirstTries | None = None) -> ErrorInfo | None:
     if item.gid is not None:
-        return await _commit_prepared(run, fleet, item)
+        return await _commit_prepared(run, fleet, item, first)
     return await commit_held(run, fleet, item)
 
 
-async def _commit_prepared(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def _commit_prepared(
+    run: Run, fleet: Fleet, item: TargetRun, first: _FirstTries | None = None
+) -> ErrorInfo | None:
     """Commit what is prepared, however often it takes; where it is gone, the marker says whether that was a commit."""
     deadline_s = time.monotonic() + run.plan.settle_timeout_ms / 1000
-    while isinstance(fate := await settle_prepared(run, fleet, item, commits=True), ErrorInfo):
+    fate = await settle_prepared(run, fleet, item, commits=True)
+    # Its worker knows of its locks only up to the PREPARE.
+    locked_ms = item.lock_hold_ms
+    if first is not None:
+        await first.ended()
+    while isinstance(fate, ErrorInfo):
         if time.monotonic() > deadline_s:
             return fate
         await anyio.sleep(_PAUSE_S)
+        fate = await settle_prepared(run, fleet, item, commits=True)
+        locked_ms = item.lock_hold_ms
+    leave(item)
     item.gid = None
-    # Its worker knows of its locks only up to the PREPARE.
-    locked_ms = item.lock_hold_ms
     failure = await commit_held(run, fleet, item)
     item.locked_ms = locked_ms
     if fate is Fate.GONE:

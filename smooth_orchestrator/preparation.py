@@ -18,6 +18,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import gid_of
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
+from smooth_orchestrator.standby import stand_by
 
 __all__ = ["prepare_held", "prepare_target", "rehearse_prepare"]
 
@@ -85,8 +86,10 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         failure = await _try(run, fleet, item)
     if failure is not None:
         lose(run, item, failure)
-    else:
-        item.is_prepared = item.gid is not None
+        return
+    item.is_prepared = item.gid is not None
+    if item.is_prepared:
+        await stand_by(run, item)
 
 
 async def _try(run: Run, fleet: Fleet, item: TargetRun, *, rehearses: bool = False) -> ErrorInfo | None:

@@ -1,6 +1,7 @@
 """Prepared transactions, which the coordinator ends: over asyncpg, or through a worker where that cannot connect."""
 
 import re
+from contextlib import nullcontext
 from enum import Enum, auto
 from typing import Final
 
@@ -14,6 +15,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.run_ids import CHOSEN
 from smooth_orchestrator.silence import call_unless_silent
+from smooth_orchestrator.standby import CANNOT_CONNECT, leave, session_on
 
 __all__ = ["Fate", "gid_of", "is_rehearsed", "run_of", "settle_prepared"]
 
@@ -68,28 +70,38 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
         commits: whether it is committed.
 
     Returns:
-        What became of it, or why it could not be ended.
+        What became of it, or why it could not be ended. The session that has committed it is left open.
     """
     if item.target.asyncpg is None:
         return await _through_worker(run, fleet, item, commits=commits)
-    literal = "'{}'".format((item.gid or "").replace("'", "''"))
     try:
-        async with fleet.room_on(item.target):
-            connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
-            try:
-                with passing("commit_prepared" if commits else "rollback_prepared"):
-                    await connection.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
-            finally:
-                connection.terminate()
-    except asyncpg.UndefinedObjectError:
-        return Fate.GONE
+        # One that stands by is no further connection.
+        async with nullcontext() if item.standby else fleet.room_on(item.target):
+            fate = await _end(item, commits=commits)
     except asyncpg.InsufficientPrivilegeError:
         # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
         return await _through_worker(run, fleet, item, commits=commits)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except CANNOT_CONNECT as error:
         state = getattr(error, "sqlstate", None)
         return ErrorInfo(type(error).__name__, str(error) or "no answer in time", sqlstate=state)
-    return Fate.ENDED
+    return fate
+
+
+async def _end(item: TargetRun, *, commits: bool) -> Fate:
+    """End a prepared transaction; a session that has committed one stays, for its end takes the server's time."""
+    literal = "'{}'".format((item.gid or "").replace("'", "''"))
+    fate = Fate.GONE
+    try:
+        session = await session_on(item)
+        with passing("commit_prepared" if commits else "rollback_prepared"):
+            await session.execute(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED {literal}")
+        fate = Fate.ENDED
+    except asyncpg.UndefinedObjectError:
+        pass  # somebody else has ended it
+    finally:
+        if not (commits and fate is Fate.ENDED):
+            leave(item)
+    return fate
 
 
 async def _through_worker(run: Run, fleet: Fleet, item: TargetRun, *, commits: bool) -> Fate | ErrorInfo:

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -21,6 +21,9 @@ from smooth_orchestrator.plan import Phase, Plan, Target
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, RunError
 from smooth_orchestrator.told import Held
 from smooth_orchestrator.watching import Timekeeper
+
+if TYPE_CHECKING:
+    import asyncpg
 
 __all__ = ["Glance", "Run", "Stage", "TargetRun"]
 
@@ -120,6 +123,7 @@ class TargetRun:
         is_stepwise: whether they do not go back in a transaction, but each by itself.
         lost: in words, what was written since these steps, and goes with them.
         glance: what the coordinator has seen of it in this command, if it has looked.
+        standby: the coordinator's session there that is to end what is prepared, while there is one.
     """
 
     target: Target
@@ -161,6 +165,7 @@ class TargetRun:
     is_stepwise: bool = False
     lost: tuple[str, ...] = ()
     glance: Glance | None = None
+    standby: "asyncpg.Connection | None" = None
 
     @property
     def name(self) -> str:

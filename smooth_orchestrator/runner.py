@@ -8,7 +8,7 @@ from typing import Any
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator import __version__
 from smooth_orchestrator.config import CommitUnit, OnFailure, PlanFile
-from smooth_orchestrator.decision import commit_everywhere, decide, write_decision_down
+from smooth_orchestrator.decision import commit_everywhere, decide, leave_in_doubt, write_decision_down
 from smooth_orchestrator.earlier_use import remove_earlier_marks
 from smooth_orchestrator.errors import JournalError, Refused
 from smooth_orchestrator.events import Decision, EventName
@@ -359,8 +359,7 @@ async def _decide_and_commit(run: Run, fleet: Fleet, *, scope: str) -> None:
         except JournalError as error:
             failure = ErrorInfo(error.code, error.message, hint=error.hint)
             if isinstance(error, JournalUnsureError):
-                for item in run.in_stage(Stage.HELD):
-                    item.stage, item.error = Stage.IN_DOUBT, failure
+                leave_in_doubt(run, failure)
             run.decided = False
             run.fail(failure)
             return

@@ -72,6 +72,7 @@ LAYERS: Final = (
             "silence",
             "schema",
             "settled",
+            "standby",
             "standing",
             "testing",
             "transport",
