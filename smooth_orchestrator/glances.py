@@ -5,7 +5,6 @@ glance does not show, or shows to be out of the ordinary, is left to a worker.
 """
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -22,27 +21,25 @@ __all__ = ["digest_of", "glance_at_all"]
 _TIMEOUT_S: Final = 10.0
 # A server that has no connection left is asked again, by fewer sessions at a time.
 _PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8)
+_RECORDS: Final = "django_migrations"
 _OWN: Final = "smooth_migrations_"
 # By the tables in which an earlier run may have left something, which rows say that one has.
 _LEFT: Final = {"journal": "true", "lease": "owner <> ''"}
-# Of tables of one name the first along the path is meant.
+_TABLES: Final = (_RECORDS, *(f"{_OWN}{name}" for name in ("contract", "journal", "lease", "marker")))
+# The catalogs are not read here: a session that has just begun has none of them in its memory, and most of its time
+# would go into that. What is no table fails in the next statement.
 _FACTS: Final = """
     SELECT current_setting('server_version_num')::int AS version,
            current_setting('max_prepared_transactions')::int AS slots,
            NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool
                AND coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
-               AND NOT EXISTS (SELECT FROM pg_prepared_xacts) AS is_usual,
+               AND NOT EXISTS (SELECT FROM pg_prepared_xact()) AS is_usual,
            has_function_privilege('pg_control_system()', 'EXECUTE') AS may_identify,
-           (SELECT json_object_agg(relname, name)::text FROM (
-                SELECT DISTINCT ON (relname) relname, format('%I.%I', nspname, relname) AS name
-                FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-                WHERE nspname = ANY(current_schemas(false)) AND relkind IN ('r', 'p', 'v', 'm', 'f')
-                  AND (relname = 'django_migrations' OR starts_with(relname, 'smooth_migrations_'))
-                ORDER BY relname, array_position(current_schemas(false), nspname)) AS own) AS tables
+           ARRAY(SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL) AS tables
 """
 _ROWS: Final = """
-    SELECT (SELECT md5(convert_to(coalesce(string_agg(entry, E'\\n' ORDER BY entry COLLATE "C"), ''), 'UTF8'))
-            FROM (SELECT DISTINCT app || '.' || name AS entry FROM {records}) AS entries) AS digest,
+    SELECT (SELECT md5(convert_to(coalesce(string_agg(DISTINCT (app || '.' || name) COLLATE "C", E'\\n'), ''), 'UTF8'))
+            FROM django_migrations) AS digest,
            {left} AS is_left, {held} AS held, {marked} AS is_marked, {physical} AS physical
 """
 _HELD: Final = """
@@ -143,15 +140,13 @@ async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
 
 
 async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
-    (facts,) = await connection.fetch(_FACTS)
-    tables = json.loads(facts["tables"] or "{}")
-    if "django_migrations" not in tables:
+    (facts,) = await connection.fetch(_FACTS, _TABLES)
+    if _RECORDS not in facts["tables"]:
         return None
-    own = {name.removeprefix(_OWN): table for name, table in tables.items() if name.startswith(_OWN)}
+    own = {name.removeprefix(_OWN): name for name in facts["tables"]}
     left = [f"EXISTS (SELECT FROM {own[name]} WHERE {rows})" for name, rows in _LEFT.items() if name in own]
     marked = f"EXISTS (SELECT FROM {own['marker']} WHERE run_id = $1)" if "marker" in own else "$1::text IS NULL"
     sql = _ROWS.format(
-        records=tables["django_migrations"],
         left=" OR ".join(left) or "false",
         held=_HELD.format(contract=own["contract"]) if "contract" in own else "''",
         marked=marked,

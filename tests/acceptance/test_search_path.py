@@ -139,5 +139,6 @@ def test_steps_that_stand_without_a_mark_are_not_called_taken_back(
         failed = fleet.deploy()
 
         assert (failed.exit_code, failed.report["outcome"]) == (4, "needs_operator"), failed.stderr
-        assert failed.outcomes == {"primary": "in_doubt", "kiosk": "rolled_back", LAST: "rolled_back"}
-        assert _new_ones(fleet) == ["primary"]
+        # What was committed together goes back together, or not at all.
+        assert failed.outcomes == {"primary": "in_doubt", "kiosk": "in_doubt", LAST: "rolled_back"}
+        assert _new_ones(fleet) == ["primary", "kiosk"]
