@@ -1,6 +1,5 @@
 """The workers of a run: one process a project, and more where there is work for them."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
@@ -50,7 +49,7 @@ class Fleet:
         self._workers: dict[str, list[Worker]] = {}
         self._wanted: dict[str, int] = {}
         self._serving: dict[str, Worker] = {}
-        self._at_work: set[int] = set()
+        self._at_work: set[Worker] = set()
         self._changed = anyio.Condition()
         self._listeners: list[OnLoss] = []
         self._replacing = anyio.Lock()
@@ -103,15 +102,14 @@ class Fleet:
         return self._hear()
 
     def widen(self, plan: Plan, name: str) -> None:
-        """Start further workers of a project, as many as its widest phase can use; returns at once. Idempotent.
+        """Start further workers of a project, as many as its widest phase can use and there is room for.
 
-        Each takes up work as soon as its Django is set up. One that cannot be started leaves the work to the others.
+        Returns at once; idempotent. Each takes up work as soon as its Django is set up. One that cannot be started
+        leaves the work to the others.
         """
         targets = max((sum(each.project == name for each in phase.targets) for phase in plan.phases), default=1)
         parallel = max((phase.parallel for phase in plan.phases), default=1)
-        while self._wanted[name] < min(targets, parallel, os.cpu_count() or 1):
-            self._wanted[name] += 1
-            self._hosts.start_soon(self._join, plan.projects[name])
+        self._hosts.start_soon(self._widen, plan.projects[name], min(targets, parallel))
 
     def serving(self, target: Target) -> Worker:
         """Return the worker that holds this target; one that can be asked about it where none does."""
@@ -137,13 +135,13 @@ class Fleet:
         async with self._changed:
             while (worker := self._idle(target.project)) is None:
                 await self._changed.wait()
-            self._at_work.add(worker.pid)
+            self._at_work.add(worker)
         if keeps:
             self._serving[target.name] = worker
         try:
             yield worker
         finally:
-            self._at_work.discard(worker.pid)
+            self._at_work.discard(worker)
             with anyio.CancelScope(shield=True):
                 await self._tell_change()
 
@@ -211,7 +209,7 @@ class Fleet:
         living = [worker for worker in self._workers[name] if not worker.is_lost]
         if not living:
             return self._workers[name][0]
-        return next((worker for worker in living if worker.pid not in self._at_work), None)
+        return next((worker for worker in living if worker not in self._at_work), None)
 
     def _idle_in(self, name: str) -> Worker | None:
         """Return a worker of a project that holds no target, if there is one."""
@@ -222,6 +220,12 @@ class Fleet:
         hellos = {name: workers[0].hello for name, workers in self._workers.items()}
         self.facts = {name: ProjectFacts(hello.databases, hello.has_routers) for name, hello in hellos.items()}
         return self.facts
+
+    async def _widen(self, project: Project, useful: int) -> None:
+        most = min(useful, await self._transport.most(project))
+        while self._wanted[project.name] < most:
+            self._wanted[project.name] += 1
+            self._hosts.start_soon(self._join, project)
 
     async def _join(self, project: Project) -> None:
         if self._closing.is_set():

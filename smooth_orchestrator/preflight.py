@@ -293,6 +293,12 @@ def _tier_refusals(run: Run, item: TargetRun) -> Iterator[Mistake]:
             if is_postgresql
             else 'set atomicity = "auto" for it',
         )
+    elif run.plan.is_remote and item.tier is Tier.HELD_OPEN and item.has_work:
+        yield Mistake(
+            item.name,
+            f"its tier is held_open, and a transaction held open cannot change machines: {tier_reason(item)}",
+            'set atomicity = "compensated" for it, or max_prepared_transactions on its server',
+        )
     elif item.tier and item.has_work and _STRENGTH[item.tier] < _STRENGTH[run.plan.minimum_atomicity]:
         minimum = run.plan.minimum_atomicity
         yield Mistake(

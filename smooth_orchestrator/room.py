@@ -93,7 +93,7 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
             if (most := run.plan.servers.get(server)) is not None:
                 free = min(room.free_connections, most)
                 room = replace(room, free_connections=free, at_work_at_most=at_work_at_most(most))
-            if sessions_needed(items, room.at_work_at_most) > room.free_connections:
+            if run.plan.is_remote or sessions_needed(items, room.at_work_at_most) > room.free_connections:
                 _prepare_early(items)
             findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
     return tuple(findings)

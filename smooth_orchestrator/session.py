@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from smooth_orchestrator import plan as planning
-from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.config import PlanFile, Transport
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.glances import glance_at_all
 from smooth_orchestrator.journal import Journal, RecordKind, open_journal
@@ -16,7 +16,7 @@ from smooth_orchestrator.logs import hearing
 from smooth_orchestrator.report import ACCEPT, Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.transport import LocalTransport
+from smooth_orchestrator.transport import LocalTransport, WorkerTransport
 from smooth_orchestrator.watching import Timekeeper
 
 __all__ = ["Ready", "Session", "finish", "journal_of", "reading", "ready", "report_of"]
@@ -96,6 +96,23 @@ def journal_of(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncConte
 
 
 @asynccontextmanager
+async def _transport_of(file: PlanFile) -> AsyncIterator[WorkerTransport]:
+    """Open what workers are reached by.
+
+    Raises:
+        WorkerError: a fleet's queue cannot be reached.
+    """
+    if file.fleet.transport is Transport.LOCAL:
+        yield LocalTransport()
+        return
+    from smooth_orchestrator.remote.queue import place_of  # noqa: PLC0415 - Procrastinate, for a fleet alone
+    from smooth_orchestrator.remote.transport import QueueTransport  # noqa: PLC0415 - as above
+
+    async with QueueTransport(place_of(file)).open() as transport:
+        yield transport
+
+
+@asynccontextmanager
 async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan: plan) -> AsyncIterator[Ready]:
     """Start the workers of a plan and learn from the projects' settings what it means, while the apps are loaded.
 
@@ -110,7 +127,7 @@ async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan:
     """
     started_at = datetime.now(UTC)
     with hearing(watcher := Timekeeper()):
-        async with Fleet(LocalTransport(), masker) as fleet:
+        async with _transport_of(file) as transport, Fleet(transport, masker) as fleet:
             facts = await fleet.ask(planning.projects_of(file))
             plan = adapt(planning.resolve(file, facts))
             fleet.spare(plan.servers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smooth_migrations.protocol.commands import (
         Apply,
+        AskCode,
         Cancel,
         Command,
         Commit,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Undo,
     )
     from smooth_migrations.protocol.events import (
+        Code,
         Copied,
         Done,
         Event,
@@ -78,9 +80,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL",
     "Apply",
+    "AskCode",
     "Back",
     "Before",
     "Cancel",
+    "Code",
     "Command",
     "Commit",
     "ContractHalf",

@@ -8,6 +8,7 @@ from smooth_migrations.protocol.values import Back, Before, OtherAliases, Receiv
 
 __all__ = [
     "Apply",
+    "AskCode",
     "Cancel",
     "Command",
     "Commit",
@@ -97,6 +98,13 @@ class Fetch(Command):
 
     type: ClassVar[str] = "fetch"
     sql: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskCode(Command):
+    """Say which migrations the project's apps have, whatever the alias. Connects to nothing. Answer: `Code`."""
+
+    type: ClassVar[str] = "ask_code"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from smooth_migrations.protocol.linting import LintReport
 from smooth_migrations.protocol.values import Before, ContractHalf, Left, Marker, PreparedTransaction, Received, Step
 
 __all__ = [
+    "Code",
     "Copied",
     "Done",
     "Event",
@@ -267,6 +268,19 @@ class Rows(Event):
     type: ClassVar[str] = "rows"
     final: ClassVar[bool] = True
     rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code(Event):
+    """What `AskCode` asks.
+
+    Args:
+        digest: of the migrations' names and files; the same wherever these are the same.
+    """
+
+    type: ClassVar[str] = "code"
+    final: ClassVar[bool] = True
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

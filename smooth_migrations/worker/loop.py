@@ -11,6 +11,7 @@ from django.db import Error, connections
 
 from smooth_migrations import protocol
 from smooth_migrations.errors import describe
+from smooth_migrations.files import digest_of_all
 from smooth_migrations.undo.prepared import settle_prepared
 from smooth_migrations.worker.channel import Channel, mark_output
 from smooth_migrations.worker.copying import copy
@@ -79,12 +80,6 @@ class _Loop:
     def _answer(self, command: protocol.Command) -> protocol.Event:
         answer: protocol.Event
         match command:
-            case protocol.Inspect():
-                answer = inspect(command, connections[command.alias], self._library)
-            case protocol.Lint():
-                answer = _lint(command)
-            case protocol.Look():
-                answer = standing(command, connections[command.alias])
             case protocol.Apply():
                 answer = self._moves.apply(command)
             case protocol.Prepare():
@@ -99,9 +94,23 @@ class _Loop:
             case protocol.Undo():
                 answer = self._moves.undo(command)
             case _:
-                error = protocol.ErrorInfo("unknown_command", f"a worker does not know {command.type}")
-                answer = protocol.Failed(id=command.id, error=error)
+                answer = self._tell(command)
         return answer
+
+    def _tell(self, command: protocol.Command) -> protocol.Event:
+        """Answer what changes nothing."""
+        match command:
+            case protocol.Inspect():
+                return inspect(command, connections[command.alias], self._library)
+            case protocol.AskCode():
+                return protocol.Code(id=command.id, digest=digest_of_all())
+            case protocol.Lint():
+                return _lint(command)
+            case protocol.Look():
+                return standing(command, connections[command.alias])
+            case _:
+                error = protocol.ErrorInfo("unknown_command", f"a worker does not know {command.type}")
+                return protocol.Failed(id=command.id, error=error)
 
     # --- in the reading thread --------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from smooth_orchestrator.cli.interruption import hear_signals
 from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
 from smooth_orchestrator.cli.streams import abandon, replace_closed
+from smooth_orchestrator.cli.working import worker
 from smooth_orchestrator.ending import ENDING
 
 __all__ = ["main", "program"]
@@ -64,6 +65,7 @@ program: Final = click.version_option(__version__, prog_name=_NAME)(
             report,
             lint,
             init,
+            worker,
             schema,
             failpoints,
         ],

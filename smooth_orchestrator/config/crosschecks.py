@@ -6,7 +6,9 @@ from being told.
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -33,7 +35,7 @@ def cross_mistakes(document: _Table, directory: Path) -> Iterator[Found]:
         yield from _database_mistakes(("databases", name), database, document.get("projects"))
     yield from _same_alias(databases)
     yield from _phase_mistakes(document, databases)
-    yield from _unavailable(document)
+    yield from _fleet_mistakes(document)
 
 
 def _tables(document: _Table, key: str) -> dict[str, _Table]:
@@ -123,8 +125,17 @@ def _is_single(database: _Table) -> bool:
     return isinstance(database.get("alias"), str) and "aliases" not in database
 
 
-def _unavailable(document: _Table) -> Iterator[Found]:
-    """Yield what this version cannot do, by name: a plan that needs it is not half obeyed."""
-    fleet = document.get("fleet")
-    if isinstance(fleet, dict) and fleet.get("transport") == "procrastinate":
-        yield Found(("fleet", "transport"), 'this version cannot do "procrastinate" yet', 'use "local"')
+def _fleet_mistakes(document: _Table) -> Iterator[Found]:
+    """Yield what workers on other machines lack."""
+    fleet, deploy = document.get("fleet"), document.get("deploy")
+    if not isinstance(fleet, dict) or fleet.get("transport") != "procrastinate":
+        return
+    if "queue_url" not in fleet:
+        yield Found(("fleet", "queue_url"), "is missing", 'such as "postgresql://smooth@queue-host/smooth"')
+    journal = deploy.get("journal", "") if isinstance(deploy, dict) else ""
+    if not str(journal).startswith(("postgresql:", "$")):
+        message = 'with transport = "procrastinate" the journal must be on a PostgreSQL server'
+        yield Found(("deploy", "journal"), message, 'such as "postgresql://smooth@queue-host/smooth"')
+    if find_spec("procrastinate") is None:
+        message = '"procrastinate" needs a package that is not installed here'
+        yield Found(("fleet", "transport"), message, f"{sys.executable} -m pip install 'smooth-orchestrator[fleet]'")

@@ -230,7 +230,7 @@ class FleetTable(_Table):
 
     transport: Annotated[Transport, Choice()] = Field(
         default=Transport.LOCAL,
-        description="`local`: processes on this machine. `procrastinate`: a queue, which this version cannot do yet.",
+        description="`local`: processes on this machine. `procrastinate`: `smooth-orchestrate worker` on others.",
     )
     queue_url: QueueUrl | None = Field(
         default=None,

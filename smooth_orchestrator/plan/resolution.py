@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from smooth_migrations.protocol import DatabaseFacts
-from smooth_orchestrator.config import DatabaseTable, PhaseTable, PlanFile
+from smooth_orchestrator.config import DatabaseTable, PhaseTable, PlanFile, Transport
 from smooth_orchestrator.errors import PlanInvalid
 from smooth_orchestrator.matching import Patterns, assign
 from smooth_orchestrator.places import Found
@@ -156,6 +156,7 @@ def _plan(file: PlanFile, phases: tuple[Phase, ...]) -> Plan:
         projects=projects_of(file),
         phases=phases,
         servers={name: table.max_connections for name, table in file.servers.items()},
+        is_remote=file.fleet.transport is Transport.PROCRASTINATE,
     )
 
 

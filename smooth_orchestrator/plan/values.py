@@ -165,6 +165,7 @@ class Plan:
         projects: by name.
         phases: in order.
         servers: how many connections to a server there may be at a time, by host and port.
+        is_remote: whether its workers are on other machines, where no transaction stays open for others to end.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Plan:
     projects: Mapping[str, Project]
     phases: tuple[Phase, ...]
     servers: Mapping[str, int] = field(default_factory=dict)
+    is_remote: bool = False
 
     @property
     def targets(self) -> tuple[Target, ...]:

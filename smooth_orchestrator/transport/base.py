@@ -103,6 +103,13 @@ class Worker(Protocol):
 class WorkerTransport(Protocol):
     """Where workers come from."""
 
+    async def most(self, project: Project) -> int:
+        """Return how many workers of a project there is room for at a time.
+
+        Raises:
+            WorkerError: nobody can tell.
+        """
+
     def worker(
         self, project: Project, *, on_output: OnOutput, like: Worker | None = None
     ) -> AbstractAsyncContextManager[Worker]:

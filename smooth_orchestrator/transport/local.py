@@ -43,6 +43,11 @@ class LocalTransport:
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
 
+    async def most(self, project: Project) -> int:
+        """Return how many workers of a project there is room for at a time: one for each core of this machine."""
+        del project
+        return os.cpu_count() or 1
+
     @asynccontextmanager
     async def worker(
         self, project: Project, *, on_output: OnOutput, like: Worker | None = None

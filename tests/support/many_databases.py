@@ -57,7 +57,8 @@ class ManyDatabases:
         self.plan()
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What the program needs in its environment to know them."""
         return {"SMALL_DATABASES": json.dumps({"default": self._settings["shard_0"]} | self._settings)}
 
     def reach_through(self, port: int) -> None:
@@ -77,12 +78,12 @@ class ManyDatabases:
 
     def run(self, command: str, *options: str) -> Outcome:
         """Run a command to its end."""
-        return run_in(self.directory, self._environment, command, *options)
+        return run_in(self.directory, self.environment, command, *options)
 
     @contextmanager
     def running(self, *, own_group: bool = False) -> Iterator[Running]:
         """Start a deploy; what is left of it ends with the block."""
-        with running_in(self.directory, self._environment, own_group=own_group) as run:
+        with running_in(self.directory, self.environment, own_group=own_group) as run:
             yield run
 
     def prepared(self) -> list[str]:

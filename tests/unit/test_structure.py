@@ -64,6 +64,7 @@ LAYERS: Final = (
             "glances",
             "lease",
             "leash",
+            "remote",
             "prepared",
             "reads",
             "resting",

@@ -1,0 +1,41 @@
+"""The command that makes a machine one of a fleet."""
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from smooth_orchestrator.cli.options import Invocation, takes_plan
+
+if TYPE_CHECKING:
+    from smooth_orchestrator.config import PlanFile
+    from smooth_orchestrator.secrets import Masker
+
+__all__ = ["worker"]
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+@click.command
+@takes_plan
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="How many worker processes at a time; one for each core, and at least one for each project, unless given.",
+)
+@click.option("--projects", metavar="NAMES", callback=_names, help="Serve these alone, such as shop,billing.")
+def worker(invocation: Invocation, *, concurrency: int | None, projects: tuple[str, ...]) -> int:
+    """Serve a fleet's coordinators beside the projects' code, until SIGTERM."""
+    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - keeps `--help` fast
+
+    async def work(file: "PlanFile", masker: "Masker") -> int:
+        del masker  # it is known to the process
+        from smooth_orchestrator.remote import working  # noqa: PLC0415 - Procrastinate, for a fleet alone
+
+        most = concurrency or max(os.cpu_count() or 1, len(projects or file.projects))
+        await working.work(file, concurrency=most, projects=projects)
+        return 0
+
+    return execution.execute(invocation, work, lambda code, _masker: code)

@@ -1,0 +1,106 @@
+"""What a coordinator and a session say to each other beside the protocol of workers, whose lines they carry."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Literal
+
+__all__ = ["Asked", "Joined", "Killed", "Left", "Message", "Printed", "Refused", "Said", "Stopped", "decode", "encode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Base of these."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Message):
+    """The coordinator has a command for the worker; its line, and whether an answer is waited for."""
+
+    kind: ClassVar[str] = "asked"
+    line: str
+    answers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Message):
+    """The coordinator needs the worker no more."""
+
+    kind: ClassVar[str] = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed(Message):
+    """The coordinator has given the worker up: it is to be ended at once."""
+
+    kind: ClassVar[str] = "killed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined(Message):
+    """The worker is there: its Django is set up, and of the release that is wanted."""
+
+    kind: ClassVar[str] = "joined"
+    machine: str
+    pid: int
+    python: str
+    django: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Message):
+    """There will be no worker; why, and what to do about it."""
+
+    kind: ClassVar[str] = "refused"
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said(Message):
+    """The worker has said something: the line of its event."""
+
+    kind: ClassVar[str] = "said"
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed(Message):
+    """The worker has printed a line."""
+
+    kind: ClassVar[str] = "printed"
+    stream: Literal["stdout", "stderr"]
+    line: str
+    database: str | None
+    migration: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left(Message):
+    """The worker has ended, and how."""
+
+    kind: ClassVar[str] = "left"
+    message: str
+
+
+_KINDS = {each.kind: each for each in (Asked, Stopped, Killed, Joined, Refused, Said, Printed, Left)}
+
+
+def encode(message: Message) -> str:
+    """Return a message as JSON. Pure."""
+    return json.dumps({"kind": message.kind, **asdict(message)}, separators=(",", ":"))
+
+
+def decode(text: str) -> Message:
+    """Read one back; a field that this version does not know is left out. Pure.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    body = json.loads(text)
+    kind = _KINDS[body["kind"]]
+    known = {field.name for field in fields(kind)}
+    message: Message = kind(**{key: value for key, value in body.items() if key in known})
+    return message

@@ -1,0 +1,296 @@
+"""Messages between a coordinator and the sessions of its workers, by way of a PostgreSQL database.
+
+Each side numbers what it sends, and what stands there already is not written again: a message whose answer was lost is
+sent again without harm, and each is received once, in order. NOTIFY tells of new ones; behind a pooler that lets it get
+lost they are found by looking.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import asyncpg
+
+from smooth_orchestrator.errors import WorkerError
+
+__all__ = ["GONE_S", "Inbox", "Post", "PostError", "Side"]
+
+GONE_S: Final = 15.0
+"""How long, in seconds, one side may say nothing before the other takes it for gone."""
+
+_BEAT_S: Final = 3.0
+# Without a NOTIFY nobody waits longer than this for a message.
+_LOOK_S: Final = 0.5
+_TIMEOUT_S: Final = 10.0
+_PAUSE_S: Final = 0.2
+_LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.TooManyConnectionsError,
+)
+# Which two programs that begin at once do not create twice. The number is arbitrary, and this program's own.
+_SCHEMA: Final = """
+    SELECT pg_advisory_xact_lock(7340921066);
+    CREATE TABLE IF NOT EXISTS smooth_fleet_session (
+        id text PRIMARY KEY,
+        project text NOT NULL,
+        job_id bigint,
+        renewed_at timestamptz NOT NULL DEFAULT clock_timestamp());
+    CREATE TABLE IF NOT EXISTS smooth_fleet_message (
+        session text NOT NULL REFERENCES smooth_fleet_session ON DELETE CASCADE,
+        side text NOT NULL,
+        seq bigint NOT NULL,
+        body text NOT NULL,
+        PRIMARY KEY (session, side, seq));
+    CREATE TABLE IF NOT EXISTS smooth_fleet_machine (
+        worker_id bigint PRIMARY KEY,
+        name text NOT NULL,
+        queues text[] NOT NULL,
+        concurrency int NOT NULL,
+        version text NOT NULL,
+        started_at timestamptz NOT NULL DEFAULT clock_timestamp());
+"""
+_SEND: Final = """
+    WITH sent AS (
+        INSERT INTO smooth_fleet_message (session, side, seq, body)
+        SELECT $1, $2, $3::bigint + n - 1, body FROM unnest($4::text[]) WITH ORDINALITY AS m (body, n)
+        ON CONFLICT DO NOTHING)
+    SELECT pg_notify($5, '')
+"""
+_READ: Final = """
+    SELECT m.session, m.seq, m.body
+    FROM smooth_fleet_message m JOIN unnest($1::text[], $2::bigint[]) AS known (session, seq) USING (session)
+    WHERE m.side = $3 AND m.seq > known.seq ORDER BY m.session, m.seq
+"""
+_OPEN: Final = "INSERT INTO smooth_fleet_session (id, project) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_RENEW: Final = "UPDATE smooth_fleet_session SET renewed_at = clock_timestamp() WHERE id = ANY($1::text[])"
+_CLOSE: Final = "DELETE FROM smooth_fleet_session WHERE id = $1"
+_LIVING: Final = """
+    SELECT id FROM smooth_fleet_session
+    WHERE id = ANY($1::text[]) AND renewed_at > clock_timestamp() - make_interval(secs => $2)
+"""
+
+_T = TypeVar("_T")
+_Connection = Any  # of asyncpg, which says nothing of its types at run time
+
+
+class Side(StrEnum):
+    """Who sends a message."""
+
+    COORDINATOR = "coordinator"
+    WORKER = "worker"
+
+    @property
+    def other(self) -> "Side":
+        """Who receives it."""
+        return Side.WORKER if self is Side.COORDINATOR else Side.COORDINATOR
+
+
+class PostError(WorkerError):
+    """The queue's database cannot be reached, or does not do what is asked."""
+
+    code = "queue_unreachable"
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What one side has to receive, and to send, in one session.
+
+    Args:
+        session: its name.
+        take: awaited with each message, in order.
+        seen: the number of the last one.
+        sent: how many were sent.
+        waiting: messages that are still to be sent.
+        idle: set while there is none.
+    """
+
+    session: str
+    take: Callable[[str], Awaitable[None]]
+    seen: int = 0
+    sent: int = 0
+    waiting: list[str] = field(default_factory=list)
+    idle: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Post:
+    """One process's connection to the queue's database, with the sessions it takes part in.
+
+    Args:
+        url: of the database. Secret.
+        side: which side it speaks for.
+        patience_s: how long a server may be away, in seconds.
+    """
+
+    def __init__(self, url: str, side: Side, *, patience_s: float = 30.0) -> None:
+        self._url = url
+        self._side = side
+        self._patience_s = patience_s
+        self._connection: _Connection | None = None
+        self._lock = anyio.Lock()
+        self._news = anyio.Event()
+        self._mail = anyio.Event()
+        self._inboxes: dict[str, Inbox] = {}
+        self.failure: PostError | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Connect for the length of a context, making the tables that are not there.
+
+        Raises:
+            PostError: the database cannot be reached, or no tables can be made there.
+        """
+        await self.run(lambda connection: connection.execute(_SCHEMA))
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._keep, self._receive)
+                group.start_soon(self._keep, self._deliver)
+                if self._side is Side.COORDINATOR:
+                    group.start_soon(self._keep, self._renew)
+                try:
+                    yield self
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            if self._connection is not None:
+                self._connection.terminate()
+
+    async def begin(self, session: str, project: str) -> None:
+        """Begin a session, before anything is sent in it. Repeating it does nothing."""
+        await self.run(lambda connection: connection.execute(_OPEN, session, project))
+
+    async def end(self, session: str) -> None:
+        """End a session, and forget what was sent in it. Repeating it does nothing."""
+        self.leave(session)
+        await self.run(lambda connection: connection.execute(_CLOSE, session))
+
+    async def join(self, session: str, take: Callable[[str], Awaitable[None]]) -> None:
+        """Receive from now on what the other side sends in a session."""
+        self._inboxes[session] = Inbox(session, take)
+        await self.run(lambda connection: self._listen(connection, session))
+        self._news.set()
+
+    def leave(self, session: str) -> None:
+        """Receive nothing more of a session; what is still to be sent is not sent. Repeating it does nothing."""
+        self._inboxes.pop(session, None)
+
+    def send(self, session: str, body: str) -> None:
+        """Send a message, after those that were sent before; nothing where the session was left."""
+        if (inbox := self._inboxes.get(session)) is not None:
+            if not inbox.waiting:
+                inbox.idle = anyio.Event()
+            inbox.waiting.append(body)
+            self._mail.set()
+
+    async def sent(self, session: str) -> None:
+        """Wait until everything of a session is written down, for ever where its database stays away."""
+        if (inbox := self._inboxes.get(session)) is not None and inbox.waiting:
+            await inbox.idle.wait()
+
+    async def living(self, sessions: Sequence[str]) -> frozenset[str]:
+        """Return which of these sessions have a coordinator that lives."""
+        rows = await self.run(lambda connection: connection.fetch(_LIVING, [*sessions], GONE_S))
+        return frozenset(row["id"] for row in rows)
+
+    async def run(self, work: Callable[[_Connection], Awaitable[_T]]) -> _T:
+        """Do work that may be repeated, while the server is away and patience lasts.
+
+        Raises:
+            PostError: the server stays away, or refuses it.
+        """
+        deadline_s = anyio.current_time() + self._patience_s
+        while True:
+            try:
+                async with self._lock:
+                    return await work(await self._connected())
+            except (asyncpg.PostgresError, ValueError, *_LOST) as error:
+                if not isinstance(error, _LOST) or anyio.current_time() > deadline_s:
+                    words = str(error) or "no answer in time"
+                    raise PostError(f"the queue's database: {words}", hint="see `queue_url` in the plan") from error
+                self._drop()
+            await anyio.sleep(_PAUSE_S)
+
+    async def _connected(self) -> _Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._url,
+                timeout=_TIMEOUT_S,
+                command_timeout=_TIMEOUT_S,
+                statement_cache_size=0,  # a pooler may give the next statement to another session
+                server_settings={"application_name": f"smooth-orchestrate {self._side}"},
+            )
+            for session in self._inboxes:
+                await self._listen(self._connection, session)
+            self._news.set()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def _listen(self, connection: _Connection, session: str) -> None:
+        await connection.add_listener(_channel(session, self._side), lambda *_: self._news.set())
+
+    async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something again and again; a database that stays away ends all sessions."""
+        try:
+            while True:
+                await work()
+        except PostError as error:
+            self.failure = error
+            self._news.set()
+
+    async def _receive(self) -> None:
+        with anyio.move_on_after(_LOOK_S):
+            await self._news.wait()
+        self._news = anyio.Event()
+        seen = {inbox.session: inbox.seen for inbox in self._inboxes.values()}
+        if not seen:
+            return
+        rows: Sequence[Mapping[str, Any]] = await self.run(
+            lambda connection: connection.fetch(_READ, [*seen], [*seen.values()], str(self._side.other))
+        )
+        for row in rows:
+            inbox = self._inboxes.get(row["session"])
+            if inbox is not None and row["seq"] == inbox.seen + 1:
+                inbox.seen = row["seq"]
+                await inbox.take(row["body"])
+
+    async def _deliver(self) -> None:
+        await self._mail.wait()
+        self._mail = anyio.Event()
+        for inbox in tuple(self._inboxes.values()):
+            if bodies := tuple(inbox.waiting):
+                await self._send(inbox, bodies)
+                del inbox.waiting[: len(bodies)]
+                inbox.sent += len(bodies)
+                if not inbox.waiting:
+                    inbox.idle.set()
+
+    async def _send(self, inbox: Inbox, bodies: Sequence[str]) -> None:
+        channel = _channel(inbox.session, self._side.other)
+        values = (inbox.session, str(self._side), inbox.sent + 1, [*bodies], channel)
+
+        async def insert(connection: _Connection) -> None:
+            # The other side may have ended the session meanwhile.
+            with suppress(asyncpg.ForeignKeyViolationError):
+                await connection.fetch(_SEND, *values)
+
+        await self.run(insert)
+
+    async def _renew(self) -> None:
+        await anyio.sleep(_BEAT_S)
+        if self._inboxes:
+            await self.run(lambda connection: connection.execute(_RENEW, [*self._inboxes]))
+
+
+def _channel(session: str, side: Side) -> str:
+    return f"smooth_fleet:{session}:{side}"

@@ -1,0 +1,144 @@
+"""The queue: Procrastinate, which hands sessions to machines that have room, and tells which machines live."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import procrastinate
+import psycopg
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Status
+
+from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.remote.post import GONE_S, Post
+
+__all__ = ["BEAT_S", "TASK", "Job", "Place", "Queue", "opened", "place_of"]
+
+BEAT_S: Final = 3.0
+"""How often, in seconds, a machine says that it lives."""
+
+TASK: Final = "smooth_orchestrator.session"
+"""What a job is called."""
+# What is still `doing` with a worker that says nothing, or has been forgotten for that, is done by nobody.
+_STATES: Final = """
+    SELECT s.id, j.status::text AS status,
+           coalesce(w.last_heartbeat > clock_timestamp() - make_interval(secs => $2), false) AS is_alive
+    FROM smooth_fleet_session s
+    JOIN procrastinate_jobs j ON j.id = s.job_id LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
+    WHERE s.id = ANY($1::text[])
+"""
+_NOTE_JOB: Final = "UPDATE smooth_fleet_session SET job_id = $2 WHERE id = $1"
+_ROOM: Final = """
+    SELECT coalesce(sum(m.concurrency), 0)::int
+    FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
+    WHERE $1 = ANY(m.queues) AND w.last_heartbeat > clock_timestamp() - make_interval(secs => $2)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the queue is.
+
+    Args:
+        url: of its database. Secret.
+        name: the queue's.
+        job_timeout_s: the longest that one session may last, in seconds.
+    """
+
+    url: str
+    name: str
+    job_timeout_s: float
+
+    def of(self, project: str) -> str:
+        """Return the name of the queue of one project: a machine may have some of them alone. Pure."""
+        return f"{self.name}:{project}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of a machine: no secret among it, for a machine knows its own settings.
+
+    Args:
+        session: its name.
+        project: whose Django is wanted.
+        django: the version that it must have.
+        code: the digest that its migrations must have.
+    """
+
+    session: str
+    project: str
+    django: str
+    code: str
+
+
+class Queue:
+    """The queue of one plan, opened by `opened`."""
+
+    def __init__(self, app: procrastinate.App, place: Place) -> None:
+        self.app = app
+        self.place = place
+
+    async def defer(self, post: Post, job: Job) -> int:
+        """Have a machine take up a session, which has begun; return the job's number."""
+        queue = self.place.of(job.project)
+        given: dict[str, Any] = {
+            "session": job.session,
+            "project": job.project,
+            "django": job.django,
+            "code": job.code,
+        }
+        number = await self.app.configure_task(TASK, queue=queue, queueing_lock=job.session).defer_async(**given)
+        await post.run(lambda connection: connection.execute(_NOTE_JOB, job.session, number))
+        return number
+
+    async def dead(self, post: Post, sessions: Sequence[str]) -> frozenset[str]:
+        """Return which of these sessions are over, or with a machine that is gone."""
+        rows = await post.run(lambda connection: connection.fetch(_STATES, [*sessions], GONE_S))
+        ended = {Status.SUCCEEDED.value, Status.FAILED.value, Status.ABORTED.value, Status.CANCELLED.value}
+        known = {
+            row["id"]: row["status"] in ended or (row["status"] == "doing" and not row["is_alive"]) for row in rows
+        }
+        return frozenset(session for session in sessions if known.get(session, True))
+
+    async def give_up(self, number: int) -> None:
+        """Take a job back that nobody may begin or go on with. Repeating it does nothing."""
+        await self.app.job_manager.cancel_job_by_id_async(number, abort=True)
+
+    async def room(self, post: Post, project: str) -> int:
+        """Return how many sessions of a project all machines together have room for that live."""
+        return int(await post.run(lambda connection: connection.fetchval(_ROOM, self.place.of(project), GONE_S)))
+
+
+def place_of(file: PlanFile) -> Place:
+    """Return where the queue of a plan with a fleet is. Pure."""
+    fleet = file.fleet
+    url = fleet.queue_url.get_secret_value() if fleet.queue_url else ""
+    return Place(url, fleet.queue or f"{file.deploy.name}-migrations", fleet.job_timeout / 1000)
+
+
+@asynccontextmanager
+async def opened(place: Place) -> AsyncIterator[Queue]:
+    """Open the queue for the length of a context, and make its tables where there are none.
+
+    Raises:
+        WorkerError: its database cannot be reached.
+    """
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=place.url, min_size=1, max_size=4))
+    try:
+        async with app.open_async():
+            if not await app.check_connection_async():
+                await _make_tables(place.url, app.schema_manager.get_schema())
+            yield Queue(app, place)
+    except (ConnectorException, psycopg.Error) as error:
+        raise WorkerError(f"the queue: {error}", hint="see `queue_url` in the plan") from error
+
+
+async def _make_tables(url: str, schema: str) -> None:
+    """Make the queue's tables, which two programs that begin at once must not do together."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(7340921067)")
+        found = await (await connection.execute("SELECT to_regclass('procrastinate_jobs') IS NULL")).fetchone()
+        if found == (True,):
+            await connection.execute(schema.encode())

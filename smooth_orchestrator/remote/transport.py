@@ -1,0 +1,330 @@
+"""Workers on other machines, as a coordinator has them: each is a session, which is a job of the queue."""
+
+import itertools
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from smooth_migrations import protocol
+from smooth_migrations.protocol import AskCode, Code, Command, Event, Hello
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.plan.values import Project
+from smooth_orchestrator.remote.messages import (
+    Asked,
+    Joined,
+    Killed,
+    Left,
+    Message,
+    Printed,
+    Refused,
+    Said,
+    Stopped,
+    decode,
+    encode,
+)
+from smooth_orchestrator.remote.post import Post, Side
+from smooth_orchestrator.remote.queue import Job, Place, Queue, opened
+from smooth_orchestrator.transport.base import OnEvent, OnOutput, OutputLine, Worker, WorkerLost
+from smooth_orchestrator.transport.local import LocalTransport
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectSendStream
+
+__all__ = ["QueueTransport"]
+
+# How often the machines of sessions are looked after, in seconds.
+_WATCH_S: Final = 2.0
+# How long a machine that has room may take to begin a session, and its Django to be set up.
+_START_S: Final = 60.0
+# How long the first machine is waited for where none is there.
+_NOBODY_S: Final = 5.0
+# How long what is still to be sent to a session that ends may take.
+_PARTING_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    """What a project is here, which every machine must have the same of."""
+
+    django: str
+    code: str
+
+
+class RemoteWorker:
+    """A session of a worker on some machine; made by `QueueTransport` alone."""
+
+    def __init__(self, project: Project, session: str, post: Post, on_output: OnOutput, reader: Worker) -> None:
+        self.project = project
+        self.session = session
+        self.heard_s = time.monotonic()
+        self._post = post
+        self._on_output = on_output
+        self._reader = reader
+        self._hello: Hello | None = None
+        self._ids = itertools.count(1)
+        self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
+        self._answered = anyio.Event()
+        self._refusal: Refused | None = None
+        self._joined: Joined | None = None
+        self._lost = anyio.Event()
+        self._ending = "has not begun"
+
+    @property
+    def hello(self) -> Hello:
+        """What its project's Django says of itself here; once it was set up there, with what that machine has."""
+        return self._hello or self._reader.hello
+
+    @property
+    def pid(self) -> int:
+        """Its process id, on its own machine."""
+        return self._joined.pid if self._joined else 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended."""
+        return self._lost.is_set()
+
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How it has ended; None as long as it lives."""
+        return self._ended() if self._lost.is_set() else None
+
+    async def set_up(self) -> None:
+        """Wait until a machine has taken it up and its apps are loaded.
+
+        Raises:
+            WorkerError: no machine does so in time, or what it has is another release.
+        """
+        await self._reader.set_up()
+        with anyio.move_on_after(_START_S):
+            await self._answered.wait()
+        name = self.project.name
+        if self._refusal is not None:
+            raise WorkerError(f"project {name}: {self._refusal.message}", hint=self._refusal.hint)
+        if self._joined is None:
+            raise WorkerError(
+                f"project {name}: no machine of the fleet has taken up work within {_START_S:g} s",
+                hint="see `smooth-orchestrate worker PLAN` on the machines, and its --concurrency",
+            )
+
+    def next_id(self) -> int:
+        """Return an id for a command that this worker has not had before."""
+        return next(self._ids)
+
+    async def call(self, command: Command, on_event: OnEvent | None = None) -> Event:
+        """Send a command and return its final event; several calls may be pending at once.
+
+        Args:
+            command: with an id of its own.
+            on_event: awaited with every event before the final one, in order.
+
+        Raises:
+            WorkerLost: the worker ended before it answered, or had ended already.
+        """
+        events_in, events = anyio.create_memory_object_stream[Event](math.inf)
+        with events_in, events:
+            if not self._lost.is_set():
+                self._pending[command.id] = events_in
+                try:
+                    self._say(Asked(line=protocol.encode(command).decode(), answers=True))
+                    async for event in events:
+                        if event.final:
+                            return event
+                        if on_event is not None:
+                            await on_event(event)
+                finally:
+                    del self._pending[command.id]
+        raise self._ended()
+
+    async def tell(self, command: Command) -> None:
+        """Send a command that has no answer; a worker that is gone is no error."""
+        self._say(Asked(line=protocol.encode(command).decode(), answers=False))
+
+    async def lost(self) -> WorkerLost:
+        """Wait until the worker has ended, and return how."""
+        await self._lost.wait()
+        return self._ended()
+
+    def kill(self) -> None:
+        """Give the worker up, and have it ended as soon as its machine hears of that."""
+        self._say(Killed())
+        self.lose("was given up")
+
+    def lose(self, how: str) -> None:
+        """Take note that it has ended. Repeating it does nothing."""
+        if not self._lost.is_set():
+            self._ending = how
+            self._lost.set()
+            self._answered.set()
+            for events in self._pending.values():
+                events.close()
+
+    def refuse(self, refusal: Refused) -> None:
+        """Take note that there will be none, and why."""
+        self._refusal = refusal
+        self.lose(f"was refused: {refusal.message}")
+
+    async def take(self, text: str) -> None:
+        """Take in what its machine has sent."""
+        self.heard_s = time.monotonic()
+        match decode(text):
+            case Said(line=line) if isinstance(event := protocol.decode(line.encode()), Event):
+                if event.id in self._pending:
+                    self._pending[event.id].send_nowait(event)
+            case Printed() as printed:
+                self._on_output(OutputLine(printed.stream, printed.line, printed.database, printed.migration, self.pid))
+            case Joined() as joined:
+                self._joined = joined
+                self._hello = replace(
+                    self._reader.hello,
+                    pid=joined.pid,
+                    python=joined.python,
+                    django=joined.django,
+                    version=joined.version,
+                )
+                self._ending = "has ended"
+                self._answered.set()
+            case Refused() as refusal:
+                self.refuse(refusal)
+            case Left(message=how):
+                self.lose(how)
+
+    async def part(self) -> None:
+        """Have it end, and forget it."""
+        self._say(Stopped())
+        with anyio.move_on_after(_PARTING_S):
+            await self._post.sent(self.session)
+            await self._lost.wait()
+        self.lose("is being stopped")
+
+    def _say(self, message: Message) -> None:
+        if not self._lost.is_set():
+            self._post.send(self.session, encode(message))
+
+    def _ended(self) -> WorkerLost:
+        where = f" on {self._joined.machine}" if self._joined else ""
+        return WorkerLost(f"project {self.project.name}: the worker{where} {self._ending}")
+
+
+class QueueTransport:
+    """Has sessions taken up by machines of a fleet.
+
+    What a project's settings say is asked of a process of this machine, which connects to no database.
+
+    Args:
+        place: where the queue is.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._local = LocalTransport()
+        self._readers: dict[str, Worker] = {}
+        self._releases: dict[str, _Release] = {}
+        self._workers: dict[str, RemoteWorker] = {}
+        self._post: Post
+        self._queue: Queue
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["QueueTransport"]:
+        """Connect to the queue for the length of a context.
+
+        Raises:
+            WorkerError: its database cannot be reached.
+        """
+        async with AsyncExitStack() as stack:
+            self._queue = await stack.enter_async_context(opened(self._place))
+            self._post = await stack.enter_async_context(Post(self._place.url, Side.COORDINATOR).open())
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(self._watch)
+            try:
+                yield self
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def most(self, project: Project) -> int:
+        """Return how many workers of a project the machines that live have room for."""
+        return await self._queue.room(self._post, project.name)
+
+    @asynccontextmanager
+    async def worker(
+        self, project: Project, *, on_output: OnOutput, like: Worker | None = None
+    ) -> AsyncIterator[RemoteWorker]:
+        """Have a machine start a worker for the length of a context, which it outlives for a moment at the most.
+
+        Args:
+            project: whose Django it sets up.
+            on_output: called with every line that it prints.
+            like: of no use here.
+
+        Raises:
+            WorkerError: nobody is there to start it, or the project's settings cannot be read here.
+        """
+        del like
+        async with AsyncExitStack() as stack:
+            reader = self._readers.get(project.name)
+            if reader is None:
+                reader = await stack.enter_async_context(self._local.worker(project, on_output=on_output))
+                self._readers[project.name] = reader
+            worker = RemoteWorker(project, secrets.token_hex(8), self._post, on_output, reader)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(self._begin, worker, reader)
+            try:
+                yield worker
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await worker.part()
+                    self._workers.pop(worker.session, None)
+                    with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
+                        await self._post.end(worker.session)
+                tasks.cancel_scope.cancel()
+
+    async def _begin(self, worker: RemoteWorker, reader: Worker) -> None:
+        """Have a session taken up; what is in the way is what its `set_up` raises."""
+        try:
+            await reader.set_up()
+            release = await self._release_of(worker.project, reader)
+            await self._wait_for_room(worker.project)
+            await self._post.begin(worker.session, worker.project.name)
+            await self._post.join(worker.session, worker.take)
+            await self._queue.defer(self._post, Job(worker.session, worker.project.name, release.django, release.code))
+            self._workers[worker.session] = worker
+        except WorkerError as error:
+            worker.refuse(Refused(message=error.message, hint=error.hint))
+
+    async def _release_of(self, project: Project, reader: Worker) -> _Release:
+        if project.name not in self._releases:
+            answer = await reader.call(AskCode(id=reader.next_id(), database="", alias=""))
+            if not isinstance(answer, Code):
+                raise WorkerError("the migrations of its apps cannot be read", hint="see `manage.py showmigrations`")
+            self._releases[project.name] = _Release(reader.hello.django, answer.digest)
+        return self._releases[project.name]
+
+    async def _wait_for_room(self, project: Project) -> None:
+        """Wait for the first machine, which may have been started with this program."""
+        with anyio.move_on_after(_NOBODY_S):
+            while not await self.most(project):  # noqa: ASYNC110 - machines enrol in the queue's database
+                await anyio.sleep(_NOBODY_S / 20)
+            return
+        raise WorkerError(
+            f"no machine of the fleet serves it (queue {self._place.of(project.name)})",
+            hint="start `smooth-orchestrate worker PLAN` where its code is",
+        )
+
+    async def _watch(self) -> None:
+        """Take the workers for lost whose sessions are over, or with machines that say nothing any more."""
+        while True:
+            await anyio.sleep(_WATCH_S)
+            if self._post.failure is not None:
+                for worker in self._workers.values():
+                    worker.lose(f"cannot be reached: {self._post.failure.message}")
+            elif self._workers:
+                with suppress(WorkerError):
+                    for session in await self._queue.dead(self._post, [*self._workers]):
+                        if session in self._workers:
+                            self._workers[session].lose("is on a machine that says nothing any more, or has ended")

@@ -1,0 +1,156 @@
+"""A deploy over worker machines: the same all-or-nothing, whoever of them is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.machines import FleetOfMachines, fleet_of_machines
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.processes import kill_family
+from tests.support.small_migrations import ITEM
+from tests.support.small_project import migration
+
+pytestmark = pytest.mark.timeout(180)
+
+_COUNT: Final = 6
+_NOTE: Final = migration(
+    "migrations.AddField('item', 'note', models.CharField(max_length=9, default=''))", after=[("demo", "0001_item")]
+)
+_RELEASE: Final = {"demo.0001_item": ITEM, "demo.0002_note": _NOTE}
+# It comes to no end by itself.
+_SLOW: Final = {
+    "demo.0001_item": ITEM,
+    "demo.0002_note": migration(
+        "migrations.AddField('item', 'note', models.CharField(max_length=9, default=''))",
+        "migrations.RunSQL('SELECT pg_sleep(3600)', '')",
+        after=[("demo", "0001_item")],
+    ),
+}
+_LEFT: Final = "SELECT (SELECT count(*) FROM smooth_fleet_session), (SELECT count(*) FROM procrastinate_jobs)"
+
+
+@pytest.fixture(scope="module")
+def server(pg_programs: Path | None) -> Iterator[PostgresServer]:
+    """A server for the databases and the queue."""
+    with PostgresServer(settings=THROW_AWAY, programs=pg_programs) as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(server: PostgresServer, tmp_path: Path) -> Iterator[FleetOfMachines]:
+    """Databases with a migration pending, and no machine yet."""
+    with fleet_of_machines(tmp_path, [server], _COUNT, _RELEASE) as fleet:
+        yield fleet
+
+
+def test_a_deploy_is_shared_by_three_machines(fleet: FleetOfMachines) -> None:
+    machines = [fleet.start("--concurrency", "1") for _ in range(3)]
+
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert fleet.many.new() == _COUNT
+    assert not fleet.many.prepared()
+    parents = {machine.process.pid for machine in machines}
+    assert len(outcome.named("worker.started")) >= 1
+    # No message, job or session is left behind; the machines are there for the next one.
+    assert fleet.rows(_LEFT) == [(0, 0)]
+    assert {
+        int(str(name).partition(":")[2]) for (name,) in fleet.rows("SELECT name FROM smooth_fleet_machine")
+    } == parents
+    assert [machine.drain() for machine in machines] == [0, 0, 0]
+    assert fleet.rows("SELECT name FROM smooth_fleet_machine") == []
+
+
+def test_a_failure_in_the_last_leaves_all_as_they_were(fleet: FleetOfMachines) -> None:
+    fleet.start()
+    fleet.start()
+    last = fleet.many.databases[-1]
+    with last.connect() as session:
+        session.execute("ALTER TABLE demo_item ADD COLUMN note text")
+    before = fleet.many.dumps(sequences=False)
+
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    assert outcome.report["error"]["sqlstate"] == "42701"
+    assert fleet.many.dumps(sequences=False) == before
+    assert not fleet.many.prepared()
+
+
+def test_what_is_committed_goes_back_over_the_fleet(fleet: FleetOfMachines) -> None:
+    fleet.start()
+    before = fleet.many.dumps(sequences=False)
+    assert fleet.many.run("deploy").exit_code == 0
+
+    outcome = fleet.many.run("rollback")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert fleet.many.dumps(sequences=False) == before
+
+
+def test_a_machine_with_another_release_is_refused_by_name(fleet: FleetOfMachines) -> None:
+    machine = fleet.start(release={"demo/migrations/0002_note.py": f"{_NOTE}\n# changed\n"})
+    before = fleet.many.dumps(sequences=False)
+
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+    error = outcome.report["error"]
+    assert f":{machine.process.pid} has other migrations" in error["message"]
+    assert fleet.many.dumps(sequences=False) == before
+
+
+def test_without_a_machine_it_is_refused(fleet: FleetOfMachines) -> None:
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+    assert outcome.report["error"]["message"] == (
+        "project one: no machine of the fleet serves it (queue many-migrations:one)"
+    )
+    assert fleet.many.new() == 0
+
+
+def test_what_would_be_held_open_is_refused_by_name(fleet: FleetOfMachines) -> None:
+    fleet.plan(deploy='atomicity = "held_open"')
+    plan = fleet.many.directory / "deploy.toml"
+    plan.write_text(plan.read_text().replace('minimum_atomicity = "two_phase"\n', ""))
+    fleet.start()
+
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+    messages = {error["place"]: error["message"] for error in outcome.report["errors"]}
+    assert len(messages) == _COUNT
+    assert all("a transaction held open cannot change machines" in each for each in messages.values())
+    assert fleet.many.new() == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whose", ["machine", "all machines", "coordinator"])
+def test_whoever_is_lost_while_they_migrate_all_is_as_it_was(
+    server: PostgresServer, tmp_path: Path, whose: str
+) -> None:
+    with fleet_of_machines(tmp_path, [server], _COUNT, _SLOW) as fleet:
+        machines = [fleet.start("--concurrency", "2") for _ in range(2)]
+        before = fleet.many.dumps(sequences=False)
+        with fleet.many.running() as run:
+            for _ in range(4):
+                run.wait_for("migration.started")
+            if whose == "coordinator":
+                kill_family(run.process.pid)
+            else:
+                for machine in machines[: 1 if whose == "machine" else 2]:
+                    machine.lose()
+                outcome = run.finish()
+                assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        if whose == "all machines":
+            fleet.start()
+
+        settled = fleet.many.run("recover")
+
+        assert settled.exit_code == 0, settled.stderr
+        assert fleet.many.dumps(sequences=False) == before
+        assert not fleet.many.prepared()

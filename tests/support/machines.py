@@ -1,0 +1,126 @@
+"""Machines of a fleet as processes, each in a directory of its own, that serve one queue."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.support.leases import until
+from tests.support.many_databases import ManyDatabases, many_databases
+from tests.support.postgres_database import PostgresDatabase, temporary_database
+from tests.support.postgres_server import PostgresServer
+from tests.support.processes import kill_family
+from tests.support.runs import SCRIPT
+
+__all__ = ["FleetOfMachines", "Machine", "fleet_of_machines"]
+
+_ENROLLED: Final = """
+    SELECT count(*) FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
+    WHERE split_part(m.name, ':', 2) = %s
+"""
+
+
+class Machine:
+    """One `smooth-orchestrate worker` at work.
+
+    Args:
+        process: it.
+        directory: its own, with the plan and the project.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", directory: Path) -> None:
+        self.process = process
+        self.directory = directory
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.directory / "machine.log").read_text()
+
+    def drain(self) -> int:
+        """Have it end in order, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def lose(self) -> None:
+        """Kill it, with all that it has started."""
+        kill_family(self.process.pid)
+        self.process.wait()
+
+
+class FleetOfMachines:
+    """Many databases, and the machines that migrate them.
+
+    Args:
+        many: the databases; the coordinator runs in their directory.
+        queue: the database of the queue and of the journal.
+        stack: ends what was started.
+    """
+
+    def __init__(self, many: ManyDatabases, queue: PostgresDatabase, stack: ExitStack) -> None:
+        self.many = many
+        self.queue = queue
+        self._stack = stack
+        self._count = 0
+
+    def plan(self, *, deploy: str = "", fleet: str = "") -> None:
+        """Write the plan of the coordinator, with further lines for `[deploy]` and `[fleet]`."""
+        self.many.plan()
+        plan = self.many.directory / "deploy.toml"
+        text = plan.read_text().replace("[deploy]\n", f'[deploy]\njournal = "{self.queue.dsn}"\n{deploy}\n', 1)
+        plan.write_text(f'{text}\n[fleet]\ntransport = "procrastinate"\nqueue_url = "{self.queue.dsn}"\n{fleet}\n')
+
+    def start(self, *options: str, release: dict[str, str] | None = None) -> Machine:
+        """Start another machine, and wait until it is known.
+
+        Args:
+            options: of `worker`.
+            release: migrations that it has instead of the coordinator's, by file.
+        """
+        self._count += 1
+        directory = self.many.directory / f"machine_{self._count}"
+        directory.mkdir()
+        shutil.copy(self.many.directory / "deploy.toml", directory)
+        shutil.copytree(self.many.directory / "project", directory / "project")
+        for name, text in (release or {}).items():
+            (directory / "project" / name).write_text(text)
+        with (directory / "machine.log").open("wb") as log:
+            process = subprocess.Popen(
+                [SCRIPT, "worker", "deploy.toml", *options],
+                cwd=directory,
+                env=os.environ | self.many.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        machine = Machine(process, directory)
+        self._stack.callback(machine.lose)
+        until(lambda: self.rows(_ENROLLED, str(process.pid)) == [(1,)] or process.poll() is not None)
+        assert process.poll() is None, machine.log
+        return machine
+
+    def rows(self, query: str, *values: str) -> list[tuple[object, ...]]:
+        """Return what a query finds in the queue's database; nothing as long as its tables are not there."""
+        with self.queue.connect() as session:
+            if session.execute("SELECT to_regclass('smooth_fleet_machine') IS NULL").fetchone() == (True,):
+                return []
+            return session.execute(query, values).fetchall()
+
+
+@contextmanager
+def fleet_of_machines(
+    directory: Path, servers: Sequence[PostgresServer], count: int, release: dict[str, str]
+) -> Iterator[FleetOfMachines]:
+    """Create databases, and a queue beside them on the first of the servers; everything ends with the block."""
+    with (
+        many_databases(directory, servers, count, release) as many,
+        temporary_database(servers[0]) as queue,
+        ExitStack() as stack,
+    ):
+        fleet = FleetOfMachines(many, queue, stack)
+        fleet.plan()
+        yield fleet
