@@ -210,7 +210,7 @@ class _Attempt:
         asked = self.invocation
         form, level = logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level)
         stream, brief = None, False
-        if form is not logs.LogFormat.JSON and not asked.hides_progress:
+        if form is not logs.LogFormat.JSON and not asked.hides_progress and sys.stderr.isatty():
             from smooth_orchestrator.progress import can_show, showing  # noqa: PLC0415 - rich, for a terminal alone
 
             if can_show(sys.stderr):
