@@ -116,6 +116,7 @@ LAYERS: Final = (
             "identity",
             "leisure",
             "matching",
+            "orphans",
             "places",
             "plan",
             "run_ids",
