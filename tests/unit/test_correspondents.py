@@ -63,23 +63,22 @@ def test_one_that_is_not_there_is_not_waited_for_nor_told(deaf: socket.socket, m
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["while the command goes on", "when it ends"])
 def test_one_that_has_come_up_since_is_told(monkeypatch: pytest.MonkeyPatch, *, is_over: bool) -> None:
-    monkeypatch.setattr(correspondents, "_MOMENT_S", _HOUR_S)
+    for name in ("_MOMENT_S", "_SILENCE_S"):
+        monkeypatch.setattr(correspondents, name, _HOUR_S)
     monkeypatch.setattr(correspondents, "_PAUSE_S", _HOUR_S if is_over else 0.01)
-    told = threading.Event()
+    was_missed, is_up, told = threading.Event(), threading.Event(), threading.Event()
+
+    def ask_if_up(url: str, timeout_s: float) -> None:
+        if not is_up.is_set():
+            was_missed.set()
+            raise OSError("away")
+        ask(url, timeout_s)
+
+    monkeypatch.setattr("smooth_orchestrator.asking.ask", ask_if_up)
     with collecting() as collected:
-        # It is away for who does not know its name yet.
-        names = iter([OSError("away"), None])
-        is_known = threading.Event()
-
-        def ask_by_name(url: str, timeout_s: float) -> None:
-            if (error := next(names)) is not None:
-                raise error
-            is_known.wait()
-            ask(url, timeout_s)
-
-        monkeypatch.setattr("smooth_orchestrator.asking.ask", ask_by_name)
         correspondent = Correspondent("far", collected.endpoint)
-        is_known.set()
+        was_missed.wait()
+        is_up.set()
         if not is_over:
             correspondent.wait()
         assert correspondent.tell(told.set)
