@@ -117,6 +117,7 @@ LAYERS: Final = (
             "identity",
             "leisure",
             "matching",
+            "orphans",
             "places",
             "plan",
             "run_ids",
