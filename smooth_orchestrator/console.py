@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TextIO
 
 from smooth_orchestrator.events import blocker_text
 
-__all__ = ["Stream", "event_text", "on_one_line", "printable", "wants_colour"]
+__all__ = ["Plain", "Stream", "event_text", "on_one_line", "printable", "wants_colour"]
 
 _RESET: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
@@ -37,6 +38,21 @@ class Stream(Protocol):
     def isatty(self) -> bool:
         """Tell whether it is a terminal."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Prints lines as a console of rich's does where nobody looks; that one takes long to import.
+
+    Args:
+        stream: where to.
+    """
+
+    stream: TextIO
+
+    def print(self, text: str = "", **_style: object) -> None:
+        """Print a text and end its line; how it would look on a terminal is all the same."""
+        self.stream.write(f"{text.expandtabs()}\n")
 
 
 def wants_colour(stream: Stream) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-__all__ = ["begin", "import_at_leisure", "run_beside"]
+__all__ = ["begin", "import_at_leisure", "run_beside", "wait"]
 
 _has_begun: Final = threading.Event()
 
@@ -15,21 +15,29 @@ def begin() -> None:
     _has_begun.set()
 
 
-def import_at_leisure(name: str) -> threading.Thread:
-    """Start a thread that imports a module once there is leisure; who needs it sooner calls `begin`, and joins it.
+def wait() -> None:
+    """Return once there is leisure."""
+    _has_begun.wait()
+
+
+def import_at_leisure(name: str, after: Callable[[], object] | None = None) -> None:
+    """Start a thread that imports a module once there is leisure; who needs it sooner imports it.
 
     Args:
         name: the module's. One that cannot be imported is for who needs it to find out.
+        after: returns when it is known that the module will be needed.
     """
 
     def wait_and_import() -> None:
-        _has_begun.wait()
+        if after is not None:
+            after()
+        wait()
         try:
             import_module(name)
         except Exception:  # noqa: BLE001 - see above
             return
 
-    return run_beside("leisure", wait_and_import)
+    run_beside("leisure", wait_and_import)
 
 
 def run_beside(name: str, work: Callable[[], object]) -> threading.Thread:

@@ -6,7 +6,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from smooth_orchestrator.console import printable, wants_colour
+from smooth_orchestrator.console import Plain, printable, wants_colour
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import HALTED, DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
@@ -75,10 +75,13 @@ def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> No
             next; anything else the whole, plain and unwrapped.
         plan: the plan file, which that command is for.
     """
-    console = _console(stream)
     is_brief = stream.isatty()
+    if not is_brief and not report.databases:
+        _print_head(Plain(stream), report, plan, height=None)
+        return
+    console = _console(stream)
     with console.capture() as captured:
-        _print_head(console, report, plan, is_brief=is_brief)
+        _print_head(console, report, plan, height=console.height if is_brief else None)
     head = captured.get()
     stream.write(head)
     if report.databases:
@@ -86,10 +89,11 @@ def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> No
         _print_databases(console, report, room if is_brief and len(report.databases) > room else None)
 
 
-def _print_head(console: "Console", report: Report, plan: Path | None, *, is_brief: bool) -> None:
+def _print_head(console: "Console | Plain", report: Report, plan: Path | None, *, height: int | None) -> None:
+    is_brief = height is not None
     errors = [error for error in (report.error, *report.errors) if error]
     shown = errors[:_ERRORS_SHOWN] if is_brief else errors
-    longest = max(_LEAST_LINES, console.height - _LINES_BESIDE) if is_brief else None
+    longest = None if height is None else max(_LEAST_LINES, height - _LINES_BESIDE)
     for error in shown:
         if is_brief and error is not errors[0]:
             _print_in_short(console, error, report)
@@ -111,7 +115,7 @@ def _print_head(console: "Console", report: Report, plan: Path | None, *, is_bri
         console.print()
 
 
-def _print_settling(console: "Console", report: Report) -> None:
+def _print_settling(console: "Console | Plain", report: Report) -> None:
     """Print the commands for an operator, and the page that is for no other cause."""
     if report.settle_with:
         console.print(f"Settle it with{' one of' if len(report.settle_with) > 1 else ''}:")
@@ -202,7 +206,7 @@ def _console(stream: TextIO) -> "Console":
     )
 
 
-def _print_error(console: "Console", error: RunError, database: str | None, longest: int | None) -> None:
+def _print_error(console: "Console | Plain", error: RunError, database: str | None, longest: int | None) -> None:
     where = ", ".join(
         f"{word} {value}"
         for word, value in (
@@ -224,7 +228,7 @@ def _print_error(console: "Console", error: RunError, database: str | None, long
             console.print(f"  {word}: {printable(value)}")
 
 
-def _print_in_short(console: "Console", error: RunError | Mistake, report: Report) -> None:
+def _print_in_short(console: "Console | Plain", error: RunError | Mistake, report: Report) -> None:
     if isinstance(error, Mistake):
         where = error.place
     else:
@@ -234,14 +238,14 @@ def _print_in_short(console: "Console", error: RunError | Mistake, report: Repor
         console.print(printable(line.partition("\n")[0]), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _print_mistake(console: "Console", mistake: Mistake, longest: int | None) -> None:
+def _print_mistake(console: "Console | Plain", mistake: Mistake, longest: int | None) -> None:
     console.print(printable(mistake.place), style=_BAD)
     _print_indented(console, mistake.message, longest)
     if mistake.hint:
         console.print(f"  hint: {printable(mistake.hint)}")
 
 
-def _print_indented(console: "Console", message: str, longest: int | None) -> None:
+def _print_indented(console: "Console | Plain", message: str, longest: int | None) -> None:
     lines = printable(message).splitlines()
     for line in lines[:longest]:
         console.print(f"  {line if longest is None else line[:_LONGEST_LINE]}")

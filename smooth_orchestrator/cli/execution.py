@@ -210,7 +210,7 @@ class _Attempt:
         asked = self.invocation
         form, level = logs.LogFormat(asked.log_format), logs.LogLevel(asked.log_level)
         stream, brief = None, False
-        if form is not logs.LogFormat.JSON and not asked.hides_progress:
+        if form is not logs.LogFormat.JSON and not asked.hides_progress and sys.stderr.isatty():
             from smooth_orchestrator.progress import can_show, showing  # noqa: PLC0415 - rich, for a terminal alone
 
             if can_show(sys.stderr):
@@ -252,8 +252,14 @@ class _Attempt:
 def _finished(work: Callable[..., Awaitable[_T]], *arguments: object) -> _T:
     import anyio  # noqa: PLC0415 - not for `--help`
 
+    from smooth_orchestrator.orphans import overlook_lost_connections  # noqa: PLC0415 - the same
+
+    async def work_in_own_loop() -> _T:
+        overlook_lost_connections()
+        return await work(*arguments)
+
     end_if_interrupted()
-    return anyio.run(work, *arguments, backend="asyncio")
+    return anyio.run(work_in_own_loop, backend="asyncio")
 
 
 def _run_error(error: SmoothError) -> RunError:

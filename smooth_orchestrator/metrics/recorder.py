@@ -46,8 +46,8 @@ class Recorder:
         told = readings(report, self.heard)
         if self.file is not None:
             _try("the file of metrics", _wait_for, partial(_write, self.file, told))
-        if self.gateway is not None and self.correspondent is not None:
-            _try("the Pushgateway", self.correspondent.tell, partial(_push, self.gateway, told))
+        if self.gateway is not None and (there := self.correspondent) is not None:
+            _try("the Pushgateway", there.tell, partial(_push, self.gateway, told), lambda: there.error)
 
 
 def recorder(file: Path | None, gateway: str | None) -> Recorder | None:
@@ -64,9 +64,10 @@ def recorder(file: Path | None, gateway: str | None) -> Recorder | None:
         return None
     if mistakes := [*_mistakes(file, gateway)]:
         raise PlanInvalid(mistakes)
-    # prometheus_client brings a server with it, and takes a while to import.
-    import_at_leisure("smooth_orchestrator.metrics.exposition")
     correspondent = None if gateway is None else Correspondent("metrics", gateway)
+    # prometheus_client brings a server with it, and takes a while to import: not for a gateway that is away.
+    after = correspondent.wait if correspondent is not None and file is None else None
+    import_at_leisure("smooth_orchestrator.metrics.exposition", after)
     return Recorder(file and file.absolute(), gateway, correspondent)
 
 
@@ -100,7 +101,12 @@ def _wait_for(telling: Callable[[], object]) -> bool:
     return not thread.is_alive()
 
 
-def _try(what: str, tell: Callable[[Callable[[], object]], bool], telling: Callable[[], object]) -> None:
+def _try(
+    what: str,
+    tell: Callable[[Callable[[], object]], bool],
+    telling: Callable[[], object],
+    why_not: Callable[[], Exception | None] = lambda: None,
+) -> None:
     """Do something for as long as `tell` waits for it, and say once why it was not done."""
     failures: list[Exception] = []
 
@@ -111,6 +117,6 @@ def _try(what: str, tell: Callable[[Callable[[], object]], bool], telling: Calla
             failures.append(error)
 
     is_done = tell(attempt)
-    for error in tuple(failures) if is_done else (TimeoutError("no answer in time"),):
+    for error in tuple(failures) if is_done else (why_not() or TimeoutError("no answer in time"),):
         message = f"{what} did not get the metrics: {str(error) or type(error).__name__}"
         get_logger().warning(EventName.LOG_MESSAGE, logger="metrics", message=message)

@@ -217,6 +217,18 @@ def test_nothing_is_traced_where_the_variables_say_not_to(
     assert [line for line in outcome.log if "trace_id" in line or line["event"] == "log.message"] == []
 
 
+def test_what_is_not_sampled_is_not_sent_but_named_in_the_log(
+    fleet: Fleet, collected: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    monkeypatch.setenv("TRACEPARENT", f"00-{_TRACE}-{_PARENT}-00")
+    outcome = _deploy(fleet)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert collected.spans == []
+    assert {line.get("trace_id") for line in outcome.log} == {_TRACE}
+    assert outcome.named("log.message") == []
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -4,7 +4,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from smooth_orchestrator.console import Plain
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal import RunSummary
 from smooth_orchestrator.render import print_report, print_runs
@@ -55,6 +57,18 @@ FAILED = replace(
     ),
     error=ERROR,
 )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\tb", "two\n  lines\tand  more ", "ünïcödé 漢字", "[red]x[/red] :smile:", "x " * 400]
+)
+def test_lines_are_printed_without_rich_as_rich_prints_them(text: str) -> None:
+    plain, rich = StringIO(), StringIO()
+    Plain(plain).print(text, style="bold")
+    Console(file=rich, width=4000, color_system=None, highlight=False, markup=False, emoji=False, soft_wrap=True).print(
+        text, style="bold"
+    )
+    assert plain.getvalue() == rich.getvalue()
 
 
 def _text(report: Report) -> str:

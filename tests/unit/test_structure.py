@@ -118,6 +118,7 @@ LAYERS: Final = (
             "identity",
             "leisure",
             "matching",
+            "orphans",
             "places",
             "plan",
             "run_ids",

@@ -10,15 +10,20 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from smooth_orchestrator.logs import LogFormat, LogLevel, configure, get_logger, labelling
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.traces.activation import endpoint_of
+from smooth_orchestrator.traces.spans import Trace
 from smooth_orchestrator.traces.tree import Tree
 from tests.support.log_lines import log_lines
 
 _ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+_TRACE = "0af7651916cd43dd8448eb211c80319c"
+_PARENT = "b7ad6b7169203331"
 _STEP = {"app": "orders", "migration": "0007_total", "direction": "forwards"}
 
 
@@ -154,6 +159,40 @@ def test_each_phase_that_commits_by_itself_has_its_decision_and_commits() -> Non
 def test_an_endpoint_turns_tracing_on_unless_it_is_turned_off(more: dict[str, str], *, wanted: bool) -> None:
     assert (endpoint_of(_ENDPOINT | more) is not None) is wanted
     assert endpoint_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint"),
+    [
+        (_ENDPOINT, "http://collector:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c/otlp/"}, "http://c/otlp/v1/traces"),
+        (_ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://collector:4318"),
+        (_ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/mine"}, "http://c/mine"),
+    ],
+)
+def test_a_collector_is_asked_where_it_takes_traces(environ: dict[str, str], endpoint: str) -> None:
+    assert endpoint_of(environ) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("parent", "goes_on"),
+    [
+        (f"00-{_TRACE}-{_PARENT}-01", True),
+        (f"  01-{_TRACE}-{_PARENT}-00-more ", True),
+        (f"00-{_TRACE}-{_PARENT}-01-more", False),
+        (f"ff-{_TRACE}-{_PARENT}-01", False),
+        (f"00-{'0' * 32}-{_PARENT}-01", False),
+        (f"00-{_TRACE}-{'0' * 16}-01", False),
+        (f"00-{_TRACE.upper()}-{_PARENT}-01", False),
+        ("", False),
+    ],
+)
+def test_a_trace_goes_on_with_what_the_sdk_would_go_on_with(parent: str, *, goes_on: bool) -> None:
+    trace = Trace.of({"TRACEPARENT": parent, "TRACESTATE": "a=b"})
+    context = get_current_span(TraceContextTextMapPropagator().extract({"traceparent": parent})).get_span_context()
+    assert context.is_valid is goes_on
+    assert (trace.trace_id == context.trace_id) is goes_on
+    assert trace.carrier == ({"traceparent": parent, "tracestate": "a=b"} if goes_on else {})
 
 
 @contextmanager

@@ -1,3 +1,7 @@
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,3 +56,39 @@ def test_watchers_are_told_all_at_once_and_one_that_fails_is_a_warning() -> None
         tell_all(watchers, REPORT)
     assert [each.reports for each in watchers] == [[REPORT]] * 3
     assert heard == ["a watcher failed: out of order"]
+
+
+def test_what_speaks_to_those_who_are_away_is_not_imported() -> None:
+    program = """
+import sys
+from smooth_orchestrator import leisure
+from smooth_orchestrator.cli.watchers import all_at_work, tell_all
+from smooth_orchestrator.logs import get_logger, hearing
+from smooth_orchestrator.metrics import recorder
+from smooth_orchestrator.traces import tracer_of
+from tests.unit.test_watchers import REPORT
+
+url = sys.argv[1]
+watchers = [tracer_of("deploy", {"OTEL_EXPORTER_OTLP_ENDPOINT": url}), recorder(None, url)]
+warnings = []
+with all_at_work(watchers), hearing(lambda event: warnings.append(event["message"])):
+    leisure.begin()
+    get_logger().info("log.message", logger="x", message="")
+    tell_all(watchers, REPORT)
+print(*sorted(warnings[1:]), sep="\\n")
+sys.exit(bool({"opentelemetry.sdk", "requests", "prometheus_client"} & sys.modules.keys()))
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, url],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "the Pushgateway did not get the metrics: <urlopen error [Errno 111] Connection refused>",
+        "the collector has not answered, and did not get the run's trace",
+    ]
