@@ -14,7 +14,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
-from smooth_orchestrator.reads import watch_blockers
+from smooth_orchestrator.reads import end_session, watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 from smooth_orchestrator.transport import Worker
@@ -24,6 +24,8 @@ __all__ = ["Listener", "apply_target"]
 # How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
 _CANCEL_GRACE_S = 30.0
 
+# How many machines of a fleet, one after the other, may be lost with one target.
+_TURNS = 3
 # SQLSTATE 55P03, of a lock time-out (PostgreSQL manual, appendix A).
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -41,13 +43,29 @@ async def apply_target(
             transaction, whatever the tier, and where a deploy would go on migration by migration it ends.
         is_ahead: whether only that is run which comes before the transaction.
     """
-    async with fleet.lent(item.target, keeps=True) as worker:
-        # Others may have failed while it waited.
-        if run.decided or not run.stopping.is_set():
-            await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
+    for turn in range(_TURNS):
+        async with fleet.lent(item.target, keeps=True) as worker:
+            # Others may have failed while it waited.
+            if run.stopping.is_set() and not run.decided:
+                return
+            answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
+        if turn == _TURNS - 1 or not await _goes_elsewhere(run, item, answer):
+            break
+        fleet.forsake(item.target)
+        item.is_lost = False
+    _settle(run, item, answer)
 
 
-async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, measures: bool, is_ahead: bool) -> None:
+async def _goes_elsewhere(run: Run, item: TargetRun, answer: Event) -> bool:
+    """Return whether another machine is to begin anew where one was lost, with nothing of what that has begun left."""
+    is_lost = run.plan.is_remote and item.is_lost and isinstance(answer, Failed)
+    if not is_lost or run.decided or run.stopping.is_set():
+        return False
+    is_whole = item.tier is Tier.TWO_PHASE and not item.permanent and not item.has_ahead
+    return is_whole and await end_session(item) is None
+
+
+async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, measures: bool, is_ahead: bool) -> Event:
     plan, target = run.plan, item.target
     command = Apply(
         id=worker.next_id(),
@@ -94,7 +112,7 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
             at_work = str(listener.at_work) if listener.at_work else None
             answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
         group.cancel_scope.cancel()
-    _settle(run, item, answer)
+    return answer
 
 
 def _is_one_of_several(run: Run, item: TargetRun) -> bool:

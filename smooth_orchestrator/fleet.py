@@ -145,6 +145,10 @@ class Fleet:
             with anyio.CancelScope(shield=True):
                 await self._tell_change()
 
+    def forsake(self, target: Target) -> None:
+        """Let another worker have a target, of which the one that held it holds nothing any more. Idempotent."""
+        self._serving.pop(target.name, None)
+
     @contextmanager
     def hearing_losses(self, hear: OnLoss) -> Iterator[None]:
         """Call a function for each worker that is lost, for the length of a context; for the lost ones at once."""

@@ -36,6 +36,7 @@ from smooth_orchestrator.remote.messages import (
     Killed,
     Left,
     Message,
+    MessageError,
     Printed,
     Refused,
     Said,
@@ -203,6 +204,7 @@ class _Session:
                 )
                 how = await self._until_over(worker)
         except WorkerError as error:
+            self._over.set()
             await self._post.join(self._job.session, self._take)
             self._say(Refused(message=error.message, hint=error.hint))
         else:
@@ -217,9 +219,7 @@ class _Session:
             self._over.set()
 
     def abandon(self) -> None:
-        """End at once what nobody asks for any more: what stands open is rolled back by its worker's end."""
-        if self._worker is not None:
-            self._worker.kill()
+        """End what nobody asks for any more: the worker rolls back what stands open, as it does without a fleet."""
         self._over.set()
 
     @asynccontextmanager
@@ -267,17 +267,24 @@ class _Session:
         return loss.message if loss else "was ended by its machine, which is to stop" if self._drains else "has ended"
 
     async def _take(self, text: str) -> None:
-        match decode(text):
-            case Asked(line=line, answers=answers) if isinstance(command := protocol.decode(line.encode()), Command):
-                if answers:
-                    self._held.calls += 1
-                    self._tasks.start_soon(self._call, command)
-                elif self._worker is not None:
-                    await self._worker.tell(command)
+        if self._over.is_set():
+            return
+        try:
+            message = decode(text)
+            command = protocol.decode(message.line.encode()) if isinstance(message, Asked) else None
+        except (MessageError, protocol.ProtocolError):
+            self._over.set()
+            return
+        match message:
+            case Asked(answers=True) if isinstance(command, Command):
+                self._held.calls += 1
+                self._tasks.start_soon(self._call, command)
+            case Asked() if isinstance(command, Command) and self._worker is not None:
+                await self._worker.tell(command)
             case Stopped():
                 self._over.set()
-            case Killed():
-                self.abandon()
+            case Killed() if self._worker is not None:
+                self._worker.kill()
 
     async def _call(self, command: Command) -> None:
         answer: Event | None = None

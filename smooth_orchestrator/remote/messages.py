@@ -4,7 +4,24 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal
 
-__all__ = ["Asked", "Joined", "Killed", "Left", "Message", "Printed", "Refused", "Said", "Stopped", "decode", "encode"]
+__all__ = [
+    "Asked",
+    "Joined",
+    "Killed",
+    "Left",
+    "Message",
+    "MessageError",
+    "Printed",
+    "Refused",
+    "Said",
+    "Stopped",
+    "decode",
+    "encode",
+]
+
+
+class MessageError(Exception):
+    """A text that is no message between a coordinator and a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +114,13 @@ def decode(text: str) -> Message:
     """Read one back; a field that this version does not know is left out. Pure.
 
     Raises:
-        ValueError, KeyError, TypeError: it is none.
+        MessageError: it is none.
     """
-    body = json.loads(text)
-    kind = _KINDS[body["kind"]]
-    known = {field.name for field in fields(kind)}
-    message: Message = kind(**{key: value for key, value in body.items() if key in known})
+    try:
+        body = json.loads(text)
+        kind = _KINDS[body["kind"]]
+        known = {field.name for field in fields(kind)}
+        message: Message = kind(**{key: value for key, value in body.items() if key in known})
+    except (ValueError, KeyError, TypeError) as error:
+        raise MessageError(f"no message of a fleet: {text[:200]!r}") from error
     return message

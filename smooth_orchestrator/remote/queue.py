@@ -1,7 +1,7 @@
 """The queue: Procrastinate, which hands sessions to machines that have room, and tells which machines live."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,9 +102,13 @@ class Queue:
         }
         return frozenset(session for session in sessions if known.get(session, True))
 
-    async def give_up(self, number: int) -> None:
-        """Take a job back that nobody may begin or go on with. Repeating it does nothing."""
-        await self.app.job_manager.cancel_job_by_id_async(number, abort=True)
+    async def withdraw(self, number: int, *, is_dead: bool) -> None:
+        """Take a job out of the queue that nobody has begun, or whose machine is gone. Repeating it does nothing."""
+        manager = self.app.job_manager
+        with suppress(ConnectorException):
+            await manager.cancel_job_by_id_async(number, delete_job=True)
+            if is_dead:
+                await manager.finish_job_by_id_async(number, status=Status.FAILED, delete_job=True)
 
     async def room(self, post: Post, project: str) -> int:
         """Return how many sessions of a project all machines together have room for that live."""

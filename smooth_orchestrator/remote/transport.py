@@ -21,6 +21,7 @@ from smooth_orchestrator.remote.messages import (
     Killed,
     Left,
     Message,
+    MessageError,
     Printed,
     Refused,
     Said,
@@ -62,6 +63,8 @@ class RemoteWorker:
     def __init__(self, project: Project, session: str, post: Post, on_output: OnOutput, reader: Worker) -> None:
         self.project = project
         self.session = session
+        self.job: int | None = None
+        self.is_silent = False
         self.heard_s = time.monotonic()
         self._post = post
         self._on_output = on_output
@@ -171,11 +174,18 @@ class RemoteWorker:
         self.lose(f"was refused: {refusal.message}")
 
     async def take(self, text: str) -> None:
-        """Take in what its machine has sent."""
+        """Take in what its machine has sent; one that speaks nonsense is given up."""
         self.heard_s = time.monotonic()
-        match decode(text):
-            case Said(line=line) if isinstance(event := protocol.decode(line.encode()), Event):
-                if event.id in self._pending:
+        try:
+            message = decode(text)
+            event = protocol.decode(message.line.encode()) if isinstance(message, Said) else None
+        except (MessageError, protocol.ProtocolError) as error:
+            self._post.send(self.session, encode(Killed()))
+            self.lose(f"speaks nonsense: {error}")
+            return
+        match message:
+            case Said():
+                if isinstance(event, Event) and event.id in self._pending:
                     self._pending[event.id].send_nowait(event)
             case Printed() as printed:
                 self._on_output(OutputLine(printed.stream, printed.line, printed.database, printed.migration, self.pid))
@@ -194,6 +204,12 @@ class RemoteWorker:
                 self.refuse(refusal)
             case Left(message=how):
                 self.lose(how)
+
+    def fall_silent(self) -> None:
+        """Take note that its machine says nothing any more. Repeating it does nothing."""
+        if not self._lost.is_set():
+            self.is_silent = True
+            self.lose("is on a machine that says nothing any more")
 
     async def part(self) -> None:
         """Have it end, and forget it."""
@@ -281,6 +297,8 @@ class QueueTransport:
                     await worker.part()
                     self._workers.pop(worker.session, None)
                     with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
+                        if worker.job is not None:
+                            await self._queue.withdraw(worker.job, is_dead=worker.is_silent)
                         await self._post.end(worker.session)
                 tasks.cancel_scope.cancel()
 
@@ -292,7 +310,8 @@ class QueueTransport:
             await self._wait_for_room(worker.project)
             await self._post.begin(worker.session, worker.project.name)
             await self._post.join(worker.session, worker.take)
-            await self._queue.defer(self._post, Job(worker.session, worker.project.name, release.django, release.code))
+            job = Job(worker.session, worker.project.name, release.django, release.code)
+            worker.job = await self._queue.defer(self._post, job)
             self._workers[worker.session] = worker
         except WorkerError as error:
             worker.refuse(Refused(message=error.message, hint=error.hint))
@@ -327,4 +346,4 @@ class QueueTransport:
                 with suppress(WorkerError):
                     for session in await self._queue.dead(self._post, [*self._workers]):
                         if session in self._workers:
-                            self._workers[session].lose("is on a machine that says nothing any more, or has ended")
+                            self._workers[session].fall_silent()

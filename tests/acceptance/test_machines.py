@@ -1,14 +1,17 @@
 """A deploy over worker machines: the same all-or-nothing, whoever of them is lost."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.support.leases import until
 from tests.support.machines import FleetOfMachines, fleet_of_machines
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.processes import kill_family
+from tests.support.runs import Running
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import migration
 
@@ -19,12 +22,21 @@ _NOTE: Final = migration(
     "migrations.AddField('item', 'note', models.CharField(max_length=9, default=''))", after=[("demo", "0001_item")]
 )
 _RELEASE: Final = {"demo.0001_item": ITEM, "demo.0002_note": _NOTE}
-# It comes to no end by itself.
-_SLOW: Final = {
+# It ends when the test lets it.
+_WAITING: Final = {
     "demo.0001_item": ITEM,
     "demo.0002_note": migration(
         "migrations.AddField('item', 'note', models.CharField(max_length=9, default=''))",
-        "migrations.RunSQL('SELECT pg_sleep(3600)', '')",
+        "migrations.RunPython(wait, migrations.RunPython.noop)",
+        functions="""
+import os
+import time
+
+
+def wait(apps, editor):
+    while not os.path.exists(os.environ["SMALL_GO"]):
+        time.sleep(0.02)
+""",
         after=[("demo", "0001_item")],
     ),
 }
@@ -128,29 +140,100 @@ def test_what_would_be_held_open_is_refused_by_name(fleet: FleetOfMachines) -> N
     assert fleet.many.new() == 0
 
 
+@contextmanager
+def _waiting(server: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetOfMachines]:
+    """Yield a fleet whose migrations end once there is a file `go`."""
+    monkeypatch.setenv("SMALL_GO", str(directory / "go"))
+    with fleet_of_machines(directory, [server], _COUNT, _WAITING) as fleet:
+        yield fleet
+
+
+def _all_begin(run: Running) -> None:
+    for _ in range(4):
+        run.wait_for("migration.started")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("whose", ["machine", "all machines", "coordinator"])
-def test_whoever_is_lost_while_they_migrate_all_is_as_it_was(
-    server: PostgresServer, tmp_path: Path, whose: str
+def test_what_a_lost_machine_had_begun_another_one_begins_anew(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fleet_of_machines(tmp_path, [server], _COUNT, _SLOW) as fleet:
+    with _waiting(server, tmp_path, monkeypatch) as fleet:
+        lost, _other = (fleet.start("--concurrency", "2") for _ in range(2))
+        with fleet.many.running() as run:
+            _all_begin(run)
+            lost.lose()
+            run.wait_for("worker.failed")
+            (tmp_path / "go").touch()
+            outcome = run.finish()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.many.new() == _COUNT
+        assert not fleet.many.prepared()
+        assert fleet.rows(_LEFT) == [(0, 0)]
+
+
+@pytest.mark.long
+def test_a_machine_that_was_frozen_changes_nothing_when_it_wakes_up(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _waiting(server, tmp_path, monkeypatch) as fleet:
+        frozen, _other = (fleet.start("--concurrency", "2") for _ in range(2))
+        with fleet.many.running() as run:
+            _all_begin(run)
+            family = frozen.freeze()
+            run.wait_for("worker.failed")
+            (tmp_path / "go").touch()
+            outcome = run.finish()
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        after = fleet.many.dumps()
+
+        for process in family:
+            process.resume()
+        until(lambda: not frozen.workers())
+
+        assert fleet.many.dumps() == after
+        assert not fleet.many.prepared()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whose", ["machines", "coordinator"])
+def test_where_all_machines_or_the_coordinator_are_lost_all_is_as_it_was(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    with _waiting(server, tmp_path, monkeypatch) as fleet:
         machines = [fleet.start("--concurrency", "2") for _ in range(2)]
         before = fleet.many.dumps(sequences=False)
         with fleet.many.running() as run:
-            for _ in range(4):
-                run.wait_for("migration.started")
+            _all_begin(run)
             if whose == "coordinator":
                 kill_family(run.process.pid)
+                until(lambda: not [worker for machine in machines for worker in machine.workers()])
             else:
-                for machine in machines[: 1 if whose == "machine" else 2]:
+                for machine in machines:
                     machine.lose()
                 outcome = run.finish()
                 assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
-        if whose == "all machines":
-            fleet.start()
+                fleet.start()
 
         settled = fleet.many.run("recover")
 
         assert settled.exit_code == 0, settled.stderr
         assert fleet.many.dumps(sequences=False) == before
         assert not fleet.many.prepared()
+
+
+@pytest.mark.long
+def test_a_machine_that_drains_finishes_what_is_at_hand(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _waiting(server, tmp_path, monkeypatch) as fleet:
+        draining, _other = (fleet.start("--concurrency", "2") for _ in range(2))
+        with fleet.many.running() as run:
+            _all_begin(run)
+            draining.process.terminate()
+            until(lambda: "Stop requested" in draining.log)
+            (tmp_path / "go").touch()
+            outcome = run.finish()
+        assert draining.process.wait(timeout=60) == 0
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.many.new() == _COUNT

@@ -5,9 +5,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from tests.support.leases import until
 from tests.support.many_databases import ManyDatabases, many_databases
@@ -40,6 +42,19 @@ class Machine:
     def log(self) -> str:
         """What it has logged."""
         return (self.directory / "machine.log").read_text()
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes that it has now."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def freeze(self) -> list[psutil.Process]:
+        """Stop it and its workers where they are, and return them."""
+        family = [psutil.Process(self.process.pid), *self.workers()]
+        for process in family:
+            process.suspend()
+        return family
 
     def drain(self) -> int:
         """Have it end in order, and return its exit code."""
