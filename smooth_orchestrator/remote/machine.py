@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as QueueWorker
 
 from smooth_migrations import __version__, protocol
@@ -29,6 +30,8 @@ from smooth_migrations.protocol import (
     UnapplyFailed,
 )
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.messages import (
     Asked,
@@ -56,6 +59,7 @@ __all__ = ["Machine"]
 
 # How often the coordinators of sessions are looked after, in seconds.
 _WATCH_S: Final = 2.0
+_PAUSE_S: Final = 1.0
 _ENROL: Final = """
     INSERT INTO smooth_fleet_machine (worker_id, name, queues, concurrency, version) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT DO NOTHING
@@ -83,12 +87,20 @@ class Machine:
         self._serving: dict[str, _Session] = {}
 
     async def serve(self, draining: anyio.Event) -> None:
-        """Take sessions until it is to drain, and end when the last one has.
-
-        Raises:
-            WorkerError: the queue's database stays away.
-        """
+        """Take sessions until it is to drain, and end when the last one has. A queue that is away is waited for."""
         self._queue.app.task(name=TASK)(self._take_up)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
+            while not draining.is_set():
+                with suppress(ConnectorException):
+                    await self._serve(draining)
+                if not draining.is_set():
+                    # Its sessions have ended, for their coordinators heard nothing of this machine any more.
+                    _tell("the queue was lost, and is looked for again")
+                    await anyio.sleep(_PAUSE_S)
+            group.cancel_scope.cancel()
+
+    async def _serve(self, draining: anyio.Event) -> None:
         worker = QueueWorker(
             self._queue.app,
             queues=[self._queue.place.of(name) for name in self._projects],
@@ -104,7 +116,6 @@ class Machine:
         )
         async with anyio.create_task_group() as group:
             group.start_soon(self._drain, draining, worker)
-            group.start_soon(self._watch)
             group.start_soon(self._enrol, worker)
             await worker.run()  # type: ignore[no-untyped-call]
             group.cancel_scope.cancel()
@@ -132,10 +143,9 @@ class Machine:
         while True:
             await anyio.sleep(_WATCH_S)
             if self._serving:
-                try:
+                living: frozenset[str] = frozenset()
+                with anyio.move_on_after(GONE_S):
                     living = await self._post.living([*self._serving])
-                except WorkerError:
-                    living = frozenset()
                 for name, session in tuple(self._serving.items()):
                     if name not in living:
                         session.abandon()
@@ -332,3 +342,7 @@ class _Session:
 
     def _say(self, message: Message) -> None:
         self._post.send(self._job.session, encode(message))
+
+
+def _tell(message: str) -> None:
+    get_logger().warning(EventName.LOG_MESSAGE, logger="worker", message=message)

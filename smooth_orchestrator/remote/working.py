@@ -1,5 +1,6 @@
 """`smooth-orchestrate worker PLAN`: a machine of a fleet, from its start until a signal has it drain."""
 
+import math
 from collections.abc import Sequence
 
 import anyio
@@ -35,7 +36,7 @@ async def work(file: PlanFile, *, concurrency: int, projects: Sequence[str] = ()
     served = {name: project for name, project in found.items() if not projects or name in projects}
     place = place_of(file)
     draining = anyio.Event()
-    async with opened(place) as queue, Post(place.url, Side.WORKER).open() as post:
+    async with opened(place) as queue, Post(place.url, Side.WORKER, patience_s=math.inf).open() as post:
         machine = Machine(served, queue, post, concurrency)
         async with anyio.create_task_group() as group:
             group.start_soon(_hear_signals, draining)

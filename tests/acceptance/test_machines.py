@@ -141,10 +141,12 @@ def test_what_would_be_held_open_is_refused_by_name(fleet: FleetOfMachines) -> N
 
 
 @contextmanager
-def _waiting(server: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetOfMachines]:
+def _waiting(
+    server: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch, queue_on: PostgresServer | None = None
+) -> Iterator[FleetOfMachines]:
     """Yield a fleet whose migrations end once there is a file `go`."""
     monkeypatch.setenv("SMALL_GO", str(directory / "go"))
-    with fleet_of_machines(directory, [server], _COUNT, _WAITING) as fleet:
+    with fleet_of_machines(directory, [server], _COUNT, _WAITING, queue_on) as fleet:
         yield fleet
 
 
@@ -236,4 +238,27 @@ def test_a_machine_that_drains_finishes_what_is_at_hand(
             outcome = run.finish()
         assert draining.process.wait(timeout=60) == 0
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.many.new() == _COUNT
+
+
+@pytest.mark.long
+def test_a_queue_whose_server_crashes_is_waited_for(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PostgresServer(settings=THROW_AWAY) as queue, _waiting(server, tmp_path, monkeypatch, queue) as fleet:
+        for _ in range(2):
+            fleet.start("--concurrency", "2")
+        before = fleet.many.dumps(sequences=False)
+        with fleet.many.running() as run:
+            _all_begin(run)
+            queue.restart("immediate")
+            (tmp_path / "go").touch()
+            outcome = run.finish()
+
+        # Whether the machines have heard of it in time or not: all of them, or none.
+        assert outcome.exit_code in {0, 1}, outcome.stderr
+        assert fleet.many.new() == (0 if outcome.exit_code else _COUNT)
+        assert not fleet.many.prepared()
+        assert outcome.exit_code == 0 or fleet.many.dumps(sequences=False) == before
+        assert fleet.many.run("deploy").exit_code == 0
         assert fleet.many.new() == _COUNT

@@ -128,12 +128,16 @@ class FleetOfMachines:
 
 @contextmanager
 def fleet_of_machines(
-    directory: Path, servers: Sequence[PostgresServer], count: int, release: dict[str, str]
+    directory: Path,
+    servers: Sequence[PostgresServer],
+    count: int,
+    release: dict[str, str],
+    queue_on: PostgresServer | None = None,
 ) -> Iterator[FleetOfMachines]:
-    """Create databases, and a queue beside them on the first of the servers; everything ends with the block."""
+    """Create databases, and a queue on a server of its own or beside the first; everything ends with the block."""
     with (
         many_databases(directory, servers, count, release) as many,
-        temporary_database(servers[0]) as queue,
+        temporary_database(queue_on or servers[0]) as queue,
         ExitStack() as stack,
     ):
         fleet = FleetOfMachines(many, queue, stack)
