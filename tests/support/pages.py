@@ -108,6 +108,7 @@ def hostile() -> Account:
         databases=databases,
         error=error,
         settle_with=HOSTILE,
+        runbook=HOSTILE[0],
     )
     spans = {
         names[name]: [replace(span, label=HOSTILE[0]) for span in each] for name, each in account.timeline.spans.items()
