@@ -103,8 +103,9 @@ def test_a_run_that_was_taken_back_since_needs_no_operator_any_more() -> None:
     account = failed()
     commands = ("smooth-orchestrate deploy deploy.toml", "smooth-orchestrate rollback deploy.toml --run r1")
     report = with_runbook(replace(account.report, outcome=RunOutcome.HALTED, settle_with=commands))
-    text = _text(replace(account, report=report, since=[("taken back", "r2")]))
-    assert "This run was taken back since, by the run r2" in text
+    text = _text(replace(account, report=replace(report, since=(("rollback", "r2"),))))
+    assert "This run was taken back since, by the run r2." in text
+    assert "smooth-orchestrate deploy" not in text
     assert "An operator is needed" not in text
     assert "docs/runbooks" not in text
 
@@ -173,8 +174,8 @@ def test_what_waits_for_finalise_is_listed_with_when_it_is_due() -> None:
         in text
     )
     assert f"{MIGRATIONS[0]} drop column orders_order.sum all 3 databases 2026-11-24 05:57:42 UTC" in text
-    done = _text(replace(account, since=[("finalised", "sunday")]))
-    assert "This run was finalised since, by the run sunday ." in done
+    done = _text(replace(account, report=replace(account.report, since=(("finalise", "sunday"),))))
+    assert "This run was finalised since, by the run sunday." in done
 
 
 def test_what_an_earlier_run_holds_back_is_not_given_a_date_of_this_one() -> None:
@@ -202,7 +203,8 @@ def test_a_report_without_databases_has_a_page() -> None:
 @pytest.mark.parametrize("is_over", [True, False], ids=["taken back since", "not settled"])
 def test_hostile_names_and_texts_are_text(*, is_over: bool) -> None:
     account = hostile()
-    page = page_of(account if is_over else replace(account, since=()), HOSTILE[0])
+    since = account.report.since if is_over else ()
+    page = page_of(replace(account, report=replace(account.report, since=since)), HOSTILE[0])
     read = _Read(page)
     assert read.text.count(HOSTILE[0]) > 1
     assert (f"step by step: {HOSTILE[0]}" in read.text) is not is_over
