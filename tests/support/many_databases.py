@@ -24,6 +24,7 @@ name = "many"
 expand_contract = false
 minimum_atomicity = "two_phase"
 max_lock_hold = "15min"
+{deploy}
 [projects.one]
 path = "project"
 settings = "small_settings"
@@ -57,7 +58,8 @@ class ManyDatabases:
         self.plan()
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What the project reads from its environment."""
         return {"SMALL_DATABASES": json.dumps({"default": self._settings["shard_0"]} | self._settings)}
 
     def reach_through(self, port: int) -> None:
@@ -71,18 +73,18 @@ class ManyDatabases:
                 session.execute("DROP SCHEMA public CASCADE")
                 session.execute("CREATE SCHEMA public")
 
-    def plan(self, gate: str = "") -> None:
-        """Write the plan, with further lines for its phase."""
-        (self.directory / "deploy.toml").write_text(_PLAN.format(gate=gate))
+    def plan(self, gate: str = "", deploy: str = "") -> None:
+        """Write the plan, with further lines for its phase and for all of it."""
+        (self.directory / "deploy.toml").write_text(_PLAN.format(gate=gate, deploy=deploy))
 
     def run(self, command: str, *options: str) -> Outcome:
         """Run a command to its end."""
-        return run_in(self.directory, self._environment, command, *options)
+        return run_in(self.directory, self.environment, command, *options)
 
     @contextmanager
     def running(self, *, own_group: bool = False) -> Iterator[Running]:
         """Start a deploy; what is left of it ends with the block."""
-        with running_in(self.directory, self._environment, own_group=own_group) as run:
+        with running_in(self.directory, self.environment, own_group=own_group) as run:
             yield run
 
     def prepared(self) -> list[str]:

@@ -117,7 +117,6 @@ LAYERS: Final = (
             "identity",
             "leisure",
             "matching",
-            "orphans",
             "places",
             "plan",
             "run_ids",
