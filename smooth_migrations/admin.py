@@ -19,6 +19,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from smooth_migrations.own_tables import find_table
+from smooth_migrations.reaching import knock
 
 __all__ = ["ContractAdmin", "JournalAdmin", "MarkerAdmin", "register"]
 
@@ -182,12 +183,13 @@ class _ReadOnly(_ModelAdmin):
         alias = _alias(request.GET.get(_PARAMETER))
         rows: QuerySet[Any] = self.model._default_manager.using(alias)  # noqa: SLF001 - Django's public name
         try:
+            knock(connections[alias])
             # A failed query would spoil the transaction of a project that has one for each request.
             with transaction.atomic(using=alias):
                 # Whoever serves pages is often another one than whoever deploys, and may see a table but not read it.
                 is_there = find_table(connections[alias], self.opts.db_table) and rows.exists()
         except DatabaseError:
-            messages.error(request, f"The database “{alias}” cannot be asked.")
+            messages.error(request, f"The database “{alias}”{_place(alias)} cannot be asked.")
             is_there = None
         return rows if is_there else rows.none()
 
@@ -225,6 +227,13 @@ def register(site: admin.AdminSite) -> None:
 def _aliases() -> list[str]:
     """Return all but an empty `default`, which a project has whose every model is routed elsewhere."""
     return [alias for alias, database in connections.settings.items() if database["ENGINE"] != _NO_ENGINE]
+
+
+def _place(alias: str) -> str:
+    """Return where the server is, for a message; empty for one of this machine's files or sockets."""
+    database = connections.settings[alias]
+    host, port = str(database.get("HOST") or ""), str(database.get("PORT") or "")
+    return f" at {':'.join(part for part in (host, port) if part)}" if host else ""
 
 
 def _alias(wanted: str | None) -> str:

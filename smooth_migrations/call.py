@@ -37,8 +37,9 @@ from smooth_migrations.session import limited, make_ready
 from smooth_migrations.undo.caches import forget_content_types
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
-from smooth_migrations.undo.moved import Manner, Moved, recorded_of
+from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.permanent import Permanent
+from smooth_migrations.undo.records import shown_by_records
 from smooth_migrations.undo.transaction import HeldTransaction
 
 __all__ = ["Call"]
@@ -366,7 +367,8 @@ class Call:
         Raises:
             UndoFailed: always: nobody knows how much of the migration itself came before it.
         """
-        kept = recorded_of(self._connection, self._open)
+        shown = shown_by_records(self._connection, [item.step for item in self._open])
+        kept = [item for item in self._open if item.step in shown]
         self._open = [item for item in self._open if item not in kept]
         self._roll_back_transaction()
         self.permanent.adopt([*self.permanent.moved, *kept], before=self.permanent.before)

@@ -13,6 +13,7 @@ __all__ = [
     "NotInPlan",
     "PlanInvalid",
     "Refused",
+    "RunIdTaken",
     "SettlingInterrupted",
     "SmoothError",
     "WorkerError",
@@ -111,6 +112,12 @@ class Refused(SmoothError):  # noqa: N818 - the name says it
     def __init__(self, message: str, *, findings: Iterable[Mistake] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = tuple(findings)
+
+
+class RunIdTaken(Refused):
+    """The run id that was given is that of a run which this one would hide."""
+
+    code = "run_id_taken"
 
 
 class Locked(SmoothError):  # noqa: N818 - the name says it

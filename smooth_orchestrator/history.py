@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from smooth_orchestrator.config import PlanFile
-from smooth_orchestrator.errors import Refused
+from smooth_orchestrator.errors import Refused, RunIdTaken
 from smooth_orchestrator.journal import LOOK_BACK, Journal, JournalDamaged, Record, RecordKind, RunSummary, understood
 from smooth_orchestrator.page.account import Account
 from smooth_orchestrator.recovery import unsettled
@@ -68,13 +68,13 @@ async def unsettled_reports(file: PlanFile, run_ids: Iterable[str]) -> dict[str,
 
 
 async def report(file: PlanFile, *, run_id: str | None) -> Report:
-    """Return one run's report as it was written; the newest finished one's without a run id.
+    """Return one run's report as it was written, and what became of it since; the newest one's without a run id.
 
     Raises:
         Refused: there is no such run, or it has not ended.
     """
     async with journal_of(file, makes_file=False) as journal:
-        return _report_in(_end_of(await _finished(file, journal, run_id)))
+        return await _told(file, journal, _end_of(await _finished(file, journal, run_id)))
 
 
 async def account(file: PlanFile, *, run_id: str | None) -> Account:
@@ -86,7 +86,7 @@ async def account(file: PlanFile, *, run_id: str | None) -> Account:
     async with journal_of(file, makes_file=False) as journal:
         records = await _finished(file, journal, run_id)
         end = _end_of(records)
-        told = _report_in(end)
+        told = await _told(file, journal, end)
         begun = [record.data for record in records if record.kind is RecordKind.RUN_STARTED]
         bakes = timedelta(milliseconds=file.finalise.bake_time)
         return Account(
@@ -94,7 +94,6 @@ async def account(file: PlanFile, *, run_id: str | None) -> Account:
             timeline=_timeline_in(end) or timeline_of(records),
             digest=str(begun[-1]["digest"]) if begun and "digest" in begun[-1] else None,
             due_at=end.at + bakes if told.outcome is RunOutcome.COMMITTED else None,
-            since=[each async for each in _since_then(journal, file.deploy.name, end.run_id)],
         )
 
 
@@ -121,8 +120,13 @@ def _timeline_in(record: Record) -> Timeline | None:
     return None
 
 
+async def _told(file: PlanFile, journal: Journal, end: Record) -> Report:
+    since = [each async for each in _since_then(journal, file.deploy.name, end.run_id)]
+    return replace(_report_in(end), since=tuple(since))
+
+
 async def _since_then(journal: Journal, deploy: str, run_id: str) -> AsyncIterator[tuple[str, str]]:
-    """Yield what later runs have done about one: `finalised` or `taken back`, and which run did."""
+    """Yield the later runs that have finalised one or taken it back, each as its command and run id."""
     later = await journal.runs(deploy)
     if run_id not in {summary.run_id for summary in later}:
         later = await journal.runs(deploy, limit=LOOK_BACK)
@@ -131,17 +135,15 @@ async def _since_then(journal: Journal, deploy: str, run_id: str) -> AsyncIterat
             return
         if summary.outcome == RunOutcome.COMMITTED and summary.command in {"finalise", "rollback"}:
             told = Told.of(records_of(deploy, await journal.records(summary.run_id)))
-            if told.takes_back == run_id:
-                yield "taken back", summary.run_id
-            elif run_id in (told.finalises or ()):
-                yield "finalised", summary.run_id
+            if run_id in {told.takes_back, *(told.finalises or ())}:
+                yield summary.command, summary.run_id
 
 
 async def committed_by(session: Session, command: str) -> Report | None:
     """Return the report of a run id by which this command has committed already; nothing is done again. Reads only.
 
     Raises:
-        Refused: another command has committed by it, or this one on other databases, or on some that cannot be asked
+        RunIdTaken: another command has committed by it, or this one on other databases, or on some that cannot be asked
             and were elsewhere then, or phases of a run that halted: a second run would hide that.
     """
     run, did = session.run, "deploy"
@@ -152,7 +154,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
             did = str(record.data.get("command"))
         elif record.kind is RecordKind.RUN_FINISHED and record.data.get("outcome") == RunOutcome.COMMITTED:
             if did != command:
-                raise Refused(
+                raise RunIdTaken(
                     f"the run id {run_id} is that of a {did} that has committed",
                     hint=f"give this {command} a run id of its own with --run-id, or none",
                 )
@@ -166,7 +168,7 @@ async def committed_by(session: Session, command: str) -> Report | None:
         and records[-1].data.get("outcome") == RunOutcome.HALTED
         and not await taken_back_by(run.journal, run.plan.name, run_id)
     ):
-        raise Refused(f"the run {run_id} was halted, and what it has committed stays", hint=_HALTED_HINT)
+        raise RunIdTaken(f"the run {run_id} was halted, and what it has committed stays", hint=_HALTED_HINT)
     return None
 
 
@@ -174,12 +176,13 @@ async def _since(session: Session, command: str, told: Told) -> tuple[RunError, 
     """Return what has become since of what a command's committed run has moved, as far as that is not as it was.
 
     Raises:
-        Refused: the run was one of other databases, or may have been.
+        RunIdTaken: the run was one of other databases.
+        Refused: it may have been.
     """
     run = session.run
     lost = await unmarked(run, session.fleet, run.run_id, told)
     if lost.others:
-        raise Refused(
+        raise RunIdTaken(
             f"the run id {run.run_id} is that of a {command} of other databases than {', '.join(sorted(lost.others))}",
             hint=f"give this {command} a run id of its own with --run-id, or none",
         )

@@ -1,9 +1,10 @@
 """What the coordinator reads of PostgreSQL servers: over asyncpg, or through a worker where that cannot connect."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import asyncpg
@@ -15,6 +16,9 @@ from smooth_orchestrator.events import EventName, blocker_text
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.run import TargetRun
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
 
 __all__ = ["Read", "Unreadable", "end_session", "reading", "watch_blockers"]
 
@@ -50,7 +54,7 @@ async def reading(item: TargetRun, fleet: Fleet) -> AsyncIterator[Read]:
         yield _through_worker(item, fleet)
         return
     try:
-        connection = await asyncpg.connect(**item.target.asyncpg, timeout=_CONNECT_TIMEOUT_S)
+        connection = await _connected(item.target.asyncpg)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         raise Unreadable(str(error)) from error
 
@@ -64,6 +68,25 @@ async def reading(item: TargetRun, fleet: Fleet) -> AsyncIterator[Read]:
         yield read
     finally:
         connection.terminate()
+
+
+async def _connected(arguments: Mapping[str, Any]) -> "_Connection":
+    """Connect in a task of its own, which one who is cancelled meanwhile leaves to come to its end.
+
+    asyncpg, cancelled between the connection and the question whether it is encrypted, leaves a future behind that
+    fails and that nobody asks, and asyncio logs an error (0.32, `connect_utils._create_ssl_connection`).
+    """
+    connecting = asyncio.create_task(asyncpg.connect(**arguments, timeout=_CONNECT_TIMEOUT_S))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(connecting: "asyncio.Task[_Connection]") -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()
 
 
 def _through_worker(item: TargetRun, fleet: Fleet) -> Read:

@@ -12,7 +12,7 @@ from smooth_orchestrator.journal.base import RunSummary
 from smooth_orchestrator.report import HALTED, DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
 from smooth_orchestrator.runbooks import BY_CODE
 from smooth_orchestrator.sqlstates import in_words
-from smooth_orchestrator.summary import counted, few, next_step, telling
+from smooth_orchestrator.summary import Step, counted, few, next_step, since_then, telling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ _LOOKS: Final = {
 }
 
 
-def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> None:
+def print_report(report: Report, stream: TextIO, plan: Path | None = None, words: Sequence[str] = ()) -> None:
     """Write one run's report; `Report.masked` it first.
 
     Args:
@@ -74,14 +74,16 @@ def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> No
         stream: where to. A terminal gets about a screen, coloured and fitted to its width, and the command that comes
             next; anything else the whole, plain and unwrapped.
         plan: the plan file, which that command is for.
+        words: of the command line that has made the report, as `next_step` takes them.
     """
     is_brief = stream.isatty()
     if not is_brief and not report.databases:
-        _print_head(Plain(stream), report, plan, height=None)
+        _print_head(Plain(stream), report, None, height=None)
         return
     console = _console(stream)
     with console.capture() as captured:
-        _print_head(console, report, plan, height=console.height if is_brief else None)
+        step = next_step(report, str(plan), words) if plan and is_brief else None
+        _print_head(console, report, step, height=console.height if is_brief else None)
     head = captured.get()
     stream.write(head)
     if report.databases:
@@ -89,7 +91,7 @@ def print_report(report: Report, stream: TextIO, plan: Path | None = None) -> No
         _print_databases(console, report, room if is_brief and len(report.databases) > room else None)
 
 
-def _print_head(console: "Console | Plain", report: Report, plan: Path | None, *, height: int | None) -> None:
+def _print_head(console: "Console | Plain", report: Report, step: Step | None, *, height: int | None) -> None:
     is_brief = height is not None
     errors = [error for error in (report.error, *report.errors) if error]
     shown = errors[:_ERRORS_SHOWN] if is_brief else errors
@@ -106,8 +108,9 @@ def _print_head(console: "Console | Plain", report: Report, plan: Path | None, *
     if errors:
         console.print()
     console.print(state_of(report, is_brief=is_brief), style=_STYLES.get(report.outcome, _BAD))
+    for sentence in since_then(report):
+        console.print(printable(sentence))
     _print_settling(console, report)
-    step = next_step(report, str(plan)) if plan and is_brief else None
     if step is not None:
         console.print(f"{step.when}:\n  {printable(step.command)}", soft_wrap=True)
     console.print(_headline(report), style="dim")

@@ -269,6 +269,9 @@ class Report:
         settle_with: where an operator is needed, the command to run, or those to choose from; their options alone until
             the command line has written them out.
         runbook: the page of this repository that tells what to do, such as `docs/runbooks/exit-4-unseen.md`.
+        takes_back: of a rollback, the run that it takes back.
+        since: the later runs that have finalised it or taken it back, each as its command and run id; known of a run
+            that a journal is asked for, and nothing is left to be settled of such a one.
     """
 
     command: str
@@ -282,6 +285,8 @@ class Report:
     errors: tuple[RunError | Mistake, ...] = ()
     settle_with: tuple[str, ...] = ()
     runbook: str | None = None
+    takes_back: str | None = None
+    since: tuple[tuple[str, str], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -307,6 +312,8 @@ class Report:
             "errors": [_error_to_dict(error) for error in self.errors],
             **({"settle_with": list(self.settle_with)} if self.settle_with else {}),
             **({"runbook": self.runbook} if self.runbook else {}),
+            **({"takes_back": self.takes_back} if self.takes_back else {}),
+            **({"since": [{"command": each, "run_id": by} for each, by in self.since]} if self.since else {}),
         }
 
     @classmethod
@@ -323,6 +330,8 @@ class Report:
             ),
             settle_with=tuple(body.get("settle_with", ())),
             runbook=body.get("runbook"),
+            takes_back=body.get("takes_back"),
+            since=tuple((each["command"], each["run_id"]) for each in body.get("since", ())),
         )
 
     def masked(self, masker: Masker) -> Self:

@@ -167,6 +167,7 @@ def report_of(session: Session, command: str, outcome: RunOutcome) -> Report:
         error=cause,
         errors=tuple(run.further),
         settle_with=tuple(_asked(run)) if outcome is RunOutcome.NEEDS_OPERATOR else (),
+        takes_back=run.takes_back,
     )
 
 

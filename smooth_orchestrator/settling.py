@@ -32,14 +32,16 @@ _SETTLING: Final = {"--discard-data": WOULD_DISCARD, "--no-fingerprint": SCHEMA_
 def told_how_to_settle(report: Report, plan: Path, said: Sequence[str] = ()) -> Report:
     """Return a report that names the command, for this very plan, with which an operator settles what is in doubt.
 
-    A run that has halted leaves nothing in doubt, and nothing for `recover`: it goes on, or back. The page of the
-    runbooks is named as well.
+    A run that has halted leaves nothing in doubt, and nothing for `recover`: it goes on, or back, and is over where it
+    was taken back since. The page of the runbooks is named as well.
 
     Args:
         report: any.
         plan: its file.
         said: options of `recover` that an operator has given; the command repeats them.
     """
+    if report.since:
+        return report
     report = with_runbook(report)
     if report.outcome not in {RunOutcome.NEEDS_OPERATOR, RunOutcome.HALTED}:
         return report

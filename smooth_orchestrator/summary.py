@@ -2,17 +2,21 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
+from smooth_orchestrator.errors import RunIdTaken
 from smooth_orchestrator.report import DatabaseOutcome, DatabaseReport, Report, RunError, RunOutcome
 
-__all__ = ["Step", "counted", "few", "next_step", "telling"]
+__all__ = ["Step", "counted", "few", "next_step", "since_then", "telling"]
 
 _PROGRAM: Final = "smooth-orchestrate"
 _TELLING: Final = (DatabaseOutcome.IN_DOUBT, DatabaseOutcome.FAILED)
 _NAMES_SHOWN: Final = 5
+_RUN_ID: Final = "--run-id"
+_DID: Final = {"finalise": "finalised", "rollback": "taken back"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,41 @@ class Step:
     command: str
 
 
-def next_step(report: Report, plan: str) -> Step | None:
+def next_step(report: Report, plan: str, words: Sequence[str] = ()) -> Step | None:
     """Return what comes next after a run; None where nothing does, or the report itself says it. Pure.
 
     Args:
         report: the run's.
         plan: the plan file, as it was given.
+        words: the command line that has made the report, after the command's name; where that is to be tried again it
+            is with all of them.
     """
-    found = _next(report)
-    return found and Step(found[0], f"{_PROGRAM} {found[1]} {shlex.quote(plan)}")
+    if report.since or (found := _next(report)) is None:
+        return None
+    when, command = found
+    if command != report.command:
+        words = (plan,)
+    elif not words:
+        words = (plan, *(("--run", report.takes_back) if command == "rollback" and report.takes_back else ()))
+    elif _is_taken(report):
+        words = [*_without_run_id(words)]
+    return Step(when, shlex.join((_PROGRAM, command, *words)))
+
+
+def since_then(report: Report) -> Iterator[str]:
+    """Yield what later runs have done about one, in a sentence each. Pure."""
+    for command, run_id in report.since:
+        yield f"This run was {_DID[command]} since, by the run {run_id}."
+
+
+def _is_taken(report: Report) -> bool:
+    return isinstance(report.error, RunError) and report.error.type == RunIdTaken.code
+
+
+def _without_run_id(words: Sequence[str]) -> Iterator[str]:
+    for before, word in pairwise(("", *words)):
+        if before != _RUN_ID and word.partition("=")[0] != _RUN_ID:
+            yield word
 
 
 def _next(report: Report) -> tuple[str, str] | None:
@@ -53,6 +83,8 @@ def _next(report: Report) -> tuple[str, str] | None:
             found = tried if is_deploy else ("When that is mended", report.command)
         case RunOutcome.ROLLED_BACK:
             found = "To begin again", report.command
+        case RunOutcome.REFUSED if _is_taken(report):
+            found = "With a run id of its own", report.command
         case RunOutcome.REFUSED:
             found = "When that is mended", "check" if report.command == "deploy" else report.command
         case RunOutcome.LOCKED | RunOutcome.NOT_DUE:

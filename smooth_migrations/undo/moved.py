@@ -1,13 +1,11 @@
 """What the undo must know of a migration that has run, and how it is to be reversed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
@@ -23,7 +21,7 @@ from smooth_migrations.undo.transaction import Limits
 if TYPE_CHECKING:
     from smooth_migrations.undo.operations import OperationLog
 
-__all__ = ["OUTSIDE", "Manner", "Moved", "recalled", "recorded_of", "tables_detail"]
+__all__ = ["OUTSIDE", "Manner", "Moved", "recalled", "tables_detail"]
 
 _T = TypeVar("_T")
 
@@ -128,12 +126,6 @@ def recalled(executor: MigrationExecutor, migration: Migration, step: Step, unfi
     states = states_of(migration, state_before(executor, migration))
     named = named_by(migration.operations, migration.app_label, states)
     return Moved(migration, step, detail["tables"], named, entries, removed)
-
-
-def recorded_of(connection: BaseDatabaseWrapper, moved: Iterable[Moved]) -> list[Moved]:
-    """Return those of these migrations that the database has a record of, or has none any more where they went back."""
-    recorded = MigrationRecorder(connection).applied_migrations()
-    return [item for item in moved if ((item.step.app, item.step.name) in recorded) is not item.step.backwards]
 
 
 def tables_detail(tables: Definitions | None) -> dict[str, Any]:

@@ -15,8 +15,19 @@ from django.db.transaction import atomic
 
 from smooth_migrations.forks import leave_if_forked
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.protocol.values import Step
 
-__all__ = ["Key", "Record", "Recording", "Writes", "keys_of", "keys_of_squashes", "restore_records", "take_records"]
+__all__ = [
+    "Key",
+    "Record",
+    "Recording",
+    "Writes",
+    "keys_of",
+    "keys_of_squashes",
+    "restore_records",
+    "shown_by_records",
+    "take_records",
+]
 
 Key = tuple[str, str]
 _TABLE = "django_migrations"
@@ -114,6 +125,15 @@ class Recording:
         if self.is_open:
             self._connection.set_rollback(True)
             self.commit()
+
+
+def shown_by_records(connection: BaseDatabaseWrapper, steps: Iterable[Step]) -> list[Step]:
+    """Return the steps of which a database has the effect, as its records say, whoever it was that made it. Only reads.
+
+    Of a migration that was run they have a row; of one that went back they have none any more.
+    """
+    recorded = MigrationRecorder(connection).applied_migrations()
+    return [step for step in steps if ((step.app, step.name) in recorded) is not step.backwards]
 
 
 def take_records(connection: BaseDatabaseWrapper) -> tuple[Record, ...]:

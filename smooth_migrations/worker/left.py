@@ -3,7 +3,6 @@
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
@@ -15,6 +14,7 @@ from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.journal import CallJournal, UnfinishedCall, unfinished_call
 from smooth_migrations.undo.proof import prove
 from smooth_migrations.undo.recalling import nodes_as_run
+from smooth_migrations.undo.records import shown_by_records
 
 __all__ = ["any_stands", "forget_what_is_gone", "left_in", "refuse_other_files", "steps_of"]
 
@@ -36,7 +36,7 @@ def left_in(connection: BaseDatabaseWrapper) -> protocol.Left | None:
 
 def any_stands(connection: BaseDatabaseWrapper, steps: tuple[protocol.Step, ...]) -> bool:
     """Return whether the records show the effect of a step, whoever it was that made it."""
-    return bool(_standing(connection, steps))
+    return bool(shown_by_records(connection, steps))
 
 
 def refuse_other_files(connection: BaseDatabaseWrapper, steps: tuple[protocol.Step, ...]) -> None:
@@ -82,7 +82,7 @@ def forget_what_is_gone(
         else:
             nodes_as_run(connection, unfinished, steps)
     except FilesGone as gone:
-        if found := _standing(connection, steps):
+        if found := shown_by_records(connection, steps):
             names = ", ".join(map(str, found))
             raise FilesGone(f"it is not as it was before the run: the records still tell of {names}") from gone
     else:
@@ -99,8 +99,3 @@ def forget_what_is_gone(
         remove_marker(connection, command.deploy, command.run_id)
         purge(connection)
     return True
-
-
-def _standing(connection: BaseDatabaseWrapper, steps: tuple[protocol.Step, ...]) -> list[protocol.Step]:
-    applied = MigrationRecorder(connection).applied_migrations()
-    return [step for step in steps if ((step.app, step.name) in applied) is not step.backwards]

@@ -59,7 +59,7 @@ def report(
 
     def show(result: Report, masker: Masker) -> int:
         told = told_how_to_settle(result, invocation.plan, said)
-        return _write_asked(told.masked(masker), invocation)
+        return _write_asked(told, invocation, masker)
 
     return execute(invocation, work, show)
 
@@ -84,7 +84,7 @@ def execute(
         code = _show(attempt, lambda: attempt.run_over_plan(work), show)
     except Exception as error:  # noqa: BLE001 - reported, with an exit code that says the state is unknown
         failure = told_how_to_settle(attempt.failure(error), invocation.plan)
-        code = _write_asked(failure.masked(attempt.masker), invocation)
+        code = _write_asked(failure, invocation, attempt.masker)
         attempt.end(failure)
     return code
 
@@ -114,18 +114,36 @@ def _show(attempt: "_Attempt", run: Callable[[], _T], show: Callable[[_T, Masker
     return code
 
 
-def _write_asked(report: Report, asked: Invocation) -> int:
-    return write_report(report, as_json=asked.as_json, plan=asked.plan, form=asked.form)
+def _write_asked(report: Report, asked: Invocation, masker: Masker) -> int:
+    # What was said to this command is no way to repeat another's, and a line with a mask in it is no command.
+    is_repeatable = report.command == asked.command and all(masker.text(word) == word for word in asked.words)
+    words = asked.words if is_repeatable else ()
+    return write_report(report.masked(masker), as_json=asked.as_json, plan=asked.plan, words=words, form=asked.form)
 
 
-def write_report(report: Report, *, as_json: bool, plan: Path | None = None, form: str | None = None) -> int:
-    """Write a masked report of a run of a plan to stdout, in one of `WRITERS` if any, and return its exit code."""
+def write_report(
+    report: Report,
+    *,
+    as_json: bool,
+    plan: Path | None = None,
+    words: Sequence[str] = (),
+    form: str | None = None,
+) -> int:
+    """Write a masked report of a run of a plan to stdout, in one of `WRITERS` if any, and return its exit code.
+
+    Args:
+        report: the report.
+        as_json: whether it is the machine report.
+        plan: the plan's file.
+        words: of the command line that has made it, after the command's name.
+        form: one of `WRITERS`.
+    """
     if as_json:
         write_json(report.to_dict())
     elif form is not None:
         write_table(table_of(report), form)
     else:
-        write(lambda stream: _print(report, stream, plan))
+        write(lambda stream: _print(report, stream, plan, words))
     return report.exit_code
 
 
@@ -150,8 +168,8 @@ def write(printing: Callable[[TextIO], None]) -> None:
         abandon(sys.stdout)
 
 
-def _print(report: Report, stream: TextIO, plan: Path | None) -> None:
-    print_report(report, stream, plan)
+def _print(report: Report, stream: TextIO, plan: Path | None, words: Sequence[str]) -> None:
+    print_report(report, stream, plan, words)
     print_details(report, stream)
 
 
@@ -252,14 +270,8 @@ class _Attempt:
 def _finished(work: Callable[..., Awaitable[_T]], *arguments: object) -> _T:
     import anyio  # noqa: PLC0415 - not for `--help`
 
-    from smooth_orchestrator.orphans import overlook_lost_connections  # noqa: PLC0415 - the same
-
-    async def work_in_own_loop() -> _T:
-        overlook_lost_connections()
-        return await work(*arguments)
-
     end_if_interrupted()
-    return anyio.run(work_in_own_loop, backend="asyncio")
+    return anyio.run(work, *arguments, backend="asyncio")
 
 
 def _run_error(error: SmoothError) -> RunError:

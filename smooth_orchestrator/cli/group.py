@@ -8,7 +8,10 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["DeployByDefault"]
+__all__ = ["WORDS", "DeployByDefault"]
+
+WORDS: Final = "smooth_orchestrator.words"
+"""The key of `Context.meta` under which a command finds its words as they were given."""
 
 _DEFAULT: Final = "deploy"
 _SPELLINGS: Final = {"finalize": "finalise"}
@@ -40,6 +43,11 @@ class DeployByDefault(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the words name, or `deploy` for a plan."""
+        named = self._named(ctx, args)
+        ctx.meta[WORDS] = (*named[-1],)
+        return named
+
+    def _named(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         word = _SPELLINGS.get(args[0], args[0])
         args = [word, *args[1:]]
         if word in self.commands or word.startswith("-"):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from smooth_orchestrator.cli.group import WORDS
 from smooth_orchestrator.run_ids import CHOSEN, new_run_id
 
 __all__ = ["Invocation", "takes_format", "takes_options", "takes_plan", "tells_metrics"]
@@ -34,6 +35,7 @@ class Invocation:
         metrics_file: a file for node_exporter that gets the command's metrics.
         pushgateway: the URL of a Pushgateway that gets them.
         hides_progress: whether a terminal shows log lines alone.
+        words: of the command line, after the command's name.
         form: `markdown` or `html` for tables to be pasted; None for what `as_json` says.
     """
 
@@ -45,6 +47,7 @@ class Invocation:
     log_file: Path | None
     run_id: str
     hides_progress: bool
+    words: tuple[str, ...]
     metrics_file: Path | None = None
     pushgateway: str | None = None
     form: str | None = None
@@ -99,7 +102,8 @@ def takes_options(function: Callable[..., int]) -> Callable[..., int]:
         own = {name: given.pop(name) for name in Invocation.__slots__ if name in given}
         if own.get("form") in {"text", "json"}:
             own |= {"as_json": own.pop("form") == "json"}
-        invocation = Invocation(command=click.get_current_context().info_name or "", **own)
+        context = click.get_current_context()
+        invocation = Invocation(command=context.info_name or "", words=context.meta.get(WORDS, ()), **own)
         return function(invocation, **given)
 
     for parameter in _PARAMETERS:

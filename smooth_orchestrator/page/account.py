@@ -1,6 +1,5 @@
 """What is known of a run, from which its page is made."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
@@ -21,14 +20,12 @@ class Account:
         timeline: when what happened.
         digest: of the plan by which it began; None where nothing tells.
         due_at: from when on what it held back may be finalised, by the plan as it is now; None where that is unknown.
-        since: the runs that have finalised it or taken it back: what they did, and their run ids.
     """
 
     report: Report
     timeline: Timeline = field(default_factory=Timeline)
     digest: str | None = None
     due_at: datetime | None = None
-    since: Sequence[tuple[str, str]] = ()
 
     def masked(self, masker: Masker) -> Self:
         """Return the same without a secret, whichever have been learnt since it was written."""
@@ -38,5 +35,4 @@ class Account:
             timeline=timeline,
             digest=self.digest,
             due_at=self.due_at,
-            since=self.since,
         )

@@ -18,7 +18,7 @@ from smooth_orchestrator.page.wording import clipped, counted, moment_text, name
 from smooth_orchestrator.render import duration_text, near_text, state_of
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.sqlstates import in_words
-from smooth_orchestrator.summary import next_step
+from smooth_orchestrator.summary import next_step, since_then
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -91,6 +91,7 @@ def page_of(account: Account, plan: str) -> str:
             script=script,
             script_hash=_hash(script),
             sign=_SIGNS[tone],
+            since=[*since_then(report)],
             step=next_step(report, plan),
             state=clipped(state_of(report), _LONGEST_SENTENCE),
             style=style,

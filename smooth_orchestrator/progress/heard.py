@@ -106,7 +106,8 @@ class Heard:
         self._phases[event["phase"]] = PhaseTold(event["phase"], State.AT_WORK)
 
     def _phase_ended(self, event: _Event) -> None:
-        self._phases[event["phase"]] = PhaseTold(event["phase"], State.READY)
+        state = State.READY if event["outcome"] == "committed" else State.ROLLED_BACK
+        self._phases[event["phase"]] = PhaseTold(event["phase"], state)
 
     def _gate_begun(self, event: _Event) -> None:
         name = event.get("phase", "")

@@ -30,7 +30,7 @@ _URGENCY: Final = {state: place for place, state in enumerate(State)}
 
 # A number of databases can be said to be more than one of them in its own line.
 _COUNTED_AS: Final = {State.WAITING: "waiting for a lock", State.IDLE: "with nothing to do"}
-_PHASES: Final = {State.TO_COME: "to come", State.AT_WORK: "at work", State.READY: "done"}
+_PHASES: Final = {State.TO_COME: "to come", State.AT_WORK: "at work", State.READY: "done", State.ROLLED_BACK: "stopped"}
 
 # The title, the phases, the counts, an empty line and the table's own head.
 _LINES_ABOVE: Final = 5

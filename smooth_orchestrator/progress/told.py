@@ -59,7 +59,7 @@ class PhaseTold:
 
     Args:
         name: its name.
-        state: `TO_COME`, `AT_WORK` or `READY`.
+        state: `TO_COME`, `AT_WORK`, `READY`, or `ROLLED_BACK` for one in which a failure or a signal came.
         gate: the command line of the gate at work, if one is.
         since_s: when that gate began.
     """

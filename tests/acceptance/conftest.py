@@ -15,3 +15,9 @@ def releases(
     """A fleet of each tier before a release, and what a deploy makes of it."""
     with releases_on(tmp_path_factory.mktemp("releases"), pg_server, second_pg_server) as found:
         yield found
+
+
+@pytest.fixture
+def servers(pg_server: PostgresServer, second_pg_server: PostgresServer) -> tuple[PostgresServer, PostgresServer]:
+    """Two servers."""
+    return pg_server, second_pg_server

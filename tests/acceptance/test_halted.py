@@ -1,5 +1,6 @@
 """A run that halted leaves the phases new that had committed, is called so, and can be taken back."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from tests.support.deploys import LAST, Fleet, copy_of, small_fleet
 from tests.support.postgres_server import PostgresServer
+from tests.support.runs import SCRIPT
 from tests.support.small_migrations import KIND, NOTE
+from tests.support.terminals import terminal, why_no_terminal
 from tests.support.tiers import proxied
 
 pytestmark = pytest.mark.timeout(180)
@@ -57,9 +60,28 @@ def test_what_a_halted_run_has_committed_is_taken_back(fleet: Fleet, options: tu
     assert (back.exit_code, back.report["outcome"]) == (0, "committed"), back.stderr
     assert back.outcomes == {"primary": "committed", "kiosk": "committed", LAST: "unchanged"}
     assert _of(fleet) == before
+    assert back.report["takes_back"] == "build-7"
+    told = fleet.run("report", "--run", "build-7")
+    assert (told.exit_code, told.report["outcome"]) == (4, "halted")
+    assert told.report["since"] == [{"command": "rollback", "run_id": back.report["run_id"]}]
+    assert {"settle_with", "runbook"} & told.report.keys() == set()
     again = fleet.run("rollback", *options)
     assert again.exit_code == 3
     assert "the run build-7 was taken back by" in again.report["error"]["message"]
+
+
+@pytest.mark.skipif(why_no_terminal() is not None, reason=str(why_no_terminal()))
+def test_a_terminal_is_told_what_to_paste_with_the_words_that_were_typed(fleet: Fleet) -> None:
+    _halt(fleet)
+    typed = {
+        "rollback deploy.toml --run build-6 --discard-data": "rollback deploy.toml --run build-6 --discard-data",
+        "--no-replay --run-id build-7 deploy.toml": "deploy --no-replay deploy.toml",
+    }
+    with terminal(fleet.directory, fleet.environment, 120, 50) as screen:
+        for words, pasted in typed.items():
+            screen.clear()
+            screen.type(f"{shlex.quote(SCRIPT)} {words}")
+            assert f"  smooth-orchestrate {pasted}" in screen.wait_for("exit 3, ")
 
 
 @pytest.mark.long
@@ -101,6 +123,7 @@ def test_a_deploy_that_goes_on_after_a_halted_one_is_a_run_of_its_own(fleet: Fle
 
     assert (refused.exit_code, refused.report["outcome"]) == (3, "refused"), refused.stderr
     assert refused.report["error"]["message"] == "the run build-7 was halted, and what it has committed stays"
+    assert refused.report["error"]["type"] == "run_id_taken"
     assert _new(fleet) == {"primary", "kiosk"}
     assert fleet.deploy("--run-id", "build-8").exit_code == 0
     assert _new(fleet) == {"primary", "kiosk", LAST}

@@ -1,4 +1,4 @@
-"""The tutorial is followed as a reader does, from an empty directory to the end, and shows what is printed."""
+"""The tutorial is followed as a reader does, from an empty directory to the end, and shows what a terminal does."""
 
 import os
 import site
@@ -44,12 +44,15 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     environment |= {
         "PYTHONPATH": str(_others(tmp_path / "packages")),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+        "DJANGO_COLORS": "nocolor",
+        "LC_ALL": "C.UTF-8",
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
         # Which is how pip reads "without build isolation" from the environment.
         "PIP_NO_BUILD_ISOLATION": "0",
     }
-    with Shell.started(start, environment, errors=tmp_path) as started:
+    with Shell.started(start, environment, errors=tmp_path, window=(40, 130)) as started:
         yield started
 
 

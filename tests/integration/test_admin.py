@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,10 @@ for name, path in {asked!r}:
     answer = client.get("/admin/" + path)
     found[f"{{name}} {{path}}"] = [answer.status_code, answer.content.decode()]
 print(json.dumps(found))
+"""
+SETTINGS_AFTER: Final = """
+from django.db import connections
+print(json.dumps([connections["other"].settings_dict["OPTIONS"], connections["other"].connection is None]))
 """
 MODELS: Final = """\
 from django.db import models
@@ -132,6 +138,34 @@ def test_a_database_that_is_away_is_told_of(tmp_path: Path, databases: NewDataba
     status, text = site.ask(("root", f"{MARKER}?database=other"))[f"root {MARKER}?database=other"]
     assert status == 200
     assert "The database “other” cannot be asked." in text
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that lets everybody connect, and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_and_the_settings_stay_as_they_are(
+    tmp_path: Path, stepping_databases: NewDatabases, silent: int
+) -> None:
+    database = stepping_databases.new()
+    away = {**database.django, "HOST": "127.0.0.1", "PORT": str(silent)}
+    aliases = {"default": database.django, "other": away}
+    project = admin_site(tmp_path / "project", aliases, "default")
+    left_by_runs(database)
+    program = ASK.format(asked=[("root", f"{MARKER}?database=other"), ("root", MARKER)], given="") + SETTINGS_AFTER
+    *_, answers, settings = project.succeed("shell", "--verbosity", "0", "--command", program).splitlines()
+    (status, told), (_, shown) = json.loads(answers).values()
+
+    assert status == 200
+    assert f"The database “other” at 127.0.0.1:{silent} cannot be asked." in told
+    assert told.count("cannot be asked") == 1
+    assert "friday" in shown
+    assert json.loads(settings) == [away.get("OPTIONS", {}), True]
 
 
 def test_django_makes_nothing_of_the_models(site: Site) -> None:

@@ -1,9 +1,13 @@
 """A page of the documents that a test follows: its files are written, its commands run, in one shell, word for word."""
 
+import os
+import pty
 import re
 import subprocess
+import termios
+import tty
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -22,6 +26,8 @@ _END: Final = "\x1e"
 _VARYING: Final = (
     (re.compile(r"\b\d{8}T\d{6}-[0-9a-f]{8}\b"), "RUN"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00| UTC)?"), "MOMENT"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DAY"),
+    (re.compile(r"\b\d\d:\d\d\b"), "CLOCK"),
     (re.compile(r"\b[\d.]+ (ms|s)\b"), "TIME"),
     (re.compile(r"\bhost \S+, pid \d+\b"), "PROCESS"),
     (re.compile(r"\bpid \d+\b"), "PROCESS"),
@@ -90,44 +96,64 @@ def normalised(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
+def _terminal(lines: int, columns: int) -> tuple[int, int]:
+    """Return both ends of a terminal of this size, which passes on what is written to it as it is."""
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    termios.tcsetwinsize(theirs, (lines, columns))
+    return ours, theirs
+
+
 class Shell:
     """One session of bash, in which a page is followed.
 
     Args:
-        process: bash, reading commands.
-        directory: where it began.
+        stdin: of bash, which reads commands from it.
+        stdout: what they print.
+        errors: the file of what they write to stderr.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", directory: Path) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._stdin: IO[str] = process.stdin
-        self._stdout: IO[str] = process.stdout
-        self._errors = directory / "stderr"
+    def __init__(self, stdin: IO[str], stdout: IO[str], errors: Path) -> None:
+        self._stdin = stdin
+        self._stdout = stdout
+        self._errors = errors
 
     @classmethod
     @contextmanager
-    def started(cls, directory: Path, environment: Mapping[str, str], *, errors: Path) -> Iterator["Shell"]:
+    def started(
+        cls,
+        directory: Path,
+        environment: Mapping[str, str],
+        *,
+        errors: Path,
+        window: tuple[int, int] | None = None,
+    ) -> Iterator["Shell"]:
         """Start one; it ends with the block.
 
         Args:
             directory: where it begins.
             environment: all of it.
             errors: an existing directory for what commands write to stderr, which no page shows.
+            window: the lines and columns of a terminal that they print to; to a pipe where it is None.
         """
-        with (
-            (errors / "stderr").open("w") as stderr,
-            subprocess.Popen(
-                ["bash", "--norc"],
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            ) as process,
-        ):
-            yield cls(process, errors)
+        with ExitStack() as stack:
+            stdout, end = os.pipe() if window is None else _terminal(*window)
+            printed = stack.enter_context(open(stdout))  # noqa: PTH123 - a descriptor
+            stderr = stack.enter_context((errors / "stderr").open("w"))
+            process = stack.enter_context(
+                subprocess.Popen(
+                    ["bash", "--norc"],
+                    cwd=directory,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=end,
+                    stderr=stderr,
+                    text=True,
+                )
+            )
+            os.close(end)
+            assert process.stdin is not None
+            yield cls(process.stdin, printed, errors / "stderr")
 
     def run(self, line: str) -> tuple[int, str]:
         """Run a command line to its end; return its exit code and what it printed."""

@@ -24,6 +24,7 @@ name = "many"
 expand_contract = false
 minimum_atomicity = "two_phase"
 max_lock_hold = "15min"
+{deploy}
 [projects.one]
 path = "project"
 settings = "small_settings"
@@ -58,7 +59,7 @@ class ManyDatabases:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the program needs in its environment to know them."""
+        """What the project reads from its environment."""
         return {"SMALL_DATABASES": json.dumps({"default": self._settings["shard_0"]} | self._settings)}
 
     def reach_through(self, port: int) -> None:
@@ -72,9 +73,9 @@ class ManyDatabases:
                 session.execute("DROP SCHEMA public CASCADE")
                 session.execute("CREATE SCHEMA public")
 
-    def plan(self, gate: str = "") -> None:
-        """Write the plan, with further lines for its phase."""
-        (self.directory / "deploy.toml").write_text(_PLAN.format(gate=gate))
+    def plan(self, gate: str = "", deploy: str = "") -> None:
+        """Write the plan, with further lines for its phase and for all of it."""
+        (self.directory / "deploy.toml").write_text(_PLAN.format(gate=gate, deploy=deploy))
 
     def run(self, command: str, *options: str) -> Outcome:
         """Run a command to its end."""

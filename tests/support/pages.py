@@ -108,6 +108,8 @@ def hostile() -> Account:
         databases=databases,
         error=error,
         settle_with=HOSTILE,
+        runbook=HOSTILE[0],
+        since=(("rollback", HOSTILE[0]),),
     )
     spans = {
         names[name]: [replace(span, label=HOSTILE[0]) for span in each] for name, each in account.timeline.spans.items()
@@ -119,7 +121,7 @@ def hostile() -> Account:
         workers=(WorkerVersions(*HOSTILE[:4]),),
         version=HOSTILE[4],
     )
-    return replace(account, report=report, timeline=timeline, digest=HOSTILE[1], since=[(HOSTILE[0], HOSTILE[1])])
+    return replace(account, report=report, timeline=timeline, digest=HOSTILE[1])
 
 
 def _database(name: str, phase: str, outcome: DatabaseOutcome) -> DatabaseReport:

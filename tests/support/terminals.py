@@ -78,8 +78,8 @@ class Terminal:
         """Wait until all of these are seen at once, and return the screen."""
         return self.wait_until(lambda seen: all(text in "\n".join(seen) for text in texts))
 
-    def wait_until(self, is_so: Callable[[list[str]], bool]) -> list[str]:
-        """Wait until something is true of the screen, and return it."""
+    def wait_until(self, is_so: Callable[[list[str]], bool], patience_s: float = _PATIENCE_S) -> list[str]:
+        """Wait until something is true of the screen, for so long at the most, and return it."""
         seen: list[str] = []
 
         def look() -> bool:
@@ -87,15 +87,15 @@ class Terminal:
             return is_so(seen)
 
         try:
-            until(look, patience_s=_PATIENCE_S)
+            until(look, patience_s=patience_s)
         except AssertionError as error:
             error.add_note(self.everything())
             raise
         return seen
 
-    def wait_for_prompt(self) -> list[str]:
+    def wait_for_prompt(self, patience_s: float = _PATIENCE_S) -> list[str]:
         """Wait until the shell is ready for a line, and return the screen."""
-        return self.wait_until(lambda seen: _last(seen) == _PROMPT)
+        return self.wait_until(lambda seen: _last(seen) == _PROMPT, patience_s)
 
     def is_sane(self) -> bool:
         """Tell whether a program has left it as it was: a cursor, no other screen, and keys that are echoed."""

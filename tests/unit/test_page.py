@@ -14,6 +14,7 @@ from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.page.account import Account
 from smooth_orchestrator.page.document import TemplatesMissing, page_of
 from smooth_orchestrator.report import DatabaseOutcome, RunError, RunOutcome
+from smooth_orchestrator.runbooks import with_runbook
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.timeline import Timeline
 from tests.support.pages import DUPLICATE, HOSTILE, MIGRATIONS, committed, failed, hostile
@@ -89,13 +90,24 @@ def test_an_operator_is_given_the_commands_that_settle_the_run() -> None:
     assert f"Settle the run with one of: {' '.join(commands)}" in _text(replace(account, report=report))
 
 
+@pytest.mark.parametrize("outcome", [RunOutcome.ROLLED_BACK, RunOutcome.REFUSED, RunOutcome.NEEDS_OPERATOR])
+def test_a_run_that_has_failed_names_its_page_of_the_runbooks(outcome: RunOutcome) -> None:
+    account = failed()
+    report = with_runbook(replace(account.report, outcome=outcome))
+    text = _text(replace(account, report=report))
+    assert f"What such an end means, and what to do step by step: {report.runbook} " in text
+    assert "docs/runbooks" not in _text(committed(1))
+
+
 def test_a_run_that_was_taken_back_since_needs_no_operator_any_more() -> None:
     account = failed()
     commands = ("smooth-orchestrate deploy deploy.toml", "smooth-orchestrate rollback deploy.toml --run r1")
-    report = replace(account.report, outcome=RunOutcome.HALTED, settle_with=commands)
-    text = _text(replace(account, report=report, since=[("taken back", "r2")]))
-    assert "This run was taken back since, by the run r2" in text
+    report = with_runbook(replace(account.report, outcome=RunOutcome.HALTED, settle_with=commands))
+    text = _text(replace(account, report=replace(report, since=(("rollback", "r2"),))))
+    assert "This run was taken back since, by the run r2." in text
+    assert "smooth-orchestrate deploy" not in text
     assert "An operator is needed" not in text
+    assert "docs/runbooks" not in text
 
 
 def test_an_error_shows_all_that_the_terminal_does_and_the_first_cause_comes_first() -> None:
@@ -162,8 +174,8 @@ def test_what_waits_for_finalise_is_listed_with_when_it_is_due() -> None:
         in text
     )
     assert f"{MIGRATIONS[0]} drop column orders_order.sum all 3 databases 2026-11-24 05:57:42 UTC" in text
-    done = _text(replace(account, since=[("finalised", "sunday")]))
-    assert "This run was finalised since, by the run sunday ." in done
+    done = _text(replace(account, report=replace(account.report, since=(("finalise", "sunday"),))))
+    assert "This run was finalised since, by the run sunday." in done
 
 
 def test_what_an_earlier_run_holds_back_is_not_given_a_date_of_this_one() -> None:
@@ -188,9 +200,14 @@ def test_a_report_without_databases_has_a_page() -> None:
     assert "The report names no database." in text
 
 
-def test_hostile_names_and_texts_are_text() -> None:
-    page = page_of(hostile(), HOSTILE[0])
+@pytest.mark.parametrize("is_over", [True, False], ids=["taken back since", "not settled"])
+def test_hostile_names_and_texts_are_text(*, is_over: bool) -> None:
+    account = hostile()
+    since = account.report.since if is_over else ()
+    page = page_of(replace(account, report=replace(account.report, since=since)), HOSTILE[0])
     read = _Read(page)
+    assert read.text.count(HOSTILE[0]) > 1
+    assert (f"step by step: {HOSTILE[0]}" in read.text) is not is_over
     assert read.tags.count("script") == 1
     assert not {"img", "iframe", "textarea", "a:script"} & {*read.tags}
     names = {name for name, _value in read.attributes}

@@ -115,6 +115,15 @@ def test_a_few_databases_stand_in_the_plans_order_with_what_they_are_at(heard: H
     ]
 
 
+def test_a_phase_in_which_something_failed_is_not_said_to_be_done(heard: Heard) -> None:
+    _begin(heard, "primary", "shard")
+    for phase, outcome in (("canary", "committed"), ("fleet", "rolled_back")):
+        _tell(heard, EventName.PHASE_STARTED, phase=phase, databases=["primary"])
+        _tell(heard, EventName.PHASE_FINISHED, phase=phase, outcome=outcome, duration_ms=3.0)
+
+    assert _frame(heard)[1] == "phases: canary done, fleet stopped"
+
+
 def test_of_many_databases_the_urgent_ones_are_shown_slowest_first_and_all_are_counted(
     heard: Heard, clock: Clock
 ) -> None:

@@ -4,9 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from smooth_orchestrator.console import Plain
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.journal import RunSummary
 from smooth_orchestrator.render import print_report, print_runs
@@ -57,18 +55,6 @@ FAILED = replace(
     ),
     error=ERROR,
 )
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a\tb", "two\n  lines\tand  more ", "ünïcödé 漢字", "[red]x[/red] :smile:", "x " * 400]
-)
-def test_lines_are_printed_without_rich_as_rich_prints_them(text: str) -> None:
-    plain, rich = StringIO(), StringIO()
-    Plain(plain).print(text, style="bold")
-    Console(file=rich, width=4000, color_system=None, highlight=False, markup=False, emoji=False, soft_wrap=True).print(
-        text, style="bold"
-    )
-    assert plain.getvalue() == rich.getvalue()
 
 
 def _text(report: Report) -> str:
@@ -246,6 +232,55 @@ def test_a_terminal_is_told_the_next_command_to_paste(screen: Terminal, report: 
 
     assert pasted == ([f"smooth-orchestrate {command} 'my plans/deploy.toml'"] if command else [])
     assert "smooth-orchestrate" not in _text(report)
+
+
+_ROLLBACK = replace(FAILED, command="rollback", takes_back="r 0")
+_TAKEN = replace(REPORT, outcome=RunOutcome.REFUSED, error=RunError("run_id_taken", "the run r1 was halted"))
+
+
+@pytest.mark.parametrize(
+    ("report", "words", "command"),
+    [
+        pytest.param(
+            _ROLLBACK,
+            ["my plan", "--run", "r0", "--discard-data"],
+            "rollback 'my plan' --run r0 --discard-data",
+            id="all",
+        ),
+        pytest.param(_ROLLBACK, [], "rollback 'a plan' --run 'r 0'", id="of a run that was taken back"),
+        pytest.param(replace(_ROLLBACK, takes_back=None), [], "rollback 'a plan'", id="none"),
+        pytest.param(replace(_ROLLBACK, command="recover"), [], "recover 'a plan'", id="another command"),
+        pytest.param(FAILED, ["a plan", "--no-replay"], "rehearse 'a plan'", id="the next is another command"),
+        pytest.param(
+            _TAKEN,
+            ["a plan", "--run-id", "r1", "--no-replay"],
+            "deploy 'a plan' --no-replay",
+            id="a run id that is taken",
+        ),
+        pytest.param(_TAKEN, ["--run-id=r1", "a plan"], "deploy 'a plan'", id="a run id that is taken, with ="),
+        pytest.param(_TAKEN, [], "deploy 'a plan'", id="a run id that is taken, as the journal tells"),
+    ],
+)
+def test_a_command_that_is_tried_again_is_given_as_it_was(
+    screen: Terminal, report: Report, words: list[str], command: str
+) -> None:
+    print_report(report, screen, Path("a plan"), words)
+
+    assert f"\n  smooth-orchestrate {command}\n" in screen.getvalue()
+
+
+@pytest.mark.parametrize("outcome", [RunOutcome.HALTED, RunOutcome.NEEDS_OPERATOR])
+def test_a_run_that_halted_and_was_taken_back_since_names_no_command(screen: Terminal, outcome: RunOutcome) -> None:
+    plan = Path("deploy.toml")
+    since = (("rollback", "r2"),)
+    halted = replace(FAILED, outcome=outcome, errors=(RunError(HALTED, "it ended early"),), since=since)
+    told = told_how_to_settle(halted, plan)
+    print_report(told, screen, plan)
+
+    assert "\nThis run was taken back since, by the run r2.\n" in screen.getvalue()
+    assert "smooth-orchestrate" not in screen.getvalue()
+    assert "runbooks" not in screen.getvalue()
+    assert Report.from_dict(told.to_dict()).since == since
 
 
 @pytest.mark.parametrize("outcome", [RunOutcome.HALTED, RunOutcome.NEEDS_OPERATOR])

@@ -37,6 +37,7 @@ OF_NO_DOUBT: Final = {
     "plan_invalid",
     "refused",
     "rolled_back_elsewhere",
+    "run_id_taken",
     "taken_back",
     "unmarked",
 }

@@ -118,7 +118,6 @@ LAYERS: Final = (
             "identity",
             "leisure",
             "matching",
-            "orphans",
             "places",
             "plan",
             "run_ids",
