@@ -62,7 +62,7 @@ async def _goes_elsewhere(run: Run, item: TargetRun, answer: Event) -> bool:
     if not is_lost or run.decided or run.stopping.is_set():
         return False
     is_whole = item.tier is Tier.TWO_PHASE and not item.permanent and not item.has_ahead
-    return is_whole and await end_session(item) is None
+    return is_whole and item.target.asyncpg is not None and await end_session(item) is None
 
 
 async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, measures: bool, is_ahead: bool) -> Event:

@@ -1,7 +1,7 @@
 """What every command works with: the plan's meaning, its workers, its journal, and the report in the end."""
 
 import shlex
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.glances import glance_at_all
 from smooth_orchestrator.journal import Journal, RecordKind, open_journal
 from smooth_orchestrator.logs import hearing
+from smooth_orchestrator.reach import as_reached
 from smooth_orchestrator.report import ACCEPT, Report, RunError, RunOutcome
 from smooth_orchestrator.run import Run
 from smooth_orchestrator.secrets import Masker
@@ -86,13 +87,17 @@ class Session:
         """
         told = self.fleet.facts
         if (facts := await self.fleet.set_up()) != told:
-            self.run.replan(self.opened.adapt(planning.resolve(self.opened.file, facts)))
+            self.run.replan(await _understood(self.opened.file, facts, self.opened.adapt))
 
 
 def journal_of(file: PlanFile, *, makes_file: bool = True) -> AbstractAsyncContextManager[Journal]:
     """Open the journal that a plan names."""
     url, patience_s = file.deploy.journal.get_secret_value(), min(_PATIENCE_S, file.deploy.settle_timeout / 1000)
     return open_journal(url, directory=file.directory, makes_file=makes_file, patience_s=patience_s)
+
+
+async def _understood(file: PlanFile, facts: Mapping[str, planning.ProjectFacts], adapt: Adapt) -> planning.Plan:
+    return await as_reached(adapt(planning.resolve(file, facts)))
 
 
 @asynccontextmanager
@@ -129,7 +134,7 @@ async def reading(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan:
     with hearing(watcher := Timekeeper()):
         async with _transport_of(file) as transport, Fleet(transport, masker) as fleet:
             facts = await fleet.ask(planning.projects_of(file))
-            plan = adapt(planning.resolve(file, facts))
+            plan = await _understood(file, facts, adapt)
             fleet.spare(plan.servers)
             yield Ready(file, plan, fleet, started_at, adapt, watcher)
 
@@ -139,7 +144,7 @@ async def ready(file: PlanFile, masker: Masker, *, adapt: Adapt = lambda plan: p
     """Start the workers of a plan, wait until they obey, and learn from them what it means. As `reading` otherwise."""
     async with reading(file, masker, adapt=adapt) as opened:
         facts = await opened.fleet.set_up()
-        yield replace(opened, plan=adapt(planning.resolve(file, facts)))
+        yield replace(opened, plan=await _understood(file, facts, adapt))
 
 
 async def finish(run: Run, finished: Report, masker: Masker) -> Report:

@@ -1,5 +1,6 @@
 """A deploy over worker machines: the same all-or-nothing, whoever of them is lost."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_what_would_be_held_open_is_refused_by_name(fleet: FleetOfMachines) -> N
     assert len(messages) == _COUNT
     assert all("a transaction held open cannot change machines" in each for each in messages.values())
     assert fleet.many.new() == 0
+
+
+def test_what_the_coordinator_does_not_reach_the_machines_do(fleet: FleetOfMachines) -> None:
+    before = fleet.many.dumps(sequences=False)
+    for _ in range(2):
+        fleet.start()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        fleet.many.reach_through(nobody.getsockname()[1])
+
+        outcome = fleet.many.run("deploy")
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert {entry["tier"] for entry in outcome.report["databases"]} == {"two_phase"}
+        assert fleet.many.new() == _COUNT
+        assert not fleet.many.prepared()
+
+        assert fleet.many.run("rollback").exit_code == 0
+        assert fleet.many.dumps(sequences=False) == before
 
 
 @contextmanager

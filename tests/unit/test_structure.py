@@ -66,6 +66,7 @@ LAYERS: Final = (
             "leash",
             "remote",
             "prepared",
+            "reach",
             "reads",
             "resting",
             "run",
