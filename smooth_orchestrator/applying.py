@@ -12,7 +12,7 @@ from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
-from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.logs import get_logger, naming
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.reads import end_session, watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -48,7 +48,8 @@ async def apply_target(
             # Others may have failed while it waited.
             if run.stopping.is_set() and not run.decided:
                 return
-            answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
+            with naming(worker.machine):
+                answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
         if turn == _TURNS - 1 or not await _goes_elsewhere(run, item, answer):
             break
         fleet.forsake(item.target)

@@ -59,6 +59,7 @@ KEYS: Final[Mapping[str, str]] = {
     "level": "How grave it is.",
     "run_id": "The run, `null` before it has a name.",
     "deploy": "The deploy's name in the plan, `null` before that is read.",
+    "worker": "The machine of a fleet that is at work on it, as host and process id.",
     "trace_id": "The run's trace, where traces are sent.",
     "span_id": "What of it was at work.",
     "phase": "The phase's name in the plan.",

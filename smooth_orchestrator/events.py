@@ -150,12 +150,13 @@ _KEYS: Final[Mapping[str, Mapping[str, object]]] = {
     "vendors": {"type": "object", "additionalProperties": _TEXT},
     "version": _TEXT,
     "waited_ms": _AMOUNT,
+    "worker": _TEXT,
 }
 
 _ALWAYS: Final = ("timestamp", "level", "run_id", "deploy")
 
 # Bound once per scope, so any line within it may carry them.
-_CONTEXT: Final = ("phase", "database", "project", "alias", "tier", "attempt", "trace_id", "span_id")
+_CONTEXT: Final = ("phase", "database", "project", "alias", "tier", "attempt", "worker", "trace_id", "span_id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The workers of a run: one process a project, and more where there is work for them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self, TypeVar
@@ -183,6 +183,14 @@ class Fleet:
         places = at_work_at_most(self._most[target.server])
         return self._places.setdefault(target.server, anyio.CapacityLimiter(places))
 
+    async def machines(self) -> Sequence[Mapping[str, object]]:
+        """Return what is known of the machines on which workers are; nothing where that is this one.
+
+        Raises:
+            WorkerError: nobody can tell.
+        """
+        return await self._transport.machines()
+
     @property
     def workers(self) -> tuple[Worker, ...]:
         """Every worker that was started, the lost ones too."""
@@ -275,6 +283,7 @@ class Fleet:
             python=worker.hello.python,
             django=worker.hello.django,
             version=worker.hello.version,
+            worker=worker.machine,
         )
 
     def _learn(self, worker: Worker) -> None:
@@ -301,7 +310,9 @@ class Fleet:
             return  # whoever has asked for it hears that
         loss = await worker.lost()
         error = ErrorInfo(loss.code, loss.message, hint=loss.hint)
-        get_logger().error(EventName.WORKER_FAILED, project=worker.project.name, pid=worker.pid, error=error)
+        get_logger().error(
+            EventName.WORKER_FAILED, project=worker.project.name, pid=worker.pid, error=error, worker=worker.machine
+        )
         for hear in tuple(self._listeners):
             hear(worker, loss)
         await self._tell_change()

@@ -93,6 +93,18 @@ def bind_run(run_id: str, deploy: str | None) -> None:
 
 
 @contextmanager
+def naming(worker: str | None) -> Iterator[None]:
+    """Name the machine of a fleet that is at work on every line of this task, for the length of a context."""
+    if worker is None:
+        yield
+        return
+    import structlog  # noqa: PLC0415 - see the module's docstring
+
+    with structlog.contextvars.bound_contextvars(worker=worker):
+        yield
+
+
+@contextmanager
 def apart(masker: Masker) -> Iterator[None]:
     """Keep what this task and those it starts log to its listeners alone, for the length of a context.
 

@@ -58,7 +58,8 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
         outcome = RunOutcome.REFUSED if findings else RunOutcome.NOTHING_TO_DO
         details = await _standing(file, session) if command == "status" else [_plans(run, item) for item in run.targets]
         databases = tuple(replace(item.report(), extra=extra) for item, extra in zip(run.targets, details, strict=True))
-        return replace(report_of(session, command, outcome), databases=databases, errors=findings)
+        workers = tuple(await session.fleet.machines()) if command == "status" else ()
+        return replace(report_of(session, command, outcome), databases=databases, errors=findings, workers=workers)
 
 
 async def _journal_refusals(file: PlanFile) -> tuple[Mistake, ...]:

@@ -270,6 +270,7 @@ class Report:
             the command line has written them out.
         runbook: the page of this repository that tells what to do, such as `docs/runbooks/exit-4-unseen.md`.
         takes_back: of a rollback, the run that it takes back.
+        workers: of `status`, the machines of a fleet that are known.
         since: the later runs that have finalised it or taken it back, each as its command and run id; known of a run
             that a journal is asked for, and nothing is left to be settled of such a one.
     """
@@ -287,6 +288,7 @@ class Report:
     runbook: str | None = None
     takes_back: str | None = None
     since: tuple[tuple[str, str], ...] = ()
+    workers: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -313,6 +315,7 @@ class Report:
             **({"settle_with": list(self.settle_with)} if self.settle_with else {}),
             **({"runbook": self.runbook} if self.runbook else {}),
             **({"takes_back": self.takes_back} if self.takes_back else {}),
+            **({"workers": [dict(each) for each in self.workers]} if self.workers else {}),
             **({"since": [{"command": each, "run_id": by} for each, by in self.since]} if self.since else {}),
         }
 
@@ -332,6 +335,7 @@ class Report:
             runbook=body.get("runbook"),
             takes_back=body.get("takes_back"),
             since=tuple((each["command"], each["run_id"]) for each in body.get("since", ())),
+            workers=tuple(body.get("workers", ())),
         )
 
     def masked(self, masker: Masker) -> Self:

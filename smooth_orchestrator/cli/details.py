@@ -31,6 +31,16 @@ def print_details(report: Report, stream: TextIO) -> None:
         title = names[0] if len(names) == 1 else f"{databases_text(len(names))}: {few(names)}"
         words = "  ".join(word for word in (title, tier, reason) if word)
         stream.write(printable("\n".join(["", words, *(f"  {line}" for line in known)])) + "\n")
+    if report.workers:
+        stream.write(
+            printable("\n".join(["", "workers", *(f"  {_worker(worker)}" for worker in report.workers)])) + "\n"
+        )
+
+
+def _worker(worker: Mapping[str, Any]) -> str:
+    jobs = ", ".join(f"{job['project']} (job {job['id']})" for job in worker["jobs"])
+    what = f"{worker['version']}, for {', '.join(worker['projects'])}, {worker['concurrency']} at a time"
+    return f"{worker['worker']}  {what}, heard at {worker['heard_at']}: {jobs or 'nothing to do'}"
 
 
 def _lines(database: DatabaseReport) -> Iterator[str]:

@@ -12,7 +12,7 @@ import anyio
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as QueueWorker
 
-from smooth_migrations import __version__, protocol
+from smooth_migrations import protocol
 from smooth_migrations.protocol import (
     Apply,
     AskCode,
@@ -29,6 +29,7 @@ from smooth_migrations.protocol import (
     Stepping,
     UnapplyFailed,
 )
+from smooth_orchestrator import __version__
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.logs import get_logger

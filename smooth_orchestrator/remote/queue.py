@@ -1,8 +1,10 @@
 """The queue: Procrastinate, which hands sessions to machines that have room, and tells which machines live."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, Final
 
 import procrastinate
@@ -34,6 +36,17 @@ _ROOM: Final = """
     SELECT coalesce(sum(m.concurrency), 0)::int
     FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
     WHERE $1 = ANY(m.queues) AND w.last_heartbeat > clock_timestamp() - make_interval(secs => $2)
+"""
+
+
+_MACHINES: Final = """
+    SELECT m.name AS worker, m.version, m.queues, m.concurrency, w.last_heartbeat AS heard_at,
+           coalesce(json_agg(json_build_object('id', j.id, 'project', j.args->>'project') ORDER BY j.id)
+                    FILTER (WHERE j.id IS NOT NULL), '[]')::text AS jobs
+    FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
+    LEFT JOIN procrastinate_jobs j ON j.worker_id = w.id AND j.status = 'doing'
+    WHERE EXISTS (SELECT FROM unnest(m.queues) AS queue WHERE starts_with(queue, $1))
+    GROUP BY m.worker_id, w.id ORDER BY m.name
 """
 
 
@@ -109,6 +122,22 @@ class Queue:
             await manager.cancel_job_by_id_async(number, delete_job=True)
             if is_dead:
                 await manager.finish_job_by_id_async(number, status=Status.FAILED, delete_job=True)
+
+    async def machines(self, post: Post) -> list[dict[str, object]]:
+        """Return what is known of each machine that serves any of the queue's projects."""
+        prefix = self.place.of("")
+        rows = await post.run(lambda connection: connection.fetch(_MACHINES, prefix))
+        return [
+            {
+                "worker": row["worker"],
+                "version": row["version"],
+                "projects": [name.removeprefix(prefix) for name in row["queues"]],
+                "concurrency": row["concurrency"],
+                "heard_at": f"{row['heard_at'].astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+                "jobs": json.loads(row["jobs"]),
+            }
+            for row in rows
+        ]
 
     async def room(self, post: Post, project: str) -> int:
         """Return how many sessions of a project all machines together have room for that live."""

@@ -4,7 +4,7 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -87,6 +87,11 @@ class RemoteWorker:
     def pid(self) -> int:
         """Its process id, on its own machine."""
         return self._joined.pid if self._joined else 0
+
+    @property
+    def machine(self) -> str | None:
+        """The name of its machine, once one has taken it up."""
+        return self._joined.machine if self._joined else None
 
     @property
     def is_lost(self) -> bool:
@@ -266,6 +271,10 @@ class QueueTransport:
     async def most(self, project: Project) -> int:
         """Return how many workers of a project the machines that live have room for."""
         return await self._queue.room(self._post, project.name)
+
+    async def machines(self) -> Sequence[Mapping[str, object]]:
+        """Return the machines that are known, those that say nothing any more too, with what they are at."""
+        return await self._queue.machines(self._post)
 
     @asynccontextmanager
     async def worker(

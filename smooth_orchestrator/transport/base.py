@@ -1,6 +1,6 @@
 """What the coordinator knows of a worker, wherever it runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -58,6 +58,10 @@ class Worker(Protocol):
         """Its process id."""
 
     @property
+    def machine(self) -> str | None:
+        """The name of the machine of a fleet that it is on; None on the coordinator's own."""
+
+    @property
     def heard_s(self) -> float:
         """When it last said anything, on the monotonic clock."""
 
@@ -102,6 +106,13 @@ class Worker(Protocol):
 
 class WorkerTransport(Protocol):
     """Where workers come from."""
+
+    async def machines(self) -> Sequence[Mapping[str, object]]:
+        """Return what is known of the machines of a fleet, for people; nothing where there is no fleet.
+
+        Raises:
+            WorkerError: nobody can tell.
+        """
 
     async def most(self, project: Project) -> int:
         """Return how many workers of a project there is room for at a time.

@@ -41,6 +41,7 @@ class LocalWorker:
     """A process that speaks the protocol; made by `LocalTransport` alone."""
 
     hello: Hello
+    machine: None = None
 
     def __init__(
         self,

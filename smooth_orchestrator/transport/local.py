@@ -3,7 +3,7 @@
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -47,6 +47,10 @@ class LocalTransport:
         """Return how many workers of a project there is room for at a time: one for each core of this machine."""
         del project
         return os.cpu_count() or 1
+
+    async def machines(self) -> Sequence[Mapping[str, object]]:
+        """Return nothing: there is no fleet."""
+        return ()
 
     @asynccontextmanager
     async def worker(

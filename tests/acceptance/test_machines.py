@@ -3,11 +3,13 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from smooth_orchestrator import __version__
 from tests.support.leases import until
 from tests.support.machines import FleetOfMachines, fleet_of_machines
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
@@ -67,7 +69,10 @@ def test_a_deploy_is_shared_by_three_machines(fleet: FleetOfMachines) -> None:
     assert fleet.many.new() == _COUNT
     assert not fleet.many.prepared()
     parents = {machine.process.pid for machine in machines}
-    assert len(outcome.named("worker.started")) >= 1
+    at_work = {line["worker"] for line in outcome.named("migration.applied")}
+    assert at_work
+    assert {int(name.rpartition(":")[2]) for name in at_work} <= parents
+    assert {line["worker"] for line in outcome.named("worker.started")} >= at_work
     # No message, job or session is left behind; the machines are there for the next one.
     assert fleet.rows(_LEFT) == [(0, 0)]
     assert {
@@ -75,6 +80,21 @@ def test_a_deploy_is_shared_by_three_machines(fleet: FleetOfMachines) -> None:
     } == parents
     assert [machine.drain() for machine in machines] == [0, 0, 0]
     assert fleet.rows("SELECT name FROM smooth_fleet_machine") == []
+
+
+def test_status_tells_which_machines_there_are(fleet: FleetOfMachines) -> None:
+    machine = fleet.start("--concurrency", "3")
+    before = datetime.now(UTC) - timedelta(seconds=30)
+
+    outcome = fleet.many.run("status")
+
+    (worker,) = outcome.report["workers"]
+    assert datetime.fromisoformat(worker.pop("heard_at")) > before
+    # Those that look are at work themselves.
+    assert {job["project"] for job in worker.pop("jobs")} == {"one"}
+    name = worker.pop("worker")
+    assert name.endswith(f":{machine.process.pid}")
+    assert worker == {"version": __version__, "projects": ["one"], "concurrency": 3}
 
 
 def test_a_failure_in_the_last_leaves_all_as_they_were(fleet: FleetOfMachines) -> None:

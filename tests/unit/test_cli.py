@@ -296,6 +296,7 @@ def test_help_names_the_commands_in_order(capsys: pytest.CaptureFixture[str]) ->
         "report",
         "lint",
         "init",
+        "worker",
         "schema",
         "failpoints",
     ]

@@ -55,6 +55,7 @@ _NOT_OURS: Final = "what a project's code does itself, as it would without us"
 _NO_TABLE: Final = "makes tables that say nothing before something is written into them"
 _HEARTBEAT: Final = "a heartbeat: whose turn it is stays as it is"
 
+_QUEUE: Final = "the queue carries what has crash points where it is asked and where it is done"
 _RECORD: Final = "the crash point `record` stands from the one to the other"
 _WITHIN = "a part of a migration, or of a contract half, as Django's own operations are"
 _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
@@ -133,6 +134,14 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_orchestrator/journal/sqlite.py", "_query"): _READS_ONLY,
     ("smooth_orchestrator/linting.py", "lint"): _READS_ONLY,
     ("smooth_orchestrator/reads.py", "read"): _READS_ONLY,
+    ("smooth_orchestrator/remote/machine.py", "_check"): _READS_ONLY,
+    ("smooth_orchestrator/remote/machine.py", "_enrol"): _QUEUE,
+    ("smooth_orchestrator/remote/post.py", "begin"): _QUEUE,
+    ("smooth_orchestrator/remote/post.py", "end"): _QUEUE,
+    ("smooth_orchestrator/remote/post.py", "insert"): _QUEUE,
+    ("smooth_orchestrator/remote/post.py", "_renew"): _HEARTBEAT,
+    ("smooth_orchestrator/remote/queue.py", "defer"): _QUEUE,
+    ("smooth_orchestrator/remote/queue.py", "_make_tables"): _NO_TABLE,
     ("smooth_orchestrator/resting.py", "_renew"): _HEARTBEAT,
     ("smooth_orchestrator/resting.py", "_through_worker"): _HEARTBEAT,
     ("smooth_orchestrator/transport/copies.py", "copied"): "a worker that holds nothing, and another one like it",

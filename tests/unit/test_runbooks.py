@@ -46,6 +46,7 @@ OF_ANY_KIND: Final = {
     "not_copied",
     "nothing_held",
     "protocol",
+    "queue_unreachable",
     "unexpected",
     "unknown_command",
     "worker_cannot_start",

@@ -175,9 +175,14 @@ DEPLOY = [
     bad(
         "fleet",
         deploy("") + '[fleet]\ntransport = "procrastinate"\nqueue_url = "redis://h"\njob_timeout = "0s"\nqueue = 1\n',
-        'fleet.transport: this version cannot do "procrastinate" yet',
+        'deploy.journal: with transport = "procrastinate" the journal must be on a PostgreSQL server',
         "fleet.queue_url: is not a URL that is understood here",
         'fleet.job_timeout: "0s" is too short',
         "fleet.queue: must be a string, not an integer",
+    ),
+    bad(
+        "fleet-without-a-queue",
+        deploy('journal = "postgresql://journal@h/journal"\n') + '[fleet]\ntransport = "procrastinate"\n',
+        "fleet.queue_url: is missing",
     ),
 ]
