@@ -67,7 +67,8 @@ def test_the_reference_example_obeys_the_schema() -> None:
 # What a schema cannot see: other tables, other files, the environment, what this version can do.
 BEYOND = (
     "already", "there is no", "in no phase", "no database", "does not exist", "is not a directory", "executable",
-    "not set in", "${", "URL", "names no", "must be a file", "password", "yet", "too long", "twice", "no phase can", "is missing",
+    "not set in", "${", "URL", "names no", "must be a file", "password", "yet", "too long", "twice", "no phase can",
+    "is missing",
 )  # fmt: skip
 
 
