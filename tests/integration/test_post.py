@@ -1,0 +1,116 @@
+"""Messages by way of a database: each arrives once, in order, whatever becomes of connections and answers."""
+
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from smooth_orchestrator.remote.post import Post, PostError, Side
+from tests.support.fault_proxy import Fault, FaultProxy, Harm
+from tests.support.postgres_database import PostgresDatabase, temporary_database
+from tests.support.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+_SESSION = "a1"
+_TEXTS = [f"text {number}" for number in range(60)]
+_WRITES = "WITH sent AS"
+_READS = "SELECT m.session, m.seq"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def queue(pg_server: PostgresServer) -> Iterator[PostgresDatabase]:
+    with temporary_database(pg_server) as database:
+        yield database
+
+
+class _Reader:
+    """Keeps what arrives, and tells when there are so many."""
+
+    def __init__(self, count: int) -> None:
+        self.texts: list[str] = []
+        self._count = count
+        self._full = anyio.Event()
+
+    async def take(self, text: str) -> None:
+        self.texts.append(text)
+        if len(self.texts) == self._count:
+            self._full.set()
+
+    async def wait(self) -> None:
+        with anyio.fail_after(30):
+            await self._full.wait()
+
+
+def _through(queue: PostgresDatabase, proxy: FaultProxy) -> str:
+    return queue.dsn.replace(f":{queue.server.port}/", f":{proxy.port}/")
+
+
+@pytest.mark.parametrize("harm", [Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.HALF_CLOSED, Harm.REQUEST_LATE])
+@pytest.mark.parametrize("statement", [_WRITES, _READS])
+async def test_each_arrives_once_and_in_order(queue: PostgresDatabase, statement: str, harm: Harm) -> None:
+    reader = _Reader(len(_TEXTS))
+    with FaultProxy(queue.server.port) as proxy:
+        url = _through(queue, proxy)
+        async with Post(url, Side.COORDINATOR).open() as ours, Post(url, Side.WORKER).open() as theirs:
+            await ours.begin(_SESSION, "shop")
+            await ours.join(_SESSION, _Reader(0).take)
+            await theirs.join(_SESSION, reader.take)
+            for nth in (1, 3):
+                proxy.arm(Fault(statement, harm, nth=nth))
+            for number, text in enumerate(_TEXTS):
+                ours.send(_SESSION, text)
+                if number % 7 == 0:
+                    await ours.sent(_SESSION)
+            await reader.wait()
+            await ours.sent(_SESSION)
+
+    assert reader.texts == _TEXTS
+    with queue.connect() as session:
+        stored = session.execute("SELECT body FROM smooth_fleet_message ORDER BY seq").fetchall()
+    assert [text for (text,) in stored] == _TEXTS
+
+
+async def test_what_is_sent_before_the_other_side_listens_is_not_lost(queue: PostgresDatabase) -> None:
+    reader = _Reader(2)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        await ours.begin(_SESSION, "shop")
+        await ours.join(_SESSION, _Reader(0).take)
+        ours.send(_SESSION, "first")
+        await ours.sent(_SESSION)
+        await theirs.join(_SESSION, reader.take)
+        ours.send(_SESSION, "second")
+        await reader.wait()
+
+    assert reader.texts == ["first", "second"]
+
+
+async def test_a_session_that_has_ended_takes_nothing_more(queue: PostgresDatabase) -> None:
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        await ours.begin(_SESSION, "shop")
+        await theirs.join(_SESSION, _Reader(0).take)
+        assert await theirs.living([_SESSION]) == {_SESSION}
+        await ours.end(_SESSION)
+
+        theirs.send(_SESSION, "too late")
+        await theirs.sent(_SESSION)
+
+        assert await theirs.living([_SESSION]) == frozenset()
+    with queue.connect() as session:
+        assert session.execute("SELECT * FROM smooth_fleet_message").fetchall() == []
+
+
+async def test_a_database_that_stays_away_is_told_of(queue: PostgresDatabase) -> None:
+    with FaultProxy(queue.server.port) as proxy:
+        async with Post(_through(queue, proxy), Side.COORDINATOR, patience_s=0.5).open() as ours:
+            proxy.refuse()
+            with pytest.raises(PostError) as caught:
+                await ours.begin(_SESSION, "shop")
+
+    assert (caught.value.code, caught.value.exit_code) == ("queue_unreachable", 3)
+    assert caught.value.message.startswith("the queue's database: ")
