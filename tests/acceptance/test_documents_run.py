@@ -139,7 +139,8 @@ def test_an_option_that_is_spoken_of_exists(
     command: Command, capsys: pytest.CaptureFixture[str], management_help: str
 ) -> None:
     [option] = command.options
-    helps = [_help(capsys, name) for name in ("deploy", "rehearse", "rollback", "recover", "report", "lint", "init")]
+    names = ("deploy", "rehearse", "rollback", "recover", "report", "lint", "init", "worker")
+    helps = [_help(capsys, name) for name in names]
     assert _has("".join(helps) + management_help, option)
 
 

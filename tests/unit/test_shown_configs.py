@@ -30,7 +30,7 @@ def test_a_file_that_a_page_shows_is_that_file(file: Path, text: str) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("directory", ["pipelines", "kubernetes", "systemd"])
+@pytest.mark.parametrize("directory", ["pipelines", "kubernetes", "systemd", "fleet"])
 def test_a_page_shows_every_file_of(directory: str) -> None:
     shown = {Path(str(each.values[0])).resolve() for each in SHOWN}
     assert {path.resolve() for path in (ROOT / "configs" / directory).iterdir()} <= shown
