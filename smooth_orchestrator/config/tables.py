@@ -230,7 +230,7 @@ class FleetTable(_Table):
 
     transport: Annotated[Transport, Choice()] = Field(
         default=Transport.LOCAL,
-        description="`local`: processes on this machine. `procrastinate`: `smooth-orchestrate worker` on others.",
+        description="`local`: processes on this machine. `procrastinate`: `smooth-orchestrate worker PLAN` on others.",
     )
     queue_url: QueueUrl | None = Field(
         default=None,
@@ -239,7 +239,7 @@ class FleetTable(_Table):
     queue: Text | None = Field(
         default=None, description="The queue's name. When left out: the deploy's name, -migrations."
     )
-    job_timeout: Duration = _duration("30min", "The longest that one job may take.")
+    job_timeout: Duration = _duration("30min", "How long a machine that is to stop finishes what is at hand.")
 
 
 class ServerTable(_Table):
