@@ -69,11 +69,10 @@ class Machine:
             while not draining.is_set():
                 try:
                     await self._serve(draining)
-                except* ConnectorException as lost:
-                    _tell(f"the queue: {lost.exceptions[0]}")
+                except* ConnectorException:
+                    _warn("the queue was lost, and is looked for again")
                 if not draining.is_set():
                     # Its sessions have ended, for their coordinators heard nothing of this machine any more.
-                    _tell("the queue was lost, and is looked for again")
                     await anyio.sleep(_PAUSE_S)
             group.cancel_scope.cancel()
 
@@ -117,6 +116,7 @@ class Machine:
             while await self._post.run(lambda connection: connection.fetchval(_ENROL, *values)):
                 await self._queue.tidy(self._post)
                 await anyio.sleep(BEAT_S)
+            _warn("was forgotten by the queue, and begins anew")
             worker.stop()  # type: ignore[no-untyped-call]
         finally:
             # It may be a queue that is away which ends this.
@@ -157,5 +157,5 @@ class Machine:
             await self._post.end(session)
 
 
-def _tell(message: str) -> None:
+def _warn(message: str) -> None:
     get_logger().warning(EventName.LOG_MESSAGE, logger="worker", message=message)

@@ -20,8 +20,12 @@ __all__ = ["BEAT_S", "TASK", "Job", "Place", "Queue", "opened", "place_of"]
 BEAT_S: Final = 3.0
 """How often, in seconds, a machine says that it lives."""
 
-# They tell of each job and of each attempt to connect what is known from this program's own lines.
-_LOUD: Final = ("procrastinate", "psycopg.pool")
+# They tell of each job, each lost connection and each attempt to connect what this program's own lines tell.
+_LEVELS: Final = {
+    "procrastinate": logging.ERROR,
+    "procrastinate.utils": logging.CRITICAL,
+    "psycopg.pool": logging.CRITICAL,
+}
 # After a server's return whoever asks next connects at once, instead of when an ever longer pause has passed.
 _POOL: Final[dict[str, Any]] = {"min_size": 1, "max_size": 4, "timeout": 10.0, "reconnect_timeout": 5.0}
 
@@ -153,8 +157,8 @@ async def opened(place: Place) -> AsyncIterator[Queue]:
     Raises:
         WorkerError: its database cannot be reached.
     """
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=place.url, **_POOL))
     try:
         async with app.open_async():

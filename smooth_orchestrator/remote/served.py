@@ -177,7 +177,7 @@ class Served:
         async with anyio.create_task_group() as group:
 
             async def hear_loss() -> None:
-                self._end((await worker.lost()).message)
+                self._end((await worker.lost()).ending)
 
             group.start_soon(hear_loss)
             with anyio.move_on_after(self._limit_s):
@@ -212,7 +212,7 @@ class Served:
             answer = await worker.call(command, self._hear)
             await self._hear(answer)
         except WorkerLost as loss:
-            self._end(loss.message)
+            self._end(loss.ending)
         finally:
             self._held.calls -= 1
             self._held.note(command, answer)

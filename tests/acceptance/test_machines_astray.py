@@ -18,6 +18,8 @@ from tests.support.small_project import migration
 pytestmark = pytest.mark.timeout(180)
 
 _COUNT: Final = 2
+_ITEM: Final = ("demo", "0001_item")
+_NOTE: Final = ("demo", "0002_note")
 _WORD: Final = "open-sesame-9"
 _ADDS: Final = "migrations.AddField('item', 'note', models.CharField(max_length=9, default=''))"
 # It ends when the test lets it.
@@ -45,6 +47,12 @@ _KEEP: Final = """
         $$ BEGIN INSERT INTO kept VALUES (NEW.body); RETURN NEW; END $$;
     CREATE TRIGGER keep BEFORE INSERT ON smooth_fleet_message FOR EACH ROW EXECUTE FUNCTION keep();
 """
+# What is said once a turn on a database has begun is not written down.
+_REFUSE: Final = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the disk is full'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON smooth_fleet_message FOR EACH ROW
+        WHEN (NEW.body LIKE '%leased%') EXECUTE FUNCTION refuse();
+"""
 _INTRUDE: Final = """
     INSERT INTO smooth_fleet_message
     SELECT session, side, max(seq) + 1, %s FROM smooth_fleet_message WHERE side = %s GROUP BY session, side
@@ -64,7 +72,7 @@ def server(pg_programs: Path | None) -> Iterator[PostgresServer]:
 
 @contextmanager
 def _fleet(server: PostgresServer, directory: Path, operation: str, functions: str) -> Iterator[FleetOfMachines]:
-    change = migration(_ADDS, operation, functions=functions, after=[("demo", "0001_item")])
+    change = migration(_ADDS, operation, functions=functions, after=[_ITEM])
     with fleet_of_machines(directory, [server], _COUNT, {"demo.0001_item": ITEM, "demo.0002_note": change}) as fleet:
         yield fleet
 
@@ -249,3 +257,30 @@ def test_no_secret_of_a_plan_stands_in_the_queue(
     assert [body for body in kept if _WORD in body] == []
     assert [body for body in kept if "the key is ***" in body]
     assert [body for body in kept if "no such key: ***" in body]
+
+
+@pytest.mark.long
+def test_what_a_machine_committed_without_being_heard_goes_back(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMALL_GO", str(tmp_path / "go"))
+    waits = migration("migrations.RunPython(wait, migrations.RunPython.noop)", functions=_WAITS, after=[_NOTE])
+    release = {"demo.0001_item": ITEM, "demo.0002_note": migration(_ADDS, after=[_ITEM]), "demo.0003_wait": waits}
+    with fleet_of_machines(tmp_path, [server], 1, release) as fleet:
+        fleet.plan(deploy='atomicity = "compensated"')
+        plan = fleet.many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace('minimum_atomicity = "two_phase"\n', ""))
+        before = fleet.many.dumps(sequences=False)
+        deaf = fleet.start("--concurrency", "1")
+        with fleet.queue.connect() as session:
+            session.execute(_REFUSE)
+        with fleet.many.running() as run:
+            until(lambda: fleet.many.new() == 1)
+            deaf.lose()
+            with fleet.queue.connect() as session:
+                session.execute("DROP TRIGGER refuse ON smooth_fleet_message")
+            fleet.start("--concurrency", "1")
+            outcome = run.finish()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert fleet.many.dumps(sequences=False) == before
