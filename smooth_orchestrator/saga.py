@@ -180,6 +180,7 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
             failure = await _roll_back(run, fleet, item)
         was_committed = item.stage is Stage.COMMITTED
         # A lost worker may have committed more than it could tell; the database's own journal knows.
+        failure = failure or await _hear_late(run, fleet, item)
         # Without a turn on its database it has done nothing.
         is_unsure = item.is_lost and item.epoch is not None and (item.tier is Tier.COMPENSATED or item.leaves_steps)
         if failure is None and (item.permanent or (was_committed and item.steps) or is_unsure):
@@ -189,6 +190,19 @@ async def _take_back_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     except SmoothError as error:
         failure = ErrorInfo(error.code, error.message, hint=error.hint)
     await _settle_back(run, item, failure, failed_itself=failed_itself)
+
+
+async def _hear_late(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+    """Learn from its database what a lost machine of a fleet has committed there after it was last heard."""
+    is_unheard = item.has_ahead or (item.tier is Tier.COMPENSATED and item.epoch is None)
+    if not (run.plan.is_remote and item.is_lost and is_unheard) or item.stage is Stage.COMMITTED:
+        return None
+    standing = await ask_standing(run, fleet, item)
+    if isinstance(standing, ErrorInfo):
+        return standing
+    if standing.unfinished == run.run_id:
+        item.leaves_steps, item.epoch = True, standing.epoch
+    return None
 
 
 async def _settle_back(run: Run, item: TargetRun, failure: ErrorInfo | None, *, failed_itself: bool = False) -> None:

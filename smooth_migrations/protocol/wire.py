@@ -41,7 +41,7 @@ def decode(line: bytes) -> Command | Event:
         body = json.loads(line)
         cls = _MESSAGES[body.pop("type")]
         return typing.cast("Command | Event", _build(cls, body))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"not a message of protocol {PROTOCOL}: {line[:200]!r}") from error
 
 

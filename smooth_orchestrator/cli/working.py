@@ -31,11 +31,10 @@ def worker(invocation: Invocation, *, concurrency: int | None, projects: tuple[s
     from smooth_orchestrator.cli import execution  # noqa: PLC0415 - keeps `--help` fast
 
     async def work(file: "PlanFile", masker: "Masker") -> int:
-        del masker  # it is known to the process
         from smooth_orchestrator.remote import working  # noqa: PLC0415 - Procrastinate, for a fleet alone
 
         most = concurrency or max(os.cpu_count() or 1, len(projects or file.projects))
-        await working.work(file, concurrency=most, projects=projects)
+        await working.work(file, masker, concurrency=most, projects=projects)
         return 0
 
     return execution.execute(invocation, work, lambda code, _masker: code)

@@ -239,7 +239,10 @@ class FleetTable(_Table):
     queue: Text | None = Field(
         default=None, description="The queue's name. When left out: the deploy's name, -migrations."
     )
-    job_timeout: Duration = _duration("30min", "How long a machine that is to stop finishes what is at hand.")
+    job_timeout: Duration = _duration(
+        "30min",
+        "The longest that one command may take on a machine, such as all migrations of one database; and how long a machine that is to stop finishes what is at hand.",
+    )
 
 
 class ServerTable(_Table):

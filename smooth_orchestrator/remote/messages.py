@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 __all__ = [
     "Asked",
@@ -103,6 +103,7 @@ class Left(Message):
 
 
 _KINDS = {each.kind: each for each in (Asked, Stopped, Killed, Joined, Refused, Said, Printed, Left)}
+_HINTS = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in _KINDS.values()}
 
 
 def encode(message: Message) -> str:
@@ -119,8 +120,16 @@ def decode(text: str) -> Message:
     try:
         body = json.loads(text)
         kind = _KINDS[body["kind"]]
-        known = {field.name for field in fields(kind)}
-        message: Message = kind(**{key: value for key, value in body.items() if key in known})
-    except (ValueError, KeyError, TypeError) as error:
+        hints = _HINTS[kind]
+        known: dict[str, Any] = {key: _checked(value, hints[key]) for key, value in body.items() if key in hints}
+        message: Message = kind(**known)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MessageError(f"no message of a fleet: {text[:200]!r}") from error
     return message
+
+
+def _checked(value: object, hint: Any) -> object:  # noqa: ANN401 - whatever a field declares
+    fits = value in get_args(hint) if get_origin(hint) is Literal else isinstance(value, hint)
+    if not fits:
+        raise TypeError(value)
+    return value

@@ -25,6 +25,8 @@ _BEAT_S: Final = 3.0
 # Without a NOTIFY nobody waits longer than this for a message.
 _LOOK_S: Final = 0.5
 _TIMEOUT_S: Final = 10.0
+# How long a server may be away when it is called for the first time: an address may be wrong.
+_FIRST_S: Final = 30.0
 _PAUSE_S: Final = 0.2
 _LOST: Final = (
     OSError,
@@ -57,6 +59,9 @@ _SCHEMA: Final = """
         version text NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp());
 """
+# Whoever may make no tables may use those that are there.
+_HAS_TABLES: Final = "SELECT count(*) = 3 FROM unnest($1::text[]) AS t (name) WHERE to_regclass(name) IS NOT NULL"
+_TABLES: Final = ("smooth_fleet_session", "smooth_fleet_message", "smooth_fleet_machine")
 _SEND: Final = """
     WITH sent AS (
         INSERT INTO smooth_fleet_message (session, side, seq, body)
@@ -147,7 +152,7 @@ class Post:
         Raises:
             PostError: the database cannot be reached, or no tables can be made there.
         """
-        await self.run(lambda connection: connection.execute(_SCHEMA))
+        await self.run(_make_tables, patience_s=min(self._patience_s, _FIRST_S))
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._keep, self._receive)
@@ -190,8 +195,11 @@ class Post:
             self._mail.set()
 
     async def sent(self, session: str) -> None:
-        """Wait until everything of a session is written down, for ever where its database stays away."""
-        if (inbox := self._inboxes.get(session)) is not None and inbox.waiting:
+        """Wait until everything of a session is written down, for ever where its database stays away.
+
+        Returns at once where nothing is written any more.
+        """
+        if (inbox := self._inboxes.get(session)) is not None and inbox.waiting and self.failure is None:
             await inbox.idle.wait()
 
     async def living(self, sessions: Sequence[str]) -> frozenset[str]:
@@ -199,13 +207,17 @@ class Post:
         rows = await self.run(lambda connection: connection.fetch(_LIVING, [*sessions], GONE_S))
         return frozenset(row["id"] for row in rows)
 
-    async def run(self, work: Callable[[_Connection], Awaitable[_T]]) -> _T:
+    async def run(self, work: Callable[[_Connection], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
         """Do work that may be repeated, while the server is away and patience lasts.
+
+        Args:
+            work: what to do, with a connection.
+            patience_s: another patience than usual, in seconds.
 
         Raises:
             PostError: the server stays away, or refuses it.
         """
-        deadline_s = anyio.current_time() + self._patience_s
+        deadline_s = anyio.current_time() + (self._patience_s if patience_s is None else patience_s)
         while True:
             try:
                 async with self._lock:
@@ -246,7 +258,8 @@ class Post:
                 await work()
         except PostError as error:
             self.failure = error
-            self._news.set()
+            for inbox in self._inboxes.values():
+                inbox.idle.set()
 
     async def _receive(self) -> None:
         with anyio.move_on_after(_LOOK_S):
@@ -290,6 +303,11 @@ class Post:
         await anyio.sleep(_BEAT_S)
         if self._inboxes:
             await self.run(lambda connection: connection.execute(_RENEW, [*self._inboxes]))
+
+
+async def _make_tables(connection: _Connection) -> None:
+    if not await connection.fetchval(_HAS_TABLES, [*_TABLES]):
+        await connection.execute(_SCHEMA)
 
 
 def _channel(session: str, side: Side) -> str:

@@ -1,6 +1,7 @@
 """The queue: Procrastinate, which hands sessions to machines that have room, and tells which machines live."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,18 @@ __all__ = ["BEAT_S", "TASK", "Job", "Place", "Queue", "opened", "place_of"]
 BEAT_S: Final = 3.0
 """How often, in seconds, a machine says that it lives."""
 
+# They tell of each job, each lost connection and each attempt to connect what this program's own lines tell.
+_LEVELS: Final = {
+    "procrastinate": logging.ERROR,
+    "procrastinate.utils": logging.CRITICAL,
+    "psycopg.pool": logging.CRITICAL,
+}
+# After a server's return whoever asks next connects at once, instead of when an ever longer pause has passed.
+_POOL: Final[dict[str, Any]] = {"min_size": 1, "max_size": 4, "timeout": 10.0, "reconnect_timeout": 5.0}
+
 TASK: Final = "smooth_orchestrator.session"
 """What a job is called."""
+
 # What is still `doing` with a worker that says nothing, or has been forgotten for that, is done by nobody.
 _STATES: Final = """
     SELECT s.id, j.status::text AS status,
@@ -30,6 +41,22 @@ _STATES: Final = """
     FROM smooth_fleet_session s
     JOIN procrastinate_jobs j ON j.id = s.job_id LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
     WHERE s.id = ANY($1::text[])
+"""
+# What is left of machines and coordinators that were killed. Another coordinator's session is let be for longer than it
+# takes to be given up, for a queue's server that comes back has heard of nobody yet.
+_TIDY: Final = """
+    WITH living AS (
+        SELECT id FROM procrastinate_workers
+        WHERE last_heartbeat > clock_timestamp() - make_interval(secs => $1)
+    ), machines AS (
+        DELETE FROM smooth_fleet_machine WHERE worker_id NOT IN (SELECT id FROM living)
+    ), sessions AS (
+        DELETE FROM smooth_fleet_session WHERE renewed_at < clock_timestamp() - make_interval(secs => 4 * $1)
+        RETURNING id
+    )
+    DELETE FROM procrastinate_jobs
+    WHERE task_name = $2 AND status = 'doing' AND coalesce(worker_id NOT IN (SELECT id FROM living), true)
+      AND args->>'session' NOT IN (SELECT id FROM smooth_fleet_session EXCEPT SELECT id FROM sessions)
 """
 _NOTE_JOB: Final = "UPDATE smooth_fleet_session SET job_id = $2 WHERE id = $1"
 _ROOM: Final = """
@@ -57,7 +84,7 @@ class Place:
     Args:
         url: of its database. Secret.
         name: the queue's.
-        job_timeout_s: the longest that one session may last, in seconds.
+        job_timeout_s: the longest that one command may take, in seconds.
     """
 
     url: str
@@ -115,13 +142,14 @@ class Queue:
         }
         return frozenset(session for session in sessions if known.get(session, True))
 
-    async def withdraw(self, number: int, *, is_dead: bool) -> None:
-        """Take a job out of the queue that nobody has begun, or whose machine is gone. Repeating it does nothing."""
-        manager = self.app.job_manager
+    async def withdraw(self, number: int) -> None:
+        """Take a job out of the queue that nobody has begun. Repeating it does nothing."""
         with suppress(ConnectorException):
-            await manager.cancel_job_by_id_async(number, delete_job=True)
-            if is_dead:
-                await manager.finish_job_by_id_async(number, status=Status.FAILED, delete_job=True)
+            await self.app.job_manager.cancel_job_by_id_async(number, delete_job=True)
+
+    async def tidy(self, post: Post) -> None:
+        """Forget machines that are gone, and the jobs they had for coordinators that are too. Idempotent."""
+        await post.run(lambda connection: connection.execute(_TIDY, GONE_S, TASK))
 
     async def machines(self, post: Post) -> list[dict[str, object]]:
         """Return what is known of each machine that serves any of the queue's projects."""
@@ -158,7 +186,9 @@ async def opened(place: Place) -> AsyncIterator[Queue]:
     Raises:
         WorkerError: its database cannot be reached.
     """
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=place.url, min_size=1, max_size=4))
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=place.url, **_POOL))
     try:
         async with app.open_async():
             if not await app.check_connection_async():

@@ -259,8 +259,9 @@ class QueueTransport:
             WorkerError: its database cannot be reached.
         """
         async with AsyncExitStack() as stack:
-            self._queue = await stack.enter_async_context(opened(self._place))
+            # First, for it says what is in the way.
             self._post = await stack.enter_async_context(Post(self._place.url, Side.COORDINATOR).open())
+            self._queue = await stack.enter_async_context(opened(self._place))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._watch)
             try:
@@ -307,8 +308,10 @@ class QueueTransport:
                     self._workers.pop(worker.session, None)
                     with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
                         if worker.job is not None:
-                            await self._queue.withdraw(worker.job, is_dead=worker.is_silent)
+                            await self._queue.withdraw(worker.job)
                         await self._post.end(worker.session)
+                        if worker.is_silent:
+                            await self._queue.tidy(self._post)
                 tasks.cancel_scope.cancel()
 
     async def _begin(self, worker: RemoteWorker, reader: Worker) -> None:

@@ -14,16 +14,20 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.remote.machine import Machine
 from smooth_orchestrator.remote.post import Post, Side
 from smooth_orchestrator.remote.queue import opened, place_of
+from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.suggestions import did_you_mean, listed, quoted
 
 __all__ = ["work"]
 
 
-async def work(file: PlanFile, *, concurrency: int, projects: Sequence[str] = ()) -> None:
+async def work(file: PlanFile, masker: Masker, *, concurrency: int, projects: Sequence[str] = ()) -> None:
     """Serve coordinators until SIGTERM or SIGINT; then finish what is at hand, and take up nothing more.
+
+    A second signal ends what is at hand, which rolls back what stands open.
 
     Args:
         file: the plan.
+        masker: knows its secrets, and learns those that projects tell.
         concurrency: how many sessions at a time, each a process.
         projects: those that this machine serves; empty for all.
 
@@ -36,10 +40,10 @@ async def work(file: PlanFile, *, concurrency: int, projects: Sequence[str] = ()
     served = {name: project for name, project in found.items() if not projects or name in projects}
     place = place_of(file)
     draining = anyio.Event()
-    async with opened(place) as queue, Post(place.url, Side.WORKER, patience_s=math.inf).open() as post:
-        machine = Machine(served, queue, post, concurrency)
+    async with Post(place.url, Side.WORKER, patience_s=math.inf).open() as post, opened(place) as queue:
+        machine = Machine(served, queue, post, concurrency, masker)
         async with anyio.create_task_group() as group:
-            group.start_soon(_hear_signals, draining)
+            group.start_soon(_hear_signals, draining, machine)
             _tell(f"{machine.name} serves {listed([*served])}, {concurrency} at a time")
             await machine.serve(draining)
             group.cancel_scope.cancel()
@@ -57,10 +61,14 @@ def _check(file: PlanFile, projects: Sequence[str]) -> None:
         )
 
 
-async def _hear_signals(draining: anyio.Event) -> None:
+async def _hear_signals(draining: anyio.Event, machine: Machine) -> None:
     with anyio.open_signal_receiver(*ENDING[:2]) as received:
         async for _number in received:
-            draining.set()
+            if draining.is_set():
+                machine.abandon()
+            else:
+                _tell("ends when what is at hand has ended; another signal ends that too")
+                draining.set()
 
 
 def _tell(message: str) -> None:

@@ -13,10 +13,19 @@ __all__ = ["OnEvent", "OnOutput", "OutputLine", "Worker", "WorkerLost", "WorkerT
 
 
 class WorkerLost(WorkerError):  # noqa: N818 - the name says it
-    """A worker ended, or spoke nonsense, while it was needed."""
+    """A worker ended, or spoke nonsense, while it was needed.
+
+    Args:
+        message: which, and how.
+        ending: how alone, for whoever knows it by another name.
+    """
 
     code = "worker_lost"
     exit_code = 1
+
+    def __init__(self, message: str, *, ending: str = "has ended") -> None:
+        super().__init__(message)
+        self.ending = ending
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,7 +308,8 @@ class LocalWorker:
         return f"{python_of(self.project)} -m pip install smooth-orchestrator"
 
     def _ended(self) -> WorkerLost:
-        return WorkerLost(f"project {self.project.name}: the worker (pid {self.pid}) {self._ending()}")
+        ending = self._ending()
+        return WorkerLost(f"project {self.project.name}: the worker (pid {self.pid}) {ending}", ending=ending)
 
     def _ending(self) -> str:
         status = self._process.returncode

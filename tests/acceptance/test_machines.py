@@ -273,7 +273,7 @@ def test_a_machine_that_drains_finishes_what_is_at_hand(
         with fleet.many.running() as run:
             _all_begin(run)
             draining.process.terminate()
-            until(lambda: "Stop requested" in draining.log)
+            until(lambda: "ends when what is at hand has ended" in draining.log)
             (tmp_path / "go").touch()
             outcome = run.finish()
         assert draining.process.wait(timeout=60) == 0

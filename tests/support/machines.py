@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,6 +38,11 @@ class Machine:
     def __init__(self, process: "subprocess.Popen[bytes]", directory: Path) -> None:
         self.process = process
         self.directory = directory
+
+    @property
+    def name(self) -> str:
+        """What the others call it."""
+        return f"{socket.gethostname()}:{self.process.pid}"
 
     @property
     def log(self) -> str:
@@ -121,7 +127,7 @@ class FleetOfMachines:
     def rows(self, query: str, *values: str) -> list[tuple[object, ...]]:
         """Return what a query finds in the queue's database; nothing as long as its tables are not there."""
         with self.queue.connect() as session:
-            if session.execute("SELECT to_regclass('smooth_fleet_machine') IS NULL").fetchone() == (True,):
+            if session.execute("SELECT to_regclass('procrastinate_workers') IS NULL").fetchone() == (True,):
                 return []
             return session.execute(query, values).fetchall()
 

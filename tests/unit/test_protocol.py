@@ -45,7 +45,11 @@ def test_a_message_is_read_back_as_it_was_written(message: protocol.Command | pr
     assert protocol.decode(line) == message
 
 
-@pytest.mark.parametrize("line", [b"hello", b"{}", b'{"type":"nothing"}', b'{"type":"done"}', b"[]"])
+@pytest.mark.parametrize(
+    "line",
+    [b"hello", b"{}", b'{"type":"nothing"}', b'{"type":"done"}', b"[]", b"[" * 100_000],
+    ids=lambda line: line[:20].decode(),
+)
 def test_a_line_that_is_no_message_is_refused(line: bytes) -> None:
     with pytest.raises(protocol.ProtocolError, match="not a message of protocol 1"):
         protocol.decode(line)
