@@ -35,6 +35,8 @@ _REASON = "interrupted by the coordinator"
 # The name that a run is given when it begins.
 _BEGUN_AT = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
 _FOR_YOUNGER_S = 5.0
+# A lease that nobody renews expires within 15 s.
+_FOR_ITSELF_S = 20.0
 
 
 class Moves:
@@ -117,13 +119,15 @@ class Moves:
             return Call(connection, _options(command, compensated=True), Printer())
 
         def on_wait(holder: Holder) -> None:
-            print(f"waiting for a run that has begun later, and is to end: {holder}", flush=True)  # noqa: T201 - as above
+            is_ours = holder.owner.name == command.run_id
+            whom = "this run, in a worker that was lost" if is_ours else "a run that has begun later, and is to end"
+            print(f"waiting for {whom}: {holder}", flush=True)  # noqa: T201 - as above
 
         turn = Turn.begin(
             connection,
             call,
             owner=command.run_id,
-            patience_s=partial(_patience_s, command.run_id),
+            patience_s=partial(_patience_s, command),
             after=command.epoch,
             on_wait=on_wait,
             on_unfinished=on_unfinished,
@@ -282,12 +286,15 @@ class Moves:
         return protocol.Failed(id=command.id, error=info, restored=restored, remaining=call.committed)
 
 
-def _patience_s(run_id: str, holder: Holder) -> float:
+def _patience_s(command: protocol.Apply, holder: Holder) -> float:
     """Return how long a run waits for who holds a lease: a little, for a run that has begun after it.
 
-    Of two that each hold what the other one wants, the younger ends, and the older goes on; else both might end.
+    Of two that each hold what the other one wants, the younger ends, and the older goes on; else both might end. And
+    until it expires for itself, which had its turn in a worker that is lost, perhaps on another machine.
     """
-    names = (run_id, holder.owner.name)
+    names = (command.run_id, holder.owner.name)
+    if command.epoch is not None and names[0] == names[1]:
+        return _FOR_ITSELF_S
     return _FOR_YOUNGER_S if all(map(_BEGUN_AT.fullmatch, names)) and names[0] < names[1] else 0.0
 
 

@@ -241,7 +241,8 @@ class FleetTable(_Table):
     )
     job_timeout: Duration = _duration(
         "30min",
-        "The longest that one command may take on a machine, such as all migrations of one database; and how long a machine that is to stop finishes what is at hand.",
+        "The longest that one command may take on a machine, such as all migrations of one database; and how long a "
+        "machine that is to stop finishes what is at hand.",
     )
 
 
