@@ -39,7 +39,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     start.mkdir()
     (start / "smooth-orchestrator").symlink_to(ROOT)
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SMOOTH_", "OTEL_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "SMOOTH_", "OTEL_", "COLUMNS", "LINES"))
     }
     environment |= {
         "PYTHONPATH": str(_others(tmp_path / "packages")),
