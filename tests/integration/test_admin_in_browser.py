@@ -131,7 +131,9 @@ def test_what_a_database_keeps_is_text_and_the_only_doors_lead_to_other_database
     assert seen.told == []
 
 
-def test_a_database_that_is_new_is_empty_and_one_that_does_not_answer_is_told_of(chromium: Browser, site: Site) -> None:
+def test_a_database_that_is_new_is_empty_and_one_that_does_not_answer_is_told_of(
+    chromium: Browser, site: Site, pg_server: PostgresServer
+) -> None:
     looks = [
         (site.page(path, alias), ("ask", ROWS), ("ask", MESSAGES), ("ask", STRANGE))
         for alias in ("new", AWAY, "unread")
@@ -139,7 +141,10 @@ def test_a_database_that_is_new_is_empty_and_one_that_does_not_answer_is_told_of
     ]
     seen = site.seen(chromium, "root", *(step for look in looks for step in look), ("axe", ""))
     *answers, found = seen.answers
-    away, unread = ([[["error", f"The database “{alias}” cannot be asked."]]] * 2 for alias in (AWAY, "unread"))
+    where = f"{pg_server.django()['HOST']}:{pg_server.port}"
+    away, unread = (
+        [[["error", f"The database “{alias}” at {where} cannot be asked."]]] * 2 for alias in (AWAY, "unread")
+    )
     assert answers[0::3] == [[]] * 6
     assert answers[1::3] == [[], [], *away, *unread]
     assert answers[2::3] == [0] * 6
