@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from smooth_migrations import __version__, protocol
+from smooth_migrations.worker.blame import with_place
 from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
@@ -123,14 +124,24 @@ def _hello(*, is_set_up: bool) -> protocol.Hello:
 
 
 def _cannot_start(error: BaseException) -> protocol.Failed:
-    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    settings = repr(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name == "django":
         message = f"the interpreter {sys.executable} has no Django"
         hint = f"{sys.executable} -m pip install smooth-orchestrator"
     else:
-        message = f"the settings {settings!r} could not be loaded: {type(error).__name__}: {error}"
+        what = f"Django could not be set up by the settings {settings}"
+        if not _has_settings():
+            what = f"the settings {settings} could not be loaded"
+        said = ": ".join(part for part in (what, type(error).__name__, str(error)) if part)
+        message = with_place(said, error)
     return protocol.Failed(id=0, error=protocol.ErrorInfo("worker_cannot_start", message, hint=hint))
+
+
+def _has_settings() -> bool:
+    """Return whether the settings have been read to their end: what fails then is in an app, or what they say."""
+    conf = sys.modules.get("django.conf")
+    return conf is not None and bool(conf.settings.configured)
 
 
 def _run() -> NoReturn:
