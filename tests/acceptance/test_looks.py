@@ -1,5 +1,6 @@
 """Looks at databases that do not answer: named, bounded in time, and never called up to date."""
 
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,10 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)
+
+# For root no directory is closed, unless it lacks this.
+_DROPPED = "-dac_override,-dac_read_search"
+_WITHOUT_PRIVILEGES = ["env"] if os.geteuid() else ["setpriv", f"--bounding-set={_DROPPED}", f"--inh-caps={_DROPPED}"]
 
 
 @pytest.fixture
@@ -46,6 +51,23 @@ def test_a_journal_that_cannot_be_read_is_found_by_a_check(fleet: Fleet) -> None
     assert (checked.exit_code, checked.report["outcome"]) == (3, "refused"), checked.stderr
     (finding,) = checked.report["errors"]
     assert (finding["place"], "journal.db" in finding["message"]) == ("deploy.journal", True)
+
+
+def test_a_journal_that_could_not_be_begun_is_found_by_a_check_which_makes_nothing(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\njournal = "sqlite:///closed/.smooth/journal.db"')
+    closed = fleet.directory / "closed"
+    closed.mkdir(mode=0o555)
+
+    checked = fleet.run("check", under=_WITHOUT_PRIVILEGES)
+    refused = fleet.run("deploy", under=_WITHOUT_PRIVILEGES)
+
+    assert [(each.exit_code, each.report["outcome"]) for each in (checked, refused)] == [(3, "refused")] * 2
+    (finding,) = checked.report["errors"]
+    assert (finding["place"], finding["message"]) == ("deploy.journal", f"{closed}: this user may make nothing in it")
+    assert [*closed.iterdir()] == []
+    closed.chmod(0o755)
+    assert fleet.run("check", under=_WITHOUT_PRIVILEGES).exit_code == 0
+    assert [*closed.iterdir()] == []
 
 
 @pytest.mark.long
