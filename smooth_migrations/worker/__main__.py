@@ -4,6 +4,7 @@ import argparse
 import gc
 import os
 import platform
+import resource
 import select
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from smooth_migrations import __version__, protocol
 from smooth_migrations.worker.blame import with_place
@@ -19,11 +20,15 @@ from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
 
+# A database that is held takes a file or two, and systems let a process have 1,024 unless it asks for more.
+_FILES: Final = 16_384
+
 
 def main() -> int:
     """Set Django up, say hello, and serve until the coordinator is gone."""
     # What the start makes stays to the end, and is not looked through for garbage.
     gc.disable()
+    _have_files()
     parser = argparse.ArgumentParser(prog="smooth_migrations.worker")
     parser.add_argument("--fd", type=int, required=True)
     connection = socket.socket(fileno=parser.parse_args().fd)
@@ -56,6 +61,15 @@ def main() -> int:
 
     serve(connection, hello)
     return 0
+
+
+def _have_files() -> None:
+    """Have room for as many databases as the system's administrator allows."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if least != resource.RLIM_INFINITY and least < wanted:
+        with suppress(OSError, ValueError):  # a limit of the system's own is lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _end_with_coordinator(connection: socket.socket, up: int) -> None:
