@@ -94,6 +94,22 @@ def test_a_lock_on_the_record_of_migrations_is_not_waited_for_without_end(fleet:
     assert fleet.dumps() == before
 
 
+def test_a_report_says_that_a_newer_run_has_not_ended(fleet: Fleet) -> None:
+    assert fleet.run("deploy", "--run-id", "sunday", failpoint="decide.before").exit_code == -signal.SIGKILL
+
+    shown = fleet.run("report")
+
+    assert (shown.exit_code, shown.report["outcome"], shown.report["run_id"] == "sunday") == (0, "committed", False)
+    [warning] = shown.named("log.message")
+    assert (warning["level"], warning["message"].partition(":")[0]) == (
+        "warning",
+        "the deploy sunday is newer, and has not ended",
+    )
+    assert fleet.run("recover").exit_code == 0
+    settled = fleet.run("report")
+    assert (settled.report["run_id"], settled.named("log.message")) == ("sunday", [])
+
+
 _OTHER, _FOREIGN, _BESIDE = "smooth:friday:till:7", "payroll's \n42", "smooth:monday:desk:1"
 
 _TOLD = """\
