@@ -19,7 +19,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from smooth_migrations.own_tables import find_table
-from smooth_migrations.reaching import knock
+from smooth_migrations.reaching import knock, limit_waits
 
 __all__ = ["ContractAdmin", "JournalAdmin", "MarkerAdmin", "register"]
 
@@ -186,6 +186,7 @@ class _ReadOnly(_ModelAdmin):
             knock(connections[alias])
             # A failed query would spoil the transaction of a project that has one for each request.
             with transaction.atomic(using=alias):
+                limit_waits(connections[alias])
                 # Whoever serves pages is often another one than whoever deploys, and may see a table but not read it.
                 is_there = find_table(connections[alias], self.opts.db_table) and rows.exists()
         except DatabaseError:

@@ -4,7 +4,7 @@ from typing import Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["connect", "knock"]
+__all__ = ["connect", "knock", "limit_waits"]
 
 # A server that takes the connection and says nothing is given up, where the project's settings name no time of theirs.
 _CONNECT_TIMEOUT_S: Final = 10
@@ -54,3 +54,16 @@ def knock(connection: BaseDatabaseWrapper) -> None:
     options.pop("pool", None)
     with apart.wrap_database_errors:
         apart.get_new_connection(apart.get_connection_params()).close()
+
+
+def limit_waits(connection: BaseDatabaseWrapper) -> None:
+    """Have what follows in a transaction wait for no lock of others for longer than whoever waits for a page.
+
+    On PostgreSQL alone.
+
+    Args:
+        connection: in a transaction.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{_KNOCK_TIMEOUT_S}s'")

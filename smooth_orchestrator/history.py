@@ -8,7 +8,9 @@ from typing import Final
 
 from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.errors import Refused, RunIdTaken
+from smooth_orchestrator.events import EventName
 from smooth_orchestrator.journal import LOOK_BACK, Journal, JournalDamaged, Record, RecordKind, RunSummary, understood
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.page.account import Account
 from smooth_orchestrator.recovery import unsettled
 from smooth_orchestrator.report import HALTED, Report, RunError, RunOutcome
@@ -100,13 +102,21 @@ async def account(file: PlanFile, *, run_id: str | None) -> Account:
 async def _finished(file: PlanFile, journal: Journal, run_id: str | None) -> list[Record]:
     """Return the records of a run that has ended; of the newest such one without a run id."""
     if run_id is None:
-        finished = [item.run_id for item in await journal.runs(file.deploy.name) if item.finished_at]
-        run_id = finished[0] if finished else None
+        known = await journal.runs(file.deploy.name)
+        run_id = next((each.run_id for each in known if each.finished_at), None)
+        if run_id is not None and not known[0].finished_at:
+            _tell_newer(known[0])
     records = records_of(file.deploy.name, await journal.records(run_id)) if run_id else []
     if any(record.kind is RecordKind.RUN_FINISHED for record in records):
         return records
     message = f"the journal holds no finished run {run_id!r}" if run_id else "the journal holds no finished run"
     raise Refused(message, hint="smooth-orchestrate runs PLAN lists them")
+
+
+def _tell_newer(run: RunSummary) -> None:
+    """Say that there is a newer run than the last one that has ended, lest that be taken for it."""
+    message = f"the {run.command} {run.run_id} is newer, and has not ended: status tells whether it was cut off"
+    get_logger().warning(EventName.LOG_MESSAGE, logger="report", message=message)
 
 
 def _end_of(records: Sequence[Record]) -> Record:

@@ -30,11 +30,11 @@ class LogFile:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path.absolute()
         self._clock = clock
         self._looked_s = clock()
         self._is_cut = False
         try:
+            self._path = path.absolute()
             self._descriptor = _opened(self._path)
         except OSError as error:
             mistake = Mistake("--log-file", f"{path}: {error.strerror}", "name a file that this user may write to")

@@ -7,7 +7,7 @@ from smooth_orchestrator.config import PlanFile
 from smooth_orchestrator.doubts import doubts_of
 from smooth_orchestrator.errors import JournalError, Mistake
 from smooth_orchestrator.history import known_runs, runs, unsettled_reports, unsettled_runs
-from smooth_orchestrator.journal import NoJournal
+from smooth_orchestrator.journal import NoJournal, why_not_begun
 from smooth_orchestrator.preflight import inspect_targets, refusals, tier_reason, unread, warnings
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.room import room_refusals
@@ -63,12 +63,13 @@ async def _look(file: PlanFile, command: str, run_id: str, masker: Masker) -> Re
 
 
 async def _journal_refusals(file: PlanFile) -> tuple[Mistake, ...]:
-    """Return why the journal cannot be asked, if it cannot; one that is not there yet is begun by a deploy."""
+    """Return why the journal cannot be asked, if it cannot; or begun, where it is not there yet: a deploy does that."""
     try:
         await runs(file)
     except JournalError as error:
         return (Mistake("deploy.journal", error.message, error.hint),)
-    return ()
+    why = why_not_begun(file.deploy.journal.get_secret_value(), directory=file.directory)
+    return (Mistake("deploy.journal", why, "name a file in `deploy.journal` that this user may make"),) if why else ()
 
 
 async def _standing(file: PlanFile, session: Session) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, zip_longest
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final, TextIO
 
 from smooth_orchestrator.console import Plain, printable, wants_colour
@@ -198,9 +199,12 @@ def _console(stream: TextIO) -> "Console":
     from rich.console import Console  # noqa: PLC0415 - slow to import, and most commands of a pipeline print JSON
 
     terminal = stream.isatty()
+    # rich takes COLUMNS=0 for a width, and ends with an error of its own where it is written with other digits.
+    size = get_terminal_size() if terminal else None
     return Console(
         file=stream,
-        width=None if terminal else _UNWRAPPED_WIDTH,
+        width=size.columns if size else _UNWRAPPED_WIDTH,
+        height=size.lines if size else None,
         color_system="auto" if wants_colour(stream) else None,
         highlight=False,
         markup=False,

@@ -4,6 +4,7 @@ import argparse
 import gc
 import os
 import platform
+import resource
 import select
 import signal
 import socket
@@ -11,18 +12,23 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from smooth_migrations import __version__, protocol
+from smooth_migrations.worker.blame import with_place
 from smooth_migrations.worker.channel import end_if_copy
 
 __all__ = ["main"]
+
+# A database that is held takes a file or two, and systems let a process have 1,024 unless it asks for more.
+_FILES: Final = 16_384
 
 
 def main() -> int:
     """Set Django up, say hello, and serve until the coordinator is gone."""
     # What the start makes stays to the end, and is not looked through for garbage.
     gc.disable()
+    _have_files()
     parser = argparse.ArgumentParser(prog="smooth_migrations.worker")
     parser.add_argument("--fd", type=int, required=True)
     connection = socket.socket(fileno=parser.parse_args().fd)
@@ -55,6 +61,15 @@ def main() -> int:
 
     serve(connection, hello)
     return 0
+
+
+def _have_files() -> None:
+    """Have room for as many databases as the system's administrator allows."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if least != resource.RLIM_INFINITY and least < wanted:
+        with suppress(OSError, ValueError):  # a limit of the system's own is lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _end_with_coordinator(connection: socket.socket, up: int) -> None:
@@ -123,14 +138,24 @@ def _hello(*, is_set_up: bool) -> protocol.Hello:
 
 
 def _cannot_start(error: BaseException) -> protocol.Failed:
-    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    settings = repr(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name == "django":
         message = f"the interpreter {sys.executable} has no Django"
         hint = f"{sys.executable} -m pip install smooth-orchestrator"
     else:
-        message = f"the settings {settings!r} could not be loaded: {type(error).__name__}: {error}"
+        what = f"Django could not be set up by the settings {settings}"
+        if not _has_settings():
+            what = f"the settings {settings} could not be loaded"
+        said = ": ".join(part for part in (what, type(error).__name__, str(error)) if part)
+        message = with_place(said, error)
     return protocol.Failed(id=0, error=protocol.ErrorInfo("worker_cannot_start", message, hint=hint))
+
+
+def _has_settings() -> bool:
+    """Return whether the settings have been read to their end: what fails then is in an app, or what they say."""
+    conf = sys.modules.get("django.conf")
+    return conf is not None and bool(conf.settings.configured)
 
 
 def _run() -> NoReturn:

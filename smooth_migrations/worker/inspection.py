@@ -35,6 +35,7 @@ from smooth_migrations.unapplying import back_findings, plan_back
 from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.prepared import not_endable, prepared_on_server
 from smooth_migrations.undo.transaction import Limits
+from smooth_migrations.worker.blame import with_place
 from smooth_migrations.worker.known import Known, Library
 from smooth_migrations.worker.left import left_in
 from smooth_migrations.worker.physical import missing_file, physical_of
@@ -79,7 +80,7 @@ def _inspect(command: Inspect, connection: BaseDatabaseWrapper, library: Library
         findings.append(MigrationFinding("unloadable", error.message, hint=error.hint))
         return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
     except Exception as error:  # noqa: BLE001 - migrations are the user's code: importing them may raise anything
-        message = f"{type(error).__name__}: {_first_line(error)}"
+        message = with_place(f"{type(error).__name__}: {_first_line(error)}", error)
         findings.append(MigrationFinding("unloadable", message, sqlstate=sqlstate_of(error)))
         return TargetReport(id=command.id, vendor=vendor, server_version=version, findings=tuple(findings))
 

@@ -18,7 +18,7 @@ from smooth_orchestrator.cli.initial import init
 from smooth_orchestrator.cli.interruption import hear_signals
 from smooth_orchestrator.cli.linting import lint
 from smooth_orchestrator.cli.schema import failpoints, schema
-from smooth_orchestrator.cli.streams import abandon, replace_closed
+from smooth_orchestrator.cli.streams import abandon, let_go_of_readers_gone, replace_closed
 from smooth_orchestrator.cli.working import worker
 from smooth_orchestrator.ending import ENDING
 
@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace_closed()
         # What the imports have made stays to the end, and is not looked through for garbage.
         gc.freeze()
-        return _run(sys.argv[1:])
+        code = _run(sys.argv[1:])
+        let_go_of_readers_gone()
+        return code
     # A caller that goes on gets its signals back; a process that ends keeps them held back to its end.
     handlers = {number: signal.getsignal(number) for number in ENDING}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -105,12 +107,13 @@ def _run(words: list[str]) -> int:
         code: int = program.main(words, prog_name=_NAME, standalone_mode=False)
     except click.UsageError as error:
         # Who has chosen JSON for the log gets no other line on stderr: the report on stdout says what is wrong.
-        if "--json" in words or _json_logs(words):
-            return _report_misuse(error, as_json="--json" in words)
+        as_json = _json_report(words)
+        if as_json or _json_logs(words):
+            return _report_misuse(error, as_json=as_json)
         _say(error.show)
         return error.exit_code
     except click.Abort:
-        if "--json" in words:
+        if _json_report(words):
             # Before anything was begun: a reader of reports gets one all the same.
             return _report_interruption(words)
         _say(lambda: click.echo("Interrupted.", err=not _json_logs(words)))
@@ -132,9 +135,15 @@ def _say(saying: Callable[[], None]) -> None:
 
 
 def _json_logs(words: list[str]) -> bool:
-    return any(
-        f"--log-format={name}" in words or ("--log-format", name) in pairwise(words) for name in ("json", "journald")
-    )
+    return _is_said(words, "--log-format", "json", "journald")
+
+
+def _json_report(words: list[str]) -> bool:
+    return "--json" in words or _is_said(words, "--format", "json")
+
+
+def _is_said(words: list[str], option: str, *values: str) -> bool:
+    return any(f"{option}={value}" in words or (option, value) in pairwise(words) for value in values)
 
 
 def _report_interruption(words: list[str]) -> int:

@@ -37,7 +37,7 @@ def lint(invocation: Invocation, since: str | None, output: str | None, *, every
         from smooth_orchestrator import __version__, linting  # noqa: PLC0415 - see above
 
         reports = await linting.lint(file, masker=masker, since=since, everything=everything)
-        return Linted(reports, Path.cwd(), __version__, file.deploy.name)
+        return Linted(reports, _here(), __version__, file.deploy.name)
 
     def show(linted: "Linted", masker: "Masker") -> int:
         from smooth_migrations.lint.outputs import OUTPUTS  # noqa: PLC0415 - see above
@@ -47,3 +47,10 @@ def lint(invocation: Invocation, since: str | None, output: str | None, *, every
         return linted.exit_code
 
     return execution.execute(invocation, work, show)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed: every file is named whole
+        return Path()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from smooth_orchestrator import logs
 from smooth_orchestrator.cli.execution import execute, write_report
 from smooth_orchestrator.cli.options import Invocation
-from smooth_orchestrator.cli.whole_file import write_whole
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.page.account import Account
 from smooth_orchestrator.page.document import TemplatesMissing, page_of
 from smooth_orchestrator.report import RunOutcome
 from smooth_orchestrator.settling import told_how_to_settle
+from smooth_orchestrator.whole_file import write_whole
 
 if TYPE_CHECKING:
     from smooth_orchestrator.config import PlanFile

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Final, TextIO
 
-__all__ = ["abandon", "replace_closed"]
+__all__ = ["abandon", "let_go_of_readers_gone", "replace_closed"]
 
 _MODES: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
@@ -23,3 +23,12 @@ def replace_closed() -> None:
 def abandon(stream: TextIO) -> None:
     """Let go of what a stream holds and cannot write: it would fail again at the exit, and change the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def let_go_of_readers_gone() -> None:
+    """Let go of what could not be written to either stream: Python would try again, and exit with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            abandon(stream)

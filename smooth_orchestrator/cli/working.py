@@ -1,6 +1,7 @@
 """The command that makes a machine one of a fleet."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -37,4 +38,5 @@ def worker(invocation: Invocation, *, concurrency: int | None, projects: tuple[s
         await working.work(file, masker, concurrency=most, projects=projects)
         return 0
 
-    return execution.execute(invocation, work, lambda code, _masker: code)
+    # It has no run of its own that a table could show: what it says are its log lines.
+    return execution.execute(replace(invocation, hides_progress=True), work, lambda code, _masker: code)

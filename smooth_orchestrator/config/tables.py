@@ -272,7 +272,7 @@ class PlanFile(_Table):
     )
     fleet: FleetTable = Field(default_factory=FleetTable)
 
-    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+    _directory: Path = PrivateAttr(default_factory=Path)
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's signature
         """Remember what relative paths are relative to."""

@@ -1,5 +1,6 @@
 """The coordinator's journal: an append-only record of every run, written before what it announces happens."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
     "open_journal",
     "summary_of",
     "understood",
+    "why_not_begun",
 ]
 
 
@@ -58,6 +60,21 @@ async def open_journal(
         yield journal
     finally:
         await journal.aclose()
+
+
+def why_not_begun(url: str, *, directory: Path) -> str | None:
+    """Return why a journal in a file that is not there yet could not be begun; None where nothing tells. Makes nothing.
+
+    Args:
+        url: as for `open_journal`.
+        directory: likewise.
+    """
+    scheme, _, rest = url.partition("://")
+    path = directory / unquote(rest[1:])
+    if scheme != "sqlite" or os.path.lexists(path):
+        return None
+    there = next(parent for parent in path.parents if os.path.lexists(parent))
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there}: this user may make nothing in it"
 
 
 async def _open(url: str, directory: Path, *, makes_file: bool, patience_s: float) -> Journal:

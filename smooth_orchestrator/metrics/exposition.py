@@ -21,10 +21,13 @@ from prometheus_client.registry import Collector
 
 from smooth_orchestrator.metrics.readings import Reading
 from smooth_orchestrator.metrics.table import LABELS, Metric, help_of, labels_of
+from smooth_orchestrator.whole_file import place_of, write_whole
 
 __all__ = ["push", "write_file"]
 
 _JOB: Final = "smooth_orchestrator"
+# node_exporter has another account than whoever deploys, whose umask may be strict.
+_FOR_ALL: Final = 0o644
 _LOCK_PATIENCE_S: Final = 1.0
 _POLL_S: Final = 0.02
 
@@ -50,14 +53,17 @@ def write_file(path: Path, told: Sequence[Reading]) -> None:
     """Replace a file by one that tells this too. Two commands that do so at once do not lose each other's.
 
     Args:
-        path: whose name ends with `.prom`, if node_exporter is to read it.
+        path: whose name ends with `.prom`, if node_exporter is to read it. A symbolic link stays one, and a file that
+            was there keeps its permissions.
         told: what this command tells.
 
     Raises:
         OSError: it cannot be written; the file is as it was.
     """
-    with _alone(path.parent):
-        exposition.write_to_textfile(str(path), _Readings([*_kept(path, told), *told]))
+    place = place_of(path)
+    with _alone(place.parent):
+        text = exposition.generate_latest(_Readings([*_kept(place, told), *told])).decode()
+        write_whole(place, text, mode=_FOR_ALL)
 
 
 def push(url: str, told: Sequence[Reading], *, timeout_s: float) -> None:

@@ -15,6 +15,7 @@ from smooth_orchestrator.leisure import import_at_leisure, run_beside
 from smooth_orchestrator.logs import get_logger, hearing
 from smooth_orchestrator.metrics.readings import Heard, Reading, readings
 from smooth_orchestrator.report import Report
+from smooth_orchestrator.whole_file import place_of
 
 __all__ = ["Recorder", "recorder"]
 
@@ -76,11 +77,19 @@ def _mistakes(file: Path | None, gateway: str | None) -> Iterator[Mistake]:
     if find_spec("prometheus_client") is None:
         hint = "pip install 'smooth-orchestrator[prometheus]'"
         yield Mistake(option, "prometheus_client, which writes metrics, is not installed", hint)
-    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK | os.X_OK)):
+    if file is not None and not _can_be_made(file):
         hint = "name a file in a directory that this user may write to"
         yield Mistake("--metrics-file", f"{file}: no file can be made there", hint)
     if gateway is not None and not gateway.removeprefix("http://").removeprefix("https://").strip("/"):
         yield Mistake("--pushgateway", "it names no server", "write it as http://pushgateway:9091")
+
+
+def _can_be_made(file: Path) -> bool:
+    try:
+        place = place_of(file)
+    except OSError:  # the working directory was removed
+        return False
+    return os.access(place.parent, os.W_OK | os.X_OK) and (place.is_file() or not place.exists())
 
 
 def _write(file: Path, told: Sequence[Reading]) -> None:

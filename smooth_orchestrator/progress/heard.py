@@ -16,6 +16,8 @@ _Event = Mapping[str, Any]
 
 # Of so many that block it a database names the first.
 _BLOCKERS_NAMED: Final = 2
+_STARTING: Final = "starting"
+_LOOKING: Final = "looking"
 
 
 class Heard:
@@ -34,7 +36,7 @@ class Heard:
         # The one that draws is another thread; whoever logs waits for a copy of two dictionaries at the most.
         self._lock = threading.Lock()
         self._deploy = self._run_id = ""
-        self._doing = "starting"
+        self._doing = _STARTING
         self._goes_back = False
         self._phases: dict[str, PhaseTold] = {}
         self._databases: dict[str, DatabaseTold] = {}
@@ -56,6 +58,7 @@ class Heard:
 
     def _by_event(self) -> Mapping[str, Callable[[_Event], None]]:
         return {
+            EventName.WORKER_STARTED: self._up,
             EventName.DEPLOY_STARTED: self._begun,
             EventName.PREFLIGHT_PASSED: self._looked_at,
             EventName.RECOVER_STARTED: self._settling,
@@ -85,6 +88,11 @@ class Heard:
             EventName.REHEARSAL_FINISHED: self._ended,
             EventName.RECOVER_SETTLED: self._ended,
         }
+
+    def _up(self, _event: _Event) -> None:
+        # Commands that change nothing tell no more than this.
+        if self._doing == _STARTING:
+            self._doing = _LOOKING
 
     def _begun(self, event: _Event) -> None:
         self._doing, self._goes_back = "looking at the databases", False

@@ -38,7 +38,7 @@ class Sender:
     """
 
     def __init__(self, environ: Mapping[str, str], protocol: str, trace: Trace, root: Span) -> None:
-        _silence()
+        self._said = _silenced()
         self._exporter = _Exporter(_exporter(protocol))
         self._ids = _Ids(trace.trace_id)
         named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
@@ -56,9 +56,9 @@ class Sender:
         return self._exporter.failures
 
     @property
-    def error(self) -> Exception | None:
+    def error(self) -> Exception | str | None:
         """Why, where that is known."""
-        return self._exporter.error
+        return self._exporter.error or self._said.last
 
     def send(self, span: Span) -> None:
         """Send one that has ended."""
@@ -163,12 +163,24 @@ def _encodable(value: Any) -> Any:  # noqa: ANN401 - of an attribute
     return [_encodable(each) for each in value] if isinstance(value, list) else value
 
 
-def _silence() -> None:
+class _Said(logging.Handler):
+    """Keeps what the SDK has said last of what it could not do."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+
+def _silenced() -> _Said:
     """Keep the SDK's own words from the log, one a try to export; what came of it is told at the end.
 
     For good: a thread that is no longer waited for may have something to say until the process ends.
     """
-    logger = logging.getLogger("opentelemetry")
+    logger, said = logging.getLogger("opentelemetry"), _Said()
     logger.propagate = False
     # Without any handler the standard library would write to stderr itself.
-    logger.addHandler(logging.NullHandler())
+    logger.addHandler(said)
+    return said

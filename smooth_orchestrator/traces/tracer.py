@@ -43,7 +43,7 @@ class Tracer:
         # None is the end.
         self._ended: SimpleQueue[Span | None] = SimpleQueue()
         self._is_whole = True
-        self._error: Exception | None = None
+        self._error: Exception | str | None = None
         recorder = Recorder(self._keep)
         self._root = recorder.start(f"smooth-orchestrate {command}", None, time.time_ns(), {}, asks=False)
         self._tree = Tree(recorder, self._root)

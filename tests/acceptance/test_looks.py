@@ -1,5 +1,6 @@
 """Looks at databases that do not answer: named, bounded in time, and never called up to date."""
 
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,10 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import NOTE
 
 pytestmark = pytest.mark.timeout(120)
+
+# For root no directory is closed, unless it lacks this.
+_DROPPED = "-dac_override,-dac_read_search"
+_WITHOUT_PRIVILEGES = ["env"] if os.geteuid() else ["setpriv", f"--bounding-set={_DROPPED}", f"--inh-caps={_DROPPED}"]
 
 
 @pytest.fixture
@@ -48,6 +53,23 @@ def test_a_journal_that_cannot_be_read_is_found_by_a_check(fleet: Fleet) -> None
     assert (finding["place"], "journal.db" in finding["message"]) == ("deploy.journal", True)
 
 
+def test_a_journal_that_could_not_be_begun_is_found_by_a_check_which_makes_nothing(fleet: Fleet) -> None:
+    fleet.plan(deploy='expand_contract = false\njournal = "sqlite:///closed/.smooth/journal.db"')
+    closed = fleet.directory / "closed"
+    closed.mkdir(mode=0o555)
+
+    checked = fleet.run("check", under=_WITHOUT_PRIVILEGES)
+    refused = fleet.run("deploy", under=_WITHOUT_PRIVILEGES)
+
+    assert [(each.exit_code, each.report["outcome"]) for each in (checked, refused)] == [(3, "refused")] * 2
+    (finding,) = checked.report["errors"]
+    assert (finding["place"], finding["message"]) == ("deploy.journal", f"{closed}: this user may make nothing in it")
+    assert [*closed.iterdir()] == []
+    closed.chmod(0o755)
+    assert fleet.run("check", under=_WITHOUT_PRIVILEGES).exit_code == 0
+    assert [*closed.iterdir()] == []
+
+
 @pytest.mark.long
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(fleet: Fleet) -> None:
     with socket.socket() as silent:
@@ -70,6 +92,22 @@ def test_a_lock_on_the_record_of_migrations_is_not_waited_for_without_end(fleet:
     assert place == LAST
     assert "lock timeout" in message
     assert fleet.dumps() == before
+
+
+def test_a_report_says_that_a_newer_run_has_not_ended(fleet: Fleet) -> None:
+    assert fleet.run("deploy", "--run-id", "sunday", failpoint="decide.before").exit_code == -signal.SIGKILL
+
+    shown = fleet.run("report")
+
+    assert (shown.exit_code, shown.report["outcome"], shown.report["run_id"] == "sunday") == (0, "committed", False)
+    [warning] = shown.named("log.message")
+    assert (warning["level"], warning["message"].partition(":")[0]) == (
+        "warning",
+        "the deploy sunday is newer, and has not ended",
+    )
+    assert fleet.run("recover").exit_code == 0
+    settled = fleet.run("report")
+    assert (settled.report["run_id"], settled.named("log.message")) == ("sunday", [])
 
 
 _OTHER, _FOREIGN, _BESIDE = "smooth:friday:till:7", "payroll's \n42", "smooth:monday:desk:1"

@@ -1,5 +1,6 @@
 """A deploy over worker machines: the same all-or-nothing, whoever of them is lost."""
 
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from tests.support.leases import until
 from tests.support.machines import FleetOfMachines, fleet_of_machines
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.processes import kill_family
-from tests.support.runs import Running
+from tests.support.runs import SCRIPT, Running
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import migration
+from tests.support.terminals import terminal, why_no_terminal
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -302,3 +304,14 @@ def test_a_queue_whose_server_crashes_is_waited_for(
         assert outcome.exit_code == 0 or fleet.many.dumps(sequences=False) == before
         assert fleet.many.run("deploy").exit_code == 0
         assert fleet.many.new() == _COUNT
+
+
+@pytest.mark.skipif(why_no_terminal() is not None, reason=str(why_no_terminal()))
+def test_a_machine_at_a_terminal_says_what_it_serves_and_what_a_signal_does(fleet: FleetOfMachines) -> None:
+    with terminal(fleet.many.directory, fleet.many.environment, columns=200) as screen:
+        screen.type(f"{shlex.quote(SCRIPT)} worker deploy.toml --concurrency 1")
+        screen.wait_for("serves", "1 at a time")
+        screen.press("C-c")
+        screen.wait_for("another signal ends that too", "has ended")
+        assert "starting" not in screen.everything()
+        assert screen.is_sane()

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
@@ -184,6 +185,36 @@ def test_a_collector_that_takes_its_time_gets_all_that_it_did_before(
         outcome = run.finish()
     assert [line for line in outcome.named("log.message") if line["logger"] == "traces"] == []
     assert collected.named("smooth-orchestrate deploy").attributes["smooth.outcome"] == "committed"
+
+
+class _Refuses(BaseHTTPRequestHandler):
+    """What a collector says to whoever has no account with it."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_error(401)
+
+    def do_POST(self) -> None:
+        """Answer, once all is read."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_collector_that_refuses_the_trace_is_told_of_with_its_reason(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuses) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        outcome = fleet.run("status", under=["env"])
+        server.shutdown()
+    assert outcome.exit_code == 0, outcome.stderr
+    [warning] = [line for line in outcome.named("log.message") if line["logger"] == "traces"]
+    assert warning["message"].startswith("the collector did not get all of the run's trace: ")
+    assert "401" in warning["message"]
 
 
 def _connections(listening: socket.socket) -> int:

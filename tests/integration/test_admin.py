@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.admin_site import HOSTILE, PAGES, admin_site, left_by_runs
 from tests.support.new_databases import NewDatabases
+from tests.support.postgres_database import PostgresDatabase
 from tests.support.small_project import SmallProject, migration
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/how-to/see-it-in-the-admin.md").read_text(encoding="utf-8")
@@ -166,6 +167,19 @@ def test_a_server_that_says_nothing_is_not_waited_for_and_the_settings_stay_as_t
     assert told.count("cannot be asked") == 1
     assert "friday" in shown
     assert json.loads(settings) == [away.get("OPTIONS", {}), True]
+
+
+def test_a_table_that_somebody_has_locked_is_not_waited_for(tmp_path: Path, pg_database: PostgresDatabase) -> None:
+    project = admin_site(tmp_path / "project", {"default": pg_database.django}, "default")
+    left_by_runs(pg_database)
+    program = ASK.format(asked=[("root", MARKER), ("root", JOURNAL)], given="")
+    with pg_database.connect() as session, session.transaction():
+        session.execute("LOCK TABLE smooth_migrations_marker IN ACCESS EXCLUSIVE MODE")
+        answers = project.succeed("shell", "--verbosity", "0", "--command", program).splitlines()[-1]
+    (status, locked), (_, free) = json.loads(answers).values()
+
+    assert (status, "cannot be asked" in locked, "friday" in locked) == (200, True, False)
+    assert "0002_goes" in free
 
 
 def test_django_makes_nothing_of_the_models(site: Site) -> None:

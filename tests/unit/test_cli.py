@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -113,6 +114,15 @@ def test_a_usage_error_exits_2_and_is_a_report_with_json(words: list[str], capsy
     assert main([*words, "--json"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert (report["outcome"], [error["place"] for error in report["errors"]]) == ("invalid", ["command line"])
+
+
+@pytest.mark.parametrize("chosen", [["--format", "json"], ["--format=json"]], ids=" ".join)
+def test_a_usage_error_is_a_report_also_with_the_other_name_of_json(
+    chosen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "PLAN", *chosen, "--bogus"]) == 2
+    written = capsys.readouterr()
+    assert (written.err, json.loads(written.out)["outcome"]) == ("", "invalid")
 
 
 def test_an_interruption_before_anything_was_begun_is_a_report_with_json(
@@ -312,6 +322,18 @@ def test_a_reader_that_went_away_does_not_change_the_exit_code(plan: str) -> Non
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(60) == 2
+
+
+def test_a_reader_of_the_log_that_went_away_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    plan = tmp_path / "deploy.toml"
+    plan.write_text("version = 2\n")
+    plan.chmod(0o666)  # of which the log warns
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "smooth_orchestrator", "plan", str(plan)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, "this program reads version 1" in done.stdout) == (2, True)
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])

@@ -1,4 +1,5 @@
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from smooth_orchestrator.errors import PlanInvalid
 from smooth_orchestrator.metrics import recorder
 from smooth_orchestrator.metrics.exposition import write_file
 from smooth_orchestrator.metrics.readings import Heard, readings
@@ -176,9 +178,41 @@ def test_commands_that_end_at_once_lose_nothing_of_each_other(tmp_path: Path) ->
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "smooth.prom"
     path.mkdir()
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(OSError, match="no regular file"):
         write_file(path, readings(_DONE, Heard()))
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_can_be_read_by_another_account_and_stays_where_and_what_it_was_made(tmp_path: Path) -> None:
+    path = tmp_path / "smooth.prom"
+    target = tmp_path / "textfile" / "smooth.prom"
+    target.parent.mkdir()
+    path.symlink_to(target)
+    strict = os.umask(0o077)
+    try:
+        write_file(path, readings(_DONE, Heard()))
+    finally:
+        os.umask(strict)
+    assert path.is_symlink()
+    assert (in_file(target)[Metric.RUN_EXIT_CODE], stat.S_IMODE(target.stat().st_mode)) == (
+        {("shop", "deploy"): 0},
+        0o644,
+    )
+
+    target.chmod(0o640)
+    write_file(path, readings(_DONE, Heard()))
+    assert (path.is_symlink(), stat.S_IMODE(target.stat().st_mode)) == (True, 0o640)
+    assert [*target.parent.iterdir()] == [target]
+
+
+def test_what_is_no_file_is_a_mistake_and_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "smooth.prom"
+    os.mkfifo(pipe)
+    (tmp_path / "linked.prom").symlink_to(pipe)
+    for place in (pipe, tmp_path / "linked.prom", tmp_path):
+        with pytest.raises(PlanInvalid, match="no file can be made there"):
+            recorder(place, None)
+    assert pipe.is_fifo()
 
 
 def test_a_disk_that_is_full_is_one_warning_and_leaves_the_file_as_it_was(tmp_path: Path) -> None:

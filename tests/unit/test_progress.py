@@ -81,6 +81,15 @@ def test_a_database_goes_from_state_to_state_as_it_is_told(heard: Heard) -> None
     assert _state(heard, "idle") is State.IDLE
 
 
+def test_a_command_that_tells_of_no_database_is_said_to_look_once_it_has_a_worker(heard: Heard) -> None:
+    assert heard.told().doing == "starting"
+    _tell(heard, EventName.WORKER_STARTED, project="shop", pid=7)
+    assert heard.told().doing == "looking"
+    _tell(heard, EventName.PHASE_STARTED, phase="canary")
+    _tell(heard, EventName.WORKER_STARTED, project="shop", pid=8)
+    assert heard.told().doing == "migrating"
+
+
 def test_what_is_taken_back_is_counted_down_and_a_failure_stays_one(heard: Heard) -> None:
     _begin(heard, "one", "two")
     for name in ("one", "two"):

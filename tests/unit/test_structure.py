@@ -124,6 +124,7 @@ LAYERS: Final = (
             "run_ids",
             "suggestions",
             "trust",
+            "whole_file",
         }
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smooth_orchestrator.cli.whole_file import write_whole
+from smooth_orchestrator.whole_file import write_whole
 
 
 def _mode(path: Path) -> int:
@@ -39,6 +39,22 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
+def test_a_link_to_itself_is_no_defect_of_this_program(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.symlink_to(page)
+    write_whole(page, "new")
+    assert page.read_text() == "new"
+
+
+def test_a_file_that_others_are_to_read_is_made_so_whatever_the_umask(tmp_path: Path) -> None:
+    strict = os.umask(0o077)
+    try:
+        write_whole(tmp_path / "page.html", "new", mode=0o644)
+    finally:
+        os.umask(strict)
+    assert _mode(tmp_path / "page.html") == 0o644
+
+
 def test_a_device_a_pipe_and_a_directory_are_left_as_they_are(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -57,7 +73,7 @@ def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_where_there_is_no_room_nothing_is_left_of_the_attempt(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("old")
-    program = "import sys; from pathlib import Path; from smooth_orchestrator.cli.whole_file import write_whole; "
+    program = "import sys; from pathlib import Path; from smooth_orchestrator.whole_file import write_whole; "
     program += "write_whole(Path(sys.argv[1]), 'x' * 9000)"
     words = ["prlimit", "--fsize=4096", sys.executable, "-c", program, str(page)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
