@@ -1,13 +1,11 @@
 """Workers on other machines, as a coordinator has them: each is a session, which is a job of the queue."""
 
-import itertools
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
@@ -32,10 +30,8 @@ from smooth_orchestrator.remote.messages import (
 from smooth_orchestrator.remote.post import Post, Side
 from smooth_orchestrator.remote.queue import Job, Place, Queue, opened
 from smooth_orchestrator.transport.base import OnEvent, OnOutput, OutputLine, Worker, WorkerLost
+from smooth_orchestrator.transport.calling import Calling
 from smooth_orchestrator.transport.local import LocalTransport
-
-if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectSendStream
 
 __all__ = ["QueueTransport"]
 
@@ -57,10 +53,11 @@ class _Release:
     code: str
 
 
-class RemoteWorker:
+class RemoteWorker(Calling):
     """A session of a worker on some machine; made by `QueueTransport` alone."""
 
     def __init__(self, project: Project, session: str, post: Post, on_output: OnOutput, reader: Worker) -> None:
+        super().__init__()
         self.project = project
         self.session = session
         self.job: int | None = None
@@ -70,12 +67,9 @@ class RemoteWorker:
         self._on_output = on_output
         self._reader = reader
         self._hello: Hello | None = None
-        self._ids = itertools.count(1)
-        self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
         self._answered = anyio.Event()
         self._refusal: Refused | None = None
         self._joined: Joined | None = None
-        self._lost = anyio.Event()
         self._ending = "has not begun"
 
     @property
@@ -92,16 +86,6 @@ class RemoteWorker:
     def machine(self) -> str | None:
         """The name of its machine, once one has taken it up."""
         return self._joined.machine if self._joined else None
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it has ended."""
-        return self._lost.is_set()
-
-    @property
-    def loss(self) -> WorkerLost | None:
-        """How it has ended; None as long as it lives."""
-        return self._ended() if self._lost.is_set() else None
 
     async def set_up(self) -> None:
         """Wait until a machine has taken it up and its apps are loaded.
@@ -121,10 +105,6 @@ class RemoteWorker:
                 hint="see `smooth-orchestrate worker PLAN` on the machines, and its --concurrency",
             )
 
-    def next_id(self) -> int:
-        """Return an id for a command that this worker has not had before."""
-        return next(self._ids)
-
     async def call(self, command: Command, on_event: OnEvent | None = None) -> Event:
         """Send a command and return its final event; several calls may be pending at once.
 
@@ -135,29 +115,15 @@ class RemoteWorker:
         Raises:
             WorkerLost: the worker ended before it answered, or had ended already.
         """
-        events_in, events = anyio.create_memory_object_stream[Event](math.inf)
-        with events_in, events:
-            if not self._lost.is_set():
-                self._pending[command.id] = events_in
-                try:
-                    self._say(Asked(line=protocol.encode(command).decode(), answers=True))
-                    async for event in events:
-                        if event.final:
-                            return event
-                        if on_event is not None:
-                            await on_event(event)
-                finally:
-                    del self._pending[command.id]
-        raise self._ended()
+
+        async def ask() -> None:
+            self._say(Asked(line=protocol.encode(command).decode(), answers=True))
+
+        return await self._call(command, on_event, ask)
 
     async def tell(self, command: Command) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
         self._say(Asked(line=protocol.encode(command).decode(), answers=False))
-
-    async def lost(self) -> WorkerLost:
-        """Wait until the worker has ended, and return how."""
-        await self._lost.wait()
-        return self._ended()
 
     def kill(self) -> None:
         """Give the worker up, and have it ended as soon as its machine hears of that."""
@@ -166,12 +132,10 @@ class RemoteWorker:
 
     def lose(self, how: str) -> None:
         """Take note that it has ended. Repeating it does nothing."""
-        if not self._lost.is_set():
+        if not self.is_lost:
             self._ending = how
-            self._lost.set()
+            self._lose()
             self._answered.set()
-            for events in self._pending.values():
-                events.close()
 
     def refuse(self, refusal: Refused) -> None:
         """Take note that there will be none, and why."""
@@ -190,8 +154,8 @@ class RemoteWorker:
             return
         match message:
             case Said():
-                if isinstance(event, Event) and event.id in self._pending:
-                    self._pending[event.id].send_nowait(event)
+                if isinstance(event, Event):
+                    self._answer(event)
             case Printed() as printed:
                 self._on_output(OutputLine(printed.stream, printed.line, printed.database, printed.migration, self.pid))
             case Joined() as joined:
@@ -212,7 +176,7 @@ class RemoteWorker:
 
     def fall_silent(self) -> None:
         """Take note that its machine says nothing any more. Repeating it does nothing."""
-        if not self._lost.is_set():
+        if not self.is_lost:
             self.is_silent = True
             self.lose("is on a machine that says nothing any more")
 
@@ -225,7 +189,7 @@ class RemoteWorker:
         self.lose("is being stopped")
 
     def _say(self, message: Message) -> None:
-        if not self._lost.is_set():
+        if not self.is_lost:
             self._post.send(self.session, encode(message))
 
     def _ended(self) -> WorkerLost:

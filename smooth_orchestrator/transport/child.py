@@ -1,7 +1,5 @@
 """A worker on this machine: what it says over its connection, what it prints, and how it ends."""
 
-import itertools
-import math
 import os
 import signal
 import sys
@@ -9,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process, TaskGroup, UNIXSocketStream
@@ -18,10 +16,8 @@ from smooth_migrations.protocol import PROTOCOL, Command, Event, Failed, Hello, 
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnEvent, OnOutput, WorkerLost
+from smooth_orchestrator.transport.calling import Calling
 from smooth_orchestrator.transport.output import LineSplitter, OutputReader
-
-if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectSendStream
 
 __all__ = ["LocalWorker", "python_of"]
 
@@ -37,7 +33,7 @@ def python_of(project: Project) -> str:
     return str(project.python or sys.executable)
 
 
-class LocalWorker:
+class LocalWorker(Calling):
     """A process that speaks the protocol; made by `LocalTransport` alone."""
 
     hello: Hello
@@ -51,21 +47,19 @@ class LocalWorker:
         on_output: OnOutput,
         start_timeout_s: float,
     ) -> None:
+        super().__init__()
         self.project = project
         self.pid = process.pid
         self._process = process
         self._stream = stream
         self._on_output = on_output
-        self._ids = itertools.count(1)
         self._sending = anyio.Lock()
         self.copying = anyio.Lock()
-        self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
         self._start_timeout_s = start_timeout_s
         self._greeting: Event | None = None
         self._greeted = anyio.Event()
         self._is_up = anyio.Event()
         self._exited = anyio.Event()
-        self._lost = anyio.Event()
         self._stopping = False
         self.heard_s = time.monotonic()
         self._nonsense: str | None = None
@@ -73,20 +67,6 @@ class LocalWorker:
         self._scopes: list[anyio.CancelScope] = []
         self._printing = 2
         self._silent = anyio.Event()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it has ended."""
-        return self._lost.is_set()
-
-    @property
-    def loss(self) -> WorkerLost | None:
-        """How it has ended; None as long as it lives."""
-        return self._ended() if self._lost.is_set() else None
-
-    def next_id(self) -> int:
-        """Return an id for a command that this worker has not had before."""
-        return next(self._ids)
 
     async def call(
         self, command: Command, on_event: OnEvent | None = None, *, descriptors: Collection[int] = ()
@@ -101,25 +81,7 @@ class LocalWorker:
         Raises:
             WorkerLost: the worker ended before it answered, or had ended already.
         """
-        events_in, events = anyio.create_memory_object_stream[Event](math.inf)
-        with events_in, events:
-            if not self._lost.is_set():
-                self._pending[command.id] = events_in
-                try:
-                    await self.tell(command, descriptors=descriptors)
-                    async for event in events:
-                        if event.final:
-                            return event
-                        if on_event is not None:
-                            await on_event(event)
-                finally:
-                    del self._pending[command.id]
-        raise self._ended()
-
-    async def lost(self) -> WorkerLost:
-        """Wait until the worker has ended, and return how."""
-        await self._lost.wait()
-        return self._ended()
+        return await self._call(command, on_event, lambda: self.tell(command, descriptors=descriptors))
 
     async def tell(self, command: Command, *, descriptors: Collection[int] = ()) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
@@ -260,8 +222,8 @@ class LocalWorker:
             self._greeted.set()
             if not isinstance(message, Hello) or message.is_set_up:
                 self._is_up.set()
-        elif message.id in self._pending:
-            self._pending[message.id].send_nowait(message)
+        else:
+            self._answer(message)
 
     async def _hear_stdout(self) -> None:
         await self._hear_output("stdout", self._process.stdout)
@@ -284,9 +246,7 @@ class LocalWorker:
             self._silent.set()
 
     def _lose(self) -> None:
-        self._lost.set()
-        for events in self._pending.values():
-            events.close()
+        super()._lose()
         self._greeted.set()
         self._is_up.set()
 
