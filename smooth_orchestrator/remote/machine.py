@@ -19,7 +19,7 @@ from smooth_orchestrator.remote.post import GONE_S, Post
 from smooth_orchestrator.remote.queue import BEAT_S, TASK, Job, Queue
 from smooth_orchestrator.remote.served import Served
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.transport import LocalTransport
+from smooth_orchestrator.transport import LocalTransport, WorkerTransport
 
 __all__ = ["Machine"]
 
@@ -47,10 +47,17 @@ class Machine:
         post: by which they are spoken with.
         concurrency: how many sessions at a time, each a process.
         masker: knows the plan's secrets, and learns those that projects tell.
+        local: starts those processes; as this program does, unless given.
     """
 
     def __init__(
-        self, projects: Mapping[str, Project], queue: Queue, post: Post, concurrency: int, masker: Masker
+        self,
+        projects: Mapping[str, Project],
+        queue: Queue,
+        post: Post,
+        concurrency: int,
+        masker: Masker,
+        local: WorkerTransport | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._projects = projects
@@ -58,7 +65,7 @@ class Machine:
         self._post = post
         self._concurrency = concurrency
         self._masker = masker
-        self._local = LocalTransport()
+        self._local = local or LocalTransport()
         self._serving: dict[str, Served] = {}
 
     async def serve(self, draining: anyio.Event) -> None:

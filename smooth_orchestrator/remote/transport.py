@@ -1,10 +1,12 @@
 """Workers on other machines, as a coordinator has them: each is a session, which is a job of the queue."""
 
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import anyio
@@ -29,7 +31,8 @@ from smooth_orchestrator.remote.messages import (
 )
 from smooth_orchestrator.remote.post import Post, Side
 from smooth_orchestrator.remote.queue import Job, Place, Queue, opened
-from smooth_orchestrator.transport.base import OnEvent, OnOutput, OutputLine, Worker, WorkerLost
+from smooth_orchestrator.transport.base import OnEvent, OnOutput, OutputLine, Worker, WorkerLost, WorkerTransport
+from smooth_orchestrator.transport.beside import beside
 from smooth_orchestrator.transport.calling import Calling
 from smooth_orchestrator.transport.local import LocalTransport
 
@@ -37,12 +40,12 @@ __all__ = ["QueueTransport"]
 
 # How often the machines of sessions are looked after, in seconds.
 _WATCH_S: Final = 2.0
-# How long a machine that has room may take to begin a session, and its Django to be set up.
-_START_S: Final = 60.0
 # How long the first machine is waited for where none is there.
 _NOBODY_S: Final = 5.0
 # How long what is still to be sent to a session that ends may take.
 _PARTING_S: Final = 5.0
+# How long its worker may take then: to be stopped, or killed, and to be heard.
+_ENDING_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,18 @@ class RemoteWorker(Calling):
         super().__init__()
         self.project = project
         self.session = session
-        self.job: int | None = None
+        self.answered = anyio.Event()
         self.is_silent = False
         self.heard_s = time.monotonic()
         self._post = post
         self._on_output = on_output
         self._reader = reader
         self._hello: Hello | None = None
-        self._answered = anyio.Event()
         self._refusal: Refused | None = None
         self._joined: Joined | None = None
         self._ending = "has not begun"
+        self._is_heard = True
+        self._letters_in, self._letters = anyio.create_memory_object_stream[str](math.inf)
 
     @property
     def hello(self) -> Hello:
@@ -94,16 +98,11 @@ class RemoteWorker(Calling):
             WorkerError: no machine does so in time, or what it has is another release.
         """
         await self._reader.set_up()
-        with anyio.move_on_after(_START_S):
-            await self._answered.wait()
-        name = self.project.name
+        await self.answered.wait()
         if self._refusal is not None:
-            raise WorkerError(f"project {name}: {self._refusal.message}", hint=self._refusal.hint)
+            raise WorkerError(self._refusal.message, hint=self._refusal.hint)
         if self._joined is None:
-            raise WorkerError(
-                f"project {name}: no machine of the fleet has taken up work within {_START_S:g} s",
-                hint="see `smooth-orchestrate worker PLAN` on the machines, and its --concurrency",
-            )
+            raise WorkerError(self._ended().message, hint="see the log of `smooth-orchestrate worker PLAN` there")
 
     async def call(self, command: Command, on_event: OnEvent | None = None) -> Event:
         """Send a command and return its final event; several calls may be pending at once.
@@ -135,21 +134,36 @@ class RemoteWorker(Calling):
         if not self.is_lost:
             self._ending = how
             self._lose()
-            self._answered.set()
+            self.answered.set()
 
     def refuse(self, refusal: Refused) -> None:
-        """Take note that there will be none, and why."""
-        self._refusal = refusal
-        self.lose(f"was refused: {refusal.message}")
+        """Take note that there will be none, and why; where one has begun after all, nothing."""
+        if self._joined is None:
+            self._refusal = refusal
+            self.lose(f"was refused: {refusal.message}")
 
-    async def take(self, text: str) -> None:
-        """Take in what its machine has sent; one that speaks nonsense is given up."""
+    def take(self, text: str) -> None:
+        """Leave what its machine has sent to `listen`; nothing where that has ended."""
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self._letters_in.send_nowait(text)
+
+    async def listen(self) -> None:
+        """Take in what its machine sends, until this is cancelled."""
+        with self._letters_in, self._letters:
+            try:
+                async for text in self._letters:
+                    self._hear(text)
+            finally:
+                self._is_heard = False
+
+    def _hear(self, text: str) -> None:
+        """Take in one message; a machine that speaks nonsense is given up."""
         self.heard_s = time.monotonic()
         try:
             message = decode(text)
             event = protocol.decode(message.line.encode()) if isinstance(message, Said) else None
         except (MessageError, protocol.ProtocolError) as error:
-            self._post.send(self.session, encode(Killed()))
+            self._say(Killed())
             self.lose(f"speaks nonsense: {error}")
             return
         match message:
@@ -157,7 +171,9 @@ class RemoteWorker(Calling):
                 if isinstance(event, Event):
                     self._answer(event)
             case Printed() as printed:
-                self._on_output(OutputLine(printed.stream, printed.line, printed.database, printed.migration, self.pid))
+                self._on_output(
+                    OutputLine(printed.stream, printed.line, printed.database, printed.migration, printed.pid)
+                )
             case Joined() as joined:
                 self._joined = joined
                 self._hello = replace(
@@ -168,7 +184,7 @@ class RemoteWorker(Calling):
                     version=joined.version,
                 )
                 self._ending = "has ended"
-                self._answered.set()
+                self.answered.set()
             case Refused() as refusal:
                 self.refuse(refusal)
             case Left(message=how):
@@ -181,12 +197,17 @@ class RemoteWorker(Calling):
             self.lose("is on a machine that says nothing any more")
 
     async def part(self) -> None:
-        """Have it end, and forget it."""
-        self._say(Stopped())
-        with anyio.move_on_after(_PARTING_S):
+        """Have it end, and hear what it still says; where nobody listens any more it is given up."""
+        if self._is_heard:
+            self._say(Stopped())
+        else:
+            self.kill()
+        with anyio.move_on_after(_PARTING_S) as limit:
             await self._post.sent(self.session)
-            await self._lost.wait()
-        self.lose("is being stopped")
+        if not limit.cancelled_caught:
+            # What it still says is heard, as long as a worker may take to end; a machine that is gone is noticed.
+            with anyio.move_on_after(_ENDING_S):
+                await self._lost.wait()
 
     def _say(self, message: Message) -> None:
         if not self.is_lost:
@@ -194,7 +215,7 @@ class RemoteWorker(Calling):
 
     def _ended(self) -> WorkerLost:
         where = f" on {self._joined.machine}" if self._joined else ""
-        return WorkerLost(f"project {self.project.name}: the worker{where} {self._ending}")
+        return WorkerLost(f"project {self.project.name}: the worker{where} {self._ending}", ending=self._ending)
 
 
 class QueueTransport:
@@ -204,11 +225,14 @@ class QueueTransport:
 
     Args:
         place: where the queue is.
+        local: starts that process; as this program does, unless given.
+        start_timeout_s: how long a machine that has room may take to begin a session, and its Django to be set up.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, local: WorkerTransport | None = None, *, start_timeout_s: float = 60.0) -> None:
         self._place = place
-        self._local = LocalTransport()
+        self._local = local or LocalTransport()
+        self._start_timeout_s = start_timeout_s
         self._readers: dict[str, Worker] = {}
         self._releases: dict[str, _Release] = {}
         self._workers: dict[str, RemoteWorker] = {}
@@ -226,12 +250,8 @@ class QueueTransport:
             # First, for it says what is in the way.
             self._post = await stack.enter_async_context(Post(self._place.url, Side.COORDINATOR).open())
             self._queue = await stack.enter_async_context(opened(self._place))
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(self._watch)
-            try:
-                yield self
-            finally:
-                tasks.cancel_scope.cancel()
+            (await stack.enter_async_context(beside())).start(self._watch)
+            yield self
 
     async def most(self, project: Project) -> int:
         """Return how many workers of a project the machines that live have room for."""
@@ -261,22 +281,29 @@ class QueueTransport:
             if reader is None:
                 reader = await stack.enter_async_context(self._local.worker(project, on_output=on_output))
                 self._readers[project.name] = reader
+                stack.callback(self._readers.pop, project.name)
             worker = RemoteWorker(project, secrets.token_hex(8), self._post, on_output, reader)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(self._begin, worker, reader)
-            try:
-                yield worker
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await worker.part()
-                    self._workers.pop(worker.session, None)
-                    with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
-                        if worker.job is not None:
-                            await self._queue.withdraw(worker.job)
-                        await self._post.end(worker.session)
-                        if worker.is_silent:
-                            await self._queue.tidy(self._post)
-                tasks.cancel_scope.cancel()
+            (await stack.enter_async_context(beside())).start(worker.listen)
+            stack.push_async_callback(self._part, worker)
+            (await stack.enter_async_context(beside())).start(partial(self._begin, worker, reader))
+            yield worker
+
+    async def _part(self, worker: RemoteWorker) -> None:
+        """Have a session end, or never begin, and forget it."""
+        with anyio.CancelScope(shield=True):
+            if not await self._withdrawn(worker) and worker.session in self._workers:
+                await worker.part()
+            self._workers.pop(worker.session, None)
+            worker.lose("is being stopped")
+            with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
+                await self._post.end(worker.session)
+                if worker.is_silent:
+                    await self._queue.tidy(self._post)
+
+    async def _withdrawn(self, worker: RemoteWorker) -> bool:
+        with anyio.move_on_after(_PARTING_S), suppress(WorkerError):
+            return await self._queue.withdraw(self._post, worker.session)
+        return False
 
     async def _begin(self, worker: RemoteWorker, reader: Worker) -> None:
         """Have a session taken up; what is in the way is what its `set_up` raises."""
@@ -287,8 +314,12 @@ class QueueTransport:
             await self._post.begin(worker.session, worker.project.name)
             await self._post.join(worker.session, worker.take)
             job = Job(worker.session, worker.project.name, release.django, release.code)
-            worker.job = await self._queue.defer(self._post, job)
+            await self._queue.defer(self._post, job)
             self._workers[worker.session] = worker
+            with anyio.move_on_after(self._start_timeout_s) as limit:
+                await worker.answered.wait()
+            if limit.cancelled_caught:
+                raise self._nobody_has_begun(worker.project)
         except WorkerError as error:
             worker.refuse(Refused(message=error.message, hint=error.hint))
 
@@ -296,7 +327,10 @@ class QueueTransport:
         if project.name not in self._releases:
             answer = await reader.call(AskCode(id=reader.next_id(), database="", alias=""))
             if not isinstance(answer, Code):
-                raise WorkerError("the migrations of its apps cannot be read", hint="see `manage.py showmigrations`")
+                raise WorkerError(
+                    f"project {project.name}: the migrations of its apps cannot be read",
+                    hint="see `manage.py showmigrations`",
+                )
             self._releases[project.name] = _Release(reader.hello.django, answer.digest)
         return self._releases[project.name]
 
@@ -307,8 +341,14 @@ class QueueTransport:
                 await anyio.sleep(_NOBODY_S / 20)
             return
         raise WorkerError(
-            f"no machine of the fleet serves it (queue {self._place.of(project.name)})",
+            f"project {project.name}: no machine of the fleet serves it (queue {self._place.of(project.name)})",
             hint="start `smooth-orchestrate worker PLAN` where its code is",
+        )
+
+    def _nobody_has_begun(self, project: Project) -> WorkerError:
+        return WorkerError(
+            f"project {project.name}: no machine of the fleet has taken up work within {self._start_timeout_s:g} s",
+            hint="see `smooth-orchestrate worker PLAN` on the machines, and its --concurrency",
         )
 
     async def _watch(self) -> None:

@@ -62,8 +62,8 @@ class Calling(ABC):
         raise self._ended()
 
     def _answer(self, event: Event) -> None:
-        """Pass an event to the call that waits for it, if one does."""
-        if event.id in self._pending:
+        """Pass an event to the call that waits for it, if one does; what comes after the end is nobody's."""
+        if event.id in self._pending and not self.is_lost:
             self._pending[event.id].send_nowait(event)
 
     def _lose(self) -> None:

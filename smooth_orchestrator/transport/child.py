@@ -5,17 +5,18 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Literal
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process, TaskGroup, UNIXSocketStream
+from anyio.abc import ByteReceiveStream, Process, UNIXSocketStream
 
 from smooth_migrations.protocol import PROTOCOL, Command, Event, Failed, Hello, ProtocolError, Stop, decode, encode
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnEvent, OnOutput, WorkerLost
+from smooth_orchestrator.transport.beside import Beside
 from smooth_orchestrator.transport.calling import Calling
 from smooth_orchestrator.transport.output import LineSplitter, OutputReader
 
@@ -38,6 +39,7 @@ class LocalWorker(Calling):
 
     hello: Hello
     machine: None = None
+    _tasks: Beside
 
     def __init__(
         self,
@@ -64,7 +66,6 @@ class LocalWorker(Calling):
         self.heard_s = time.monotonic()
         self._nonsense: str | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._scopes: list[anyio.CancelScope] = []
         self._printing = 2
         self._silent = anyio.Event()
 
@@ -104,12 +105,11 @@ class LocalWorker(Calling):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def listen(self, tasks: TaskGroup) -> None:
+    def listen(self, tasks: Beside) -> None:
         """Begin to take in what the worker says and prints, until `stop`."""
-        tasks.start_soon(self._shielded, self._watch)
-        tasks.start_soon(self._shielded, self._hear)
-        tasks.start_soon(self._shielded, self._hear_stdout)
-        tasks.start_soon(self._shielded, self._hear_stderr)
+        self._tasks = tasks
+        for task in (self._watch, self._hear, self._hear_stdout, self._hear_stderr):
+            tasks.start(task)
 
     async def greet(self) -> None:
         """Wait for the worker's first message.
@@ -171,17 +171,10 @@ class LocalWorker(Calling):
         await self._exited.wait()
         with anyio.move_on_after(_DRAIN_S):
             await self._silent.wait()
-        for scope in self._scopes:
-            scope.cancel()
+        self._tasks.end()
         self._lose()
         await self._stream.aclose()
         await self._process.aclose()
-
-    async def _shielded(self, task: Callable[[], Awaitable[None]]) -> None:
-        # The worker must be heard until it has ended, even where the caller is cancelled.
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.append(scope)
-            await task()
 
     async def _watch(self) -> None:
         await self._process.wait()
