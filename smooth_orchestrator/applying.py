@@ -48,19 +48,21 @@ async def apply_target(
             # Others may have failed while it waited.
             if run.stopping.is_set() and not run.decided:
                 return
-            with naming(worker.machine):
+            item.worker = worker.machine
+            with naming(worker=worker.machine):
                 answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
-        if turn == _TURNS - 1 or not await _goes_elsewhere(run, item, answer):
+        if turn == _TURNS - 1 or not isinstance(answer, Failed) or not await _goes_elsewhere(run, item):
             break
+        told = {"worker": item.worker, "error": answer.error, "kept": len(item.permanent)}
+        get_logger().warning(EventName.DATABASE_BEGUN_ANEW, database=item.name, **told)
         fleet.forsake(item.target)
         item.is_lost = False
     _settle(run, item, answer)
 
 
-async def _goes_elsewhere(run: Run, item: TargetRun, answer: Event) -> bool:
+async def _goes_elsewhere(run: Run, item: TargetRun) -> bool:
     """Return whether another machine is to begin anew where one was lost, with nothing of what that has begun left."""
-    is_lost = run.plan.is_remote and item.is_lost and isinstance(answer, Failed)
-    if not is_lost or run.decided or run.stopping.is_set():
+    if not (run.plan.is_remote and item.is_lost) or run.decided or run.stopping.is_set():
         return False
     is_whole = item.tier is Tier.TWO_PHASE and not item.permanent and not item.has_ahead
     return is_whole and item.target.asyncpg is not None and await end_session(item) is None

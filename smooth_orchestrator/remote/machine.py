@@ -13,7 +13,7 @@ from procrastinate.worker import Worker as QueueWorker
 from smooth_orchestrator import __version__
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.logs import get_logger, naming
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.post import GONE_S, Post
 from smooth_orchestrator.remote.queue import BEAT_S, TASK, Job, Queue
@@ -149,11 +149,16 @@ class Machine:
                     if name not in living:
                         session.abandon()
 
-    async def _take_up(self, *, session: str, project: str, django: str, code: str) -> None:
-        job = Job(session, project, django, code)
+    async def _take_up(self, **given: str) -> None:
+        job = Job(**given)
+        with naming(worker=self.name, run_id=job.run_id, trace_id=job.trace_id):
+            await self._serve_session(job)
+
+    async def _serve_session(self, job: Job) -> None:
+        session = job.session
         if await self._post.living([session]):
             limit_s = self._queue.place.job_timeout_s
-            served = Served(self._post, job, self._projects[project], self.name, self._masker, limit_s)
+            served = Served(self._post, job, self._projects[job.project], self.name, self._masker, limit_s)
             self._serving[session] = served
             try:
                 await served.serve(self._local)

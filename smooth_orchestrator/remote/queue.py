@@ -71,7 +71,8 @@ _ROOM: Final = """
 
 _MACHINES: Final = """
     SELECT m.name AS worker, m.version, m.queues, m.concurrency, w.last_heartbeat AS heard_at,
-           coalesce(json_agg(json_build_object('id', j.id, 'project', j.args->>'project') ORDER BY j.id)
+           coalesce(json_agg(json_build_object(
+               'id', j.id, 'project', j.args->>'project', 'run_id', j.args->>'run_id') ORDER BY j.id)
                     FILTER (WHERE j.id IS NOT NULL), '[]')::text AS jobs
     FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
     LEFT JOIN procrastinate_jobs j ON j.worker_id = w.id AND j.status = 'doing'
@@ -108,12 +109,16 @@ class Job:
         project: whose Django is wanted.
         django: the version that it must have.
         code: the digest that its migrations must have.
+        run_id: the run that it is for; empty where none is known.
+        trace_id: that run's trace; the same.
     """
 
     session: str
     project: str
     django: str
     code: str
+    run_id: str = ""
+    trace_id: str = ""
 
 
 class Queue:

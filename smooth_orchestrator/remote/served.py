@@ -25,6 +25,8 @@ from smooth_migrations.protocol import (
     UnapplyFailed,
 )
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.messages import (
     Asked,
@@ -110,14 +112,28 @@ class Served:
                         version=worker.hello.version,
                     )
                 )
+                self._tell_joined(worker)
                 await self._until_over(worker)
         except WorkerError as error:
             self._end(error.message)
+            get_logger().error(EventName.WORKER_FAILED, project=self._project.name, error=error)
             self._say(Refused(message=self._masker.text(error.message), hint=error.hint))
         else:
+            message = f"the worker of project {self._project.name} {self._how}"
+            get_logger().info(EventName.LOG_MESSAGE, logger="worker", message=message, project=self._project.name)
             self._say(Left(message=self._masker.text(self._how)))
         with anyio.move_on_after(GONE_S):
             await self._post.sent(self._job.session)
+
+    def _tell_joined(self, worker: Worker) -> None:
+        get_logger().info(
+            EventName.WORKER_STARTED,
+            project=self._project.name,
+            pid=worker.pid,
+            python=worker.hello.python,
+            django=worker.hello.django,
+            version=worker.hello.version,
+        )
 
     def drain(self) -> None:
         """End as soon as nothing is at work or stands open."""

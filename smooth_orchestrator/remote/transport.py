@@ -14,6 +14,7 @@ import anyio
 from smooth_migrations import protocol
 from smooth_migrations.protocol import AskCode, Code, Command, Event, Hello
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.logs import on_every_line
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.messages import (
     Asked,
@@ -313,7 +314,9 @@ class QueueTransport:
             await self._wait_for_room(worker.project)
             await self._post.begin(worker.session, worker.project.name)
             await self._post.join(worker.session, worker.take)
-            job = Job(worker.session, worker.project.name, release.django, release.code)
+            told = on_every_line()
+            run_id, trace_id = told.get("run_id", ""), told.get("trace_id", "")
+            job = Job(worker.session, worker.project.name, release.django, release.code, run_id, trace_id)
             await self._queue.defer(self._post, job)
             self._workers[worker.session] = worker
             with anyio.move_on_after(self._start_timeout_s) as limit:
