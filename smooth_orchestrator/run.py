@@ -99,6 +99,7 @@ class TargetRun:
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
         worker: the machine of a fleet that was at work on it last.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
+        turn: of the last turn on it that a worker of this coordinator has told of.
         marked_by: the digest of the plan by which its marker says that the run, a deploy, has moved it.
         identity: which database it is, once it was looked at for what an interrupted run has left.
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
@@ -140,6 +141,7 @@ class TargetRun:
     is_lost: bool = False
     worker: str | None = None
     epoch: int | None = None
+    turn: int | None = None
     marked_by: str | None = None
     identity: Identity | None = None
     moves_unknown: bool = False
@@ -168,6 +170,11 @@ class TargetRun:
     lost: tuple[str, ...] = ()
     glance: Glance | None = None
     standby: "asyncpg.Connection | None" = None
+
+    def let_go(self) -> None:
+        """Forget the worker that was lost with it: another one begins it anew."""
+        self.is_lost = False
+        self.turn = self.backend_pid = self.backend_start = None
 
     @property
     def name(self) -> str:
