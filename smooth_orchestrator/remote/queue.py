@@ -159,7 +159,7 @@ class Queue:
         """Forget machines that are gone, and the jobs they had for coordinators that are too. Idempotent."""
         await post.run(lambda connection: connection.execute(_TIDY, GONE_S, TASK))
 
-    async def machines(self, post: Post) -> list[dict[str, object]]:
+    async def machines(self, post: Post) -> list[dict[str, Any]]:
         """Return what is known of each machine that serves any of the queue's projects."""
         prefix = self.place.of("")
         rows = await post.run(lambda connection: connection.fetch(_MACHINES, prefix))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -322,7 +322,7 @@ class QueueTransport:
             with anyio.move_on_after(self._start_timeout_s) as limit:
                 await worker.answered.wait()
             if limit.cancelled_caught:
-                raise self._nobody_has_begun(worker.project)
+                raise await self._nobody_has_begun(worker.project)
         except WorkerError as error:
             worker.refuse(Refused(message=error.message, hint=error.hint))
 
@@ -348,10 +348,14 @@ class QueueTransport:
             hint="start `smooth-orchestrate worker PLAN` where its code is",
         )
 
-    def _nobody_has_begun(self, project: Project) -> WorkerError:
+    async def _nobody_has_begun(self, project: Project) -> WorkerError:
+        machines = [each for each in await self._queue.machines(self._post) if project.name in each["projects"]]
+        at_work = "; ".join(map(_at_work, machines)) or "none serves it any more"
         return WorkerError(
-            f"project {project.name}: no machine of the fleet has taken up work within {self._start_timeout_s:g} s",
-            hint="see `smooth-orchestrate worker PLAN` on the machines, and its --concurrency",
+            f"project {project.name}: no machine of the fleet has taken up work within {self._start_timeout_s:g} s:"
+            f" {at_work}",
+            hint="start `smooth-orchestrate worker PLAN` on another machine, or with a greater --concurrency: a run"
+            " keeps a place for each of its projects",
         )
 
     async def _watch(self) -> None:
@@ -366,3 +370,9 @@ class QueueTransport:
                     for session in await self._queue.dead(self._post, [*self._workers]):
                         if session in self._workers:
                             self._workers[session].fall_silent()
+
+
+def _at_work(machine: Mapping[str, Any]) -> str:
+    """Return in words who has the places of a machine."""
+    jobs = ", ".join(f"{job['project']} for the run {job['run_id']}" for job in machine["jobs"])
+    return f"{machine['worker']}, with room for {machine['concurrency']}, is at {jobs or 'nothing'}"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from smooth_migrations.protocol import Done
+from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.logs import apart, bind_run
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.machine import Machine
 from smooth_orchestrator.remote.post import Post, Side
@@ -137,6 +140,26 @@ async def test_what_the_body_of_the_connection_raises_comes_out_as_it_was_raised
         async with _coordinator(queue, project).open():
             raise error
     assert caught.value is error
+
+
+async def test_who_finds_no_room_is_told_who_has_it(queue: PostgresDatabase, project: Project) -> None:
+    other = replace(project, name="billing")
+    with apart(Masker()):
+        bind_run("friday", "shop")
+        async with (
+            _machine(queue, [project, other], _script(project, ECHO), concurrency=1) as machine,
+            _coordinator(queue, project, start_timeout_s=1.0).open() as transport,
+            at_work(transport, project),
+        ):
+            async with transport.worker(other, on_output=ignore) as worker:
+                with pytest.raises(WorkerError) as caught:
+                    await worker.set_up()
+            assert caught.value.message == (
+                "project billing: no machine of the fleet has taken up work within 1 s:"
+                f" {machine.name}, with room for 1, is at shop for the run friday"
+            )
+            with queue.connect() as session:
+                assert session.execute("SELECT args->>'project' FROM procrastinate_jobs").fetchall() == [("shop",)]
 
 
 async def test_a_worker_that_nobody_has_begun_is_not_waited_for(queue: PostgresDatabase, project: Project) -> None:
