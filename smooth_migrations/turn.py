@@ -13,7 +13,10 @@ from smooth_migrations.own_tables import keep_path, release_path
 from smooth_migrations.session import commit_each
 from smooth_migrations.undo.journal import UnfinishedCall, unfinished_call
 
-__all__ = ["Turn"]
+__all__ = ["FOR_ITSELF_S", "Turn"]
+
+FOR_ITSELF_S = 20.0
+"""How long a run waits for its own turn to expire, in seconds: a worker that is lost renews it no more."""
 
 
 class Turn:

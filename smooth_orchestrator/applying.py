@@ -43,27 +43,60 @@ async def apply_target(
             transaction, whatever the tier, and where a deploy would go on migration by migration it ends.
         is_ahead: whether only that is run which comes before the transaction.
     """
+    was_lost = False
     for turn in range(_TURNS):
         async with fleet.lent(item.target, keeps=True) as worker:
             # Others may have failed while it waited.
             if run.stopping.is_set() and not run.decided:
+                item.is_lost = was_lost
                 return
-            with naming(worker.machine):
+            item.worker = worker.machine
+            with naming(worker=worker.machine):
                 answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
-        if turn == _TURNS - 1 or not await _goes_elsewhere(run, item, answer):
+        if turn == _TURNS - 1 or not isinstance(answer, Failed):
+            break
+        if not await _goes_elsewhere(run, item, measures=measures):
             break
         fleet.forsake(item.target)
-        item.is_lost = False
+        try:
+            await fleet.living(run.plan, item.target)
+        except WorkerError:
+            break  # what is told is how the first one was lost
+        told = {"worker": item.worker, "error": answer.error, "kept": len(item.permanent)}
+        get_logger().warning(EventName.DATABASE_BEGUN_ANEW, database=item.name, **told)
+        was_lost = True
+        item.let_go()
+    if was_lost:
+        await _hear_of_the_lost(run, item, answer)
     _settle(run, item, answer)
 
 
-async def _goes_elsewhere(run: Run, item: TargetRun, answer: Event) -> bool:
-    """Return whether another machine is to begin anew where one was lost, with nothing of what that has begun left."""
-    is_lost = run.plan.is_remote and item.is_lost and isinstance(answer, Failed)
-    if not is_lost or run.decided or run.stopping.is_set():
+async def _hear_of_the_lost(run: Run, item: TargetRun, answer: Event) -> None:
+    """Note what a machine that was lost had committed unheard: all of it is known, or is still to be looked for."""
+    match answer:
+        case Done(steps=steps, committed=committed):
+            for step in steps[:committed]:
+                await _note_step(run, item, step)
+        case Failed():
+            item.is_lost = True
+            if item.turn is None:
+                item.epoch = None  # the last one may have had its turn all the same
+
+
+async def _goes_elsewhere(run: Run, item: TargetRun, *, measures: bool) -> bool:
+    """Return whether another machine is to begin anew where one was lost, whose session on the server has ended by now.
+
+    What that machine has committed the database's own journal tells, which is read before anything is done: what was
+    broken off is taken back, and what the run knows to be done is not done again.
+    """
+    if not (run.plan.is_remote and item.is_lost) or run.decided or run.stopping.is_set():
         return False
     is_whole = item.tier is Tier.TWO_PHASE and not item.permanent and not item.has_ahead
-    return is_whole and item.target.asyncpg is not None and await end_session(item) is None
+    # Its turn must have been heard, so that nobody else can have had one since, and its session, so that it is ended.
+    is_known = item.turn is not None and item.backend_pid is not None
+    goes_forward = not measures and item.back is None and run.finalises is None
+    may_go_on = goes_forward and is_known and item.tier in {Tier.TWO_PHASE, Tier.COMPENSATED}
+    return (is_whole or may_go_on) and item.target.asyncpg is not None and await end_session(item) is None
 
 
 async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, measures: bool, is_ahead: bool) -> Event:
@@ -200,7 +233,7 @@ class Listener:
             case protocol.Session():
                 item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
             case protocol.Leased():
-                item.epoch = event.epoch
+                item.epoch = item.turn = event.epoch
                 log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
             case protocol.Stepping():
                 item.tier, item.stepping = Tier.COMPENSATED, event.error
@@ -209,9 +242,7 @@ class Listener:
     async def _applied(self, event: protocol.MigrationApplied) -> None:
         step = event.step
         if event.committed:
-            self._item.permanent.append(step)
-            data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
-            await self._run.announce(RecordKind.STEP, database=self._item.name, data=data)
+            await _note_step(self._run, self._item, step)
         name = EventName.MIGRATION_UNAPPLIED if step.backwards else EventName.MIGRATION_APPLIED
         get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
 
@@ -225,6 +256,14 @@ class Listener:
         # What a rollback had taken back is applied again.
         name = EventName.MIGRATION_APPLIED if step.backwards else EventName.MIGRATION_UNAPPLIED
         get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))
+
+
+async def _note_step(run: Run, item: TargetRun, step: protocol.Step) -> None:
+    """Write down that a step is committed, unless that is known."""
+    if step not in item.permanent:
+        item.permanent.append(step)
+        data = {"app": step.app, "name": step.name, "backwards": step.backwards, "fake": step.fake}
+        await run.announce(RecordKind.STEP, database=item.name, data=data)
 
 
 def _keys(item: TargetRun, step: protocol.Step) -> dict[str, str]:

@@ -37,6 +37,7 @@ class EventName(StrEnum):
     GATE_PASSED = "gate.passed"
     GATE_FAILED = "gate.failed"
     BARRIER_REACHED = "barrier.reached"
+    DATABASE_BEGUN_ANEW = "database.begun_anew"
     DATABASE_PREPARED = "database.prepared"
     DEPLOY_DECIDED = "deploy.decided"
     DATABASE_REHEARSED = "database.rehearsed"
@@ -132,6 +133,7 @@ _KEYS: Final[Mapping[str, Mapping[str, object]]] = {
         ),
     },
     "idle": _TEXTS,
+    "kept": _COUNT,
     "line": _TEXT,
     "lock_hold_ms": _AMOUNT,
     "logger": _TEXT,
@@ -189,6 +191,7 @@ _EVENTS: Final[Mapping[EventName, _Keys]] = {
     EventName.GATE_PASSED: _Keys("argv duration_ms"),
     EventName.GATE_FAILED: _Keys("argv duration_ms", "exit_code error"),
     EventName.BARRIER_REACHED: _Keys("databases", "duration_ms"),
+    EventName.DATABASE_BEGUN_ANEW: _Keys("database error", "kept"),
     EventName.DATABASE_PREPARED: _Keys("database", "duration_ms lock_hold_ms"),
     EventName.DEPLOY_DECIDED: _Keys("decision", "duration_ms scope error"),
     EventName.DATABASE_REHEARSED: _Keys("database outcome", "duration_ms lock_hold_ms error message"),

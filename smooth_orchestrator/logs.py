@@ -42,6 +42,9 @@ __all__ = [
     "hearing",
     "labelling",
     "look_at_file",
+    "naming",
+    "on_every_line",
+    "tracing",
 ]
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -93,15 +96,33 @@ def bind_run(run_id: str, deploy: str | None) -> None:
 
 
 @contextmanager
-def naming(worker: str | None) -> Iterator[None]:
-    """Name the machine of a fleet that is at work on every line of this task, for the length of a context."""
-    if worker is None:
+def naming(**keys: str | None) -> Iterator[None]:
+    """Put these keys on every line of this task, for the length of a context; one that is None or empty is left out."""
+    named = {key: value for key, value in keys.items() if value}
+    if not named:
         yield
         return
     import structlog  # noqa: PLC0415 - see the module's docstring
 
-    with structlog.contextvars.bound_contextvars(worker=worker):
+    with structlog.contextvars.bound_contextvars(**named):
         yield
+
+
+@contextmanager
+def tracing(trace_id: str) -> Iterator[None]:
+    """Put the trace to which a run belongs on every line, as `bind_run` does, for the length of a context."""
+    log = _log()
+    # Other threads may log meanwhile.
+    log.run = log.run | {"trace_id": trace_id}
+    try:
+        yield
+    finally:
+        log.run = {key: value for key, value in log.run.items() if key != "trace_id"}
+
+
+def on_every_line() -> Mapping[str, str]:
+    """Return what is on every line now: the run, its deploy, its trace; what is not known is left out."""
+    return {key: value for key, value in _log().run.items() if value}
 
 
 @contextmanager

@@ -97,6 +97,7 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
             get_logger().info(
                 EventName.DATABASE_PREPARED,
                 database=item.name,
+                worker=item.worker,
                 tier=str(item.tier),
                 duration_ms=round((time.monotonic() - started_s) * 1000, 1),
                 lock_hold_ms=round(item.lock_hold_ms, 1),

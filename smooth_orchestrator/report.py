@@ -270,7 +270,8 @@ class Report:
             the command line has written them out.
         runbook: the page of this repository that tells what to do, such as `docs/runbooks/exit-4-unseen.md`.
         takes_back: of a rollback, the run that it takes back.
-        workers: of `status`, the machines of a fleet that are known.
+        workers: the machines of a fleet: of `status` those that are known, of a run those that were at work, each with
+            how many databases it has had last.
         since: the later runs that have finalised it or taken it back, each as its command and run id; known of a run
             that a journal is asked for, and nothing is left to be settled of such a one.
     """

@@ -97,7 +97,9 @@ class TargetRun:
         before: what an undo of its steps must know of the database.
         undo_error: why its worker could not undo what failed.
         is_lost: whether its worker, or a worker's answer, was lost while it was at work.
+        worker: the machine of a fleet that was at work on it last.
         epoch: of the last turn on it that is known to be this run's, or to be over; None before the first.
+        turn: of the last turn on it that a worker of this coordinator has told of.
         marked_by: the digest of the plan by which its marker says that the run, a deploy, has moved it.
         identity: which database it is, once it was looked at for what an interrupted run has left.
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
@@ -137,7 +139,9 @@ class TargetRun:
     error: ErrorInfo | None = None
     stepping: ErrorInfo | None = None
     is_lost: bool = False
+    worker: str | None = None
     epoch: int | None = None
+    turn: int | None = None
     marked_by: str | None = None
     identity: Identity | None = None
     moves_unknown: bool = False
@@ -166,6 +170,11 @@ class TargetRun:
     lost: tuple[str, ...] = ()
     glance: Glance | None = None
     standby: "asyncpg.Connection | None" = None
+
+    def let_go(self) -> None:
+        """Forget the worker that was lost with it: another one begins it anew."""
+        self.is_lost = False
+        self.turn = self.backend_pid = self.backend_start = None
 
     @property
     def name(self) -> str:
@@ -245,6 +254,7 @@ class TargetRun:
             contract_pending=self.contract_pending,
             lock_hold_ms=round(self.lock_hold_ms, 1),
             error=RunError.of(self.error) if self.error else None,
+            extra={"worker": self.worker} if self.worker else {},
         )
 
 

@@ -1,6 +1,7 @@
 """What every command works with: the plan's meaning, its workers, its journal, and the report in the end."""
 
 import shlex
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -161,6 +162,7 @@ def report_of(session: Session, command: str, outcome: RunOutcome) -> Report:
     """Return what a run has to say now."""
     run = session.run
     cause = RunError.of(run.cause, database=run.cause_database) if run.cause else None
+    at_work = Counter(item.worker for item in run.targets if item.worker)
     return Report(
         command=command,
         deploy=run.plan.name,
@@ -173,6 +175,7 @@ def report_of(session: Session, command: str, outcome: RunOutcome) -> Report:
         errors=tuple(run.further),
         settle_with=tuple(_asked(run)) if outcome is RunOutcome.NEEDS_OPERATOR else (),
         takes_back=run.takes_back,
+        workers=tuple({"worker": name, "databases": count} for name, count in sorted(at_work.items())),
     )
 
 

@@ -31,6 +31,7 @@ async def ask_standing(run: Run, fleet: Fleet, item: TargetRun, *, fences: bool 
             deploy=run.plan.name,
             runs=(run.run_id,),
             fences=fences,
+            lost=item.turn if item.is_lost else None,
         )
         answer = await call_unless_silent(worker, command, _LOOK_S)
     except WorkerError as error:

@@ -95,7 +95,7 @@ class Timekeeper:
             took_ms = event.get("duration_ms", 0.0)
             label = f"{event['app']}.{event['migration']}"
             self._keep(lane, Span(_MIGRATIONS[EventName(name)], at_ms - took_ms, took_ms, label))
-        elif name == EventName.LOCK_RETRY:
+        elif name in {EventName.LOCK_RETRY, EventName.DATABASE_BEGUN_ANEW}:
             self._end_wait(lane, at_ms)
         elif name == EventName.DATABASE_PREPARED:
             _end_work(lane, at_ms)

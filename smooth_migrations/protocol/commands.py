@@ -80,12 +80,14 @@ class Look(Command):
         deploy: whose runs are asked about.
         runs: which runs' markers are looked for, beside those of runs that have left something else.
         fences: take a turn first, so that who only slept commits nothing any more.
+        lost: the turn, by its epoch, in which the first of these runs has lost its worker: whoever has it is that one.
     """
 
     type: ClassVar[str] = "look"
     deploy: str
     runs: tuple[str, ...] = ()
     fences: bool = False
+    lost: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from smooth_migrations.protocol.names import session_name
 from smooth_migrations.replay import Shelf
 from smooth_migrations.segments import AheadCall, RehearsedCall
 from smooth_migrations.session import named
-from smooth_migrations.turn import Turn
+from smooth_migrations.turn import FOR_ITSELF_S, Turn
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.prepared import PrepareUnsure
 from smooth_migrations.undo.transaction import Limits, run_callbacks
@@ -35,8 +35,6 @@ _REASON = "interrupted by the coordinator"
 # The name that a run is given when it begins.
 _BEGUN_AT = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
 _FOR_YOUNGER_S = 5.0
-# A lease that nobody renews expires within 15 s.
-_FOR_ITSELF_S = 20.0
 
 
 class Moves:
@@ -294,7 +292,7 @@ def _patience_s(command: protocol.Apply, holder: Holder) -> float:
     """
     names = (command.run_id, holder.owner.name)
     if command.epoch is not None and names[0] == names[1]:
-        return _FOR_ITSELF_S
+        return FOR_ITSELF_S
     return _FOR_YOUNGER_S if all(map(_BEGUN_AT.fullmatch, names)) and names[0] < names[1] else 0.0
 
 

@@ -7,7 +7,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations import protocol
 from smooth_migrations.lease import (
-    Holder,
     Lease,
     LeaseHeld,
     Owner,
@@ -44,7 +43,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
     """
     if missing_file(connection) is not None:
         return protocol.Standing(id=command.id, epoch=0, is_missing=True)
-    if not _is_anothers(holder_at_work(connection)):
+    if not _is_anothers(connection, command):
         for run in command.runs:
             _end_sessions(connection, run)
     if command.fences:
@@ -58,7 +57,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         # Prepared, then the records, then prepared again: what is settled meanwhile must not seem never to have been.
         gids = prepared_gids(connection)
         epoch = epoch_of(connection)
-        holder = holder_at_work(connection)
+        holder = None if _is_the_lost_one(connection, command) else holder_at_work(connection)
         unfinished = unfinished_call(connection)
         runs = {*command.runs, *([unfinished.call_id] if unfinished else [])}
         markers = read_markers(connection, command.deploy, runs)
@@ -77,9 +76,19 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
     )
 
 
-def _is_anothers(holder: Holder | None) -> bool:
-    """Return whether somebody is at work who is neither this worker nor its coordinator: perhaps the very run."""
+def _is_anothers(connection: BaseDatabaseWrapper, command: protocol.Look) -> bool:
+    """Return whether somebody is at work who is neither this worker nor its coordinator: perhaps the very run.
+
+    Nor a worker that this coordinator has lost, wherever it is: nobody has had a turn since.
+    """
+    if _is_the_lost_one(connection, command):
+        return False
+    holder = holder_at_work(connection)
     return holder is not None and not (holder.owner.is_here or holder.owner.is_parent)
+
+
+def _is_the_lost_one(connection: BaseDatabaseWrapper, command: protocol.Look) -> bool:
+    return command.lost is not None and epoch_of(connection) == command.lost
 
 
 def _fence(connection: BaseDatabaseWrapper) -> None:

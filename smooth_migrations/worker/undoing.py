@@ -13,12 +13,13 @@ from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import describe, is_caused_by_holding, is_lock_failure
 from smooth_migrations.halves import install
+from smooth_migrations.lease import Holder
 from smooth_migrations.marker import read_markers, remove_marker
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.splitting import place_backwards
-from smooth_migrations.turn import Turn
+from smooth_migrations.turn import FOR_ITSELF_S, Turn
 from smooth_migrations.unapplying import (
     discard,
     lock_back,
@@ -99,7 +100,7 @@ class Undoing:
             DatabaseError: likewise.
         """
         connection, command, call = self._connection, self._command, self._call
-        self._turn = Turn.begin(connection, call, owner=command.run_id)
+        self._turn = Turn.begin(connection, call, owner=command.run_id, patience_s=self._patience_s)
         self._say(protocol.Leased(id=command.id, epoch=self._turn.epoch))
         # The database's own journal knows more than a coordinator whose worker was lost.
         unfinished = unfinished_call(connection)
@@ -124,6 +125,9 @@ class Undoing:
             self.lost = call.permanent.manner.persist(partial(_lose, connection, command))
             _adopt(connection, call, command, moved)
         self.undone = call.rollback()
+
+    def _patience_s(self, holder: Holder) -> float:
+        return FOR_ITSELF_S if holder.owner.name == self._command.run_id else 0.0
 
     def finish(self, command: protocol.Command) -> None:
         """Commit what is open, if the lease is still held, and tell what was taken back as an answer to a command.

@@ -38,7 +38,9 @@ def print_details(report: Report, stream: TextIO) -> None:
 
 
 def _worker(worker: Mapping[str, Any]) -> str:
-    jobs = ", ".join(f"{job['project']} (job {job['id']})" for job in worker["jobs"])
+    if "jobs" not in worker:
+        return f"{worker['worker']}  {databases_text(worker['databases'])}"
+    jobs = ", ".join(f"{job['project']} (job {job['id']}, run {job['run_id']})" for job in worker["jobs"])
     what = f"{worker['version']}, for {', '.join(worker['projects'])}, {worker['concurrency']} at a time"
     return f"{worker['worker']}  {what}, heard at {worker['heard_at']}: {jobs or 'nothing to do'}"
 

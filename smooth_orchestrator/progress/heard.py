@@ -75,6 +75,7 @@ class Heard:
             EventName.LOCK_WAITING: self._waiting,
             EventName.LOCK_WAITED: self._waited,
             EventName.LOCK_RETRY: self._retrying,
+            EventName.DATABASE_BEGUN_ANEW: self._begun_anew,
             EventName.OUTPUT_CAPTURED: self._printed,
             EventName.DATABASE_PREPARED: self._ready,
             EventName.DATABASE_REHEARSED: self._rehearsed,
@@ -129,7 +130,9 @@ class Heard:
         state = State.GOING_BACK if self._goes_back else State.AT_WORK
         migration = f"{event['app']}.{event['migration']}"
         pending = event.get("pending", 0)
-        self._change(event, state=state, since_s=self._clock(), migration=migration, pending=pending, note="")
+        worker = event.get("worker", "")
+        told = {"migration": migration, "pending": pending, "note": "", "worker": worker}
+        self._change(event, state=state, since_s=self._clock(), **told)
 
     def _moved(self, event: _Event) -> None:
         database = self._of(event)
@@ -154,6 +157,12 @@ class Heard:
     def _retrying(self, event: _Event) -> None:
         note = f"attempt {event['attempt'] + 1} in {event['delay_ms'] / 1000:.1f} s: {event['error']['message']}"
         self._change(event, state=State.RETRYING, since_s=self._clock(), moved=0, note=note)
+
+    def _begun_anew(self, event: _Event) -> None:
+        note = f"begun anew: {event['error']['message']}"
+        self._change(
+            event, state=State.RETRYING, since_s=self._clock(), moved=event.get("kept", 0), note=note, worker=""
+        )
 
     def _printed(self, event: _Event) -> None:
         if event.get("database") in self._databases and self._of(event).state is State.AT_WORK:

@@ -30,10 +30,12 @@ _URGENCY: Final = {state: place for place, state in enumerate(State)}
 
 # A number of databases can be said to be more than one of them in its own line.
 _COUNTED_AS: Final = {State.WAITING: "waiting for a lock", State.IDLE: "with nothing to do"}
+_BUSY: Final = {State.WAITING, State.GOING_BACK, State.AT_WORK}
+_MACHINES: Final = "machines: "
 _PHASES: Final = {State.TO_COME: "to come", State.AT_WORK: "at work", State.READY: "done", State.ROLLED_BACK: "stopped"}
 
-# The title, the phases, the counts, an empty line and the table's own head.
-_LINES_ABOVE: Final = 5
+# The title, the phases, the machines, the counts, an empty line and the table's own head.
+_LINES_ABOVE: Final = 6
 
 # Of the window a database's name takes a half at the most: what it is at has the rest.
 _SHARE_OF_NAMES: Final = 2
@@ -79,8 +81,11 @@ def _lines(told: Told, width: int, height: int) -> Iterator[Text]:
     if told.phases:
         yield _text(_phases(told, width))
     if told.databases:
+        machines = _machines(told.databases, width)
+        if machines:
+            yield _text(machines)
         yield _counts(told.databases)
-        shown, more = _chosen(told.databases, height - _LINES_ABOVE)
+        shown, more = _chosen(told.databases, height - _LINES_ABOVE + (not machines))
         if shown:
             yield Text()
             yield from _table(shown, told.now_s, width)
@@ -104,6 +109,17 @@ def _place(phases: Sequence[PhaseTold]) -> str:
     begun = [number for number, each in enumerate(phases, 1) if each.state is not State.TO_COME]
     last = begun[-1] if begun else 1
     return f"phase {last} of {len(phases)}: {phases[last - 1].name}"
+
+
+def _machines(databases: Sequence[DatabaseTold], width: int) -> str:
+    """Return what each machine of a fleet is at; how many they are where that is too long, and nothing without any."""
+    had = Counter(each.worker for each in databases if each.worker)
+    busy = Counter(each.worker for each in databases if each.worker and each.state in _BUSY)
+    each_one = ", ".join(f"{name} {busy[name]} of {count} at work" for name, count in sorted(had.items()))
+    told = (
+        each_one if len(each_one) <= width - len(_MACHINES) else f"{len(had)}, {busy.total()} of {had.total()} at work"
+    )
+    return f"{_MACHINES}{told}" if had else ""
 
 
 def _counts(databases: Iterable[DatabaseTold]) -> Text:

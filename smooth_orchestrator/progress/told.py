@@ -42,6 +42,7 @@ class DatabaseTold:
         moved: how many of its migrations have been run.
         pending: how many there were to run; 0 while that is not known.
         note: whom it waits for, why it failed, or what it has printed.
+        worker: the machine of a fleet that works on it, or has done so last.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DatabaseTold:
     moved: int = 0
     pending: int = 0
     note: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from procrastinate.worker import Worker as QueueWorker
 from smooth_orchestrator import __version__
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger
+from smooth_orchestrator.logs import get_logger, naming
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.post import GONE_S, Post
 from smooth_orchestrator.remote.queue import BEAT_S, TASK, Job, Queue
 from smooth_orchestrator.remote.served import Served
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.transport import LocalTransport
+from smooth_orchestrator.transport import LocalTransport, WorkerTransport
 
 __all__ = ["Machine"]
 
@@ -47,10 +47,17 @@ class Machine:
         post: by which they are spoken with.
         concurrency: how many sessions at a time, each a process.
         masker: knows the plan's secrets, and learns those that projects tell.
+        local: starts those processes; as this program does, unless given.
     """
 
     def __init__(
-        self, projects: Mapping[str, Project], queue: Queue, post: Post, concurrency: int, masker: Masker
+        self,
+        projects: Mapping[str, Project],
+        queue: Queue,
+        post: Post,
+        concurrency: int,
+        masker: Masker,
+        local: WorkerTransport | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._projects = projects
@@ -58,7 +65,7 @@ class Machine:
         self._post = post
         self._concurrency = concurrency
         self._masker = masker
-        self._local = LocalTransport()
+        self._local = local or LocalTransport()
         self._serving: dict[str, Served] = {}
 
     async def serve(self, draining: anyio.Event) -> None:
@@ -142,11 +149,16 @@ class Machine:
                     if name not in living:
                         session.abandon()
 
-    async def _take_up(self, *, session: str, project: str, django: str, code: str) -> None:
-        job = Job(session, project, django, code)
+    async def _take_up(self, **given: str) -> None:
+        job = Job(**given)
+        with naming(worker=self.name, run_id=job.run_id, trace_id=job.trace_id):
+            await self._serve_session(job)
+
+    async def _serve_session(self, job: Job) -> None:
+        session = job.session
         if await self._post.living([session]):
             limit_s = self._queue.place.job_timeout_s
-            served = Served(self._post, job, self._projects[project], self.name, self._masker, limit_s)
+            served = Served(self._post, job, self._projects[job.project], self.name, self._masker, limit_s)
             self._serving[session] = served
             try:
                 await served.serve(self._local)

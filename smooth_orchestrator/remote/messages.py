@@ -92,6 +92,7 @@ class Printed(Message):
     line: str
     database: str | None
     migration: str | None
+    pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

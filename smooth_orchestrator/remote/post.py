@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import anyio
 import asyncpg
 
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.transport.beside import beside
 
 __all__ = ["GONE_S", "Inbox", "Post", "PostError", "Side"]
 
@@ -110,7 +112,7 @@ class Inbox:
 
     Args:
         session: its name.
-        take: awaited with each message, in order.
+        take: called with each message, in order; it raises nothing, for that would be everybody's failure.
         seen: the number of the last one.
         sent: how many were sent.
         waiting: messages that are still to be sent.
@@ -118,7 +120,7 @@ class Inbox:
     """
 
     session: str
-    take: Callable[[str], Awaitable[None]]
+    take: Callable[[str], None]
     seen: int = 0
     sent: int = 0
     waiting: list[str] = field(default_factory=list)
@@ -153,16 +155,12 @@ class Post:
             PostError: the database cannot be reached, or no tables can be made there.
         """
         await self.run(_make_tables, patience_s=min(self._patience_s, _FIRST_S))
+        works = [self._receive, self._deliver, *([self._renew] if self._side is Side.COORDINATOR else [])]
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._keep, self._receive)
-                group.start_soon(self._keep, self._deliver)
-                if self._side is Side.COORDINATOR:
-                    group.start_soon(self._keep, self._renew)
-                try:
-                    yield self
-                finally:
-                    group.cancel_scope.cancel()
+            async with beside() as tasks:
+                for work in works:
+                    tasks.start(partial(self._keep, work))
+                yield self
         finally:
             if self._connection is not None:
                 self._connection.terminate()
@@ -176,7 +174,7 @@ class Post:
         self.leave(session)
         await self.run(lambda connection: connection.execute(_CLOSE, session))
 
-    async def join(self, session: str, take: Callable[[str], Awaitable[None]]) -> None:
+    async def join(self, session: str, take: Callable[[str], None]) -> None:
         """Receive from now on what the other side sends in a session."""
         self._inboxes[session] = Inbox(session, take)
         await self.run(lambda connection: self._listen(connection, session))
@@ -275,7 +273,7 @@ class Post:
             inbox = self._inboxes.get(row["session"])
             if inbox is not None and row["seq"] == inbox.seen + 1:
                 inbox.seen = row["seq"]
-                await inbox.take(row["body"])
+                inbox.take(row["body"])
 
     async def _deliver(self) -> None:
         await self._mail.wait()

@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC
 from typing import Any, Final
 
@@ -58,6 +58,9 @@ _TIDY: Final = """
     WHERE task_name = $2 AND status = 'doing' AND coalesce(worker_id NOT IN (SELECT id FROM living), true)
       AND args->>'session' NOT IN (SELECT id FROM smooth_fleet_session EXCEPT SELECT id FROM sessions)
 """
+_WITHDRAW: Final = """
+    DELETE FROM procrastinate_jobs WHERE task_name = $1 AND queueing_lock = $2 AND status = 'todo' RETURNING id
+"""
 _NOTE_JOB: Final = "UPDATE smooth_fleet_session SET job_id = $2 WHERE id = $1"
 _ROOM: Final = """
     SELECT coalesce(sum(m.concurrency), 0)::int
@@ -68,7 +71,8 @@ _ROOM: Final = """
 
 _MACHINES: Final = """
     SELECT m.name AS worker, m.version, m.queues, m.concurrency, w.last_heartbeat AS heard_at,
-           coalesce(json_agg(json_build_object('id', j.id, 'project', j.args->>'project') ORDER BY j.id)
+           coalesce(json_agg(json_build_object(
+               'id', j.id, 'project', j.args->>'project', 'run_id', j.args->>'run_id') ORDER BY j.id)
                     FILTER (WHERE j.id IS NOT NULL), '[]')::text AS jobs
     FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
     LEFT JOIN procrastinate_jobs j ON j.worker_id = w.id AND j.status = 'doing'
@@ -105,12 +109,16 @@ class Job:
         project: whose Django is wanted.
         django: the version that it must have.
         code: the digest that its migrations must have.
+        run_id: the run that it is for; empty where none is known.
+        trace_id: that run's trace; the same.
     """
 
     session: str
     project: str
     django: str
     code: str
+    run_id: str = ""
+    trace_id: str = ""
 
 
 class Queue:
@@ -120,18 +128,19 @@ class Queue:
         self.app = app
         self.place = place
 
-    async def defer(self, post: Post, job: Job) -> int:
-        """Have a machine take up a session, which has begun; return the job's number."""
+    async def defer(self, post: Post, job: Job) -> None:
+        """Have a machine take up a session, which has begun.
+
+        Raises:
+            WorkerError: the queue cannot be reached.
+        """
         queue = self.place.of(job.project)
-        given: dict[str, Any] = {
-            "session": job.session,
-            "project": job.project,
-            "django": job.django,
-            "code": job.code,
-        }
-        number = await self.app.configure_task(TASK, queue=queue, queueing_lock=job.session).defer_async(**given)
+        task = self.app.configure_task(TASK, queue=queue, queueing_lock=job.session)
+        try:
+            number = await task.defer_async(**asdict(job))
+        except ConnectorException as error:
+            raise _unreachable(error) from error
         await post.run(lambda connection: connection.execute(_NOTE_JOB, job.session, number))
-        return number
 
     async def dead(self, post: Post, sessions: Sequence[str]) -> frozenset[str]:
         """Return which of these sessions are over, or with a machine that is gone."""
@@ -142,16 +151,15 @@ class Queue:
         }
         return frozenset(session for session in sessions if known.get(session, True))
 
-    async def withdraw(self, number: int) -> None:
-        """Take a job out of the queue that nobody has begun. Repeating it does nothing."""
-        with suppress(ConnectorException):
-            await self.app.job_manager.cancel_job_by_id_async(number, delete_job=True)
+    async def withdraw(self, post: Post, session: str) -> bool:
+        """Take a session out of the queue that nobody has begun; return whether that was so. Idempotent."""
+        return await post.run(lambda connection: connection.fetchval(_WITHDRAW, TASK, session)) is not None
 
     async def tidy(self, post: Post) -> None:
         """Forget machines that are gone, and the jobs they had for coordinators that are too. Idempotent."""
         await post.run(lambda connection: connection.execute(_TIDY, GONE_S, TASK))
 
-    async def machines(self, post: Post) -> list[dict[str, object]]:
+    async def machines(self, post: Post) -> list[dict[str, Any]]:
         """Return what is known of each machine that serves any of the queue's projects."""
         prefix = self.place.of("")
         rows = await post.run(lambda connection: connection.fetch(_MACHINES, prefix))
@@ -195,7 +203,11 @@ async def opened(place: Place) -> AsyncIterator[Queue]:
                 await _make_tables(place.url, app.schema_manager.get_schema())
             yield Queue(app, place)
     except (ConnectorException, psycopg.Error) as error:
-        raise WorkerError(f"the queue: {error}", hint="see `queue_url` in the plan") from error
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> WorkerError:
+    return WorkerError(f"the queue: {error}", hint="see `queue_url` in the plan")
 
 
 async def _make_tables(url: str, schema: str) -> None:

@@ -1,7 +1,7 @@
 """A session as its machine serves it: what a coordinator asks is passed to a worker, and what the worker says back."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from smooth_migrations.protocol import (
     UnapplyFailed,
 )
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.messages import (
     Asked,
@@ -43,7 +45,7 @@ from smooth_orchestrator.remote.messages import (
 from smooth_orchestrator.remote.post import GONE_S, Post
 from smooth_orchestrator.remote.queue import Job
 from smooth_orchestrator.secrets import Masker
-from smooth_orchestrator.transport import LocalTransport, OutputLine, Worker, WorkerLost
+from smooth_orchestrator.transport import OutputLine, Worker, WorkerLost, WorkerTransport
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -96,12 +98,11 @@ class Served:
         self._drains = False
         self._how = "has ended"
 
-    async def serve(self, local: LocalTransport) -> None:
+    async def serve(self, local: WorkerTransport) -> None:
         """Start the worker and have it do what is asked, until nobody asks any more."""
         await self._post.join(self._job.session, self._take)
         try:
             async with self._working(local) as worker:
-                self._worker = worker
                 self._say(
                     Joined(
                         machine=self._machine,
@@ -111,14 +112,28 @@ class Served:
                         version=worker.hello.version,
                     )
                 )
+                self._tell_joined(worker)
                 await self._until_over(worker)
         except WorkerError as error:
             self._end(error.message)
+            get_logger().error(EventName.WORKER_FAILED, project=self._project.name, error=error)
             self._say(Refused(message=self._masker.text(error.message), hint=error.hint))
         else:
+            message = f"the worker of project {self._project.name} {self._how}"
+            get_logger().info(EventName.LOG_MESSAGE, logger="worker", message=message, project=self._project.name)
             self._say(Left(message=self._masker.text(self._how)))
         with anyio.move_on_after(GONE_S):
             await self._post.sent(self._job.session)
+
+    def _tell_joined(self, worker: Worker) -> None:
+        get_logger().info(
+            EventName.WORKER_STARTED,
+            project=self._project.name,
+            pid=worker.pid,
+            python=worker.hello.python,
+            django=worker.hello.django,
+            version=worker.hello.version,
+        )
 
     def drain(self) -> None:
         """End as soon as nothing is at work or stands open."""
@@ -139,15 +154,31 @@ class Served:
             self._end("was ended by its machine, which is to stop")
 
     @asynccontextmanager
-    async def _working(self, local: LocalTransport) -> AsyncIterator[Worker]:
-        async with local.worker(self._project, on_output=self._print) as worker:
-            self._learn(worker)
-            await worker.set_up()
+    async def _working(self, local: WorkerTransport) -> AsyncIterator[Worker]:
+        async with AsyncExitStack() as stack:
+            with self._naming_machine():
+                worker = await stack.enter_async_context(local.worker(self._project, on_output=self._print))
+                self._learn(worker)
+                await worker.set_up()
             self._learn(worker)
             await self._check(worker)
-            async with anyio.create_task_group() as self._tasks:
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._worker = worker
+            try:
                 yield worker
+            finally:
+                self._worker = None
+            # What a lost one has answered before is passed on; then its calls end by themselves.
+            if not worker.is_lost:
                 self._tasks.cancel_scope.cancel()
+
+    @contextmanager
+    def _naming_machine(self) -> Iterator[None]:
+        """Say where it is that a worker cannot start."""
+        try:
+            yield
+        except WorkerError as error:
+            raise WorkerError(f"{self._machine}: {error.message}", hint=error.hint) from error
 
     def _learn(self, worker: Worker) -> None:
         for secret in worker.hello.secrets:
@@ -170,7 +201,8 @@ class Served:
                 for name in others
             )
             raise WorkerError(
-                f"{self._machine} has {told}", hint="install the coordinator's release on every machine of the fleet"
+                f"project {self._project.name}: {self._machine} has {told}",
+                hint="install the coordinator's release on every machine of the fleet",
             )
 
     async def _until_over(self, worker: Worker) -> None:
@@ -183,7 +215,7 @@ class Served:
             await self._over.wait()
             group.cancel_scope.cancel()
 
-    async def _take(self, text: str) -> None:
+    def _take(self, text: str) -> None:
         try:
             message = decode(text)
             command = protocol.decode(message.line.encode()) if isinstance(message, Asked) else None
@@ -202,7 +234,7 @@ class Served:
                 self._held.calls += 1
                 self._tasks.start_soon(self._call, command, worker)
             case Asked() if isinstance(command, Command) and worker is not None:
-                await worker.tell(command)
+                self._tasks.start_soon(worker.tell, command)
 
     async def _call(self, command: Command, worker: Worker) -> None:
         answer: Event | None = None
@@ -246,6 +278,7 @@ class Served:
                 line=self._masker.text(line.line),
                 database=line.database,
                 migration=line.migration,
+                pid=line.pid,
             )
         )
 

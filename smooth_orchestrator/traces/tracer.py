@@ -13,7 +13,7 @@ from typing import Any, Final
 from smooth_orchestrator import leisure
 from smooth_orchestrator.correspondents import Correspondent
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import get_logger, labelling
+from smooth_orchestrator.logs import get_logger, labelling, tracing
 from smooth_orchestrator.report import Report
 from smooth_orchestrator.traces.spans import Recorder, Span, Trace
 from smooth_orchestrator.traces.tree import Tree
@@ -39,6 +39,7 @@ class Tracer:
         self._protocol = protocol
         self._collector = collector
         self._trace = Trace.of(environ)
+        self._trace_id = f"{self._trace.trace_id:032x}"
         self._hearing = RLock()
         # None is the end.
         self._ended: SimpleQueue[Span | None] = SimpleQueue()
@@ -52,7 +53,7 @@ class Tracer:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Hear every event for the length of a context, and name on its line the span that it belongs to."""
-        with labelling(self._label):
+        with tracing(self._trace_id), labelling(self._label):
             yield
 
     def end(self, report: Report) -> None:
@@ -68,10 +69,12 @@ class Tracer:
             get_logger().warning(EventName.LOG_MESSAGE, logger="traces", message=message)
 
     def _label(self, event: Mapping[str, Any]) -> Mapping[str, str]:
+        if event.get("trace_id") != self._trace_id:
+            return {}  # a machine of a fleet tells of another one's run
         # Threads log beside each other.
         with self._hearing:
             span = self._tree.hear(event)
-        return {"trace_id": f"{self._trace.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+        return {"span_id": f"{span.span_id:016x}"}
 
     def _keep(self, span: Span) -> None:
         if self._ended.qsize() < _QUEUE_SIZE:

@@ -31,9 +31,23 @@ _Span = TypeVar("_Span")
 
 _PREFIX: Final = "smooth."
 # What of an event says where its span belongs, under the names that it has there.
-_SAID: Final = ("run_id", "deploy", "phase", "database", "project", "alias", "app", "migration", "direction", "tier")
+_SAID: Final = (
+    "run_id",
+    "deploy",
+    "phase",
+    "database",
+    "project",
+    "alias",
+    "app",
+    "migration",
+    "direction",
+    "tier",
+    "worker",
+)
 # What a migration says while it waits for a lock.
 _GOES_ON: Final = {EventName.OUTPUT_CAPTURED, EventName.LOG_MESSAGE}
+# What its error is about is the database, and not what went on in it.
+_FAILS_DATABASE: Final = {EventName.DATABASE_ROLLED_BACK, EventName.DATABASE_BEGUN_ANEW}
 _COMMITS: Final = {"two_phase": "COMMIT PREPARED", "held_open": "COMMIT"}
 
 
@@ -133,7 +147,9 @@ class Tree(Generic[_Span]):
                 # It is begun anew, with all of its transaction.
                 self._finish(migration, event)
                 span = self._database(event)
-            case EventName.DATABASE_PREPARED:
+            case EventName.DATABASE_PREPARED | EventName.DATABASE_BEGUN_ANEW:
+                # What a machine was at that was lost has failed; the rest is another one's.
+                self._finish(migration, event)
                 span = self._finish(("database", name), event)
             case EventName.DATABASE_COMMITTED | EventName.DATABASE_ROLLED_BACK:
                 span = self._settle(event)
@@ -237,7 +253,7 @@ class Tree(Generic[_Span]):
 
 def _is_about(key: tuple[str, ...], event: Mapping[str, Any]) -> bool:
     """Return whether an event's error is that of a span which it ends, and not of what goes on in it."""
-    return key[0] != "database" or event["event"] == EventName.DATABASE_ROLLED_BACK
+    return key[0] != "database" or event["event"] in _FAILS_DATABASE
 
 
 def _migrating(event: Mapping[str, Any]) -> str:

@@ -1,27 +1,24 @@
 """A worker on this machine: what it says over its connection, what it prints, and how it ends."""
 
-import itertools
-import math
 import os
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process, TaskGroup, UNIXSocketStream
+from anyio.abc import ByteReceiveStream, Process, UNIXSocketStream
 
 from smooth_migrations.protocol import PROTOCOL, Command, Event, Failed, Hello, ProtocolError, Stop, decode, encode
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnEvent, OnOutput, WorkerLost
+from smooth_orchestrator.transport.beside import Beside
+from smooth_orchestrator.transport.calling import Calling
 from smooth_orchestrator.transport.output import LineSplitter, OutputReader
-
-if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectSendStream
 
 __all__ = ["LocalWorker", "python_of"]
 
@@ -37,11 +34,12 @@ def python_of(project: Project) -> str:
     return str(project.python or sys.executable)
 
 
-class LocalWorker:
+class LocalWorker(Calling):
     """A process that speaks the protocol; made by `LocalTransport` alone."""
 
     hello: Hello
     machine: None = None
+    _tasks: Beside
 
     def __init__(
         self,
@@ -51,42 +49,25 @@ class LocalWorker:
         on_output: OnOutput,
         start_timeout_s: float,
     ) -> None:
+        super().__init__()
         self.project = project
         self.pid = process.pid
         self._process = process
         self._stream = stream
         self._on_output = on_output
-        self._ids = itertools.count(1)
         self._sending = anyio.Lock()
         self.copying = anyio.Lock()
-        self._pending: dict[int, MemoryObjectSendStream[Event]] = {}
         self._start_timeout_s = start_timeout_s
         self._greeting: Event | None = None
         self._greeted = anyio.Event()
         self._is_up = anyio.Event()
         self._exited = anyio.Event()
-        self._lost = anyio.Event()
         self._stopping = False
         self.heard_s = time.monotonic()
         self._nonsense: str | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._scopes: list[anyio.CancelScope] = []
         self._printing = 2
         self._silent = anyio.Event()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it has ended."""
-        return self._lost.is_set()
-
-    @property
-    def loss(self) -> WorkerLost | None:
-        """How it has ended; None as long as it lives."""
-        return self._ended() if self._lost.is_set() else None
-
-    def next_id(self) -> int:
-        """Return an id for a command that this worker has not had before."""
-        return next(self._ids)
 
     async def call(
         self, command: Command, on_event: OnEvent | None = None, *, descriptors: Collection[int] = ()
@@ -101,25 +82,7 @@ class LocalWorker:
         Raises:
             WorkerLost: the worker ended before it answered, or had ended already.
         """
-        events_in, events = anyio.create_memory_object_stream[Event](math.inf)
-        with events_in, events:
-            if not self._lost.is_set():
-                self._pending[command.id] = events_in
-                try:
-                    await self.tell(command, descriptors=descriptors)
-                    async for event in events:
-                        if event.final:
-                            return event
-                        if on_event is not None:
-                            await on_event(event)
-                finally:
-                    del self._pending[command.id]
-        raise self._ended()
-
-    async def lost(self) -> WorkerLost:
-        """Wait until the worker has ended, and return how."""
-        await self._lost.wait()
-        return self._ended()
+        return await self._call(command, on_event, lambda: self.tell(command, descriptors=descriptors))
 
     async def tell(self, command: Command, *, descriptors: Collection[int] = ()) -> None:
         """Send a command that has no answer; a worker that is gone is no error."""
@@ -142,12 +105,11 @@ class LocalWorker:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def listen(self, tasks: TaskGroup) -> None:
+    def listen(self, tasks: Beside) -> None:
         """Begin to take in what the worker says and prints, until `stop`."""
-        tasks.start_soon(self._shielded, self._watch)
-        tasks.start_soon(self._shielded, self._hear)
-        tasks.start_soon(self._shielded, self._hear_stdout)
-        tasks.start_soon(self._shielded, self._hear_stderr)
+        self._tasks = tasks
+        for task in (self._watch, self._hear, self._hear_stdout, self._hear_stderr):
+            tasks.start(task)
 
     async def greet(self) -> None:
         """Wait for the worker's first message.
@@ -209,17 +171,10 @@ class LocalWorker:
         await self._exited.wait()
         with anyio.move_on_after(_DRAIN_S):
             await self._silent.wait()
-        for scope in self._scopes:
-            scope.cancel()
+        self._tasks.end()
         self._lose()
         await self._stream.aclose()
         await self._process.aclose()
-
-    async def _shielded(self, task: Callable[[], Awaitable[None]]) -> None:
-        # The worker must be heard until it has ended, even where the caller is cancelled.
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.append(scope)
-            await task()
 
     async def _watch(self) -> None:
         await self._process.wait()
@@ -260,8 +215,8 @@ class LocalWorker:
             self._greeted.set()
             if not isinstance(message, Hello) or message.is_set_up:
                 self._is_up.set()
-        elif message.id in self._pending:
-            self._pending[message.id].send_nowait(message)
+        else:
+            self._answer(message)
 
     async def _hear_stdout(self) -> None:
         await self._hear_output("stdout", self._process.stdout)
@@ -284,9 +239,7 @@ class LocalWorker:
             self._silent.set()
 
     def _lose(self) -> None:
-        self._lost.set()
-        for events in self._pending.values():
-            events.close()
+        super()._lose()
         self._greeted.set()
         self._is_up.set()
 

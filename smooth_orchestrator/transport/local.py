@@ -13,6 +13,7 @@ from smooth_orchestrator import leisure
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnOutput, Worker
+from smooth_orchestrator.transport.beside import beside
 from smooth_orchestrator.transport.child import LocalWorker, python_of
 from smooth_orchestrator.transport.copies import copied
 
@@ -71,22 +72,14 @@ class LocalTransport:
             process, stream = copy or await self._open(project)
         leisure.begin()
         worker = LocalWorker(project, process, stream, on_output, self._start_timeout_s)
-        try:
-            async with anyio.create_task_group() as tasks:
-                try:
-                    worker.listen(tasks)
-                    await worker.greet()
-                    yield worker
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await worker.stop(self._stop_timeout_s)
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) > 1:
-                raise
-            error = group.exceptions[0]
-        else:
-            return
-        raise error  # bare, as the caller raised it; outside of the handler, lest the group become its context
+        async with beside() as tasks:
+            try:
+                worker.listen(tasks)
+                await worker.greet()
+                yield worker
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await worker.stop(self._stop_timeout_s)
 
     async def _open(self, project: Project) -> tuple[Process, UNIXSocketStream]:
         ours, theirs = socket.socketpair()

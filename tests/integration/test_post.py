@@ -37,7 +37,7 @@ class _Reader:
         self._count = count
         self._full = anyio.Event()
 
-    async def take(self, text: str) -> None:
+    def take(self, text: str) -> None:
         self.texts.append(text)
         if len(self.texts) == self._count:
             self._full.set()

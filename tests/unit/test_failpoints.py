@@ -141,6 +141,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_orchestrator/remote/post.py", "_renew"): _HEARTBEAT,
     ("smooth_orchestrator/remote/queue.py", "defer"): _QUEUE,
     ("smooth_orchestrator/remote/queue.py", "tidy"): _QUEUE,
+    ("smooth_orchestrator/remote/queue.py", "withdraw"): _QUEUE,
     ("smooth_orchestrator/remote/queue.py", "_make_tables"): _NO_TABLE,
     ("smooth_orchestrator/remote/served.py", "_call"): _QUEUE,
     ("smooth_orchestrator/remote/served.py", "_check"): _READS_ONLY,

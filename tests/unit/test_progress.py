@@ -168,3 +168,20 @@ def test_a_picture_fits_every_window_whatever_the_names(heard: Heard) -> None:
         frame = frame_of(heard.told(), StringIO(), width, height)
         assert len(frame) <= height - 1
         assert all(cell_len(line) < max(width, 2) and line.isprintable() for line in frame), frame
+
+
+def test_what_machines_of_a_fleet_are_at_has_a_line_of_its_own(heard: Heard, clock: Clock) -> None:
+    _begin(heard, *(f"shard_{number}" for number in range(4)))
+    for number, worker in enumerate(("web-1:7", "web-2:8", "web-2:8")):
+        _tell(heard, EventName.MIGRATION_STARTED, database=f"shard_{number}", **STEP, pending=2, worker=worker)
+        _tell(heard, EventName.MIGRATION_APPLIED, database=f"shard_{number}", **STEP, duration_ms=1.0, worker=worker)
+    _tell(heard, EventName.DATABASE_PREPARED, database="shard_1")
+    error = {"message": "the worker on web-1:7 has ended"}
+    _tell(heard, EventName.DATABASE_BEGUN_ANEW, database="shard_0", error=error, kept=0, worker="web-1:7")
+    clock.now_s += 3
+
+    frame = _frame(heard)
+    assert frame[2:4] == ["machines: web-2:8 1 of 2 at work", "1 retrying, 1 at work, 1 ready, 1 to come"]
+    assert frame[6] == "shard_0   retrying  0/2  3 s  begun anew: the worker on web-1:7 has ended: orders.0007_total"
+    assert _frame(heard, width=30)[2] == "machines: 1, 1 of 2 at work"
+    assert len(_frame(heard, height=8)) <= 7

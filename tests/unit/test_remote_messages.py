@@ -14,7 +14,7 @@ from smooth_orchestrator.remote import messages
         messages.Stopped(),
         messages.Joined(machine="one:7", pid=9, python="3.11", django="5.2", version="1"),
         messages.Refused(message="no such project"),
-        messages.Printed(stream="stderr", line="\0 \ud800 ☠", database=None, migration="demo.0001_item"),
+        messages.Printed(stream="stderr", line="\0 \ud800 ☠", database=None, migration="demo.0001_item", pid=7),
     ],
     ids=lambda message: message.kind,
 )
@@ -32,7 +32,7 @@ def test_a_message_is_read_back_as_it_was_written(message: messages.Message) -> 
         '{"kind":"nothing"}',
         '{"kind":"left"}',
         '{"kind":"asked","line":5,"answers":true}',
-        '{"kind":"printed","stream":"stdin","line":"","database":null,"migration":null}',
+        '{"kind":"printed","stream":"stdin","line":"","database":null,"migration":null,"pid":1}',
         "[" * 100_000,
     ],
     ids=lambda text: text[:40],

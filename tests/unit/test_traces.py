@@ -13,11 +13,21 @@ import pytest
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from smooth_orchestrator.logs import LogFormat, LogLevel, configure, get_logger, labelling
+from smooth_orchestrator.correspondents import Correspondent
+from smooth_orchestrator.logs import (
+    LogFormat,
+    LogLevel,
+    configure,
+    get_logger,
+    labelling,
+    naming,
+    on_every_line,
+)
 from smooth_orchestrator.report import Report, RunOutcome
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.traces.activation import endpoint_of
 from smooth_orchestrator.traces.spans import Trace
+from smooth_orchestrator.traces.tracer import Tracer
 from smooth_orchestrator.traces.tree import Tree
 from tests.support.log_lines import log_lines
 
@@ -246,3 +256,47 @@ def test_who_waits_for_another_thread_to_label_a_line_keeps_that_one_from_no_lin
     with logged() as stream, labelling(label):
         get_logger().info("log.message", logger="x", message="first")
     assert [line["message"] for line in log_lines(stream.getvalue())] == ["second", "first"]
+
+
+def test_what_another_machine_begins_anew_has_spans_of_each_machine() -> None:
+    error = {"type": "worker_lost", "message": "the worker on one:7 has ended"}
+
+    def begun(at_s: float, worker: str) -> list[dict[str, Any]]:
+        return [
+            event("lease.acquired", at_s, database="a", epoch=1, worker=worker),
+            event("migration.started", at_s + 1, database="a", worker=worker, **_STEP),
+        ]
+
+    made = tree_of(
+        event("phase.started", 1, phase="all"),
+        *begun(2, "one:7"),
+        event("database.begun_anew", 4, database="a", worker="one:7", error=error, kept=0),
+        *begun(5, "two:8"),
+        event("migration.applied", 7, database="a", duration_ms=1000.0, worker="two:8", **_STEP),
+        event("database.prepared", 8, database="a", worker="two:8"),
+    )
+    spans = [
+        (span.name, span.parent, span.attributes["smooth.worker"], span.error)
+        for span in made
+        if "smooth.worker" in span.attributes
+    ]
+    assert spans == [
+        ("database a", "phase all", "one:7", error),
+        ("migrate orders.0007_total", "database a", "one:7", error),
+        ("database a", "phase all", "two:8", None),
+        ("migrate orders.0007_total", "database a", "two:8", None),
+    ]
+
+
+def test_a_line_that_tells_of_another_run_s_trace_keeps_that_and_has_no_span_of_this_one() -> None:
+    tracer = Tracer("worker", {}, "http/protobuf", Correspondent("traces", "http://127.0.0.1:9/v1/traces"))
+    with logged() as stream, tracer.at_work():
+        get_logger().info("log.message", logger="x", message="its own")
+        with naming(run_id="r7", trace_id=_TRACE):
+            get_logger().info("log.message", logger="x", message="another's")
+        assert on_every_line().keys() == {"trace_id"}
+    assert on_every_line() == {}
+    own, others = log_lines(stream.getvalue())
+    assert own.keys() >= {"trace_id", "span_id"}
+    assert own["trace_id"] != _TRACE
+    assert (others["run_id"], others["trace_id"], "span_id" in others) == ("r7", _TRACE, False)
