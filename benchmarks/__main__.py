@@ -18,6 +18,7 @@ from benchmarks.many_databases import ManyDatabases
 from benchmarks.measuring import Benchmark, measure
 from benchmarks.one_database import OneDatabase
 from benchmarks.results import document, table
+from benchmarks.scaling import OverQueue, Scaling, WaitingFleet
 from benchmarks.site import APPLICATIONS, Site, State
 from benchmarks.stall import Stall
 from benchmarks.tenants import Tenants
@@ -28,6 +29,7 @@ from tests.support.postgres_server import PostgresServer
 # What is worth measuring of a larger fleet: from zero 100 databases take minutes.
 _MOST = {State.NOTHING_PENDING: 1000, State.FIVE_PENDING: 100, State.FROM_ZERO: 16}
 _WINDOWS = (20, 100)
+_WAITING = (32, 256)
 _SOME = (8, 32)
 _RESULTS = Path(__file__).with_name("results")
 
@@ -47,6 +49,11 @@ def _of_fleets(
             yield ManyDatabases(site, databases(count), state, directory, sampled=sampled)
     for count in (count for count in counts if count in _WINDOWS):
         yield CommitWindow(site, databases(count, 0), directory)
+    for count in (count for count in counts if count in _WAITING):
+        fleet = WaitingFleet(servers[0], servers[1], directory, count)
+        yield OverQueue(fleet)
+        for workers in (2, 4, 8, 16):
+            yield Scaling(fleet, workers)
     for count in (count for count in counts if count in _SOME):
         yield GivenUp(site, databases(count), directory)
         yield TakenBack(site, databases(count), directory)

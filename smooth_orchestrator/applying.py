@@ -150,7 +150,8 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
 
 
 def _is_one_of_several(run: Run, item: TargetRun) -> bool:
-    return sum(each.has_work and each.target.project == item.target.project for each in run.targets) > 1
+    others = (each for each in run.targets if each is not item and each.target.project == item.target.project)
+    return item.has_work and any(each.has_work for each in others)
 
 
 def _may_step(plan: Plan, item: TargetRun) -> bool:
@@ -166,6 +167,7 @@ def _settle(run: Run, item: TargetRun, answer: Event) -> None:
             item.before, item.received, item.measured = answer.before, answer.received, answer.measured
             item.locked_ms, item.locked_at_s = answer.locked_ms, time.monotonic()
             item.stage = Stage.HELD
+            run.note_locks(item)
         case Failed() if answer.restored and answer.error.type == "Interrupted" and run.stopping.is_set():
             # Stopped because of somebody else's failure; the way back makes it `rolled_back`.
             item.stage = Stage.WORKING

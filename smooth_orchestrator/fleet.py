@@ -1,7 +1,7 @@
 """The workers of a run: one process a project, and more where there is work for them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -20,6 +20,8 @@ __all__ = ["Fleet", "OnLoss", "at_work_at_most"]
 
 # More of them commit no faster on a server of two cores, and leave none for anybody else.
 _SESSIONS_EACH = 16
+# How often it is looked whether there is room for another worker in place of a lost one, in seconds.
+_LOOK_S = 5.0
 
 _T = TypeVar("_T")
 OnLoss = Callable[[Worker, WorkerLost], None]
@@ -209,6 +211,7 @@ class Fleet:
             worker = await self._host_of(plan.projects[target.project])
             await worker.set_up()
             self._workers[target.project].append(worker)
+            self._wanted[target.project] += worker.machine is not None
             self._joined(worker)
             for name, lost in self._serving.items():
                 if lost is serving:
@@ -316,6 +319,17 @@ class Fleet:
         for hear in tuple(self._listeners):
             hear(worker, loss)
         await self._tell_change()
+        if worker.machine is not None:
+            self._wanted[worker.project.name] -= 1
+            await self._replace(worker.project)
+
+    async def _replace(self, project: Project) -> None:
+        """Start another worker for one that was lost with its machine, once other machines have room, or it is back."""
+        with suppress(WorkerError):
+            while self._wanted[project.name] >= await self._transport.most(project):  # noqa: ASYNC110 - others' machines
+                await anyio.sleep(_LOOK_S)
+            self._wanted[project.name] += 1
+            self._hosts.start_soon(self._join, project)
 
 
 def at_work_at_most(connections: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,7 +27,7 @@ from smooth_orchestrator.log_outputs import LogFormat, LogLevel, Output, file_ou
 from smooth_orchestrator.secrets import Masker
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+    from structlog.typing import FilteringBoundLogger, Processor
 
 __all__ = [
     "Labeller",
@@ -187,17 +188,24 @@ def get_logger() -> "FilteringBoundLogger":
     # Its own, whatever the process has configured structlog to do.
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _LINES,
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
-            _resolve_error,
-            _finish,
-        ],
+        processors=_processors(),
         wrapper_class=structlog.make_filtering_bound_logger(min(_log().level.number, logging.INFO)),
         cache_logger_on_first_use=False,
     )
     return logger
+
+
+@cache
+def _processors() -> "list[Processor]":
+    import structlog  # noqa: PLC0415 - see the module's docstring
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+        _resolve_error,
+        _finish,
+    ]
 
 
 def configure(

@@ -1,7 +1,14 @@
-"""Which servers of a plan a coordinator reaches whose workers are on other machines: those do what it cannot."""
+"""Which servers of a plan a coordinator reaches whose workers are on other machines, and which of them speak TLS.
 
+Those that it does not reach are left to the workers. Of one that speaks no TLS it is not asked again for each session.
+"""
+
+import os
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Any, Final
 
 import anyio
@@ -12,6 +19,15 @@ from smooth_orchestrator.plan import Plan, Target
 __all__ = ["as_reached"]
 
 _TIMEOUT_S: Final = 5.0
+# PostgreSQL manual, "Message Formats": SSLRequest, answered by one byte.
+_ASKS_FOR_TLS: Final = struct.pack("!ii", 8, 80877103)
+_NO_TLS: Final = b"N"
+
+
+class _Answer(Enum):
+    AWAY = auto()
+    REACHED = auto()
+    WITHOUT_TLS = auto()
 
 
 async def as_reached(plan: Plan) -> Plan:
@@ -25,24 +41,48 @@ async def as_reached(plan: Plan) -> Plan:
     for target in (target for phase in plan.phases for target in phase.targets):
         if target.asyncpg is not None:
             firsts.setdefault(target.server, target.asyncpg)
-    away: set[str] = set()
+    answers: dict[str, _Answer] = {}
 
     async def knock(server: str, options: Mapping[str, Any]) -> None:
-        try:
-            connection = await asyncpg.connect(**{**options, "timeout": _TIMEOUT_S})
-        except (OSError, TimeoutError):
-            away.add(server)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError):
-            return
-        else:
-            connection.terminate()
+        answers[server] = await _knock(options)
 
     async with anyio.create_task_group() as group:
         for server, options in firsts.items():
             group.start_soon(knock, server, options)
 
     def reached(target: Target) -> Target:
-        return replace(target, asyncpg=None, is_plain=False) if target.server in away else target
+        answer = answers.get(target.server) if target.asyncpg is not None else None
+        if answer is _Answer.AWAY:
+            return replace(target, asyncpg=None, is_plain=False)
+        if answer is _Answer.WITHOUT_TLS and _asks_for_tls_if_there_is(target.asyncpg or {}):
+            # What asyncpg makes for TLS, and throws away again, is most of what a session costs this process.
+            return replace(target, asyncpg={**(target.asyncpg or {}), "ssl": "disable"})
+        return target
 
     phases = tuple(replace(phase, targets=tuple(map(reached, phase.targets))) for phase in plan.phases)
     return replace(plan, phases=phases)
+
+
+def _asks_for_tls_if_there_is(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("ssl", os.environ.get("PGSSLMODE", "prefer")) == "prefer")
+
+
+async def _knock(options: Mapping[str, Any]) -> _Answer:
+    host, port = options.get("host"), options.get("port")
+    if isinstance(host, str) and isinstance(port, int) and not host.startswith("/"):
+        try:
+            with anyio.fail_after(_TIMEOUT_S), suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                async with await anyio.connect_tcp(host, port) as stream:
+                    await stream.send(_ASKS_FOR_TLS)
+                    if await stream.receive(1) == _NO_TLS:
+                        return _Answer.WITHOUT_TLS
+        except (OSError, TimeoutError):
+            return _Answer.AWAY
+    try:
+        connection = await asyncpg.connect(**{**options, "timeout": _TIMEOUT_S})
+    except (OSError, TimeoutError):
+        return _Answer.AWAY
+    except (asyncpg.PostgresError, asyncpg.InterfaceError):
+        return _Answer.REACHED
+    connection.terminate()
+    return _Answer.REACHED

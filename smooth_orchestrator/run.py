@@ -1,5 +1,6 @@
 """What one run knows: its plan, its journal, and how far each target has come."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -293,6 +294,8 @@ class Run:
         self.finalises: tuple[str, ...] | None = None
         self.interrupted: ErrorInfo | None = None
         self.settled_by: tuple[Decision, ...] = ()
+        # When the first of the locks that are held will have been so for too long, on the monotonic clock.
+        self.locks_until_s = math.inf
         self.started_at, self.started_s = datetime.now(UTC), time.monotonic()
 
     def replan(self, plan: Plan) -> None:
@@ -312,6 +315,12 @@ class Run:
             for item in self.targets
             if item.phase is phase and (item.has_work or item.stage is not Stage.UNTOUCHED)
         ]
+
+    def note_locks(self, item: TargetRun) -> None:
+        """Take note of how long the locks may go on to be held that a target holds at the barrier. Idempotent."""
+        if item.locked_ms and item.tier is not Tier.COMPENSATED:
+            left_ms = self.plan.max_lock_hold_ms - item.locked_ms
+            self.locks_until_s = min(self.locks_until_s, item.locked_at_s + left_ms / 1000)
 
     def fail(self, error: ErrorInfo, database: str | None = None) -> None:
         """Note a failure, and let nothing else begin. The first is the cause."""

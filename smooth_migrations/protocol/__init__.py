@@ -145,5 +145,7 @@ def __getattr__(name: str) -> object:
     for part in _MODULES:
         module = import_module(f"{__name__}.{part}")
         if name in module.__all__:
-            return getattr(module, name)
+            # Where it is found by itself the next time.
+            globals()[name] = getattr(module, name)
+            return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 import json
 import types
 import typing
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -27,8 +27,17 @@ _MESSAGES: dict[str, type[Command] | type[Event]] = {
 
 def encode(message: Command | Event) -> bytes:
     """Return the message as one line of JSON, newline included."""
-    body = {"type": message.type, **asdict(message)}
-    return json.dumps(body, default=str, separators=(",", ":")).encode() + b"\n"
+    body = {"type": message.type, **_shallow(message)}
+    return json.dumps(body, default=_plain, separators=(",", ":")).encode() + b"\n"
+
+
+def _shallow(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
+    """Return a dataclass's values by name; nothing of them is copied, as `asdict` would."""
+    return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _plain(value: object) -> object:
+    return _shallow(value) if is_dataclass(value) else str(value)
 
 
 def decode(line: bytes) -> Command | Event:

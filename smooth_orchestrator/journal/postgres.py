@@ -1,12 +1,10 @@
 """A journal in a PostgreSQL database, for pipelines whose machines vanish with their files."""
 
 import json
-import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote
 from uuid import uuid4
 
 import anyio
@@ -16,6 +14,7 @@ import asyncpg
 from smooth_migrations.protocol import failpoints
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 from smooth_orchestrator.errors import JournalError
+from smooth_orchestrator.journal.address import shown
 from smooth_orchestrator.journal.base import (
     LEASE_S,
     Claim,
@@ -29,7 +28,7 @@ from smooth_orchestrator.journal.base import (
 )
 from smooth_orchestrator.journal.none import NoJournal
 from smooth_orchestrator.journal.stored import read_record, read_summary
-from smooth_orchestrator.secrets import Masker
+from smooth_orchestrator.journal.together import Together
 
 __all__ = ["PostgresJournal"]
 
@@ -85,14 +84,21 @@ _EXISTS: Final = """
 SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'smooth_journal_meta' AND pg_table_is_visible(oid))
 """
 
+# Those who wait are written together, in the order of the arrays. Whatever the server's or the user's default is: a
+# commit is answered when it is on disk.
 _INSERT: Final = """
-INSERT INTO smooth_journal (id, run_id, kind, deploy, database, data) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (id) DO NOTHING
+WITH ours AS MATERIALIZED (SELECT set_config('synchronous_commit', 'on', true) {whose})
+INSERT INTO smooth_journal (id, run_id, kind, deploy, database, data)
+SELECT r.id, r.run_id, r.kind, r.deploy, r.database, r.data
+FROM ours, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[]) WITH ORDINALITY
+    AS r (id, run_id, kind, deploy, database, data, number)
+ORDER BY r.number
+ON CONFLICT (id) DO NOTHING RETURNING id, seq, at
 """
-_WRITTEN: Final = "SELECT seq, at FROM smooth_journal WHERE id = $1"
+_WRITTEN: Final = "SELECT id, seq, at FROM smooth_journal WHERE id = ANY($1::uuid[])"
 
 # The next owner waits for a transaction that has seen the lease to be ours, and a heartbeat does not.
-_CHECK_LEASE: Final = "SELECT 1 FROM smooth_journal_lease WHERE deploy = $1 AND epoch = $2 FOR KEY SHARE"
+_OURS: Final = "FROM smooth_journal_lease WHERE deploy = $7 AND epoch = $8 FOR KEY SHARE"
 _READ_LEASE: Final = """
 SELECT epoch, owner, host, pid, machine, started, acquired_at, expires_at > clock_timestamp() AS is_alive
 FROM smooth_journal_lease WHERE deploy = $1 FOR UPDATE
@@ -155,6 +161,9 @@ if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
 
 _Answer = TypeVar("_Answer")
+# A record's values, from its id on; its number, and when it was written.
+_Row = tuple[object, ...]
+_Place = tuple[int, datetime]
 
 
 class PostgresJournal:
@@ -166,11 +175,12 @@ class PostgresJournal:
 
     def __init__(self, url: str, patience_s: float) -> None:
         self._url = url
-        self._place, self._masker = _place(url)
+        self._place, self._masker = shown(url)
         self._patience_s = patience_s
         self._claim: Claim | None = None
         self._connection: _Connection | None = None
         self._lock = anyio.Lock()
+        self._writing = Together[_Row, _Place](self._lock)
         self._closed = False
 
     @classmethod
@@ -237,7 +247,7 @@ class PostgresJournal:
         values = (uuid4(), run_id, kind, deploy, database, text)
         await anyio.lowlevel.checkpoint_if_cancelled()
         with anyio.CancelScope(shield=True), failpoints.passing(f"journal.{kind}"):
-            seq, at = await self._run(lambda connection: _insert(connection, values, self._claim), writes=True)
+            seq, at = await self._writing.do(values, self._write)
         return Record(seq, at, run_id, kind, database, json.loads(text), deploy)
 
     async def records(self, run_id: str) -> tuple[Record, ...]:
@@ -260,29 +270,36 @@ class PostgresJournal:
                         await self._connection.close(timeout=_COMMAND_TIMEOUT_S)
                     self._drop()
 
-    async def _run(self, work: Callable[["_Connection"], Awaitable[_Answer]], *, writes: bool = False) -> _Answer:
-        """Do work on the connection, one at a time, trying again while the server is away and patience lasts."""
+    async def _write(self, rows: Sequence[_Row]) -> Sequence[_Place]:
+        return await self._try(lambda connection: _insert(connection, rows, self._claim), writes=True)
+
+    async def _run(self, work: Callable[["_Connection"], Awaitable[_Answer]]) -> _Answer:
+        """Do work on the connection, one at a time."""
+        async with self._lock:
+            return await self._try(work)
+
+    async def _try(self, work: Callable[["_Connection"], Awaitable[_Answer]], *, writes: bool = False) -> _Answer:
+        """Do work on the connection, which is the caller's, again while the server is away and patience lasts."""
         deadline = anyio.current_time() + self._patience_s
         pause_s = 0.1
         sent = lost = False
-        async with self._lock:
-            if self._closed:
-                raise JournalError(f"{self._place}: the journal is closed")
-            while True:
-                try:
-                    connection = await self._connected()
-                    sent = writes
-                    return await work(connection)
-                except (asyncpg.PostgresError, ValueError, *_LOST) as error:
-                    if not isinstance(error, _LOST):
-                        # An earlier attempt may have been answered where nobody heard it.
-                        raise self._named(error, unsure=lost) from error
-                    lost = sent
-                    self._drop()
-                    if anyio.current_time() + pause_s > deadline:
-                        raise self._named(error, unsure=sent) from error
-                await anyio.sleep(pause_s)
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        if self._closed:
+            raise JournalError(f"{self._place}: the journal is closed")
+        while True:
+            try:
+                connection = await self._connected()
+                sent = writes
+                return await work(connection)
+            except (asyncpg.PostgresError, ValueError, *_LOST) as error:
+                if not isinstance(error, _LOST):
+                    # An earlier attempt may have been answered where nobody heard it.
+                    raise self._named(error, unsure=lost) from error
+                lost = sent
+                self._drop()
+                if anyio.current_time() + pause_s > deadline:
+                    raise self._named(error, unsure=sent) from error
+            await anyio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _connected(self) -> "_Connection":
         if self._connection is None or self._connection.is_closed():
@@ -359,29 +376,16 @@ async def _take_lease(connection: "_Connection", deploy: str, owner: Owner) -> C
     return Claim(deploy, epoch)
 
 
-async def _insert(connection: "_Connection", values: tuple[object, ...], claim: Claim | None) -> tuple[int, datetime]:
+async def _insert(connection: "_Connection", rows: Sequence[_Row], claim: Claim | None) -> Sequence[_Place]:
+    """Write records in one transaction."""
+    columns = [[*column] for column in zip(*rows, strict=True)]
+    sql, whose = _INSERT.format(whose=_OURS if claim else ""), (claim.deploy, claim.epoch) if claim else ()
     async with connection.transaction():
-        if claim and not await connection.fetchval(_CHECK_LEASE, claim.deploy, claim.epoch):
-            # It may have been written while the lease was ours, with an answer that was lost.
-            if written := await connection.fetch(_WRITTEN, values[0]):
-                return written[0]["seq"], written[0]["at"]
-            raise Fenced(claim.deploy)
-        # Whatever the server's or the user's default is: a commit is answered when it is on disk.
-        await connection.execute("SET LOCAL synchronous_commit TO on")
-        await connection.execute(_INSERT, *values)
-        written = await connection.fetch(_WRITTEN, values[0])
-    return written[0]["seq"], written[0]["at"]
-
-
-def _place(url: str) -> tuple[str, Masker]:
-    """Return the address without a password, and a masker of the passwords that errors could repeat."""
-    scheme, _, rest = url.partition("://")
-    # By the last @ of all, and not as the standard says: a password may have been written unquoted.
-    user_info, at, address = rest.rpartition("@")
-    user, _, password = user_info.partition(":")
-    hosts, _, query = address.partition("?")
-    masker = Masker()
-    options = dict(parse_qsl(query))
-    for secret in (password, unquote(password), options.get("password", ""), os.environ.get("PGPASSWORD", "")):
-        masker.add(secret)
-    return f"{scheme}://{user}{at}{hosts}", masker
+        written = await connection.fetch(sql, *columns, *whose)
+        if len(written) < len(rows):
+            # They may have been written while the lease was ours, with an answer that was lost.
+            written += await connection.fetch(_WRITTEN, columns[0])
+    found = {row["id"]: (row["seq"], row["at"]) for row in written}
+    if claim and len(found) < len(rows):
+        raise Fenced(claim.deploy)
+    return [found[row[0]] for row in rows]

@@ -1,7 +1,7 @@
 """What a coordinator and a session say to each other beside the protocol of workers, whose lines they carry."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 __all__ = [
@@ -109,7 +109,8 @@ _HINTS = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(k
 
 def encode(message: Message) -> str:
     """Return a message as JSON. Pure."""
-    return json.dumps({"kind": message.kind, **asdict(message)}, separators=(",", ":"))
+    body = {each.name: getattr(message, each.name) for each in fields(message)}
+    return json.dumps({"kind": message.kind, **body}, separators=(",", ":"))
 
 
 def decode(text: str) -> Message:

@@ -6,7 +6,7 @@ lost they are found by looking.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -67,9 +67,12 @@ _TABLES: Final = ("smooth_fleet_session", "smooth_fleet_message", "smooth_fleet_
 _SEND: Final = """
     WITH sent AS (
         INSERT INTO smooth_fleet_message (session, side, seq, body)
-        SELECT $1, $2, $3::bigint + n - 1, body FROM unnest($4::text[]) WITH ORDINALITY AS m (body, n)
+        SELECT m.session, $1, m.seq, m.body
+        FROM unnest($2::text[], $3::bigint[], $4::text[]) AS m (session, seq, body)
+        JOIN smooth_fleet_session s ON s.id = m.session
+        FOR KEY SHARE OF s
         ON CONFLICT DO NOTHING)
-    SELECT pg_notify($5, '')
+    SELECT pg_notify(channel, '') FROM unnest($5::text[]) AS channel
 """
 _READ: Final = """
     SELECT m.session, m.seq, m.body
@@ -276,26 +279,29 @@ class Post:
                 inbox.take(row["body"])
 
     async def _deliver(self) -> None:
+        """Write down what waits in all sessions: one statement, and one commit, however many there are."""
         await self._mail.wait()
         self._mail = anyio.Event()
-        for inbox in tuple(self._inboxes.values()):
-            if bodies := tuple(inbox.waiting):
-                await self._send(inbox, bodies)
-                del inbox.waiting[: len(bodies)]
-                inbox.sent += len(bodies)
-                if not inbox.waiting:
-                    inbox.idle.set()
+        letters = [(inbox, tuple(inbox.waiting)) for inbox in self._inboxes.values() if inbox.waiting]
+        if not letters:
+            return
+        await self._send(letters)
+        for inbox, bodies in letters:
+            del inbox.waiting[: len(bodies)]
+            inbox.sent += len(bodies)
+            if not inbox.waiting:
+                inbox.idle.set()
 
-    async def _send(self, inbox: Inbox, bodies: Sequence[str]) -> None:
-        channel = _channel(inbox.session, self._side.other)
-        values = (inbox.session, str(self._side), inbox.sent + 1, [*bodies], channel)
-
-        async def insert(connection: _Connection) -> None:
-            # The other side may have ended the session meanwhile.
-            with suppress(asyncpg.ForeignKeyViolationError):
-                await connection.fetch(_SEND, *values)
-
-        await self.run(insert)
+    async def _send(self, letters: Sequence[tuple[Inbox, Sequence[str]]]) -> None:
+        messages = [
+            (inbox.session, inbox.sent + number, body)
+            for inbox, bodies in letters
+            for number, body in enumerate(bodies, 1)
+        ]
+        columns = [[*column] for column in zip(*messages, strict=True)]
+        channels = [_channel(inbox.session, self._side.other) for inbox, _bodies in letters]
+        # What was sent in a session that the other side has ended meanwhile goes nowhere.
+        await self.run(lambda connection: connection.fetch(_SEND, str(self._side), *columns, channels))
 
     async def _renew(self) -> None:
         await anyio.sleep(_BEAT_S)

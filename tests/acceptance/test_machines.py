@@ -217,6 +217,27 @@ def test_what_a_lost_machine_had_begun_another_one_begins_anew(
 
 
 @pytest.mark.long
+def test_a_machine_that_comes_later_takes_the_place_of_a_lost_one(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _waiting(server, tmp_path, monkeypatch) as fleet:
+        lost, _other = (fleet.start("--concurrency", "2") for _ in range(2))
+        with fleet.many.running() as run:
+            _all_begin(run)
+            lost.lose()
+            run.wait_for("worker.failed")
+            later = fleet.start("--concurrency", "2")
+            # What the lost one had begun, while all others are at work.
+            run.wait_for("migration.started", worker=later.name)
+            (tmp_path / "go").touch()
+            outcome = run.finish()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        assert fleet.many.new() == _COUNT
+        assert not fleet.many.prepared()
+
+
+@pytest.mark.long
 def test_a_machine_that_was_frozen_changes_nothing_when_it_wakes_up(
     server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -188,6 +189,21 @@ async def test_who_only_looks_makes_no_tables(pg_database: PostgresDatabase) -> 
 
     with pg_database.connect() as other:
         assert other.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'smooth%'").fetchone() == (0,)
+
+
+async def test_records_that_come_at_once_share_transactions_and_keep_their_order(
+    journal: Journal, pg_database: PostgresDatabase
+) -> None:
+    await journal.acquire("shop", Owner.here("r1"))
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(partial(journal.append, "r1", RecordKind.INTENT, database=f"db_{number}"))
+
+    with pg_database.connect() as other:
+        names = other.execute("SELECT database FROM smooth_journal ORDER BY seq").fetchall()
+        writers = other.execute("SELECT count(DISTINCT xmin::text) FROM smooth_journal").fetchone()
+    assert names == [(f"db_{number}",) for number in range(100)]
+    assert writers == (1,)
 
 
 async def test_a_session_ended_by_the_server_is_opened_again(journal: Journal, pg_database: PostgresDatabase) -> None:

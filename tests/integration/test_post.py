@@ -114,3 +114,38 @@ async def test_a_database_that_stays_away_is_told_of(queue: PostgresDatabase) ->
 
     assert (caught.value.code, caught.value.exit_code) == ("queue_unreachable", 3)
     assert caught.value.message.startswith("the queue's database: ")
+
+
+async def test_what_waits_in_several_sessions_is_written_by_one_transaction(queue: PostgresDatabase) -> None:
+    names = [f"s{number}" for number in range(5)]
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours:
+        for name in names:
+            await ours.begin(name, "shop")
+            await ours.join(name, _Reader(0).take)
+        for text in ("first", "second"):
+            for name in names:
+                ours.send(name, text)
+        for name in names:
+            await ours.sent(name)
+
+    with queue.connect() as session:
+        found = session.execute("SELECT session, seq, body FROM smooth_fleet_message ORDER BY 1, 2").fetchall()
+        writers = session.execute("SELECT count(DISTINCT xmin::text) FROM smooth_fleet_message").fetchone()
+    assert found == [(name, number, text) for name in names for number, text in ((1, "first"), (2, "second"))]
+    assert writers == (1,)
+
+
+async def test_a_session_that_has_ended_keeps_nothing_from_the_others(queue: PostgresDatabase) -> None:
+    reader = _Reader(1)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        for name in ("over", "goes_on"):
+            await ours.begin(name, "shop")
+            await theirs.join(name, _Reader(0).take)
+        await ours.join("goes_on", reader.take)
+        await ours.end("over")
+
+        theirs.send("over", "too late")
+        theirs.send("goes_on", "in time")
+        await reader.wait()
+
+    assert reader.texts == ["in time"]
