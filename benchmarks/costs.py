@@ -56,7 +56,7 @@ async def _messages(database: PostgresDatabase, *, at_once: int) -> None:
     taken = 0
     all_taken = anyio.Event()
 
-    async def take(_text: str) -> None:
+    def take(_text: str) -> None:
         nonlocal taken, all_taken
         taken += 1
         if taken % at_once == 0:

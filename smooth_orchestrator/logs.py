@@ -9,7 +9,6 @@ import contextlib
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from smooth_migrations.protocol import ErrorInfo
 from smooth_orchestrator.console import Stream
-from smooth_orchestrator.errors import SmoothError
+from smooth_orchestrator.described import error_info
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.log_file import LogFile
 from smooth_orchestrator.log_outputs import LogFormat, LogLevel, Output, file_output, stream_output
@@ -37,8 +36,6 @@ __all__ = [
     "apart",
     "bind_run",
     "configure",
-    "describe",
-    "error_info",
     "get_logger",
     "hearing",
     "labelling",
@@ -253,53 +250,6 @@ def look_at_file(_number: int = 0, _frame: object = None) -> None:
     """Have the next line look whether the log file was moved; fit to be the handler of a signal."""
     for each in _files:
         each.look_again()
-
-
-def describe(error: BaseException, *, migration: str | None = None) -> ErrorInfo:
-    """Return what users are told of an exception; only what this program did not raise on purpose has a traceback.
-
-    Args:
-        error: the exception; the members of a group become `causes`.
-        migration: `app.name` of the migration at work.
-    """
-    ours = isinstance(error, SmoothError)
-    return ErrorInfo(
-        type=error.code if isinstance(error, SmoothError) else type(error).__name__,
-        message=str(error) or type(error).__name__,
-        sqlstate=_sqlstate(error),
-        migration=migration,
-        hint=error.hint if isinstance(error, SmoothError) else None,
-        traceback=None if ours else "".join(traceback.format_exception(error)),
-        causes=tuple(describe(cause) for cause in error.exceptions) if isinstance(error, BaseExceptionGroup) else (),
-    )
-
-
-def error_info(error: BaseException | ErrorInfo) -> dict[str, Any]:
-    """Return the `error` of a log line."""
-    info = describe(error) if isinstance(error, BaseException) else error
-    shown: dict[str, Any] = {
-        "type": info.type,
-        "message": info.message,
-        "sqlstate": info.sqlstate,
-        "traceback": info.traceback,
-    }
-    if info.hint:
-        shown["hint"] = info.hint
-    where = {"migration": info.migration, "operation": info.operation, "place": info.place}
-    shown |= {key: value for key, value in where.items() if value}
-    if info.causes:
-        shown["causes"] = [error_info(cause) for cause in info.causes]
-    return shown
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    """Return the SQLSTATE of an error or of what caused it: Django wraps its driver's errors."""
-    while error is not None:
-        state = getattr(error, "sqlstate", None)
-        if isinstance(state, str):
-            return state
-        error = error.__cause__
-    return None
 
 
 def _resolve_error(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

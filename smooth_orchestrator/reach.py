@@ -1,10 +1,11 @@
-"""Which servers of a plan a coordinator reaches whose workers are on other machines, and which of them speak TLS.
+"""Which servers of a plan speak TLS, and which of them a coordinator reaches whose workers are on other machines.
 
-Those that it does not reach are left to the workers. Of one that speaks no TLS it is not asked again for each session.
+One that speaks none is not asked again for each session. Those that are not reached are left to the workers.
 """
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +23,8 @@ _TIMEOUT_S: Final = 5.0
 # PostgreSQL manual, "Message Formats": SSLRequest, answered by one byte.
 _ASKS_FOR_TLS: Final = struct.pack("!ii", 8, 80877103)
 _NO_TLS: Final = b"N"
+# For fewer sessions than these databases have the question takes longer than it saves.
+_MANY: Final = 8
 
 
 class _Answer(Enum):
@@ -33,18 +36,20 @@ class _Answer(Enum):
 async def as_reached(plan: Plan) -> Plan:
     """Return a plan without the connections that cannot be made from here, where its workers are elsewhere.
 
-    One attempt for each server, closed at once. A server that answers, whatever it says, is reached.
+    And without the question for TLS at each session of a server that speaks none. One attempt for each server, closed
+    at once; where the workers are on this machine, for each that has many databases. A server that answers, whatever it
+    says, is reached.
     """
-    if not plan.is_remote:
-        return plan
     firsts: dict[str, Mapping[str, Any]] = {}
-    for target in (target for phase in plan.phases for target in phase.targets):
-        if target.asyncpg is not None:
+    targets = [target for phase in plan.phases for target in phase.targets if target.asyncpg is not None]
+    counts = Counter(target.server for target in targets)
+    for target in targets:
+        if target.asyncpg is not None and (plan.is_remote or counts[target.server] >= _MANY):
             firsts.setdefault(target.server, target.asyncpg)
     answers: dict[str, _Answer] = {}
 
     async def knock(server: str, options: Mapping[str, Any]) -> None:
-        answers[server] = await _knock(options)
+        answers[server] = await _knock(options, connects=plan.is_remote)
 
     async with anyio.create_task_group() as group:
         for server, options in firsts.items():
@@ -52,7 +57,7 @@ async def as_reached(plan: Plan) -> Plan:
 
     def reached(target: Target) -> Target:
         answer = answers.get(target.server) if target.asyncpg is not None else None
-        if answer is _Answer.AWAY:
+        if answer is _Answer.AWAY and plan.is_remote:
             return replace(target, asyncpg=None, is_plain=False)
         if answer is _Answer.WITHOUT_TLS and _asks_for_tls_if_there_is(target.asyncpg or {}):
             # What asyncpg makes for TLS, and throws away again, is most of what a session costs this process.
@@ -67,7 +72,7 @@ def _asks_for_tls_if_there_is(options: Mapping[str, Any]) -> bool:
     return bool(options.get("ssl", os.environ.get("PGSSLMODE", "prefer")) == "prefer")
 
 
-async def _knock(options: Mapping[str, Any]) -> _Answer:
+async def _knock(options: Mapping[str, Any], *, connects: bool) -> _Answer:
     host, port = options.get("host"), options.get("port")
     if isinstance(host, str) and isinstance(port, int) and not host.startswith("/"):
         try:
@@ -78,6 +83,8 @@ async def _knock(options: Mapping[str, Any]) -> _Answer:
                         return _Answer.WITHOUT_TLS
         except (OSError, TimeoutError):
             return _Answer.AWAY
+    if not connects:
+        return _Answer.REACHED
     try:
         connection = await asyncpg.connect(**{**options, "timeout": _TIMEOUT_S})
     except (OSError, TimeoutError):

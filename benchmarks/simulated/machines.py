@@ -129,7 +129,7 @@ class Machines:
         CLIENT.set(Process("worker", machine.cores, self._migrated.servers.usage))
         hosting = Hosting(CLIENT.get(), self._migrated, self._pids)
         served = Served(post, job, self._project, machine.name, Masker(), self._place.job_timeout_s)
-        await served.serve(hosting)  # type: ignore[arg-type] # of its hosting it wants workers alone
+        await served.serve(hosting)
         post.leave(job.session)
         machine.serving.discard(job.session)
         self._hand_out()

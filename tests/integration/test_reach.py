@@ -16,15 +16,15 @@ from tests.support.postgres_server import PostgresServer
 pytestmark = pytest.mark.anyio
 
 
-def _plan(directory: Path, *options: dict[str, Any]) -> Plan:
-    """Return a plan for a fleet, of a database for each of these options."""
+def _plan(directory: Path, *options: dict[str, Any], transport: str = "procrastinate") -> Plan:
+    """Return a plan, for a fleet unless told otherwise, of a database for each of these options."""
     url = "postgresql://smooth@queue.example.com/smooth"
     document = {
         "version": 1,
         "deploy": {"name": "shop", "journal": url},
         "projects": {"one": {"path": ".", "settings": "settings"}},
         "databases": {"shards": {"project": "one", "aliases": "*"}},
-        "fleet": {"transport": "procrastinate", "queue_url": url},
+        "fleet": {"transport": transport, **({"queue_url": url} if transport == "procrastinate" else {})},
     }
     facts = tuple(
         DatabaseFacts(
@@ -71,3 +71,18 @@ async def test_what_is_not_reached_is_left_to_the_machines(pg_server: PostgresSe
         found = _reached(await as_reached(_plan(tmp_path, away, pg_server.asyncpg())))
 
     assert found == [None, {**pg_server.asyncpg(), "ssl": "disable"}]
+
+
+async def test_a_server_of_many_databases_is_asked_once_by_whoever_has_no_fleet(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    ours = pg_server.asyncpg()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = {**ours, "port": nobody.getsockname()[1]}
+
+        few = await as_reached(_plan(tmp_path, *[ours] * 7, transport="local"))
+        many = await as_reached(_plan(tmp_path, *[ours] * 8, *[away] * 8, transport="local"))
+
+    assert _reached(few) == [ours] * 7
+    assert _reached(many) == [{**ours, "ssl": "disable"}] * 8 + [away] * 8

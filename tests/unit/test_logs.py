@@ -14,9 +14,10 @@ import pytest
 import structlog
 
 from smooth_migrations.protocol import ErrorInfo
+from smooth_orchestrator.described import describe
 from smooth_orchestrator.errors import JournalError, PlanInvalid
 from smooth_orchestrator.events import EventName
-from smooth_orchestrator.logs import LogFormat, LogLevel, bind_run, configure, describe, get_logger, hearing
+from smooth_orchestrator.logs import LogFormat, LogLevel, bind_run, configure, get_logger, hearing
 from smooth_orchestrator.secrets import Masker
 from tests.support.log_lines import log_lines
 

@@ -112,6 +112,7 @@ LAYERS: Final = (
             "asking",
             "config",
             "correspondents",
+            "described",
             "documents",
             "durations",
             "ending",
