@@ -38,3 +38,5 @@ def test_a_shell_loads_the_completion_and_completes_commands_and_options(shell: 
             screen.press("Tab")
             screen.wait_for(completed)
             screen.press("C-c")
+            # What is typed before the shell has taken that is lost with the line.
+            screen.wait_until(lambda seen: "smooth-orchestrate" not in [line for line in seen if line][-1])
