@@ -110,16 +110,13 @@ class ManyDatabases:
         """Return the decisions in the journal, in order."""
         return decisions_in(self.directory)
 
-    def dumps(self, *, sequences: bool = True, numbers: bool = True) -> list[str]:
+    def dumps(self, *, sequences: bool = True) -> list[str]:
         """Return a dump of each, without when migrations were applied.
 
         Args:
             sequences: whether how far each has come is told.
-            numbers: whether it is told by which number each migration was applied; one that was rolled back has used
-                one up.
         """
-        blank = None if numbers else {"django_migrations": ("id",)}
-        return [dump(each.dsn, ignore_applied_times=True, blank=blank, sequences=sequences) for each in self.databases]
+        return [dump(each.dsn, ignore_applied_times=True, sequences=sequences) for each in self.databases]
 
     def rows(self, query: str) -> list[list[tuple[object, ...]]]:
         """Return what a query finds in each."""
