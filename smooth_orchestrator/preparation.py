@@ -131,4 +131,5 @@ def _is_unpreparable(failure: ErrorInfo) -> bool:
 
 def _may_hold_open(run: Run, item: TargetRun) -> bool:
     is_open = item.tier is Tier.TWO_PHASE and item.target.atomicity is Atomicity.AUTO
-    return is_open and run.plan.minimum_atomicity is not Tier.TWO_PHASE
+    # On another machine it would end with that one, and with whoever forgets its coordinator.
+    return is_open and run.plan.minimum_atomicity is not Tier.TWO_PHASE and not run.plan.is_remote

@@ -8,8 +8,10 @@ import anyio
 
 from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.errors import Locked
+from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import Journal
+from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import is_rehearsed, run_of
 from smooth_orchestrator.rules import Shown
@@ -141,14 +143,29 @@ async def is_elsewhere(run: Run, fleet: Fleet, told: Told) -> bool:
 
 
 async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences: bool) -> Standing | ErrorInfo:
+    """Look at a database again and again while it stays away, or the run itself is at work there; not for ever.
+
+    The coordinator of a run that the journal knows is gone, and its workers are to end soon: those on other machines
+    when they have not heard of it for as long as a lease lasts.
+    """
     deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
+    waits = False
     while True:
         answer = await ask_standing(run, fleet, item, fences=fences)
         if isinstance(answer, Standing):
             answer = missing_database(run, item, told, answer) or answer
-        if isinstance(answer, Standing) or anyio.current_time() > deadline_s:
+        orphan = answer if isinstance(answer, Standing) and _is_orphaned(run, told, answer) else None
+        if anyio.current_time() > deadline_s or (isinstance(answer, Standing) and orphan is None):
             return answer
+        if orphan is not None and not waits:
+            waits = True
+            message = f"waiting for a worker of this run, whose coordinator is gone: {orphan.holder}"
+            get_logger().warning(EventName.LOG_MESSAGE, logger="recovery", message=message, database=item.name)
         await anyio.sleep(_PAUSE_S)
+
+
+def _is_orphaned(run: Run, told: Told, standing: Standing) -> bool:
+    return told.is_known and standing.held_by == run.run_id
 
 
 def _locked(item: TargetRun, holder: str) -> Locked:

@@ -240,6 +240,7 @@ class Standing(Event):
         unfinished: the run whose committed steps still await its decision, or whose process was killed.
         steps: what these are, in order, with the one that was at work.
         holder: who is at work on this database at this moment, in words; None when nobody is.
+        held_by: the run that is, by its id.
         physical: as in `TargetReport`.
         is_missing: whether it is a file that is not there; nothing is known of it then.
     """
@@ -253,6 +254,7 @@ class Standing(Event):
     unfinished: str | None = None
     steps: tuple[Step, ...] = ()
     holder: str | None = None
+    held_by: str | None = None
     physical: str = ""
     is_missing: bool = False
 

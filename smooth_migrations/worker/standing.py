@@ -72,6 +72,7 @@ def standing(command: protocol.Look, connection: BaseDatabaseWrapper) -> protoco
         unfinished=unfinished.call_id if unfinished else None,
         steps=steps_of(unfinished) if unfinished else (),
         holder=str(holder or left or "") or None,
+        held_by=holder.owner.name if holder else None,
         physical=physical_of(connection),
     )
 

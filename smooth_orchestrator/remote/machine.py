@@ -28,9 +28,12 @@ _WATCH_S: Final = 2.0
 _PAUSE_S: Final = 1.0
 # How long a machine that ends tries to say so.
 _LEAVING_S: Final = 5.0
-# One that was silent for long has been forgotten, and so has one of which a server's crash has lost the row.
+# The queue's own worker no longer tells that it lives once it could not. One that was silent for long has been
+# forgotten, and so has one of which a server's crash has lost the row.
 _ENROL: Final = """
-    WITH known AS (SELECT id FROM procrastinate_workers WHERE id = $1), enrolled AS (
+    WITH known AS (
+        UPDATE procrastinate_workers SET last_heartbeat = clock_timestamp() WHERE id = $1 RETURNING id
+    ), enrolled AS (
         INSERT INTO smooth_fleet_machine (worker_id, name, queues, concurrency, version)
         SELECT id, $2, $3::text[], $4::int, $5 FROM known ON CONFLICT DO NOTHING)
     SELECT EXISTS (SELECT FROM known)

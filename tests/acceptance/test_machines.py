@@ -163,6 +163,22 @@ def test_what_would_be_held_open_is_refused_by_name(fleet: FleetOfMachines) -> N
     assert fleet.many.new() == 0
 
 
+def test_what_cannot_be_prepared_is_not_held_open_instead(server: PostgresServer, tmp_path: Path) -> None:
+    keeps = migration('migrations.RunSQL("DECLARE kept CURSOR WITH HOLD FOR SELECT 1")', after=[("demo", "0002_note")])
+    with fleet_of_machines(tmp_path, [server], 2, {**_RELEASE, "demo.0003_keeps": keeps}) as fleet:
+        plan = fleet.many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace('minimum_atomicity = "two_phase"\n', ""))
+        fleet.start()
+        before = fleet.many.dumps(sequences=False)
+
+        outcome = fleet.many.run("deploy")
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+        assert outcome.report["error"]["sqlstate"] == "0A000"
+        assert outcome.named("tier.changed") == []
+        assert fleet.many.dumps(sequences=False) == before
+
+
 def test_what_the_coordinator_does_not_reach_the_machines_do(fleet: FleetOfMachines) -> None:
     before = fleet.many.dumps(sequences=False)
     for _ in range(2):
@@ -272,7 +288,6 @@ def test_where_all_machines_or_the_coordinator_are_lost_all_is_as_it_was(
             _all_begin(run)
             if whose == "coordinator":
                 kill_family(run.process.pid)
-                until(lambda: not [worker for machine in machines for worker in machine.workers()])
             else:
                 for machine in machines:
                     machine.lose()

@@ -189,12 +189,6 @@ def _of(fleet: Fleet) -> dict[str, str]:
     return fleet.dumps(sequences=False, applied=False)
 
 
-def _wait_until_gone(fleet: Fleet) -> None:
-    for process in fleet.processes():
-        process.wait(timeout=20)
-    fleet.wait_until_alone()
-
-
 def _assert_deploys(fleet: Fleet, kind: _Kind) -> None:
     """Assert that a deploy finds nothing left to be settled, and makes everything new."""
     outcome = fleet.run("deploy")
@@ -202,17 +196,11 @@ def _assert_deploys(fleet: Fleet, kind: _Kind) -> None:
     assert _of(fleet) == kind.new
 
 
-def _crash(fleet: Fleet, point: str, command: str = "deploy") -> None:
-    killed = fleet.run(command, failpoint=point)
-    assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
-    _wait_until_gone(fleet)
-
-
 @pytest.mark.parametrize(("kind", "point"), _cases(FORWARD, _SAMPLE))
 def test_a_crash_on_the_way_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         before = _of(fleet)
-        _crash(fleet, point)
+        fleet.kill("deploy", point)
 
         recovered = fleet.run("recover")
 
@@ -228,7 +216,7 @@ def test_a_crash_on_the_way_back_is_settled(deploys: _Deploys, tmp_path: Path, k
     with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         fleet.plan(deploy=_deploy(kind), shards=_FAILS, servers=_SERVERS[kind])
         before = _of(fleet)
-        _crash(fleet, point)
+        fleet.kill("deploy", point)
 
         recovered = fleet.run("recover")
 
@@ -246,7 +234,7 @@ def test_a_crash_on_the_way_back_from_what_failed_is_settled(
         before = _of(fleet)
         strike = fleet.directory / "project" / _STRIKE
         strike.touch()
-        _crash(fleet, point)
+        fleet.kill("deploy", point)
         strike.unlink(missing_ok=True)
 
         recovered = fleet.run("recover")
@@ -261,7 +249,7 @@ def test_a_crash_on_the_way_back_from_what_failed_is_settled(
 )
 def test_a_crash_of_a_rollback_is_settled(deploys: _Deploys, tmp_path: Path, kind: str, point: str) -> None:
     with _copy(kind, deploys(kind).deployed, tmp_path / "plan", journal=True) as fleet:
-        _crash(fleet, point, "rollback")
+        fleet.kill("rollback", point)
 
         recovered = fleet.run("recover")
 
@@ -280,8 +268,8 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
 ) -> None:
     with _copy(kind, deploys(kind).old, tmp_path / "plan") as fleet:
         before = _of(fleet)
-        _crash(fleet, point)
-        _crash(fleet, then, "recover")
+        fleet.kill("deploy", point)
+        fleet.kill("recover", then)
 
         recovered = fleet.run("recover")
 
@@ -295,7 +283,7 @@ def test_a_crash_of_the_recovery_is_settled_by_the_next(
 @pytest.mark.long
 def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("held").old, tmp_path / "plan") as fleet:
-        _crash(fleet, "journal.decision.after")
+        fleet.kill("deploy", "journal.decision.after")
 
         outcome = fleet.run("deploy")
 
@@ -308,7 +296,7 @@ def test_the_next_deploy_settles_a_decided_run_by_itself(deploys: _Deploys, tmp_
 @pytest.mark.long
 def test_of_a_lost_journal_a_marker_proves_the_decision(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("prepared").old, tmp_path / "plan") as fleet:
-        _crash(fleet, "journal.committed.before")
+        fleet.kill("deploy", "journal.committed.before")
         shutil.rmtree(fleet.directory / ".smooth")
 
         outcome = fleet.run("deploy")
@@ -324,7 +312,7 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
 ) -> None:
     with copy_of(deploys("prepared").old, tmp_path / "plan") as fleet:
         before = _of(fleet)
-        _crash(fleet, "decide.before")
+        fleet.kill("deploy", "decide.before")
         shutil.rmtree(fleet.directory / ".smooth")
         doubts = [entry["in_doubt"] for entry in fleet.run("status").report["databases"]]
         assert [len(each) for each in doubts] == [1, 0, 1]
@@ -356,7 +344,7 @@ def test_of_a_lost_journal_and_prepared_transactions_an_operator_decides(
 @pytest.mark.long
 def test_what_was_decided_is_not_overruled(deploys: _Deploys, tmp_path: Path) -> None:
     with copy_of(deploys("prepared").old, tmp_path / "plan") as fleet:
-        _crash(fleet, "journal.decision.after")
+        fleet.kill("deploy", "journal.decision.after")
 
         refused = fleet.run("recover", "--abort")
 

@@ -55,10 +55,11 @@ def backwards(apps, editor):
 
     if editor.connection.alias != "shard_1":
         return
+    beside = pathlib.Path(os.environ["SMALL_BESIDE"])
     try:
-        pathlib.Path("../has_died").touch(exist_ok=False)
+        (beside / "has_died").touch(exist_ok=False)
     except FileExistsError:
-        while not pathlib.Path("../goes_on").exists():
+        while not (beside / "goes_on").exists():
             time.sleep(0.02)
     else:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -127,7 +128,10 @@ def test_where_one_cannot_be_taken_back_none_is(fleet: Fleet) -> None:
     assert fleet.dumps(sequences=False, applied=False) == before
 
 
-def test_what_a_lost_worker_held_of_the_way_back_keeps_the_others_where_it_cannot_be_held_again(fleet: Fleet) -> None:
+def test_what_a_lost_worker_held_of_the_way_back_keeps_the_others_where_it_cannot_be_held_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMALL_BESIDE", str(fleet.directory))
     (fleet.directory / "project/demo/migrations/0004_dies.py").write_text(_DIES)
     plan = fleet.directory / "deploy.toml"
     # One worker for both, which dies at the last database while it holds the first one.

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from tests.support.dump import dump
+from tests.support import over_fleet
+from tests.support.dump import Blank, dump
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import kill_family
@@ -30,12 +31,14 @@ __all__ = ["GATE_WAITS", "LAST", "Fleet", "copy_of", "fleet_on", "small_fleet"]
 LAST = "shards:shard_1"
 # Opens when there is a file `go` in the plan's directory.
 GATE_WAITS = 'gate = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done"]'
-_PATIENCE_S = 20.0
+_PATIENCE_S = 40.0
 
 
 @dataclass
 class Fleet:
     """Databases `primary` and `kiosk` in the first phase, and `shards:shard_1` on another server in the second.
+
+    The kiosk is a file of SQLite, which is nothing for a fleet: with `--fleet` it is a database beside `primary`.
 
     Args:
         directory: of the plan; the project is beside it in `project`.
@@ -43,6 +46,7 @@ class Fleet:
         last: the database of `shards:shard_1`.
         settings: the project's settings module.
         variable: the environment variable that holds its databases.
+        third: the database of `kiosk`, where that is no file.
     """
 
     directory: Path
@@ -50,10 +54,12 @@ class Fleet:
     last: PostgresDatabase
     settings: str
     variable: str
+    third: PostgresDatabase | None = None
     databases: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kiosk = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.kiosk)}
+        file = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.kiosk)}
+        kiosk = self.third.django if self.third else file
         self.databases = {"default": self.first.django, "kiosk": kiosk, "shard_1": self.last.django}
 
     @property
@@ -65,6 +71,11 @@ class Fleet:
     def kiosk(self) -> Path:
         """The file of `kiosk`."""
         return self.directory / "kiosk.sqlite3"
+
+    @property
+    def on_servers(self) -> list[PostgresDatabase]:
+        """The databases that are no files."""
+        return [each for each in (self.first, self.third, self.last) if each is not None]
 
     def plan(
         self, *, deploy: str = "expand_contract = false", canary: str = "", shards: str = "", servers: str = ""
@@ -125,6 +136,7 @@ databases = ["shards:*"]
     def told(self, command: str) -> str:
         """Run a command for a person to its end, and return what it prints."""
         environment = os.environ | self.environment
+        over_fleet.machines_of(self.directory, environment)
         words = [SCRIPT, command, "deploy.toml"]
         return subprocess.run(
             words, cwd=self.directory, env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -147,7 +159,7 @@ databases = ["shards:*"]
 
     def prepared(self) -> list[str]:
         """Return the gids of the transactions that stand prepared in the fleet's databases."""
-        return [gid for each in (self.first, self.last) for gid in each.server.prepared(each.name)]
+        return [gid for each in self.on_servers for gid in each.server.prepared(each.name)]
 
     def dumps(self, *, sequences: bool = True, applied: bool = True) -> dict[str, str]:
         """Write every database down.
@@ -161,14 +173,19 @@ databases = ["shards:*"]
                 deploys can be compared.
         """
         blank = None if applied else {"django_migrations": ("id", "applied")}
+        return {
+            "primary": dump(self.first.dsn, sequences=False, blank=blank),
+            "kiosk": self._dump_of_kiosk(sequences=sequences, blank=blank),
+            LAST: dump(self.last.dsn, sequences=False, blank=blank),
+        }
+
+    def _dump_of_kiosk(self, *, sequences: bool, blank: Blank | None) -> str:
+        if self.third is not None:
+            return dump(self.third.dsn, sequences=False, blank=blank)
         with closing(sqlite3.connect(self.kiosk)) as connection:
             # The first who may write takes back what a killed process left half done; a dump may not.
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        return {
-            "primary": dump(self.first.dsn, sequences=False, blank=blank),
-            "kiosk": dump(self.kiosk, sequences=sequences, blank=blank),
-            LAST: dump(self.last.dsn, sequences=False, blank=blank),
-        }
+        return dump(self.kiosk, sequences=sequences, blank=blank)
 
     def decisions(self) -> list[str]:
         """Return the decisions that stand in the journal, in order, of every run."""
@@ -181,18 +198,23 @@ databases = ["shards:*"]
         ]
 
     def kill(self, command: str, point: str) -> None:
-        """Run a command that is killed at a failpoint, or its worker, and wait until nothing is left of it."""
+        """Run a command that is killed at a failpoint, or its worker, and wait until nothing is left of it.
+
+        The machines of a fleet are lost with it, for they take a coordinator for gone after long silence alone.
+        """
         killed = self.run(command, failpoint=point)
         assert killed.exit_code == -9 or killed.named("worker.failed"), f"{point} was not reached"
+        over_fleet.lose(self.directory)
         for process in self.processes():
             process.wait(timeout=_PATIENCE_S)
         self.wait_until_alone()
 
     def execute(self, statements: str) -> None:
         """Run statements in every database."""
-        with closing(sqlite3.connect(self.kiosk)) as connection:
-            connection.executescript(statements)
-        for database in (self.first, self.last):
+        if self.third is None:
+            with closing(sqlite3.connect(self.kiosk)) as connection:
+                connection.executescript(statements)
+        for database in self.on_servers:
             with database.connect() as session:
                 session.execute(statements.encode())
 
@@ -204,7 +226,7 @@ databases = ["shards:*"]
         Raises:
             AssertionError: one is still there.
         """
-        for database in (self.first, self.last):
+        for database in self.on_servers:
             deadline_s = time.monotonic() + _PATIENCE_S
             with psycopg.connect(database.server.dsn("postgres"), autocommit=True) as watcher:
                 while database.server.sessions(database.name):
@@ -218,8 +240,10 @@ def fleet_on(
 ) -> Iterator[Fleet]:
     """Create the three databases, empty; they are dropped with the block."""
     with ExitStack() as stack:
-        databases = [stack.enter_context(temporary_database(server)) for server in (first, last)]
-        yield Fleet(directory, databases[0], databases[1], settings, variable)
+        servers = (first, last, first) if over_fleet.is_on() else (first, last)
+        databases = [stack.enter_context(temporary_database(server)) for server in servers]
+        stack.enter_context(over_fleet.serving(directory))
+        yield Fleet(directory, databases[0], databases[1], settings, variable, databases[2] if databases[2:] else None)
 
 
 @contextmanager
@@ -279,12 +303,16 @@ def copy_of(fleet: Fleet, directory: Path, *, journal: bool = False) -> Iterator
     """
     left_out = None if journal else shutil.ignore_patterns(".smooth")
     shutil.copytree(fleet.directory, directory, ignore=left_out, dirs_exist_ok=True)
+    if journal:
+        over_fleet.copy_journal(directory)
     with ExitStack() as stack:
-        first, last = (
+        first, last, *third = [
             stack.enter_context(temporary_database(database.server, database.name))
-            for database in (fleet.first, fleet.last)
-        )
-        copied = Fleet(directory, first, last, fleet.settings, fleet.variable)
+            for database in (fleet.first, fleet.last, fleet.third)
+            if database is not None
+        ]
+        stack.enter_context(over_fleet.serving(directory))
+        copied = Fleet(directory, first, last, fleet.settings, fleet.variable, third[0] if third else None)
         try:
             yield copied
         finally:

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.support.dump_mariadb import mariadb_lines
 from tests.support.postgres_home import program
 
-__all__ = ["diff", "dump"]
+__all__ = ["Blank", "diff", "dump"]
 
 Blank = Mapping[str, Iterable[str]]
 

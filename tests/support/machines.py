@@ -5,7 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -88,19 +88,34 @@ class FleetOfMachines:
         self._stack = stack
         self._count = 0
 
-    def plan(self, *, deploy: str = "", fleet: str = "") -> None:
-        """Write the plan of the coordinator, with further lines for `[deploy]` and `[fleet]`."""
+    def plan(self, *, deploy: str = "", fleet: str = "", journal: PostgresDatabase | None = None) -> None:
+        """Write the plan of the coordinator.
+
+        Args:
+            deploy: further lines for `[deploy]`.
+            fleet: further lines for `[fleet]`.
+            journal: the journal's database; without it, the queue's.
+        """
         self.many.plan()
         plan = self.many.directory / "deploy.toml"
-        text = plan.read_text().replace("[deploy]\n", f'[deploy]\njournal = "{self.queue.dsn}"\n{deploy}\n', 1)
+        url = (journal or self.queue).dsn
+        text = plan.read_text().replace("[deploy]\n", f'[deploy]\njournal = "{url}"\n{deploy}\n', 1)
         plan.write_text(f'{text}\n[fleet]\ntransport = "procrastinate"\nqueue_url = "{self.queue.dsn}"\n{fleet}\n')
 
-    def start(self, *options: str, release: dict[str, str] | None = None) -> Machine:
+    def start(
+        self,
+        *options: str,
+        release: Mapping[str, str] | None = None,
+        instead: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+    ) -> Machine:
         """Start another machine, and wait until it is known.
 
         Args:
             options: of `worker`.
             release: migrations that it has instead of the coordinator's, by file.
+            instead: words that stand in its plan and its environment instead of the coordinator's, such as addresses.
+            under: a command line that becomes the program, such as `ip netns exec NAME`.
         """
         self._count += 1
         directory = self.many.directory / f"machine_{self._count}"
@@ -109,11 +124,15 @@ class FleetOfMachines:
         shutil.copytree(self.many.directory / "project", directory / "project")
         for name, text in (release or {}).items():
             (directory / "project" / name).write_text(text)
+        plan, environment = directory / "deploy.toml", self.many.environment
+        for here, there in (instead or {}).items():
+            plan.write_text(plan.read_text().replace(here, there))
+            environment = {name: text.replace(here, there) for name, text in environment.items()}
         with (directory / "machine.log").open("wb") as log:
             process = subprocess.Popen(
-                [SCRIPT, "worker", "deploy.toml", *options],
+                [*under, SCRIPT, "worker", "deploy.toml", *options],
                 cwd=directory,
-                env=os.environ | self.many.environment,
+                env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,13 +1,14 @@
 """Many databases of one project, at `demo.0001_item`, and the installed program run over all of them at once."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
 
+from tests.support import over_fleet
 from tests.support.dump import dump
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
@@ -48,11 +49,19 @@ class ManyDatabases:
         directory: for the plan and the project.
         databases: which.
         release: the project's migrations; the last of them make a column `note` of `demo_item`.
+        templates: what each was copied from, by server.
     """
 
-    def __init__(self, directory: Path, databases: Sequence[PostgresDatabase], release: dict[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        databases: Sequence[PostgresDatabase],
+        release: dict[str, str],
+        templates: Mapping[PostgresServer, str],
+    ) -> None:
         self.directory = directory
         self.databases = databases
+        self._templates = templates
         self._settings = {f"shard_{number}": each.django for number, each in enumerate(databases)}
         SmallProject(directory / "project", self._settings, release)
         self.plan()
@@ -72,6 +81,12 @@ class ManyDatabases:
             with each.connect() as session:
                 session.execute("DROP SCHEMA public CASCADE")
                 session.execute("CREATE SCHEMA public")
+
+    def reset(self) -> None:
+        """Make them what they were at first, with none of the product's tables; sessions in them are ended."""
+        for each in self.databases:
+            each.server.drop_database(each.name)
+            each.server.create_database(each.name, self._templates[each.server])
 
     def plan(self, gate: str = "", deploy: str = "") -> None:
         """Write the plan, with further lines for its phase and for all of it."""
@@ -128,18 +143,17 @@ def many_databases(
 ) -> Iterator[ManyDatabases]:
     """Create them, in turns on the servers; they are dropped with the block."""
     made: list[PostgresDatabase] = []
-    try:
+    templates: dict[PostgresServer, str] = {}
+    with ExitStack() as stack:
         for number, server in enumerate(servers):
-            with temporary_database(server) as first:
-                before = SmallProject(
-                    directory / f"before_{number}", {"default": first.django}, {"demo.0001_item": ITEM}
-                )
-                before.succeed("migrate")
-                for index in range(number, count, len(servers)):
-                    database = PostgresDatabase(server, f"{first.name}_{index}")
-                    server.create_database(database.name, first.name)
-                    made.append(database)
-        yield ManyDatabases(directory, made, release)
-    finally:
-        for database in made:
-            database.server.drop_database(database.name)
+            first = stack.enter_context(temporary_database(server))
+            templates[server] = first.name
+            migrations = {"demo.0001_item": ITEM}
+            SmallProject(directory / f"before_{number}", {"default": first.django}, migrations).succeed("migrate")
+            for index in range(number, count, len(servers)):
+                database = PostgresDatabase(server, f"{first.name}_{index}")
+                stack.callback(server.drop_database, database.name)
+                server.create_database(database.name, first.name)
+                made.append(database)
+        stack.enter_context(over_fleet.serving(directory))
+        yield ManyDatabases(directory, made, release, templates)

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +16,15 @@ from typing import Any
 
 import psutil
 
-from tests.support import warm
+from tests.support import over_fleet, warm
 from tests.support.log_lines import log_lines
+from tests.support.postgres_database import PostgresDatabase
 from tests.support.processes import kill_family
+from tests.support.warm import SCRIPT
 
 __all__ = ["SCRIPT", "Outcome", "Running", "decisions_in", "run_in", "run_words", "running_in", "still_running"]
 
-SCRIPT = str(Path(sys.executable).with_name("smooth-orchestrate"))
-_PATIENCE_S = 20.0
+_PATIENCE_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,16 @@ class Outcome:
 
 
 class Running:
-    """A run of the program that is still going on."""
+    """A run of the program that is still going on.
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    Args:
+        process: it.
+        machines: those of a fleet that work for it.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]", machines: Sequence[psutil.Process] = ()) -> None:
         self.process = process
+        self._machines = machines
         self.started_s = time.monotonic()
         self.seen: list[dict[str, Any]] = []
         self._lines: list[str] = []
@@ -99,8 +105,9 @@ class Running:
         return int([line["pid"] for line in self.seen if line["event"] == "worker.started"][-1])
 
     def family(self) -> list[psutil.Process]:
-        """Return the processes that the program has started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Return the processes that the program has started, and those that the machines of its fleet have."""
+        heads = [psutil.Process(self.process.pid), *self._machines]
+        return [process for head in heads for process in head.children(recursive=True)]
 
     def drain(self) -> None:
         """Read to the end what a program that was killed has written."""
@@ -144,10 +151,12 @@ def running_in(
         under: a command line that becomes the program, such as `setsid`.
         stdin: a descriptor, such as that of a terminal.
     """
+    full = os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+    machines = over_fleet.machines_of(directory, full)
     process = subprocess.Popen(
         [*under, SCRIPT, command, "deploy.toml", "--json", "--log-format", "json", *options],
         cwd=directory,
-        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=full,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -156,7 +165,7 @@ def running_in(
     )
     with process:
         try:
-            yield Running(process)
+            yield Running(process, machines)
         finally:
             kill_family(process.pid)
 
@@ -194,8 +203,10 @@ def run_words(
     full = os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}
     if failpoint:
         full["SMOOTH_FAILPOINT"] = failpoint
+    machines = over_fleet.machines_of(directory, full)
     if not under and warm.can_run(directory, full):
-        return Outcome(*warm.run(program, directory, full, imported=warm.ORCHESTRATOR))
+        imported = warm.FLEET if machines else warm.ORCHESTRATOR
+        return Outcome(*warm.run(program, directory, full, imported=imported))
     done = subprocess.run(
         [*under, *program],
         cwd=directory,
@@ -211,6 +222,8 @@ def run_words(
 
 def decisions_in(directory: Path) -> list[str]:
     """Return the decisions that stand in the journal beside a plan, in order, of every run."""
+    if (of_fleet := over_fleet.journal_of(directory)) is not None:
+        return _decisions_on(of_fleet)
     journal = directory / ".smooth/journal.db"
     if not journal.exists():
         return []
@@ -219,6 +232,16 @@ def decisions_in(directory: Path) -> list[str]:
             return []
         rows = connection.execute("SELECT data FROM journal WHERE kind = 'decision' ORDER BY seq").fetchall()
     return [json.loads(data)["decision"] for (data,) in rows]
+
+
+def _decisions_on(database: PostgresDatabase) -> list[str]:
+    with database.connect() as session:
+        if session.execute("SELECT to_regclass('smooth_journal') IS NULL").fetchone() == (True,):
+            return []
+        rows = session.execute(
+            "SELECT data->>'decision' FROM smooth_journal WHERE kind = 'decision' ORDER BY seq"
+        ).fetchall()
+    return [decision for (decision,) in rows]
 
 
 def still_running(family: list[psutil.Process]) -> list[psutil.Process]:

@@ -8,15 +8,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from tests.support.histories import SAME_ORDER
+from tests.support.warm_server import WIDTH
 
-__all__ = ["DJANGO", "ORCHESTRATOR", "can_run", "environment_here", "run"]
+__all__ = ["DJANGO", "FLEET", "ORCHESTRATOR", "SCRIPT", "can_run", "environment_here", "run", "start"]
+
+SCRIPT: Final = str(Path(sys.executable).with_name("smooth-orchestrate"))
+"""The installed program."""
 
 DJANGO: Final = (
     "django.contrib.postgres.operations",
@@ -36,6 +41,14 @@ ORCHESTRATOR: Final = (
     "smooth_orchestrator.runner",
 )
 """What commands of `smooth-orchestrate` import, and Django is not of it."""
+
+FLEET: Final = (
+    *ORCHESTRATOR,
+    "smooth_orchestrator.journal.postgres",
+    "smooth_orchestrator.remote.transport",
+    "smooth_orchestrator.remote.working",
+)
+"""What they import where a fleet does the work, and what its machines do."""
 
 _SERVER: Final = Path(__file__).with_name("warm_server.py")
 # An interpreter obeys these when it starts; the servers write no bytecode either.
@@ -68,22 +81,66 @@ def run(
         RuntimeError: it did not begin.
         TimeoutError: it does not end.
     """
-    command = {"arguments": [*program], "directory": str(directory), "environment": {**environment}}
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as answer, tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        try:
-            socket.send_fds(
-                _server(imported), [json.dumps(command).encode()], [stdout.fileno(), stderr.fileno(), writer]
-            )
-        finally:
-            os.close(writer)
-        if not select.select([answer], [], [], _PATIENCE_S)[0]:
-            raise TimeoutError(f"{program} does not end")
-        if not (code := answer.read()):
-            raise RuntimeError("the process that has imported everything is gone")
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        with _started(program, directory, environment, imported, stdout.fileno(), stderr.fileno()) as (_pid, answers):
+            code = _number(answers, program)
         for file in (stdout, stderr):
             file.seek(0)
-        return int(code), stdout.read(), stderr.read()
+        return code, stdout.read(), stderr.read()
+
+
+def start(
+    program: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    *,
+    imported: tuple[str, ...],
+    output: Path,
+) -> int:
+    """Start a program, of which the caller takes care, and return its process id; see `run`.
+
+    Args:
+        program: the file of its source, and the arguments of its command line.
+        directory: where.
+        environment: of the process.
+        imported: the modules that it is to have imported.
+        output: the file for what it writes to stdout and to stderr.
+    """
+    with (
+        output.open("wb") as file,
+        _started(program, directory, environment, imported, file.fileno(), file.fileno()) as (pid, _answers),
+    ):
+        return pid
+
+
+@contextmanager
+def _started(
+    program: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    imported: tuple[str, ...],
+    stdout: int,
+    stderr: int,
+) -> Iterator[tuple[int, int]]:
+    """Have a program begin, and yield its process id, and the descriptor that tells its return code."""
+    command = {"arguments": [*program], "directory": str(directory), "environment": {**environment}}
+    answers, writer = os.pipe()
+    try:
+        try:
+            socket.send_fds(_server(imported), [json.dumps(command).encode()], [stdout, stderr, writer])
+        finally:
+            os.close(writer)
+        yield _number(answers, program), answers
+    finally:
+        os.close(answers)
+
+
+def _number(answers: int, program: Sequence[str]) -> int:
+    if not select.select([answers], [], [], _PATIENCE_S)[0]:
+        raise TimeoutError(f"{program} does not end")
+    if not (answer := os.read(answers, WIDTH)):
+        raise RuntimeError("the process that has imported everything is gone")
+    return int(answer)
 
 
 @cache

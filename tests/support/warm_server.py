@@ -1,7 +1,8 @@
 """A process that imports modules, configures nothing, and copies itself for each command that it is asked for.
 
 Run as a script, with the number of a socket and the names of the modules. Each message is a request in JSON, with three
-files: what the command's stdout and stderr are to be, and a pipe for its return code. The end of the socket is its own.
+files: what the command's stdout and stderr are to be, and a pipe for its process id and, when it has ended, its return
+code. The end of the socket is its own.
 """
 
 import json
@@ -10,8 +11,12 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
+
+WIDTH: Final = 12
+"""Of a number in that pipe, in characters."""
 
 _LARGEST_REQUEST: Final = 200_000
 
@@ -39,8 +44,10 @@ def _attend(request: dict[str, Any], stdout: int, stderr: int, answer: int) -> N
     if pid := os.fork():
         os.close(stdout)
         os.close(stderr)
+        os.write(answer, f"{pid:{WIDTH}}".encode())
         _pid, status = os.waitpid(pid, 0)
-        os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
+        with suppress(BrokenPipeError):  # there is nobody who waits for what was only started
+            os.write(answer, f"{os.waitstatus_to_exitcode(status):{WIDTH}}".encode())
         os._exit(0)
     os.close(answer)
     for fd, standard in ((stdout, sys.stdout), (stderr, sys.stderr)):
