@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import asyncpg
@@ -31,9 +31,9 @@ _DATA: Final = {"steps": [{"app": "demo", "name": "0002", "backwards": False, "f
 _Work = Callable[[PostgresDatabase], Awaitable[None]]
 
 
-async def _sessions(database: PostgresDatabase) -> None:
+async def _sessions(database: PostgresDatabase, *, ssl: Literal["disable", "prefer"]) -> None:
     for _ in range(_TIMES):
-        (await asyncpg.connect(**database.asyncpg, timeout=10.0, command_timeout=10.0)).terminate()
+        (await asyncpg.connect(**database.asyncpg, ssl=ssl, timeout=10.0, command_timeout=10.0)).terminate()
 
 
 async def _statements(database: PostgresDatabase) -> None:
@@ -75,7 +75,8 @@ async def _messages(database: PostgresDatabase, *, at_once: int) -> None:
 
 
 _KINDS: Final[dict[str, _Work]] = {
-    "a session": _sessions,
+    "a session": partial(_sessions, ssl="disable"),
+    "a session, asking for TLS where there is none": partial(_sessions, ssl="prefer"),
     "a statement": _statements,
     "a record by itself": partial(_records, at_once=1),
     f"a record of {_AT_ONCE} at once": partial(_records, at_once=_AT_ONCE),

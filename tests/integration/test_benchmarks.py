@@ -8,6 +8,7 @@ import pytest
 from benchmarks.backfill import BackfillBesideWriters, BackfillOfMoreRows, BackfillOfRows
 from benchmarks.fleets import Limit
 from benchmarks.measuring import Benchmark, Run
+from benchmarks.scaling import OverQueue, Scaling, WaitingFleet
 from benchmarks.site import Site, State
 from benchmarks.stall import Stall
 from benchmarks.tenants import Tenants
@@ -97,3 +98,16 @@ def test_a_deploy_over_databases_and_django_tenants_over_schemas_end_alike(
 
 def _two(server: PostgresServer) -> dict[str, PostgresDatabase]:
     return {alias: PostgresDatabase(server, f"fleet_{alias}") for alias in ("default", "other")}
+
+
+def test_a_migration_that_waits_does_so_on_each_database_over_the_queue_and_without_it(
+    site_server: PostgresServer, second_pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    fleet = WaitingFleet(site_server, second_pg_server, tmp_path, 3)
+
+    # Each deploy fails unless every database has waited.
+    for benchmark in (Scaling(fleet, 2), OverQueue(fleet)):
+        ours, peer = _runs(benchmark)
+
+        assert ours.duration_s > 0 < peer.duration_s
+        assert 0 < ours.beside["coordinator"] < ours.beside["processor"]
