@@ -158,8 +158,10 @@ class SimulatedQueue:
         del post
         return self._machines.dead(sessions)
 
-    async def withdraw(self, number: int) -> None:
-        """Take a job out; all have been begun."""
+    async def withdraw(self, post: Post, session: str) -> bool:
+        """Take a session out of the queue; all have been begun."""
+        del post, session
+        return False
 
     async def tidy(self, post: Post) -> None:
         """Forget what is gone; nothing is remembered."""

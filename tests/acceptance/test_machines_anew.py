@@ -77,11 +77,11 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def _fleet(server: PostgresServer, directory: Path, release: Mapping[str, str], **plan: str) -> Iterator[Any]:
+def _fleet(server: PostgresServer, directory: Path, release: Mapping[str, str], deploy: str = "") -> Iterator[Any]:
     """Yield a fleet of two machines, over one database, and these by name."""
     with fleet_of_machines(directory, [server], 1, {**release}) as fleet:
-        fleet.plan(**plan)
-        if plan:
+        fleet.plan(deploy=deploy)
+        if deploy:
             path = fleet.many.directory / "deploy.toml"
             path.write_text(path.read_text().replace('minimum_atomicity = "two_phase"\n', ""))
         machines = [fleet.start("--concurrency", "1") for _ in range(2)]
