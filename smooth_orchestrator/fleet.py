@@ -208,16 +208,26 @@ class Fleet:
             serving = self.serving(target)
             if not serving.is_lost:
                 return serving
-            worker = await self._host_of(plan.projects[target.project])
-            await worker.set_up()
-            self._workers[target.project].append(worker)
-            self._wanted[target.project] += worker.machine is not None
-            self._joined(worker)
+            worker = self._idle_elsewhere(serving) or await self._in_place(plan.projects[target.project])
             for name, lost in self._serving.items():
                 if lost is serving:
                     self._serving[name] = worker
             await self._tell_change()
             return worker
+
+    async def _in_place(self, project: Project) -> Worker:
+        """Start a worker in place of a lost one."""
+        worker = await self._host_of(project)
+        await worker.set_up()
+        self._workers[project.name].append(worker)
+        self._wanted[project.name] += worker.machine is not None
+        self._joined(worker)
+        return worker
+
+    def _idle_elsewhere(self, lost: Worker) -> Worker | None:
+        """Return a worker of a fleet that is at nothing and holds nothing, in place of a lost one of a fleet."""
+        idle = self._idle_in(lost.project.name) if lost.machine is not None else None
+        return None if idle in self._at_work else idle
 
     def _idle(self, name: str) -> Worker | None:
         """Return a worker that is at no target; a lost one, which says so, where there is no other kind."""
@@ -326,10 +336,17 @@ class Fleet:
     async def _replace(self, project: Project) -> None:
         """Start another worker for one that was lost with its machine, once other machines have room, or it is back."""
         with suppress(WorkerError):
-            while self._wanted[project.name] >= await self._transport.most(project):  # noqa: ASYNC110 - others' machines
+            while not await self._is_replaced(project):  # noqa: ASYNC110 - others' machines
                 await anyio.sleep(_LOOK_S)
+
+    async def _is_replaced(self, project: Project) -> bool:
+        # Whoever cannot wait for it must not ask for the same room at the same time.
+        async with self._replacing:
+            if self._wanted[project.name] >= await self._transport.most(project):
+                return False
             self._wanted[project.name] += 1
-            self._hosts.start_soon(self._join, project)
+            await self._join(project)
+            return True
 
 
 def at_work_at_most(connections: int) -> int:
