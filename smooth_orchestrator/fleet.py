@@ -344,9 +344,9 @@ class Fleet:
         async with self._replacing:
             if self._wanted[project.name] >= await self._transport.most(project):
                 return False
-            self._wanted[project.name] += 1
-            await self._join(project)
-            return True
+            await self._in_place(project)
+        await self._tell_change()
+        return True
 
 
 def at_work_at_most(connections: int) -> int:

@@ -145,8 +145,8 @@ async def is_elsewhere(run: Run, fleet: Fleet, told: Told) -> bool:
 async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences: bool) -> Standing | ErrorInfo:
     """Look at a database again and again while it stays away, or the run itself is at work there; not for ever.
 
-    The coordinator of a run that the journal knows is gone, and its workers are to end soon: those on other machines
-    when they have not heard of it for as long as a lease lasts.
+    The coordinator of a run that the journal knows is gone, and its workers on other machines are to end when they have
+    not heard of it for as long as a lease lasts. On this machine they end with it, unless it is frozen.
     """
     deadline_s = anyio.current_time() + run.plan.settle_timeout_ms / 1000
     waits = False
@@ -165,7 +165,7 @@ async def _asked(run: Run, fleet: Fleet, told: Told, item: TargetRun, *, fences:
 
 
 def _is_orphaned(run: Run, told: Told, standing: Standing) -> bool:
-    return told.is_known and standing.held_by == run.run_id
+    return run.plan.is_remote and told.is_known and standing.held_by == run.run_id
 
 
 def _locked(item: TargetRun, holder: str) -> Locked:
