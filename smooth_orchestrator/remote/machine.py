@@ -159,7 +159,7 @@ class Machine:
 
     async def _serve_session(self, job: Job) -> None:
         session = job.session
-        if await self._post.living([session]):
+        if session not in self._serving and await self._post.living([session]):
             limit_s = self._queue.place.job_timeout_s
             served = Served(self._post, job, self._projects[job.project], self.name, self._masker, limit_s)
             self._serving[session] = served

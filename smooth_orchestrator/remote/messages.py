@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 __all__ = [
     "Asked",
+    "Begun",
     "Joined",
     "Killed",
     "Left",
@@ -52,6 +53,15 @@ class Killed(Message):
     """The coordinator has given the worker up: it is to be ended at once."""
 
     kind: ClassVar[str] = "killed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun(Message):
+    """A machine has taken the session up: the first that it says, by which one alone goes on of two that have."""
+
+    kind: ClassVar[str] = "begun"
+    machine: str
+    turn: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +113,7 @@ class Left(Message):
     message: str
 
 
-_KINDS = {each.kind: each for each in (Asked, Stopped, Killed, Joined, Refused, Said, Printed, Left)}
+_KINDS = {each.kind: each for each in (Asked, Stopped, Killed, Begun, Joined, Refused, Said, Printed, Left)}
 _HINTS = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in _KINDS.values()}
 
 

@@ -1,8 +1,10 @@
 """Messages between a coordinator and the sessions of its workers, by way of a PostgreSQL database.
 
 Each side numbers what it sends, and what stands there already is not written again: a message whose answer was lost is
-sent again without harm, and each is received once, in order. NOTIFY tells of new ones; behind a pooler that lets it get
-lost they are found by looking.
+sent again without harm, and each is received once, in order. So what was sent last is sent again after each loss of the
+connection: a server that crashed may have lost what it had committed (`synchronous_commit = off`, or a standby that
+took its place), and a message that is missing would keep all later ones from being received. NOTIFY tells of new ones;
+behind a pooler that lets it get lost they are found by looking.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,6 +32,9 @@ _TIMEOUT_S: Final = 10.0
 # How long a server may be away when it is called for the first time: an address may be wrong.
 _FIRST_S: Final = 30.0
 _PAUSE_S: Final = 0.2
+# How long what was written is kept, to be sent again. PostgreSQL's manual, "Asynchronous Commit": a crash may lose what
+# was committed within the last three `wal_writer_delay`, 0.6 s unless set; a standby may be further behind.
+_KEPT_S: Final = 10.0
 _LOST: Final = (
     OSError,
     TimeoutError,
@@ -79,6 +84,7 @@ _READ: Final = """
     FROM smooth_fleet_message m JOIN unnest($1::text[], $2::bigint[]) AS known (session, seq) USING (session)
     WHERE m.side = $3 AND m.seq > known.seq ORDER BY m.session, m.seq
 """
+_FIRST: Final = "SELECT body FROM smooth_fleet_message WHERE session = $1 AND side = $2 AND seq = 1"
 _OPEN: Final = "INSERT INTO smooth_fleet_session (id, project) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 _RENEW: Final = "UPDATE smooth_fleet_session SET renewed_at = clock_timestamp() WHERE id = ANY($1::text[])"
 _CLOSE: Final = "DELETE FROM smooth_fleet_session WHERE id = $1"
@@ -118,16 +124,43 @@ class Inbox:
         take: called with each message, in order; it raises nothing, for that would be everybody's failure.
         seen: the number of the last one.
         sent: how many were sent.
-        waiting: messages that are still to be sent.
-        idle: set while there is none.
+        waiting: messages that are still to be sent, by their numbers.
+        written: those that were sent a short while ago, with when that was.
+        idle: set while none waits.
     """
 
     session: str
     take: Callable[[str], None]
     seen: int = 0
     sent: int = 0
-    waiting: list[str] = field(default_factory=list)
+    waiting: dict[int, str] = field(default_factory=dict)
+    written: dict[int, tuple[float, str]] = field(default_factory=dict)
     idle: anyio.Event = field(default_factory=anyio.Event)
+
+    def send(self, body: str) -> None:
+        """Have a message wait, after all others."""
+        self.sent += 1
+        self._wait({self.sent: body})
+
+    def send_again(self) -> None:
+        """Have what was written a short while ago wait once more."""
+        self._wait({number: body for number, (_when, body) in self.written.items()})
+        self.written.clear()
+
+    def note(self, letters: Mapping[int, str], now_s: float) -> None:
+        """Take note that these were written."""
+        for number in [number for number, (when_s, _body) in self.written.items() if when_s < now_s - _KEPT_S]:
+            del self.written[number]
+        for number, body in letters.items():
+            del self.waiting[number]
+            self.written[number] = (now_s, body)
+        if not self.waiting:
+            self.idle.set()
+
+    def _wait(self, letters: Mapping[int, str]) -> None:
+        if letters and not self.waiting:
+            self.idle = anyio.Event()
+        self.waiting |= letters
 
 
 class Post:
@@ -190,9 +223,7 @@ class Post:
     def send(self, session: str, body: str) -> None:
         """Send a message, after those that were sent before; nothing where the session was left."""
         if (inbox := self._inboxes.get(session)) is not None:
-            if not inbox.waiting:
-                inbox.idle = anyio.Event()
-            inbox.waiting.append(body)
+            inbox.send(body)
             self._mail.set()
 
     async def sent(self, session: str) -> None:
@@ -202,6 +233,11 @@ class Post:
         """
         if (inbox := self._inboxes.get(session)) is not None and inbox.waiting and self.failure is None:
             await inbox.idle.wait()
+
+    async def first(self, session: str) -> str | None:
+        """Return what was written down as this side's first message of a session, which another one may have sent."""
+        body: str | None = await self.run(lambda connection: connection.fetchval(_FIRST, session, str(self._side)))
+        return body
 
     async def living(self, sessions: Sequence[str]) -> frozenset[str]:
         """Return which of these sessions have a coordinator that lives."""
@@ -239,9 +275,11 @@ class Post:
                 statement_cache_size=0,  # a pooler may give the next statement to another session
                 server_settings={"application_name": f"smooth-orchestrate {self._side}"},
             )
-            for session in self._inboxes:
+            for session, inbox in tuple(self._inboxes.items()):
                 await self._listen(self._connection, session)
+                inbox.send_again()
             self._news.set()
+            self._mail.set()
         return self._connection
 
     def _drop(self) -> None:
@@ -282,22 +320,15 @@ class Post:
         """Write down what waits in all sessions: one statement, and one commit, however many there are."""
         await self._mail.wait()
         self._mail = anyio.Event()
-        letters = [(inbox, tuple(inbox.waiting)) for inbox in self._inboxes.values() if inbox.waiting]
+        letters = [(inbox, dict(inbox.waiting)) for inbox in self._inboxes.values() if inbox.waiting]
         if not letters:
             return
         await self._send(letters)
         for inbox, bodies in letters:
-            del inbox.waiting[: len(bodies)]
-            inbox.sent += len(bodies)
-            if not inbox.waiting:
-                inbox.idle.set()
+            inbox.note(bodies, anyio.current_time())
 
-    async def _send(self, letters: Sequence[tuple[Inbox, Sequence[str]]]) -> None:
-        messages = [
-            (inbox.session, inbox.sent + number, body)
-            for inbox, bodies in letters
-            for number, body in enumerate(bodies, 1)
-        ]
+    async def _send(self, letters: Sequence[tuple[Inbox, Mapping[int, str]]]) -> None:
+        messages = [(inbox.session, number, body) for inbox, bodies in letters for number, body in bodies.items()]
         columns = [[*column] for column in zip(*messages, strict=True)]
         channels = [_channel(inbox.session, self._side.other) for inbox, _bodies in letters]
         # What was sent in a session that the other side has ended meanwhile goes nowhere.

@@ -1,5 +1,6 @@
 """A session as its machine serves it: what a coordinator asks is passed to a worker, and what the worker says back."""
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.remote.messages import (
     Asked,
+    Begun,
     Joined,
     Killed,
     Left,
@@ -99,10 +101,21 @@ class Served:
         self._how = "has ended"
 
     async def serve(self, local: WorkerTransport) -> None:
-        """Start the worker and have it do what is asked, until nobody asks any more."""
-        await self._post.join(self._job.session, self._take)
+        """Start the worker and have it do what is asked, until nobody asks any more.
+
+        Nothing where another machine has taken the session up first: a queue gives one twice where a crash of its
+        server has lost that it was given.
+        """
+        session = self._job.session
+        await self._post.join(session, self._take)
+        begun = encode(Begun(machine=self._machine, turn=secrets.token_hex(8)))
+        self._post.send(session, begun)
         try:
             async with self._working(local) as worker:
+                await self._post.sent(session)
+                if await self._post.first(session) != begun:
+                    self._post.leave(session)
+                    return
                 self._say(
                     Joined(
                         machine=self._machine,
@@ -123,7 +136,7 @@ class Served:
             get_logger().info(EventName.LOG_MESSAGE, logger="worker", message=message, project=self._project.name)
             self._say(Left(message=self._masker.text(self._how)))
         with anyio.move_on_after(GONE_S):
-            await self._post.sent(self._job.session)
+            await self._post.sent(session)
 
     def _tell_joined(self, worker: Worker) -> None:
         get_logger().info(

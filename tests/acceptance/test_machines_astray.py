@@ -57,6 +57,8 @@ _INTRUDE: Final = """
     INSERT INTO smooth_fleet_message
     SELECT session, side, max(seq) + 1, %s FROM smooth_fleet_message WHERE side = %s GROUP BY session, side
 """
+# As if the queue's server had lost, in a crash, that these were taken up.
+_GIVE_AGAIN: Final = "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL WHERE status = 'doing'"
 _LEFT: Final = """
     SELECT (SELECT count(*) FROM smooth_fleet_session), (SELECT count(*) FROM smooth_fleet_message),
            (SELECT count(*) FROM procrastinate_jobs), (SELECT count(*) FROM smooth_fleet_machine)
@@ -143,6 +145,28 @@ def test_nonsense_ends_the_session_in_which_it_is_said_and_nothing_else(
     assert "database.begun_anew" in outcome.stderr
     assert waiting.many.new() == _COUNT
     assert machine.drain() == 0
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_session_that_the_queue_gives_twice_is_served_once(
+    waiting: FleetOfMachines, tmp_path: Path, machines: int
+) -> None:
+    started = [waiting.start("--concurrency", "6") for _ in range(machines)]
+    with waiting.queue.connect() as session:
+        session.execute(_KEEP)
+    with waiting.many.running() as run:
+        run.wait_for("migration.started")
+        with waiting.queue.connect() as session:
+            session.execute(_GIVE_AGAIN)
+        run.wait_for("worker.failed")
+        (tmp_path / "go").touch()
+        outcome = run.finish()
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+    assert waiting.many.new() == _COUNT
+    joined = waiting.rows('SELECT body FROM kept WHERE starts_with(body, \'{"kind":"joined"\')')
+    assert len(joined) == len(outcome.named("worker.started"))
+    assert [machine.drain() for machine in started] == [0] * machines
 
 
 @pytest.mark.long

@@ -16,6 +16,10 @@ _SESSION = "a1"
 _TEXTS = [f"text {number}" for number in range(60)]
 _WRITES = "WITH sent AS"
 _READS = "SELECT m.session, m.seq"
+_CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'smooth-orchestrate %'
+"""
 
 
 @pytest.fixture
@@ -74,6 +78,39 @@ async def test_each_arrives_once_and_in_order(queue: PostgresDatabase, statement
     with queue.connect() as session:
         stored = session.execute("SELECT body FROM smooth_fleet_message ORDER BY seq").fetchall()
     assert [text for (text,) in stored] == _TEXTS
+
+
+async def test_what_a_server_had_committed_and_lost_is_sent_again(queue: PostgresDatabase) -> None:
+    reader = _Reader(7)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        await ours.begin(_SESSION, "shop")
+        await ours.join(_SESSION, _Reader(0).take)
+        for text in _TEXTS[:5]:
+            ours.send(_SESSION, text)
+        await ours.sent(_SESSION)
+        # As after a crash where commits do not wait for the disk, or with a standby in the server's place.
+        with queue.connect() as session:
+            session.execute("DELETE FROM smooth_fleet_message WHERE seq > 2")
+            session.execute(_CUT)
+        for text in _TEXTS[5:7]:
+            ours.send(_SESSION, text)
+        await theirs.join(_SESSION, reader.take)
+        await reader.wait()
+
+    assert reader.texts == _TEXTS[:7]
+
+
+async def test_what_was_sent_first_tells_which_of_two_has_a_session(queue: PostgresDatabase) -> None:
+    async with Post(queue.dsn, Side.WORKER).open() as one, Post(queue.dsn, Side.WORKER).open() as other:
+        await one.begin(_SESSION, "shop")
+        for post, text in ((one, "mine"), (other, "mine too")):
+            await post.join(_SESSION, _Reader(0).take)
+            post.send(_SESSION, text)
+            await post.sent(_SESSION)
+
+        assert [await post.first(_SESSION) for post in (one, other)] == ["mine", "mine"]
+        await one.end(_SESSION)
+        assert await one.first(_SESSION) is None
 
 
 async def test_what_is_sent_before_the_other_side_listens_is_not_lost(queue: PostgresDatabase) -> None:

@@ -12,6 +12,7 @@ from smooth_orchestrator.remote import messages
     [
         messages.Asked(line='{"type":"stop"}\n', answers=False),
         messages.Stopped(),
+        messages.Begun(machine="one:7", turn="a1"),
         messages.Joined(machine="one:7", pid=9, python="3.11", django="5.2", version="1"),
         messages.Refused(message="no such project"),
         messages.Printed(stream="stderr", line="\0 \ud800 ☠", database=None, migration="demo.0001_item", pid=7),
