@@ -227,7 +227,7 @@ def test_a_long_statement_in_sqlite_ends_with_its_coordinator(fleet: Fleet, monk
     before = fleet.dumps()
     with fleet.running() as run:
         reach(run, "kiosk")
-        workers = [process for process in run.family() if "smooth_migrations.worker" in process.cmdline()]
+        workers = run.workers()
         run.process.kill()
         run.process.wait()
         assert workers
@@ -244,7 +244,7 @@ def test_workers_end_and_nothing_is_changed_when_their_coordinator_is_killed(
     before = fleet.dumps()
     with fleet.running() as run:
         reach(run, moment)
-        workers = [process for process in run.family() if "smooth_migrations.worker" in process.cmdline()]
+        workers = run.workers()
         run.process.kill()
         run.process.wait()
         assert workers

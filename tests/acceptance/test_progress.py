@@ -12,6 +12,7 @@ import pytest
 from tests.support.deploys import GATE_WAITS, LAST, Fleet, small_fleet
 from tests.support.leases import until
 from tests.support.postgres_server import PostgresServer
+from tests.support.processes import words_of
 from tests.support.runs import SCRIPT
 from tests.support.small_migrations import NOTE
 from tests.support.terminals import Terminal, terminal, why_no_terminal
@@ -117,12 +118,12 @@ def _end(how: str, screen: Terminal, fleet: Fleet) -> None:
         _program(fleet).terminate()
     else:
         for process in _program(fleet).children():
-            if "smooth_migrations.worker" in process.cmdline():
+            if "smooth_migrations.worker" in words_of(process):
                 process.kill()
 
 
 def _program(fleet: Fleet) -> psutil.Process:
-    return next(process for process in fleet.processes() if SCRIPT in process.cmdline())
+    return next(process for process in fleet.processes() if SCRIPT in words_of(process))
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "a worker killed"])

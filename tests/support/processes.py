@@ -4,7 +4,14 @@ from contextlib import suppress
 
 import psutil
 
-__all__ = ["kill_family"]
+__all__ = ["kill_family", "words_of"]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; of one that is gone meanwhile, nothing."""
+    with suppress(psutil.NoSuchProcess):
+        return list(process.cmdline())
+    return []
 
 
 def kill_family(pid: int) -> None:

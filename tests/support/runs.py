@@ -19,7 +19,7 @@ import psutil
 from tests.support import over_fleet, warm
 from tests.support.log_lines import log_lines
 from tests.support.postgres_database import PostgresDatabase
-from tests.support.processes import kill_family
+from tests.support.processes import kill_family, words_of
 from tests.support.warm import SCRIPT
 
 __all__ = ["SCRIPT", "Outcome", "Running", "decisions_in", "run_in", "run_words", "running_in", "still_running"]
@@ -97,7 +97,7 @@ class Running:
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes there are now; none when the program has ended."""
         with suppress(psutil.NoSuchProcess):
-            return [process for process in self.family() if _is_worker(process)]
+            return [process for process in self.family() if "smooth_migrations.worker" in words_of(process)]
         return []
 
     def worker_pid(self) -> int:
@@ -252,9 +252,3 @@ def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
 
 def _whole_lines(text: str) -> str:
     return text[: text.rfind("\n") + 1]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return "smooth_migrations.worker" in process.cmdline()
-    return False
