@@ -42,7 +42,7 @@ def test_every_line_arrives_once_and_whole_across_a_rotation(
     log_file = tmp_path / "deploy.jsonl"
     try:
         with Receiver() as receiver, running(tmp_path, receiver.port):
-            written = write_lines(log_file, _HALF)
+            written = write_lines(log_file, _HALF, receiver)
             received = receiver.wait_for(written)
     except Unavailable as reason:
         pytest.skip(str(reason))

@@ -12,6 +12,7 @@ import pytest
 from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
+from tests.support.processes import words_of
 from tests.support.runs import SCRIPT
 from tests.support.small_migrations import ITEM, NOTE
 from tests.support.terminals import terminal, why_no_terminal
@@ -53,7 +54,7 @@ def _worker_at(database: PostgresDatabase) -> psutil.Process:
     """Return the process whose session waits for a lock there."""
     with database.connect() as session:
         (port,) = session.execute(_WAITS).fetchone() or (0,)
-    workers = (each for each in psutil.process_iter(["cmdline"]) if "smooth_migrations.worker" in each.info["cmdline"])
+    workers = (each for each in psutil.process_iter() if "smooth_migrations.worker" in words_of(each))
     return next(each for each in workers if port in {end.laddr.port for end in each.net_connections("tcp4")})
 
 

@@ -23,6 +23,7 @@ _PATIENCE_S: Final = 60.0
 # Writes events as a deploy does: so many, then on until the log file has been moved, and so many again.
 _WRITER: Final = """
 import os, signal, sys
+from contextlib import suppress
 from pathlib import Path
 from smooth_orchestrator.logs import LogFormat, LogLevel, bind_run, configure, get_logger
 from smooth_orchestrator.secrets import Masker
@@ -42,11 +43,15 @@ def write():
     )
     written += 1
 
-first = path.stat().st_ino
+def inode():
+    with suppress(FileNotFoundError):
+        return path.stat().st_ino
+
+first = inode()
 for _ in range(half):
     write()
 print("half", flush=True)
-while not path.exists() or path.stat().st_ino == first:
+while inode() in {None, first}:
     write()
 for _ in range(half):
     write()
@@ -107,14 +112,18 @@ def configuration(name: str, directory: Path, port: int = 0) -> str:
     return text
 
 
-def write_lines(log_file: Path, half: int) -> int:
-    """Write events to a log file that logrotate moves meanwhile; return how many, at least two halves."""
+def write_lines(log_file: Path, half: int, receiver: Receiver) -> int:
+    """Write events to a log file that logrotate moves meanwhile; return how many, at least two halves.
+
+    The file is moved once the receiver has heard of it: no shipper finds one that was there for less than a second.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", _WRITER, log_file, str(half)], stdout=subprocess.PIPE, text=True
     ) as writer:
         try:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "half\n"
+            receiver.wait_for(1)
             rotate(log_file.parent)
             return int(writer.stdout.readline())
         finally:
