@@ -16,7 +16,7 @@ from smooth_migrations.protocol import Question
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Glance, Run, TargetRun
 
-__all__ = ["digest_of", "glance_at_all"]
+__all__ = ["answers_alike", "digest_of", "glance_at_all", "shows_mark"]
 
 _TIMEOUT_S: Final = 10.0
 # A server that has no connection left is asked again, by fewer sessions at a time.
@@ -46,6 +46,7 @@ _HELD: Final = """
     (SELECT coalesce(md5(string_agg(concat_ws('/', run_id, app, name, operation, kind, description, payload), E'\\n'
                                     ORDER BY seq)), '') FROM {contract})
 """
+_MARK: Final = "SELECT EXISTS (SELECT FROM smooth_migrations_marker WHERE deploy = $1 AND run_id = $2)"
 _PHYSICAL: Final = (
     "(SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database())"
 )
@@ -104,6 +105,24 @@ async def answers_alike(item: TargetRun, fleet: Fleet, questions: Iterable[Quest
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return False
     return True
+
+
+async def shows_mark(item: TargetRun, fleet: Fleet, deploy: str, run_id: str) -> bool:
+    """Return whether a database is seen to have been moved by a run; where it is not, a worker can tell. Reads only.
+
+    Args:
+        item: the database.
+        fleet: limits the sessions on its server.
+        deploy: the run's.
+        run_id: the run.
+    """
+    if not item.target.is_plain:
+        return False
+    try:
+        async with fleet.room_on(item.target), _session(item) as connection:
+            return bool(await connection.fetchval(_MARK, deploy, run_id))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        return False
 
 
 @asynccontextmanager

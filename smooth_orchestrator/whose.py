@@ -8,6 +8,7 @@ import anyio
 from smooth_migrations.protocol import ErrorInfo, Standing
 from smooth_orchestrator.errors import Mistake, NotInPlan, Refused
 from smooth_orchestrator.fleet import Fleet
+from smooth_orchestrator.glances import shows_mark
 from smooth_orchestrator.identity import Identity
 from smooth_orchestrator.journal import Journal, RecordKind, RunSummary, summary_of
 from smooth_orchestrator.plan import Plan
@@ -210,6 +211,10 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
     unknown: set[str] = set()
 
     async def look(item: TargetRun) -> None:
+        # A worker has one session at a time, and most databases show it.
+        if await shows_mark(item, fleet, run.plan.name, run_id):
+            untold.update({item.name} - told.heard if told.is_known else ())
+            return
         standing = await ask_standing(looking, fleet, item)
         if not isinstance(standing, Standing):
             silent[item.name] = standing

@@ -37,10 +37,12 @@ class Postal:
 
     Args:
         messages: by session and side, in order.
+        first: likewise, the first of each.
         heard: what to call, by channel.
     """
 
     messages: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
     heard: dict[str, list[Callable[..., None]]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -200,6 +202,7 @@ class Session:
         def deliver() -> None:
             for session, number, body in zip(sessions, numbers, bodies, strict=True):
                 postal.messages[session, side].append((number, body))
+                postal.first.setdefault((session, side), body)
             for channel in channels:
                 for callback in postal.heard.get(channel, ()):
                     callback()
@@ -208,6 +211,11 @@ class Session:
         return _Load(
             client=costs.message * count_of, server=costs.written + costs.stored * count_of, commits=True, done=deliver
         )
+
+    def first(self, values: Sequence[Any]) -> Row:
+        """Return the first message of one side of a session."""
+        session, side = values
+        return {"body": self._servers.postal.first.get((session, side))}
 
     def read(self, values: Sequence[Any]) -> tuple[list[Row], "_Load"]:
         """Return the messages that were not read yet; those before are forgotten."""
@@ -257,6 +265,7 @@ _ANSWERS: Final[dict[str, _Answer]] = {
     # The queue's.
     "count(*) = 3": _always({"has": True}),
     "WITH sent AS": lambda session, _sql, values: ([], session.send(values)),
+    "side = $2 AND seq = 1": lambda session, _sql, values: ([session.first(values)], _Load()),
     "SELECT m.session, m.seq": lambda session, _sql, values: session.read(values),
     "INSERT INTO smooth_fleet_session": _always(commits=True),
     "UPDATE smooth_fleet_session": _always(commits=True),

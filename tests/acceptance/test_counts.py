@@ -88,3 +88,22 @@ def test_a_look_at_what_has_nothing_to_do_asks_two_things(tmp_path: Path) -> Non
         assert speaker.statements <= 25
         assert speaker.sessions == 2
         assert others == [_Asked(2, 1)] * (_COUNT - 1)
+
+
+def test_a_rollback_asks_no_more_than_it_did(tmp_path: Path) -> None:
+    server = PostgresServer(settings={**THROW_AWAY, **_LOGGED})
+    with server, many_databases(tmp_path, [server], _COUNT, _RELEASE) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace("parallel = 4", "parallel = 1"))
+        assert many.run("deploy").exit_code == 0
+        before = _log_size(server)
+
+        outcome = many.run("rollback")
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        first, *others = _asked(server, many, before)
+        assert first.statements <= 205
+        assert first.sessions <= 7
+        for each in others:
+            assert each.statements <= 120
+            assert each.sessions <= 6

@@ -19,11 +19,21 @@ from tests.support.debian import Unavailable, installed
 from tests.support.deploys import GATE_WAITS, Fleet, small_fleet
 from tests.support.log_lines import log_lines
 from tests.support.postgres_server import PostgresServer
-from tests.support.runs import running_in
-from tests.support.shipping import CONFIGS, Receiver, rotate, running_rsyslog, running_syslog_ng, write_lines
+from tests.support.runs import SCRIPT, running_in
+from tests.support.shipping import (
+    CONFIGS,
+    Receiver,
+    rotate,
+    running_journald,
+    running_rsyslog,
+    running_syslog_ng,
+    write_lines,
+)
 from tests.support.small_migrations import NOTE
 
 _HALF: Final = 5_000
+# Of syslog(3), by which systemd's journal files a line.
+_PRIORITIES: Final = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
 
 
 @pytest.fixture
@@ -51,6 +61,23 @@ def test_every_line_arrives_once_and_whole_across_a_rotation(
     assert len(received) == len(lines) == written >= 2 * _HALF
     assert received == [json.loads(line) for line in lines]
     assert log_lines(f"{lines[0]}\n") == received[:1]
+
+
+def test_systemds_journal_files_each_line_of_a_deploy_by_its_priority(fleet: Fleet) -> None:
+    with fleet.last.connect() as session:
+        session.execute("ALTER TABLE demo_item ADD note integer")
+    log_file = fleet.directory / "deploy.jsonl"
+    words = [SCRIPT, "deploy", "deploy.toml", "--log-format", "journald", "--log-file", str(log_file)]
+    try:
+        with running_journald(fleet.directory) as journal:
+            journal.take(words, fleet.directory, fleet.environment)
+            entries = journal.entries()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    lines = log_lines(log_file.read_text())
+    assert [json.loads(entry["MESSAGE"]) for entry in entries] == lines
+    assert [entry["PRIORITY"] for entry in entries] == [_PRIORITIES[line["level"]] for line in lines]
+    assert {"info", "error"} <= {line["level"] for line in lines}
 
 
 def test_a_deploy_goes_on_in_a_new_file_when_it_is_told_that_its_log_was_rotated(fleet: Fleet) -> None:

@@ -7,15 +7,26 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.support.debian import installed, unpacked
+from tests.support.debian import Unavailable, installed, unpacked
+from tests.support.leases import until
 from tests.support.processes import kill_family
 
-__all__ = ["CONFIGS", "Receiver", "configuration", "rotate", "running_rsyslog", "running_syslog_ng", "write_lines"]
+__all__ = [
+    "CONFIGS",
+    "Journald",
+    "Receiver",
+    "configuration",
+    "rotate",
+    "running_journald",
+    "running_rsyslog",
+    "running_syslog_ng",
+    "write_lines",
+]
 
 CONFIGS: Final = Path(__file__).parents[2] / "configs/observability"
 _PATIENCE_S: Final = 60.0
@@ -173,6 +184,55 @@ def running_syslog_ng(directory: Path, port: int) -> Iterator[None]:
     [modules] = (program.root / "usr/lib/syslog-ng").glob("*.*/")
     with _running([*words, f"--module-path={modules}"], program.environment):
         yield
+
+
+class Journald:
+    """systemd's journal, as a daemon of a test's own.
+
+    Args:
+        pid: of the daemon, whose mounts the programs that speak to it are given.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._inside = ("nsenter", f"--mount=/proc/{pid}/ns/mnt")
+
+    def take(self, words: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
+        """Run a program to its end, with its stderr connected to the journal, as in a unit of systemd."""
+        with subprocess.Popen(
+            words, cwd=directory, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as program:
+            subprocess.run([*self._inside, "systemd-cat", "--identifier=smooth"], stdin=program.stderr, check=True)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what was filed, in its order."""
+        subprocess.run([*self._inside, "journalctl", "--sync"], check=True, capture_output=True)
+        words = [*self._inside, "journalctl", "--identifier=smooth", "--output=json", "--all", "--no-pager"]
+        found = subprocess.run(words, check=True, capture_output=True, text=True)
+        return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+@contextmanager
+def running_journald(directory: Path) -> Iterator[Journald]:
+    """Run systemd's journal for the length of a context, with a /run of its own: the machine's own sees nothing of it.
+
+    Raises:
+        Unavailable: it is not installed, or mounts cannot be hidden from the machine.
+    """
+    installed("systemd-cat", "systemd")
+    run = directory / "run"
+    for name in ("systemd/journal", "log/journal"):
+        (run / name).mkdir(parents=True)
+    steps = 'mount --bind "$1" /run && exec setpriv --pdeathsig KILL /lib/systemd/systemd-journald'
+    words: list[str | Path] = ["unshare", "--mount", "--propagation", "private", "sh", "-c", steps, "sh", run]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        try:
+            until(lambda: (run / "systemd/journal/stdout").is_socket() or daemon.poll() is not None)
+            if daemon.poll() is not None:
+                raise Unavailable(f"systemd's journal cannot be run here: {daemon.stderr.read().strip()}")
+            yield Journald(daemon.pid)
+        finally:
+            kill_family(daemon.pid)
 
 
 @contextmanager
