@@ -26,6 +26,7 @@ __all__ = ["Machine"]
 # How often the coordinators of sessions are looked after, in seconds.
 _WATCH_S: Final = 2.0
 _PAUSE_S: Final = 1.0
+_ENDING_LOOK_S: Final = 0.05
 # How long a machine that ends tries to say so.
 _LEAVING_S: Final = 5.0
 # The queue's own worker no longer tells that it lives once it could not. One that was silent for long has been
@@ -74,17 +75,24 @@ class Machine:
     async def serve(self, draining: anyio.Event) -> None:
         """Take sessions until it is to drain, and end when the last one has. A queue that is away is waited for."""
         self._queue.app.task(name=TASK)(self._take_up)
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch)
-            while not draining.is_set():
-                try:
-                    await self._serve(draining)
-                except* ConnectorException:
-                    _warn("the queue was lost, and is looked for again")
-                if not draining.is_set():
-                    # Its sessions have ended, for their coordinators heard nothing of this machine any more.
-                    await anyio.sleep(_PAUSE_S)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch)
+                while not draining.is_set():
+                    try:
+                        await self._serve(draining)
+                    except* ConnectorException:
+                        _warn("the queue was lost, and is looked for again")
+                    if not draining.is_set():
+                        # Its sessions have ended, for their coordinators heard nothing of this machine any more.
+                        await anyio.sleep(_PAUSE_S)
+                group.cancel_scope.cancel()
+        finally:
+            # The queue's worker does not wait for them where it is cancelled.
+            self.abandon()
+            with anyio.CancelScope(shield=True):
+                while self._serving:  # noqa: ASYNC110 - once, when all is over
+                    await anyio.sleep(_ENDING_LOOK_S)
 
     def abandon(self) -> None:
         """End what is at hand, which rolls back what stands open in its workers. Repeating it does nothing."""

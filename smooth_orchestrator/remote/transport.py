@@ -370,6 +370,8 @@ class QueueTransport:
                     for session in await self._queue.dead(self._post, [*self._workers]):
                         if session in self._workers:
                             self._workers[session].fall_silent()
+                            # A machine that lives all the same sees that nobody asks any more, and lets go.
+                            await self._post.end(session)
 
 
 def _at_work(machine: Mapping[str, Any]) -> str:
