@@ -76,7 +76,7 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
         return await _through_worker(run, fleet, item, commits=commits)
     try:
         # One that stands by is no further connection.
-        async with nullcontext() if item.standby else fleet.room_on(item.target):
+        async with nullcontext() if item.standby else fleet.room_on(item.target), item.at_standby:
             fate = await _end(item, commits=commits)
     except asyncpg.InsufficientPrivilegeError:
         # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).

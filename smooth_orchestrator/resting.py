@@ -1,12 +1,13 @@
 """The leases of databases whose transactions stand prepared: the coordinator keeps them until it has ended those.
 
-Such a database has no session any more, so that a fleet fits a server with fewer connections, and its worker may be
-dead. A coordinator that sleeps renews nothing, and one that is gone is not waited for.
+Its worker may be dead, and the database has no session any more where its server has few connections; else the one that
+stands by renews it. A coordinator that sleeps renews nothing, and one that is gone is not waited for.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Final
 
 import anyio
 import asyncpg
@@ -15,6 +16,7 @@ from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
+from smooth_orchestrator.standby import CANNOT_CONNECT, leave
 
 __all__ = ["keep_leases"]
 
@@ -47,7 +49,7 @@ async def _keep(run: Run, fleet: Fleet, items: Sequence[TargetRun]) -> None:
     async with anyio.create_task_group() as group:
 
         async def keep(item: TargetRun) -> None:
-            async with fleet.room_beside(item.target):
+            async with nullcontext() if item.standby else fleet.room_beside(item.target):
                 if not _is_kept(item):
                     return  # it has been ended meanwhile
                 try:
@@ -68,12 +70,32 @@ async def _renew(fleet: Fleet, item: TargetRun) -> bool:
     """Renew one lease; return whether it was still ours. Locks its row for a moment; repeating it does no harm."""
     if item.target.asyncpg is None:
         return await _through_worker(fleet, item)
-    connection = await asyncpg.connect(**item.target.asyncpg, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
     try:
-        return await connection.fetchval(item.renewal) is not None
+        is_ours = await _through_standby(item)
+        return await _through_session(item.target.asyncpg, item) if is_ours is None else is_ours
     except asyncpg.InsufficientPrivilegeError:
         # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
         return await _through_worker(fleet, item)
+
+
+async def _through_standby(item: TargetRun) -> bool | None:
+    """Renew a lease by the session that stands by; None where there is none, or it was lost."""
+    async with item.at_standby:
+        if item.standby is None:
+            return None
+        try:
+            return await item.standby.fetchval(item.renewal) is not None
+        except asyncpg.InsufficientPrivilegeError:
+            raise
+        except CANNOT_CONNECT:
+            leave(item)
+            return None
+
+
+async def _through_session(options: Mapping[str, Any], item: TargetRun) -> bool:
+    connection = await asyncpg.connect(**options, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+    try:
+        return await connection.fetchval(item.renewal) is not None
     finally:
         connection.terminate()
 

@@ -93,8 +93,9 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
             if (most := run.plan.servers.get(server)) is not None:
                 free = min(room.free_connections, most)
                 room = replace(room, free_connections=free, at_work_at_most=at_work_at_most(most))
-            if run.plan.is_remote or sessions_needed(items, room.at_work_at_most) > room.free_connections:
-                _prepare_early(items)
+            is_short = sessions_needed(items, room.at_work_at_most) > room.free_connections
+            if run.plan.is_remote or is_short:
+                _prepare_early(items, has_standby=not is_short)
             findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
     return tuple(findings)
 
@@ -138,9 +139,10 @@ def _hold_open(items: Sequence[TargetRun], slots: int) -> None:
             item.tier = Tier.HELD_OPEN
 
 
-def _prepare_early(items: Sequence[TargetRun]) -> None:
+def _prepare_early(items: Sequence[TargetRun], *, has_standby: bool) -> None:
     for item in items:
         item.prepares_early = item.tier is Tier.TWO_PHASE
+        item.has_standby = has_standby
 
 
 def sessions_needed(items: Sequence[TargetRun], at_most: int | None = None) -> int:

@@ -106,7 +106,9 @@ class TargetRun:
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
         gid: of its transaction, once that was to be prepared.
         renewal: the statement that renews its lease while its transaction stands prepared.
-        prepares_early: whether it is prepared at once, for want of connections, and not right before the decision.
+        prepares_early: whether it is prepared at once, for want of connections or with workers on other machines, and
+            not right before the decision.
+        has_standby: whether its server has room for a session of the coordinator's from then on.
         ahead: the migrations that run before the transaction, on every target first.
         readied: those for which constraints or indexes are made ready then.
         leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
@@ -127,6 +129,7 @@ class TargetRun:
         lost: in words, what was written since these steps, and goes with them.
         glance: what the coordinator has seen of it in this command, if it has looked.
         standby: the coordinator's session there that is to end what is prepared, while there is one.
+        at_standby: held by whoever asks something of that session.
     """
 
     target: Target
@@ -149,6 +152,7 @@ class TargetRun:
     gid: str | None = None
     renewal: str = ""
     prepares_early: bool = False
+    has_standby: bool = True
     ahead: tuple[str, ...] = ()
     readied: tuple[str, ...] = ()
     leaves_steps: bool = False
@@ -171,6 +175,7 @@ class TargetRun:
     lost: tuple[str, ...] = ()
     glance: Glance | None = None
     standby: "asyncpg.Connection | None" = None
+    at_standby: anyio.Lock = field(default_factory=anyio.Lock)
 
     def let_go(self) -> None:
         """Forget the worker that was lost with it: another one begins it anew."""

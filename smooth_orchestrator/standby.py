@@ -1,4 +1,7 @@
-"""Sessions that stand by: opened before the decision, so that nothing is left to be done after it but to say COMMIT."""
+"""Sessions that stand by: opened before the decision, so that nothing is left to be done after it but to say COMMIT.
+
+Until then the leases are renewed by them, where something stands prepared for long.
+"""
 
 from contextlib import suppress
 from typing import Final
@@ -25,7 +28,7 @@ async def stand_by(run: Run, item: TargetRun) -> None:
     None where the plan counts a server's connections or these are too few, and none that does not come soon: then it
     is opened when it is needed. Idempotent.
     """
-    is_counted = item.prepares_early or item.target.server in run.plan.servers
+    is_counted = not item.has_standby or item.target.server in run.plan.servers
     if is_counted or item.target.asyncpg is None or sum(each.standby is not None for each in run.targets) >= _AT_MOST:
         return
     with suppress(*CANNOT_CONNECT):
@@ -34,6 +37,8 @@ async def stand_by(run: Run, item: TargetRun) -> None:
 
 async def session_on(item: TargetRun, *, within_s: float = _TIMEOUT_S) -> asyncpg.Connection:
     """Return the session that stands by on a target's database, opened now where there is none. Idempotent.
+
+    Whoever asks something of it has `at_standby`.
 
     Raises:
         OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError: it cannot be opened.

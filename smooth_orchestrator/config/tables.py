@@ -145,7 +145,10 @@ class DeployTable(_Table):
     max_lock_hold: Duration = _duration(
         "30s", "Give up before the decision when strong locks on tables that existed before were held longer."
     )
-    settle_timeout: Pause = _duration("60s", "How long a command tries to settle a decided run before exit code 4.")
+    settle_timeout: Pause = _duration(
+        "60s",
+        "How long a decided run is tried to be settled, and a fleet's machines are waited for, before exit code 4.",
+    )
 
 
 class FinaliseTable(_Table):

@@ -73,6 +73,44 @@ def test_none_is_there_where_the_plan_counts_them(server: PostgresServer, many: 
     assert told[last:].count("commit") == _COUNT
 
 
+def _authorized(server: PostgresServer, database: str) -> int:
+    """Return how many sessions the server has let into a database."""
+    lines = (server.directory / "server.log").read_text(errors="replace").splitlines()
+    return sum(line.startswith(f"{database}| ") and "connection authorized" in line for line in lines)
+
+
+@pytest.mark.parametrize("is_lost", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_they_renew_the_leases_meanwhile(server: PostgresServer, many: ManyDatabases, *, is_lost: bool) -> None:
+    opened: list[int] = []
+
+    def see_a_renewal() -> None:
+        names = f"{many.databases[0].name[:-2]}%"
+        with server.connect() as session:
+            until(lambda: session.execute(_STANDING_BY, [names]).fetchone() is not None)
+            (pid,) = session.execute(_STANDING_BY, [names]).fetchone() or (0,)
+            (name,) = session.execute("SELECT datname FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() or ("",)
+            (database,) = (each for each in many.databases if each.name == name)
+            with database.connect() as beside:
+
+                def expires() -> object:
+                    return beside.execute("SELECT expires_at FROM smooth_migrations_lease").fetchone()
+
+                if is_lost:
+                    session.execute("SELECT pg_terminate_backend(%s)", [pid])
+                sessions, before = _authorized(server, name), expires()
+                until(lambda: expires() != before)
+                opened.append(_authorized(server, name) - sessions)
+
+    with FaultProxy(server.port) as proxy:
+        many.reach_through(proxy.port)
+        fault = proxy.arm(Fault("^PREPARE", Harm.DELAYED, nth=_COUNT, meanwhile=see_a_renewal))
+        outcome = many.run("deploy")
+        fault.wait()
+
+    assert (outcome.exit_code, many.new()) == (0, _COUNT), outcome.stderr
+    assert opened == [int(is_lost)]
+
+
 def test_one_that_is_lost_is_opened_again(server: PostgresServer, many: ManyDatabases) -> None:
     stood: list[int] = []
 
