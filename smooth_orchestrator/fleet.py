@@ -204,9 +204,10 @@ class Fleet:
         Raises:
             WorkerError: it cannot be started.
         """
+        if not (serving := self.serving(target)).is_lost:
+            return serving
         async with self._replacing:
-            serving = self.serving(target)
-            if not serving.is_lost:
+            if not (serving := self.serving(target)).is_lost:
                 return serving
             worker = self._idle_elsewhere(serving) or await self._in_place(plan.projects[target.project])
             for name, lost in self._serving.items():
@@ -342,7 +343,8 @@ class Fleet:
     async def _is_replaced(self, project: Project) -> bool:
         # Whoever cannot wait for it must not ask for the same room at the same time.
         async with self._replacing:
-            if self._wanted[project.name] >= await self._transport.most(project):
+            is_enough = self._wanted[project.name] >= await self._transport.most(project)
+            if is_enough or not await self._transport.has_place(project):
                 return False
             await self._in_place(project)
         await self._tell_change()

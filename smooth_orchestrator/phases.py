@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
 
 import anyio
@@ -84,7 +85,11 @@ async def run_phase(run: Run, fleet: Fleet, phase: Phase) -> None:
 
 
 async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: TargetRun) -> None:
-    async with limiter, fleet.place_on(item.target):
+    # What is prepared at once must not wait behind the next target of its worker.
+    worker: AbstractAsyncContextManager[object] = nullcontext()
+    if item.prepares_early:
+        worker = fleet.lent(item.target, keeps=True)
+    async with limiter, fleet.place_on(item.target), worker:
         if run.stopping.is_set() or not await _intend(run, item):
             return
         started_s = time.monotonic()

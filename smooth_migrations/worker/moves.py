@@ -271,7 +271,9 @@ class Moves:
                 for step in held.call.committed[-1:]:
                     self._say(protocol.UnapplyFailed(id=held.reporter.command.id, step=step, error=describe(error)))
             finally:
-                held.turn.end()
+                # What is prepared keeps its lease, which is the coordinator's by now.
+                if not held.is_prepared:
+                    held.turn.end()
 
     def _pulse(self, command: protocol.Command) -> AbstractContextManager[None]:
         # An undo takes as long as what it undoes, and is no more to be taken for a worker that hangs.

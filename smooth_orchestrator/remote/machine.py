@@ -39,6 +39,8 @@ _ENROL: Final = """
         SELECT id, $2, $3::text[], $4::int, $5 FROM known ON CONFLICT DO NOTHING)
     SELECT EXISTS (SELECT FROM known)
 """
+# What drains has room for nobody, until what is at hand has ended.
+_CLOSE: Final = "UPDATE smooth_fleet_machine SET concurrency = 0 WHERE worker_id = $1"
 _LEAVE: Final = "DELETE FROM smooth_fleet_machine WHERE worker_id = $1"
 
 
@@ -122,6 +124,8 @@ class Machine:
     async def _drain(self, draining: anyio.Event, worker: QueueWorker) -> None:
         await draining.wait()
         worker.stop()  # type: ignore[no-untyped-call]
+        with anyio.move_on_after(_LEAVING_S), suppress(WorkerError):
+            await self._post.run(lambda connection: connection.execute(_CLOSE, worker.worker_id))
         for session in tuple(self._serving.values()):
             session.drain()
 

@@ -67,8 +67,14 @@ _ROOM: Final = """
     FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
     WHERE $1 = ANY(m.queues) AND w.last_heartbeat > clock_timestamp() - make_interval(secs => $2)
 """
-
-
+# What waits in the queue will have a place before anything else.
+_PLACES: Final = """
+    SELECT coalesce(sum(greatest(0, m.concurrency - (
+               SELECT count(*) FROM procrastinate_jobs j WHERE j.worker_id = w.id AND j.status = 'doing'))), 0)::int
+           - (SELECT count(*) FROM procrastinate_jobs WHERE queue_name = $1 AND status = 'todo')::int
+    FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
+    WHERE $1 = ANY(m.queues) AND w.last_heartbeat > clock_timestamp() - make_interval(secs => $2)
+"""
 _MACHINES: Final = """
     SELECT m.name AS worker, m.version, m.queues, m.concurrency, w.last_heartbeat AS heard_at,
            coalesce(json_agg(json_build_object(
@@ -178,6 +184,10 @@ class Queue:
     async def room(self, post: Post, project: str) -> int:
         """Return how many sessions of a project all machines together have room for that live."""
         return int(await post.run(lambda connection: connection.fetchval(_ROOM, self.place.of(project), GONE_S)))
+
+    async def places(self, post: Post, project: str) -> int:
+        """Return how many more of them would be taken up at once; below 0 where others wait already."""
+        return int(await post.run(lambda connection: connection.fetchval(_PLACES, self.place.of(project), GONE_S)))
 
 
 def place_of(file: PlanFile) -> Place:

@@ -258,6 +258,10 @@ class QueueTransport:
         """Return how many workers of a project the machines that live have room for."""
         return await self._queue.room(self._post, project.name)
 
+    async def has_place(self, project: Project) -> bool:
+        """Return whether a machine that lives would take another session of a project up at once."""
+        return await self._queue.places(self._post, project.name) > 0
+
     async def machines(self) -> Sequence[Mapping[str, object]]:
         """Return the machines that are known, those that say nothing any more too, with what they are at."""
         return await self._queue.machines(self._post)

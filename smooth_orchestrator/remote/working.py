@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import anyio
+from anyio.abc import TaskStatus
 
 from smooth_orchestrator import plan as planning
 from smooth_orchestrator.config import PlanFile, Transport
@@ -43,7 +44,7 @@ async def work(file: PlanFile, masker: Masker, *, concurrency: int, projects: Se
     async with Post(place.url, Side.WORKER, patience_s=math.inf).open() as post, opened(place) as queue:
         machine = Machine(served, queue, post, concurrency, masker)
         async with anyio.create_task_group() as group:
-            group.start_soon(_hear_signals, draining, machine)
+            await group.start(_hear_signals, draining, machine)
             _tell(f"{machine.name} serves {listed([*served])}, {concurrency} at a time")
             await machine.serve(draining)
             group.cancel_scope.cancel()
@@ -61,8 +62,9 @@ def _check(file: PlanFile, projects: Sequence[str]) -> None:
         )
 
 
-async def _hear_signals(draining: anyio.Event, machine: Machine) -> None:
+async def _hear_signals(draining: anyio.Event, machine: Machine, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(*ENDING[:2]) as received:
+        task_status.started()
         async for _number in received:
             if draining.is_set():
                 machine.abandon()

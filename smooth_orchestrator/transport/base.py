@@ -130,6 +130,13 @@ class WorkerTransport(Protocol):
             WorkerError: nobody can tell.
         """
 
+    async def has_place(self, project: Project) -> bool:
+        """Return whether another worker of a project would be started at once.
+
+        Raises:
+            WorkerError: nobody can tell.
+        """
+
     def worker(
         self, project: Project, *, on_output: OnOutput, like: Worker | None = None
     ) -> AbstractAsyncContextManager[Worker]:

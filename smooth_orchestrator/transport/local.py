@@ -49,6 +49,11 @@ class LocalTransport:
         del project
         return os.cpu_count() or 1
 
+    async def has_place(self, project: Project) -> bool:
+        """Return that another worker would be started at once: processes wait for nobody."""
+        del project
+        return True
+
     async def machines(self) -> Sequence[Mapping[str, object]]:
         """Return nothing: there is no fleet."""
         return ()

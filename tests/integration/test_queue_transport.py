@@ -114,6 +114,17 @@ async def test_a_worker_is_named_by_its_machine(queue: PostgresDatabase, project
         assert str(worker.loss) == f"project shop: the worker on {machine.name} was given up"
 
 
+async def test_there_is_a_place_until_all_are_taken(queue: PostgresDatabase, project: Project) -> None:
+    async with (
+        _machine(queue, [project], _script(project, ECHO), concurrency=2),
+        _coordinator(queue, project).open() as transport,
+        at_work(transport, project),
+    ):
+        assert (await transport.most(project), await transport.has_place(project)) == (2, True)
+        async with at_work(transport, project):
+            assert (await transport.most(project), await transport.has_place(project)) == (2, False)
+
+
 async def test_a_cancelled_run_has_its_workers_stopped_and_heard(queue: PostgresDatabase, project: Project) -> None:
     script = "greet(); say(Done(id=hear().id)); assert isinstance(hear(), Stop); print('rolled back')"
     lines: list[OutputLine] = []

@@ -69,6 +69,7 @@ class TransportContract:
             pid = worker.pid
             assert running(pid)
             assert await transport.most(project) >= 1
+            assert await transport.has_place(project)
         assert worker.is_lost
         assert not running(pid)
 
