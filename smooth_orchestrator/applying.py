@@ -14,12 +14,13 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger, naming
 from smooth_orchestrator.plan import Plan
+from smooth_orchestrator.prepared import settle_prepared
 from smooth_orchestrator.reads import end_session, watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.silence import call_unless_silent, silence_s
 from smooth_orchestrator.transport import Worker
 
-__all__ = ["Listener", "apply_target"]
+__all__ = ["Listener", "apply_target", "begin_anew"]
 
 # How long a cancelled migration has to undo itself before its worker is killed, which undoes it too.
 _CANCEL_GRACE_S = 30.0
@@ -55,20 +56,42 @@ async def apply_target(
                 answer = await _apply(run, fleet, worker, item, measures=measures, is_ahead=is_ahead)
         if turn == _TURNS - 1 or not isinstance(answer, Failed):
             break
-        if not await _goes_elsewhere(run, item, measures=measures):
-            break
-        fleet.forsake(item.target)
-        try:
-            await fleet.living(run.plan, item.target)
-        except WorkerError:
+        if not await begin_anew(run, fleet, item, answer.error, measures=measures):
             break  # what is told is how the first one was lost
-        told = {"worker": item.worker, "error": answer.error, "kept": len(item.permanent)}
-        get_logger().warning(EventName.DATABASE_BEGUN_ANEW, database=item.name, **told)
         was_lost = True
-        item.let_go()
     if was_lost:
         await _hear_of_the_lost(run, item, answer)
     _settle(run, item, answer)
+
+
+async def begin_anew(run: Run, fleet: Fleet, item: TargetRun, failure: ErrorInfo, *, measures: bool = False) -> bool:
+    """Have a target begun anew that was lost with a machine of a fleet; return whether another one can have it.
+
+    The lost one's session on the server has ended by then, and what it has prepared is rolled back.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        item: the target.
+        failure: how its machine was lost.
+        measures: see `apply_target`, which is to be called next.
+    """
+    if not await _goes_elsewhere(run, item, measures=measures):
+        return False
+    if item.gid is not None:
+        if isinstance(await settle_prepared(run, fleet, item, commits=False), ErrorInfo):
+            return False
+        item.gid = None
+    fleet.forsake(item.target)
+    try:
+        await fleet.living(run.plan, item.target)
+    except WorkerError:
+        return False
+    told = {"worker": item.worker, "error": failure, "kept": len(item.permanent)}
+    get_logger().warning(EventName.DATABASE_BEGUN_ANEW, database=item.name, **told)
+    item.let_go()
+    item.stage, item.steps = Stage.WORKING, []
+    return True
 
 
 async def _hear_of_the_lost(run: Run, item: TargetRun, answer: Event) -> None:

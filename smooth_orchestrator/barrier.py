@@ -36,7 +36,9 @@ def _take_loss(run: Run, fleet: Fleet, worker: Worker, loss: WorkerLost) -> None
     served = [item for item in run.targets if fleet.is_held(item.target, worker)]
     if run.in_stage(Stage.WORKING, among=served):
         return  # the target at work is the first cause, and says so itself
-    for item in run.in_stage(Stage.HELD, among=[item for item in served if not item.is_prepared]):
+    # What is prepared at once is about to be, and says so itself.
+    held = [item for item in served if not item.is_prepared and not item.prepares_early]
+    for item in run.in_stage(Stage.HELD, among=held):
         lose(run, item, ErrorInfo(loss.code, loss.message, hint=loss.hint))
 
 

@@ -99,6 +99,7 @@ async def _within(limiter: anyio.Semaphore, run: Run, fleet: Fleet, item: Target
             await run.announce(RecordKind.HELD, database=item.name, data=data)
             if item.prepares_early and not run.stopping.is_set():
                 await prepare_target(run, fleet, item)
+        if item.stage is Stage.HELD:
             get_logger().info(
                 EventName.DATABASE_PREPARED,
                 database=item.name,

@@ -7,7 +7,7 @@ import anyio
 
 from smooth_migrations.protocol import Done, ErrorInfo, Failed, Prepare
 from smooth_migrations.protocol.owner import Owner
-from smooth_orchestrator.applying import apply_target
+from smooth_orchestrator.applying import apply_target, begin_anew
 from smooth_orchestrator.barrier import lose, refuse_long_locks, watch_locks
 from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
@@ -76,7 +76,8 @@ async def _give_up(run: Run, fleet: Fleet) -> None:
 async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
     """Leave one target to the decision; fail the run where what it holds is gone.
 
-    Ahead of the others where its server has too few connections: a prepared transaction needs none.
+    Ahead of the others where its server has too few connections: a prepared transaction needs none. What a fleet loses
+    with a machine before it is known to be prepared is done once more by another one.
     """
     failure = await _try(run, fleet, item)
     if failure is not None and _holds_open_instead(run, item, failure):
@@ -84,6 +85,12 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         if item.stage is not Stage.HELD:
             return
         failure = await _try(run, fleet, item)
+    elif failure is not None and await begin_anew(run, fleet, item, failure):
+        async with fleet.lent(item.target, keeps=True):
+            await apply_target(run, fleet, item)
+            if item.stage is not Stage.HELD:
+                return
+            failure = await _try(run, fleet, item)
     if failure is not None:
         lose(run, item, failure)
         return

@@ -369,13 +369,12 @@ class QueueTransport:
             if self._post.failure is not None:
                 for worker in self._workers.values():
                     worker.lose(f"cannot be reached: {self._post.failure.message}")
-            elif self._workers:
+            elif living := {session: worker for session, worker in self._workers.items() if not worker.is_lost}:
                 with suppress(WorkerError):
-                    for session in await self._queue.dead(self._post, [*self._workers]):
-                        if session in self._workers:
-                            self._workers[session].fall_silent()
-                            # A machine that lives all the same sees that nobody asks any more, and lets go.
-                            await self._post.end(session)
+                    for session in await self._queue.dead(self._post, [*living]):
+                        living[session].fall_silent()
+                        # A machine that lives all the same sees that nobody asks any more, and lets go.
+                        await self._post.end(session)
 
 
 def _at_work(machine: Mapping[str, Any]) -> str:

@@ -50,6 +50,26 @@ def _waits(name: str) -> str:
     return f"migrations.RunPython(wait_for('{name}'), forget('{name}'))"
 
 
+# What is about to be written into the queue waits for whoever holds a lock.
+_WAITING: Final = "FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid) = (0, 42) AND NOT granted"
+_HELD_UP: Final = f"SELECT count(*)::int {_WAITING}"
+_NEVER_SAID: Final = f"SELECT pg_terminate_backend(pid) {_WAITING}"
+
+
+def _hold_up(condition: str) -> str:
+    return f"""
+        CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF {condition} THEN PERFORM pg_advisory_xact_lock_shared(42); END IF;
+            RETURN NEW; END $$;
+        CREATE TRIGGER hold_up BEFORE INSERT ON smooth_fleet_message FOR EACH ROW EXECUTE FUNCTION hold_up();
+    """
+
+
+_HOLD_UP: Final = {
+    "prepare": _hold_up("NEW.side = 'coordinator' AND NEW.body LIKE '%prepare%'"),
+    "prepared": _hold_up("NEW.side = 'worker' AND EXISTS (SELECT FROM pg_prepared_xacts)"),
+}
+_ONE: Final = {"demo.0001_item": ITEM, "demo.0002_note": migration(_ADDS, after=_FIRST)}
 _STEPS: Final = {
     "demo.0001_item": ITEM,
     "demo.0002_note": migration(_ADDS, _waits("second"), functions=_CODE, after=_FIRST),
@@ -129,6 +149,32 @@ def test_what_a_lost_machine_has_committed_another_one_goes_on_from(
         assert sorted({*applied}) == ["0002_note", "0003_wait"]
         _assert_done_once(fleet, outcome, "second", "third")
         _assert_goes_back(fleet, before)
+
+
+@pytest.mark.parametrize("unsaid", ["prepare", "prepared"])
+def test_what_is_lost_on_the_way_to_its_prepare_is_done_once_more(
+    server: PostgresServer, tmp_path: Path, unsaid: str
+) -> None:
+    with _fleet(server, tmp_path, _ONE) as (fleet, machines), fleet.queue.connect() as holder:
+        (database,) = fleet.many.databases
+        holder.execute(_HOLD_UP[unsaid])
+        holder.execute("SELECT pg_advisory_lock(42)")
+        with fleet.many.running() as run:
+            lost = machines[run.wait_for("migration.applied", migration="0002_note")["worker"]]
+            # What is about to be said waits for the test's lock.
+            until(lambda: holder.execute(_HELD_UP).fetchone() == (1,))
+            assert bool(database.server.prepared(database.name)) is (unsaid == "prepared")
+            lost.lose()
+            if unsaid == "prepared":
+                holder.execute(_NEVER_SAID)
+            holder.execute("SELECT pg_advisory_unlock(42)")
+            outcome = run.finish()
+
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
+        (anew,) = outcome.named("database.begun_anew")
+        assert anew["worker"] == lost.name
+        assert fleet.many.new() == 1
+        assert not fleet.many.prepared()
 
 
 def test_what_a_lost_machine_has_committed_unheard_is_taken_back_and_done_anew(
