@@ -79,6 +79,11 @@ class Machines:
         """How many sessions all that live have room for, as their number is told."""
         return sum(each.slots for each in self._all if each.tasks)
 
+    @property
+    def places(self) -> int:
+        """How many of these are free."""
+        return sum(each.room for each in self._all if each.tasks) - len(self._jobs)
+
     def begin(self, tasks: TaskGroup) -> None:
         """Start all of them, until the tasks are cancelled."""
         for machine in self._all:
@@ -170,3 +175,8 @@ class SimulatedQueue:
         """Return how many sessions there is room for."""
         del post, project
         return self._machines.room
+
+    async def places(self, post: Post, project: str) -> int:
+        """Return how many of these are free."""
+        del post, project
+        return self._machines.places
