@@ -134,6 +134,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_orchestrator/journal/sqlite.py", "_query"): _READS_ONLY,
     ("smooth_orchestrator/linting.py", "lint"): _READS_ONLY,
     ("smooth_orchestrator/reads.py", "read"): _READS_ONLY,
+    ("smooth_orchestrator/remote/machine.py", "_drain"): _QUEUE,
     ("smooth_orchestrator/remote/machine.py", "_enrol"): _QUEUE,
     ("smooth_orchestrator/remote/post.py", "begin"): _QUEUE,
     ("smooth_orchestrator/remote/post.py", "end"): _QUEUE,
