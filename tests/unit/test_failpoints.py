@@ -54,7 +54,6 @@ _SECOND: Final = "a second session, which only reads"
 _NOT_OURS: Final = "what a project's code does itself, as it would without us"
 _NO_TABLE: Final = "makes tables that say nothing before something is written into them"
 _HEARTBEAT: Final = "a heartbeat: whose turn it is stays as it is"
-
 _QUEUE: Final = "the queue carries what has crash points where it is asked and where it is done"
 _RECORD: Final = "the crash point `record` stands from the one to the other"
 _WITHIN = "a part of a migration, or of a contract half, as Django's own operations are"
