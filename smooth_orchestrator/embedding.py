@@ -94,10 +94,14 @@ class _Told:
 
     def __init__(self, on_event: logs.Listener) -> None:
         self._on_event = on_event
+        self._has_failed = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
+        if self._has_failed:
+            return  # the caller's own log may come by here
         try:
             self._on_event(event)
         except Exception:
+            self._has_failed = True
             logging.getLogger(__name__).exception("on_event has failed, and is told of nothing more")
             raise

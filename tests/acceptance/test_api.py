@@ -15,6 +15,8 @@ import pytest
 import structlog
 
 from smooth_orchestrator import api
+from smooth_orchestrator.events import EventName
+from smooth_orchestrator.logs import get_logger
 from tests.support.deploys import GATE_WAITS, LAST, Fleet, small_fleet
 from tests.support.log_lines import log_lines
 from tests.support.postgres_server import PostgresServer
@@ -227,6 +229,24 @@ async def test_a_listener_that_fails_fails_no_deploy(fleet: Fleet, caplog: pytes
     assert (await api.deploy(_plan(fleet), on_event=hear)).outcome is api.RunOutcome.COMMITTED
     assert len(heard) == 1
     assert [record.message for record in caplog.records] == ["on_event has failed, and is told of nothing more"]
+
+
+async def test_a_listener_that_fails_is_called_once_where_the_log_that_says_so_comes_by_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        raise RuntimeError("a full disk")
+
+    class Comes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            get_logger().info(EventName.LOG_MESSAGE, logger=record.name, message=record.getMessage())
+
+    monkeypatch.setattr(logging.getLogger("smooth_orchestrator.embedding"), "handlers", [Comes()])
+    assert (await api.deploy(_plan(fleet), on_event=hear)).outcome is api.RunOutcome.COMMITTED
+    assert len(heard) == 1
 
 
 def test_it_runs_in_a_thread_with_a_loop_of_its_own(fleet: Fleet) -> None:
