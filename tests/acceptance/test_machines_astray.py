@@ -43,9 +43,9 @@ def tell(apps, editor):
 """
 # What is deleted when a run ends is kept here.
 _KEEP: Final = """
-    CREATE TABLE kept (body text);
+    CREATE TABLE kept (session text, body text);
     CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN INSERT INTO kept VALUES (NEW.body); RETURN NEW; END $$;
+        $$ BEGIN INSERT INTO kept VALUES (NEW.session, NEW.body); RETURN NEW; END $$;
     CREATE TRIGGER keep BEFORE INSERT ON smooth_fleet_message FOR EACH ROW EXECUTE FUNCTION keep();
 """
 # What is said once a turn on a database has begun is not written down.
@@ -165,8 +165,9 @@ def test_a_session_that_the_queue_gives_twice_is_served_once(
 
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
     assert waiting.many.new() == _COUNT
-    joined = waiting.rows('SELECT body FROM kept WHERE starts_with(body, \'{"kind":"joined"\')')
-    assert len(joined) == len(outcome.named("worker.started"))
+    # The run may end while one more begins, in place of the one that was lost.
+    joined = waiting.rows('SELECT session FROM kept WHERE starts_with(body, \'{"kind":"joined"\')')
+    assert len(set(joined)) == len(joined) >= len(outcome.named("worker.started")) >= 1
     assert [machine.drain() for machine in started] == [0] * machines
 
 
