@@ -32,6 +32,8 @@ _TIMEOUT_S: Final = 10.0
 # How long a server may be away when it is called for the first time: an address may be wrong.
 _FIRST_S: Final = 30.0
 _PAUSE_S: Final = 0.2
+# How long what nobody waits for stays with its sender, so that what comes soon after it goes along.
+_LINGER_S: Final = 0.02
 # How long what was written is kept, to be sent again. PostgreSQL's manual, "Asynchronous Commit": a crash may lose what
 # was committed within the last three `wal_writer_delay`, 0.6 s unless set; a standby may be further behind.
 _KEPT_S: Final = 10.0
@@ -180,6 +182,7 @@ class Post:
         self._lock = anyio.Lock()
         self._news = anyio.Event()
         self._mail = anyio.Event()
+        self._urgent = anyio.Event()
         self._inboxes: dict[str, Inbox] = {}
         self.failure: PostError | None = None
 
@@ -220,11 +223,19 @@ class Post:
         """Receive nothing more of a session; what is still to be sent is not sent. Repeating it does nothing."""
         self._inboxes.pop(session, None)
 
-    def send(self, session: str, body: str) -> None:
-        """Send a message, after those that were sent before; nothing where the session was left."""
+    def send(self, session: str, body: str, *, is_urgent: bool = True) -> None:
+        """Send a message, after those that were sent before; nothing where the session was left.
+
+        Args:
+            session: in which.
+            body: what it says.
+            is_urgent: whether somebody waits for it. What is not may go along with what is sent a moment later.
+        """
         if (inbox := self._inboxes.get(session)) is not None:
             inbox.send(body)
             self._mail.set()
+            if is_urgent:
+                self._urgent.set()
 
     async def sent(self, session: str) -> None:
         """Wait until everything of a session is written down, for ever where its database stays away.
@@ -280,6 +291,7 @@ class Post:
                 inbox.send_again()
             self._news.set()
             self._mail.set()
+            self._urgent.set()
         return self._connection
 
     def _drop(self) -> None:
@@ -319,7 +331,9 @@ class Post:
     async def _deliver(self) -> None:
         """Write down what waits in all sessions: one statement, and one commit, however many there are."""
         await self._mail.wait()
-        self._mail = anyio.Event()
+        with anyio.move_on_after(_LINGER_S):
+            await self._urgent.wait()
+        self._mail, self._urgent = anyio.Event(), anyio.Event()
         letters = [(inbox, dict(inbox.waiting)) for inbox in self._inboxes.values() if inbox.waiting]
         if not letters:
             return

@@ -254,7 +254,7 @@ class Served:
         try:
             with anyio.move_on_after(self._limit_s) as limit:
                 answer = await worker.call(command, self._hear)
-                await self._hear(answer)
+                self._say(_said(self._masked_in(answer)))
             if limit.cancelled_caught:
                 self._end(f"was at one command for {self._limit_s:g} s, the plan's `job_timeout`")
         except WorkerLost as loss:
@@ -265,9 +265,13 @@ class Served:
             self._end_if_drained()
 
     async def _hear(self, event: Event) -> None:
+        """Pass on what a worker says on its way to an answer."""
+        self._say(_said(self._masked_in(event)), is_urgent=False)
+
+    def _masked_in(self, event: Event) -> Event:
         if isinstance(event, Failed | MigrationFailed | UnapplyFailed | LockRetry | Stepping):
-            event = replace(event, error=self._masked(event.error))
-        self._say(Said(line=protocol.encode(event).decode()))
+            return replace(event, error=self._masked(event.error))
+        return event
 
     def _masked(self, error: ErrorInfo) -> ErrorInfo:
         """Return what may stand in the queue's database: what a driver says may quote a password."""
@@ -285,15 +289,18 @@ class Served:
         )
 
     def _print(self, line: OutputLine) -> None:
-        self._say(
-            Printed(
-                stream=line.stream,
-                line=self._masker.text(line.line),
-                database=line.database,
-                migration=line.migration,
-                pid=line.pid,
-            )
+        printed = Printed(
+            stream=line.stream,
+            line=self._masker.text(line.line),
+            database=line.database,
+            migration=line.migration,
+            pid=line.pid,
         )
+        self._say(printed, is_urgent=False)
 
-    def _say(self, message: Message) -> None:
-        self._post.send(self._job.session, encode(message))
+    def _say(self, message: Message, *, is_urgent: bool = True) -> None:
+        self._post.send(self._job.session, encode(message), is_urgent=is_urgent)
+
+
+def _said(event: Event) -> Said:
+    return Said(line=protocol.encode(event).decode())

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
+from smooth_orchestrator.remote import post
 from smooth_orchestrator.remote.post import Post, PostError, Side
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase, temporary_database
@@ -186,3 +187,39 @@ async def test_a_session_that_has_ended_keeps_nothing_from_the_others(queue: Pos
         await reader.wait()
 
     assert reader.texts == ["in time"]
+
+
+async def test_what_nobody_waits_for_goes_along_with_what_comes_next(
+    queue: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post, "_LINGER_S", 3600)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours:
+        for name in (_SESSION, "a2"):
+            await ours.begin(name, "shop")
+            await ours.join(name, _Reader(0).take)
+        ours.send(_SESSION, "first", is_urgent=False)
+        # Another statement of the same connection, before which all that does not linger would have been written.
+        assert await ours.living(["a2"]) == frozenset({"a2"})
+        with queue.connect() as session:
+            assert session.execute("SELECT body FROM smooth_fleet_message").fetchall() == []
+        ours.send("a2", "second")
+        for name in (_SESSION, "a2"):
+            await ours.sent(name)
+
+    with queue.connect() as session:
+        found = session.execute("SELECT body FROM smooth_fleet_message ORDER BY session").fetchall()
+        writers = session.execute("SELECT count(DISTINCT xmin::text) FROM smooth_fleet_message").fetchone()
+    assert (found, writers) == ([("first",), ("second",)], (1,))
+
+
+async def test_what_nobody_waits_for_is_written_by_itself_too(queue: PostgresDatabase) -> None:
+    reader = _Reader(1)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        await ours.begin(_SESSION, "shop")
+        await ours.join(_SESSION, reader.take)
+        await theirs.join(_SESSION, _Reader(0).take)
+
+        theirs.send(_SESSION, "alone", is_urgent=False)
+        await reader.wait()
+
+    assert reader.texts == ["alone"]
