@@ -103,6 +103,11 @@ class Turn:
         call.fence = call.permanent.journal.fence = lease.check
         return turn
 
+    @property
+    def release(self) -> str:
+        """The statement by which another process gives the turn back for this one; empty where there is none."""
+        return self._lease.release_statement() if self._lease else ""
+
     def refuse_unless_after(self, epoch: int) -> None:
         """Make sure that nobody else has had a turn since one of this epoch, where there are turns.
 

@@ -259,6 +259,7 @@ class Listener:
                 item.backend_pid, item.backend_start = event.backend_pid, event.backend_start
             case protocol.Leased():
                 item.epoch = item.turn = event.epoch
+                item.release = event.release
                 log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
             case protocol.Stepping():
                 item.tier, item.stepping = Tier.COMPENSATED, event.error

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -144,7 +144,8 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
 async def end_session(item: TargetRun) -> ErrorInfo | None:
     """End what a dead worker left running on a server, and wait until its transaction is gone.
 
-    A server notices a client's death only when it next speaks to it. Idempotent.
+    A server notices a client's death only when it next speaks to it. A lost worker may be frozen and live on: its turn
+    on the database is given back for it, and whatever it does from then on is refused. Idempotent.
     """
     if item.target.asyncpg is None or item.backend_pid is None:
         return None
@@ -155,8 +156,12 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
             try:
                 with passing("end_session"):
                     await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", *session)
-                while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", *session):  # noqa: ASYNC110 - a server's state, not a task's
-                    await anyio.sleep(_POLL_S / 10)
+                    while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", *session):  # noqa: ASYNC110 - a server's state, not a task's
+                        await anyio.sleep(_POLL_S / 10)
+                    if item.is_lost and item.release:
+                        # Where it cannot be given back it expires, once nobody renews it.
+                        with suppress(asyncpg.PostgresError):
+                            await connection.execute(item.release)
             finally:
                 await connection.close()
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:

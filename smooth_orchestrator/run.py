@@ -105,6 +105,7 @@ class TargetRun:
         identity: which database it is, once it was looked at for what an interrupted run has left.
         moves_unknown: whether the run has moved it, or is about to, and its journal does not tell what.
         gid: of its transaction, once that was to be prepared.
+        release: the statement that gives its lease back for its worker.
         renewal: the statement that renews its lease while its transaction stands prepared.
         prepares_early: whether it is prepared at once, for want of connections or with workers on other machines, and
             not right before the decision.
@@ -150,6 +151,7 @@ class TargetRun:
     identity: Identity | None = None
     moves_unknown: bool = False
     gid: str | None = None
+    release: str = ""
     renewal: str = ""
     prepares_early: bool = False
     has_standby: bool = True

@@ -151,6 +151,13 @@ class Lease:
         """
         return self._table.hand_over(self.epoch, self.owner, keeper, self._ttl_s)
 
+    def release_statement(self) -> str:
+        """Return how another process gives the lease back for this one, which may be frozen; empty but in PostgreSQL.
+
+        It changes nothing once the lease is somebody else's.
+        """
+        return self._table.release_statement(self.epoch, self.owner)
+
     def release(self) -> bool:
         """Give the lease back, so that the next owner need not wait; return whether it was ours until now.
 

@@ -222,21 +222,27 @@ class LeaseTable:
             ttl_s: until its expiry.
         """
         values = [keeper.host, keeper.pid, keeper.machine, keeper.started, ttl_s, epoch, owner.name]
-        renewal = self.connection.ops.compose_sql(  # type: ignore[attr-defined]  # PostgreSQL's has it
-            _dialect(self.connection).fill(_HAND_OVER, self.name), values
-        )
+        renewal = self._composed(_HAND_OVER, values)
         with self.connection.cursor() as cursor:
             cursor.execute(renewal)
-        return str(renewal)
+        return renewal
 
     def release(self, epoch: int, owner: Owner) -> bool:
         """Give the lease back; return whether this owner still had it."""
         with passing("lease.release"):
             return self._change(_RELEASE, [epoch, owner.name]) == 1
 
+    def release_statement(self, epoch: int, owner: Owner) -> str:
+        """Return what `release` would execute; empty but in PostgreSQL."""
+        return self._composed(_RELEASE, [epoch, owner.name]) if self.connection.vendor == "postgresql" else ""
+
     def lock_key(self, epoch: int, owner: Owner) -> bool:
         """Keep the next owner out until the transaction ends; return whether this owner still has it."""
         return self._fetch(_CHECK, [epoch, owner.name]) is not None
+
+    def _composed(self, template: str, params: list[Any]) -> str:
+        sql = _dialect(self.connection).fill(template, self.name)
+        return str(self.connection.ops.compose_sql(sql, params))  # type: ignore[attr-defined]  # PostgreSQL's has it
 
     def _change(self, template: str, params: list[Any]) -> int:
         with self.connection.cursor() as cursor:

@@ -90,10 +90,17 @@ class Session(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased(Event):
-    """It is our turn on this database; `epoch` is the fencing token, 0 where there is nobody to keep out."""
+    """It is our turn on this database.
+
+    Args:
+        epoch: the fencing token; 0 where there is nobody to keep out.
+        release: the statement that gives the turn back, for whoever has ended the session of a lost worker; it changes
+            nothing once somebody else has had one. Empty where there is none.
+    """
 
     type: ClassVar[str] = "leased"
     epoch: int
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ class Moves:
             on_wait=on_wait,
             on_unfinished=on_unfinished,
         )
-        self._say(protocol.Leased(id=command.id, epoch=turn.epoch))
+        self._say(protocol.Leased(id=command.id, epoch=turn.epoch, release=turn.release))
         return turn
 
     def interrupt(self, command_id: int | None) -> None:

@@ -101,7 +101,7 @@ class Undoing:
         """
         connection, command, call = self._connection, self._command, self._call
         self._turn = Turn.begin(connection, call, owner=command.run_id, patience_s=self._patience_s)
-        self._say(protocol.Leased(id=command.id, epoch=self._turn.epoch))
+        self._say(protocol.Leased(id=command.id, epoch=self._turn.epoch, release=self._turn.release))
         # The database's own journal knows more than a coordinator whose worker was lost.
         unfinished = unfinished_call(connection)
         is_left = unfinished is not None and unfinished.call_id == command.run_id

@@ -254,15 +254,19 @@ def test_a_machine_that_comes_later_takes_the_place_of_a_lost_one(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("whole", ["with its workers", "without them"])
 def test_a_machine_that_was_frozen_changes_nothing_when_it_wakes_up(
-    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: str
 ) -> None:
     with _waiting(server, tmp_path, monkeypatch) as fleet:
         frozen, _other = (fleet.start("--concurrency", "2") for _ in range(2))
         with fleet.many.running() as run:
             _all_begin(run)
-            family = frozen.freeze()
+            family = frozen.freeze(alone=whole == "without them")
             run.wait_for("worker.failed")
+            later = fleet.start("--concurrency", "2")
+            # A worker that was not frozen is at work all the while, and has a lease to keep alive.
+            run.wait_for("migration.started", worker=later.name)
             (tmp_path / "go").touch()
             outcome = run.finish()
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr

@@ -319,3 +319,24 @@ def test_a_lease_that_was_handed_over_is_its_keeper_s_and_that_of_who_works_for_
         assert acquire(other, worker).epoch == 2
         assert ask(pg_database, renewal) == []
         assert not lease.release()
+
+
+def test_a_lease_that_was_given_back_for_its_owner_is_lost_to_that_one(pg_database: PostgresDatabase) -> None:
+    with connected(pg_database.django) as one, connected(pg_database.django) as other:
+        lease = acquire(one, ELSEWHERE)
+        execute(pg_database, lease.release_statement())
+        assert holder(pg_database) == (1, "")
+        with pytest.raises(LeaseLost):
+            lease.renew()
+        assert acquire(other).epoch == 2
+        # Once somebody else has it, it is his.
+        execute(pg_database, lease.release_statement())
+        assert holder(pg_database)[0] == 2
+        with pytest.raises(LeaseHeld):
+            acquire(one, ELSEWHERE)
+
+
+@pytest.mark.parametrize("every_database", [Vendor.SQLITE, Vendor.MYSQL], indirect=True)
+def test_elsewhere_than_in_postgresql_nobody_gives_it_back_for_its_owner(every_database: NewDatabases) -> None:
+    with two(every_database) as (_database, one, _other):
+        assert acquire(one).release_statement() == ""

@@ -55,9 +55,9 @@ class Machine:
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
-    def freeze(self) -> list[psutil.Process]:
-        """Stop it and its workers where they are, and return them."""
-        family = [psutil.Process(self.process.pid), *self.workers()]
+    def freeze(self, *, alone: bool = False) -> list[psutil.Process]:
+        """Stop it where it is, and its workers unless it is to be alone in that; return what was stopped."""
+        family = [psutil.Process(self.process.pid), *([] if alone else self.workers())]
         for process in family:
             process.suspend()
         return family
