@@ -85,7 +85,8 @@ async def prepare_target(run: Run, fleet: Fleet, item: TargetRun) -> None:
         if item.stage is not Stage.HELD:
             return
         failure = await _try(run, fleet, item)
-    elif failure is not None and await begin_anew(run, fleet, item, failure):
+    # A connection that was cut is a failure of the database's, as it is without a fleet.
+    elif failure is not None and fleet.serving(item.target).is_lost and await begin_anew(run, fleet, item, failure):
         async with fleet.lent(item.target, keeps=True):
             await apply_target(run, fleet, item)
             if item.stage is not Stage.HELD:

@@ -1,5 +1,6 @@
 """`finalise`: what deploys have held back is done on every database or on none, once the release before is gone."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -306,7 +307,7 @@ def test_a_later_deploy_leaves_alone_what_is_held_back_or_is_refused(fleet: Flee
     )
     assert fleet.deploy().exit_code == 0
     assert _columns(fleet) == {("extra YES", "name YES", "size default 7 NO")}
-    assert '"name" varchar(40)' in fleet.dumps()["kiosk"]
+    assert re.search(r'"?name"? (varchar|character varying)\(40\)', fleet.dumps()["kiosk"])
 
     touching = migration("migrations.RemoveField('item', 'size')", after=[("demo", "0003_more")])
     (migrations / "0004_touch.py").write_text(touching)

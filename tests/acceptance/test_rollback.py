@@ -121,7 +121,8 @@ def test_texts_that_were_written_since_are_not_cut_off(
         refused = fleet.run("rollback")
 
         # SQLite keeps every text.
-        _assert_refused(refused, *["demo.0002_note: the values of name would be cut off (1 row of demo_item)"] * 2)
+        cut_off = "demo.0002_note: the values of name would be cut off (1 row of demo_item)"
+        _assert_refused(refused, *[cut_off] * len(fleet.on_servers))
         assert fleet.dumps(sequences=False) == after
 
 
@@ -179,8 +180,10 @@ def test_a_rollback_that_fails_changes_nothing(
 
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
         assert outcome.report["error"]["migration"] == "demo.0003_fill"
-        # The last phase first.
-        assert outcome.outcomes == {LAST: "rolled_back", "primary": "failed", "kiosk": "rolled_back"}
+        # The last phase first. A file of SQLite goes back before `primary`; a database beside that may not have begun.
+        kiosk = {"rolled_back", "unchanged"} if fleet.third else {"rolled_back"}
+        assert outcome.outcomes["kiosk"] in kiosk
+        assert outcome.outcomes | {"kiosk": ""} == {LAST: "rolled_back", "primary": "failed", "kiosk": ""}
         assert fleet.dumps() == after
         assert not fleet.prepared()
 

@@ -17,6 +17,7 @@ LEFT_OUT: Final[Mapping[str, Sequence[str]]] = {
     "`held_open` is refused by a fleet: a transaction that is held open cannot change machines": (
         r"\[(joined|lost)-",
         r"\[([a-z]+-)?(held|held_open)(-|\])",
+        r"-held\]",
         r"test_recovery.py::test_the_next_deploy_settles_a_decided_run_by_itself",
         r"test_interrupted.py::test_an_interrupted_settlement_says",
         r"test_ahead.py::test_what_cannot_be_prepared_is_held_open",
