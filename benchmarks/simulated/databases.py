@@ -78,13 +78,23 @@ class Servers:
         self.usage.open(server)
         return Session(self, server, str(options.get("database", "")))
 
+    def close(self, server: str) -> None:
+        """Close a session, and have the server clear up after it, for which nobody waits."""
+        found = self._servers[server]
+        self.usage.close(server)
+        self._spend(found, self.costs.cleared)
+
+    def _spend(self, server: _Server, seconds: float) -> float:
+        """Have a server at work for so long, and return when it has been."""
+        spent_s = seconds * server.slowness
+        self.usage.spent_s["queue" if server.name == "queue" else "server"] += spent_s
+        return server.cores.have(spent_s, anyio.current_time())
+
     async def serve(self, server: str, seconds: float, *, commits: bool = False, waits_s: float = 0.0) -> None:
         """Have a server do something, and wait for the answer."""
         found = self._servers[server]
-        self.usage.spent_s["queue" if server == "queue" else "server"] += seconds * found.slowness
-        now_s = anyio.current_time()
         wait_s = self.costs.round_trip_wait + (self.costs.commit_wait if commits else 0.0) + waits_s * found.slowness
-        await anyio.sleep(found.cores.have(seconds * found.slowness, now_s) - now_s + wait_s)
+        await anyio.sleep(self._spend(found, seconds) - anyio.current_time() + wait_s)
 
 
 class Session:
@@ -110,7 +120,7 @@ class Session:
         """End it. Repeating it does nothing."""
         if not self._is_closed:
             self._is_closed = True
-            self._servers.usage.close(self._server)
+            self._servers.close(self._server)
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncpg's
         """End it."""

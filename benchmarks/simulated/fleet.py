@@ -90,25 +90,27 @@ class _World:
     scenario: Scenario
     costs: Costs
     usage: Usage = field(default_factory=Usage)
+    chance: random.Random = field(init=False)
     shared: Cores = field(init=False)
     servers: dict[str, Cores] = field(default_factory=dict)
     machines: list[tuple[Cores, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         scenario = self.scenario
-        self.shared = Cores("cores", scenario.cores, scenario.share)
-
-        def cores(name: str, count: int) -> Cores:
-            return self.shared if scenario.shared else Cores(name, count)
-
+        self.chance = random.Random(scenario.seed)  # noqa: S311 - no secret
+        self.shared = Cores("cores", scenario.cores, self.chance, scenario.share)
         names = [f"/db{number}" for number in range(-(-scenario.databases // scenario.each_server))]
-        self.servers = {name: cores("server", scenario.server_cores) for name in names}
-        self.servers["queue"] = cores("queue", scenario.server_cores)
+        self.servers = {name: self.cores("server", scenario.server_cores) for name in names}
+        self.servers["queue"] = self.cores("queue", scenario.server_cores)
         left = scenario.workers
         while left > 0:
             slots = min(left, scenario.on_each_machine)
-            self.machines.append((cores("machine", scenario.cores), slots))
+            self.machines.append((self.cores("machine", scenario.cores), slots))
             left -= slots
+
+    def cores(self, name: str, count: int) -> Cores:
+        """Return new cores; those of the one machine on which all is."""
+        return self.shared if self.scenario.shared else Cores(name, count, self.chance)
 
     def busy(self, duration_s: float) -> dict[str, float]:
         """Return what share of the time each kind of resource was at work, at the most."""
@@ -142,13 +144,13 @@ async def _deploy(scenario: Scenario, costs: Costs, directory: Path) -> Simulate
     }
     migrated = Migrated(servers, databases, scenario.wait_s)
     file = understand(_plan(scenario, len(phases)), directory / "deploy.toml", {})
-    coordinator = Process("coordinator", world.shared if scenario.shared else Cores("coordinator", 1), world.usage)
+    coordinator = Process("coordinator", world.cores("coordinator", 1), world.usage)
     CLIENT.set(coordinator)
     place = place_of(file)
     (project,) = projects_of(file).values()
     machines = Machines(world.machines, project, migrated, place)
     pids = itertools.count(1)
-    reading = Process("worker", world.shared if scenario.shared else Cores("reader", 1), world.usage)
+    reading = Process("worker", world.cores("reader", 1), world.usage)
 
     @asynccontextmanager
     async def opened(place: Place) -> AsyncIterator[SimulatedQueue]:

@@ -1,15 +1,20 @@
 """What work takes its time on: cores that are shared, and processes that do one thing at a time."""
 
 import heapq
+import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
 __all__ = ["CLIENT", "Cores", "Costs", "Process", "Usage"]
+
+# By how much of what it takes on the whole anything may take less, or more.
+_SPREAD: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,8 @@ class Costs:
         inspect: a worker looks at a database.
         first: the first migration that a worker runs takes longer by this.
         apply: a worker runs a migration; `prepare` and `commit` likewise.
-        session: a server opens and closes a session.
+        session: a server opens a session.
+        cleared: it ends one, and does by itself what that one has left to be done; nobody waits for it.
         query: a server answers the coordinator; `renewed` a lease, `migrate`, `prepared`, `ended` what a worker asks,
             `stored` a message or a row, `written` a statement that writes some of these.
         round_trip_wait: there and back.
@@ -47,6 +53,7 @@ class Costs:
     prepare: float
     commit: float
     session: float
+    cleared: float
     query: float
     renewed: float
     migrate: float
@@ -64,18 +71,21 @@ class Cores:
     Args:
         name: what they are called in a table.
         count: how many.
+        chance: nothing takes exactly as long each time, or what is at work would fall in step.
         share: what part of their time they have for this.
     """
 
-    def __init__(self, name: str, count: int, share: float = 1.0) -> None:
+    def __init__(self, name: str, count: int, chance: random.Random, share: float = 1.0) -> None:
         self.name = name
         self.count = count
         self.busy_s = 0.0
+        self._chance = chance
         self._share = share
         self._free_at_s = [0.0] * count
 
     def have(self, seconds: float, from_s: float) -> float:
         """Have a core for so long, as soon as there is one from a moment on; return until when."""
+        seconds *= self._chance.uniform(1 - _SPREAD, 1 + _SPREAD)
         until_s = max(from_s, self._free_at_s[0]) + seconds / self._share
         heapq.heapreplace(self._free_at_s, until_s)
         self.busy_s += seconds

@@ -132,7 +132,7 @@ class SimulatedWorker:
                 await self._process.use(costs.prepare)
                 await servers.serve(server, costs.prepared, commits=True)
                 servers.usage.prepare(command.gid or "")
-                servers.usage.close(server)
+                servers.close(server)
                 return Done(id=command.id, renewal="RENEW")
             case protocol.Commit():
                 await self._process.use(costs.commit)
