@@ -6,9 +6,13 @@ simulated: the servers behind asyncpg, what hands sessions to machines, and the 
 thing takes was measured.
 """
 
+import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from statistics import median
 from typing import Final
 
 import click
@@ -18,7 +22,7 @@ from rich.table import Table
 from benchmarks.simulated.fleet import Scenario, Simulated, simulate
 from benchmarks.simulated.resources import Costs
 
-__all__ = ["MEASURED", "scenarios", "table"]
+__all__ = ["MEASURED", "predictions", "scenarios", "table"]
 
 MEASURED: Final = Costs(
     connect=0.0011,
@@ -104,12 +108,56 @@ def table(found: Sequence[tuple[str, Scenario, Simulated]]) -> Table:
     return result
 
 
+def predictions(measured: Path) -> Table:
+    """Return what runs of `benchmarks.scaling` took beside what they are predicted to, on the same cores."""
+    document = json.loads(measured.read_text())
+    result = Table(
+        "workers", "s", "predicted", "deviation", "processor s", "predicted", "deviation", "messages", "predicted"
+    )
+    cores = os.cpu_count() or 1
+    for workers, runs in document["runs"].items():
+        if workers == "None":
+            continue
+        size = int(workers)
+        spent = {name: median(run[name] for run in runs) for name in runs[0]}
+        scenario = Scenario(
+            databases=document["databases"],
+            workers=size,
+            on_each_machine=size,
+            cores=cores,
+            each_server=document["databases"],
+            shared=True,
+            share=1 - spent["others"] / cores,
+        )
+        found = simulate(scenario, MEASURED)
+        processor_s = sum(spent[name] for name in ("coordinator_s", "workers_s", "servers_s", "queue_s"))
+        columns = (
+            (spent["duration_s"], found.duration_s),
+            (processor_s, found.busy["cores"] * cores * found.duration_s),
+        )
+        result.add_row(
+            workers,
+            *(
+                cell
+                for was, said in columns
+                for cell in (f"{was:.1f}", f"{said:.1f}", f"{100 * (said / was - 1):+.0f} %")
+            ),
+            f"{spent['messages']:.0f}",
+            str(found.usage.messages),
+        )
+    return result
+
+
 @click.command()
 @click.option("--databases", "counts", type=click.IntRange(min=1), multiple=True, default=(10_000,), show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), multiple=True, default=(1, 10, 50, 200), show_default=True)
 @click.option("--phase", type=click.IntRange(min=0), default=500, show_default=True, help="Databases for one decision.")
-def _main(counts: tuple[int, ...], workers: tuple[int, ...], phase: int) -> None:
+@click.option("--measured", type=click.Path(path_type=Path), help="What `benchmarks.scaling --json` wrote, to predict.")
+def _main(counts: tuple[int, ...], workers: tuple[int, ...], phase: int, measured: Path | None) -> None:
     """Simulate deploys, and say what is busy first."""
+    if measured is not None:
+        Console(width=120).print(predictions(measured))
+        return
     found = []
     for name, scenario in scenarios(counts, workers, phase):
         began_s = time.process_time()
