@@ -15,10 +15,18 @@ from smooth_orchestrator.silence import call_unless_silent
 __all__ = ["commit_held", "note_committed"]
 
 
-async def commit_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
-    """Commit what a target holds, or return why that is not known to have happened."""
+async def commit_held(run: Run, fleet: Fleet, item: TargetRun, *, gives_back: bool = False) -> ErrorInfo | None:
+    """Commit what a target holds, or return why that is not known to have happened.
+
+    Args:
+        run: which.
+        fleet: its workers.
+        item: the target.
+        gives_back: whether all is committed, and a worker that holds nothing gives the run's lease back.
+    """
     worker = fleet.serving(item.target)
-    command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    owner = run.run_id if gives_back else ""
+    command = Commit(id=worker.next_id(), database=item.name, alias=item.target.alias, run_id=owner)
     try:
         answer = await call_unless_silent(worker, command, run.plan.settle_timeout_ms / 1000)
     except WorkerError as error:

@@ -16,7 +16,7 @@ from smooth_orchestrator.journal import Fenced, RecordKind
 from smooth_orchestrator.lease import LOST
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
-from smooth_orchestrator.reads import end_session
+from smooth_orchestrator.reads import end_session, give_back
 from smooth_orchestrator.report import WOULD_DISCARD
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standby import leave
@@ -146,11 +146,14 @@ async def _commit_prepared(
         locked_ms = item.lock_hold_ms
     leave(item)
     item.gid = None
-    failure = await commit_held(run, fleet, item)
+    failure = await commit_held(run, fleet, item, gives_back=fate is Fate.ENDED)
     item.locked_ms = locked_ms
     if fate is Fate.GONE:
         return failure or await _unmarked(run, fleet, item)
     # Its worker has nothing left to do but to give the lease back, and dies without harm.
+    if fleet.serving(item.target).is_lost:
+        async with fleet.room_on(item.target):
+            await give_back(item)
     return None
 
 

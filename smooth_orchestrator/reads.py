@@ -20,7 +20,7 @@ from smooth_orchestrator.run import TargetRun
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
 
-__all__ = ["Read", "Unreadable", "end_session", "reading", "watch_blockers"]
+__all__ = ["Read", "Unreadable", "end_session", "give_back", "reading", "watch_blockers"]
 
 _CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 0.25
@@ -167,3 +167,9 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         return ErrorInfo(type(error).__name__, f"the session {item.backend_pid} could not be ended: {error}")
     return None
+
+
+async def give_back(item: TargetRun) -> None:
+    """Give a target's lease back for its worker, which is lost. Where that cannot be done it expires. Idempotent."""
+    item.is_lost = True
+    await end_session(item)

@@ -220,14 +220,17 @@ async def _settle_back(run: Run, item: TargetRun, failure: ErrorInfo | None, *, 
 
 async def _roll_back(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
     # What was committed ahead of a prepared transaction can be taken back when that is gone, as can the lease.
+    # Until they are, nobody else is to have a turn.
+    gives_back = item.gid is not None and not item.has_ahead
     if item.gid is not None and (failure := await _roll_back_prepared(run, fleet, item)) is not None:
         return failure
-    return await _roll_back_held(run, fleet, item)
+    return await _roll_back_held(run, fleet, item, gives_back=gives_back)
 
 
-async def _roll_back_held(run: Run, fleet: Fleet, item: TargetRun) -> ErrorInfo | None:
+async def _roll_back_held(run: Run, fleet: Fleet, item: TargetRun, *, gives_back: bool = False) -> ErrorInfo | None:
     worker = fleet.serving(item.target)
-    command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias)
+    owner = run.run_id if gives_back else ""
+    command = Rollback(id=worker.next_id(), database=item.name, alias=item.target.alias, run_id=owner)
     try:
         failure = await _ask(run, fleet, item, command)
         if failure is None or item.tier is Tier.COMPENSATED or failure.type == OWN_UNDO_FAILED:

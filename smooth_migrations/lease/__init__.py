@@ -24,7 +24,7 @@ expiry concerns owners elsewhere, such as other containers on the same volume.
 
 from smooth_migrations.lease.errors import LeaseHeld, LeaseLost, SessionLeft
 from smooth_migrations.lease.heartbeat import Heartbeat, lease_held
-from smooth_migrations.lease.lease import Lease, epoch_of, holder_at_work
+from smooth_migrations.lease.lease import Lease, epoch_of, holder_at_work, release_of
 from smooth_migrations.lease.session_lock import SessionLock, end_session_left
 from smooth_migrations.protocol.owner import Holder, Owner
 
@@ -41,4 +41,5 @@ __all__ = [
     "epoch_of",
     "holder_at_work",
     "lease_held",
+    "release_of",
 ]

@@ -192,6 +192,21 @@ def holder_at_work(connection: BaseDatabaseWrapper) -> Holder | None:
     return row.holder
 
 
+def release_of(connection: BaseDatabaseWrapper, name: str) -> None:
+    """Give back the lease of a database for an owner that is gone, if one of this name has it. Idempotent.
+
+    Args:
+        connection: in autocommit.
+        name: the owner's.
+
+    Raises:
+        DatabaseError: unknown whether it was given back.
+    """
+    _refuse_transaction(connection)
+    if (table := LeaseTable.find(connection)) is not None:
+        table.release_named(name)
+
+
 def epoch_of(connection: BaseDatabaseWrapper) -> int:
     """Return the epoch of the last turn that anybody has had on a database; 0 where nobody has. Only reads."""
     table = LeaseTable.find(connection)

@@ -41,6 +41,7 @@ _HAND_OVER = """
     WHERE {mine} RETURNING epoch
 """
 _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE {mine}"
+_RELEASE_OF = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE id = 1 AND owner = %s"
 _CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
 
 
@@ -231,6 +232,10 @@ class LeaseTable:
         """Give the lease back; return whether this owner still had it."""
         with passing("lease.release"):
             return self._change(_RELEASE, [epoch, owner.name]) == 1
+
+    def release_named(self, name: str) -> bool:
+        """Give the lease back for whichever owner of a name has it; return whether there was one."""
+        return self._change(_RELEASE_OF, [name]) == 1
 
     def release_statement(self, epoch: int, owner: Owner) -> str:
         """Return what `release` would execute; empty but in PostgreSQL."""

@@ -193,9 +193,14 @@ class SettlePrepared(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit(Command):
-    """Make what `Apply` holds permanent; what was prepared is committed already. Answer: `Done` or `Failed`."""
+    """Make what `Apply` holds permanent; what was prepared is committed already. Answer: `Done` or `Failed`.
+
+    Args:
+        run_id: whose lease is given back where a worker that was lost has held it.
+    """
 
     type: ClassVar[str] = "commit"
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +208,13 @@ class Rollback(Command):
     """Undo what `Apply` holds or has committed step by step; nothing held is no error. Answer: `Done` or `Failed`.
 
     What was prepared is rolled back already.
+
+    Args:
+        run_id: whose lease is given back where a worker that was lost has held it.
     """
 
     type: ClassVar[str] = "rollback"
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,14 +13,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.errors import UndoFailed, describe
-from smooth_migrations.lease import Holder
+from smooth_migrations.lease import Holder, release_of
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.failures import NOT_HELD
 from smooth_migrations.protocol.names import session_name
 from smooth_migrations.replay import Shelf
 from smooth_migrations.segments import AheadCall, RehearsedCall
-from smooth_migrations.session import named
+from smooth_migrations.session import commit_each, named
 from smooth_migrations.turn import FOR_ITSELF_S, Turn
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.prepared import PrepareUnsure
@@ -161,6 +161,7 @@ class Moves:
             return self._commit_undo(command, undoing)
         held = self._held.pop(command.database, None)
         if held is None:
+            _give_back(command)
             return _nothing_held(command)
         call = held.call
         locked_ms = call.locked_ms
@@ -185,6 +186,7 @@ class Moves:
             return protocol.Done(id=command.id)
         held = self._held.pop(command.database, None)
         if held is None:
+            _give_back(command)
             return protocol.Done(id=command.id)
         call = held.call
         # The coordinator hears what belongs to the command that it waits for.
@@ -317,6 +319,15 @@ def _answered(command: protocol.Prepare) -> protocol.Event:
     except Error as error:
         return protocol.Failed(id=command.id, error=describe(error))
     return protocol.Done(id=command.id)
+
+
+def _give_back(command: protocol.Commit | protocol.Rollback) -> None:
+    """Give back the lease of a run that a lost worker has held for it; where that fails, it expires."""
+    if command.run_id:
+        connection = connections[command.alias]
+        with suppress(Error), passing("lease.release"):
+            commit_each(connection)
+            release_of(connection, command.run_id)
 
 
 def _nothing_held(command: protocol.Command) -> protocol.Failed:

@@ -34,6 +34,7 @@ _RELEASE: Final = {
         after=[("demo", "0001_item")],
     ),
 }
+_LEASED: Final = "SELECT owner FROM smooth_migrations_lease WHERE owner <> ''"
 _EXPIRES: Final = "SELECT expires_at FROM smooth_migrations_lease"
 _ROOM: Final = "SELECT sum(concurrency)::int FROM smooth_fleet_machine"
 
@@ -75,3 +76,5 @@ def test_what_a_machine_has_prepared_stays_with_its_run(fleet: FleetOfMachines, 
     assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr
     assert fleet.many.new() == _COUNT
     assert not fleet.many.prepared()
+    # Whose worker has gone has its lease given back all the same.
+    assert fleet.many.rows(_LEASED) == [[]] * _COUNT
