@@ -16,7 +16,7 @@ from smooth_orchestrator.journal import Fenced, RecordKind
 from smooth_orchestrator.lease import LOST
 from smooth_orchestrator.logs import get_logger
 from smooth_orchestrator.prepared import Fate, settle_prepared
-from smooth_orchestrator.reads import end_session, give_back
+from smooth_orchestrator.reads import end_session
 from smooth_orchestrator.report import WOULD_DISCARD
 from smooth_orchestrator.run import Run, Stage, TargetRun
 from smooth_orchestrator.standby import leave
@@ -153,7 +153,7 @@ async def _commit_prepared(
     # Its worker has nothing left to do but to give the lease back, and dies without harm.
     if fleet.serving(item.target).is_lost:
         async with fleet.room_on(item.target):
-            await give_back(item)
+            await end_session(item)
     return None
 
 

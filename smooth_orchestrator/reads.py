@@ -20,7 +20,7 @@ from smooth_orchestrator.run import TargetRun
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
 
-__all__ = ["Read", "Unreadable", "end_session", "give_back", "reading", "watch_blockers"]
+__all__ = ["Read", "Unreadable", "end_session", "reading", "watch_blockers"]
 
 _CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 0.25
@@ -144,8 +144,8 @@ async def watch_blockers(item: TargetRun, fleet: Fleet) -> None:
 async def end_session(item: TargetRun) -> ErrorInfo | None:
     """End what a dead worker left running on a server, and wait until its transaction is gone.
 
-    A server notices a client's death only when it next speaks to it. A lost worker may be frozen and live on: its turn
-    on the database is given back for it, and whatever it does from then on is refused. Idempotent.
+    A server notices a client's death only when it next speaks to it. A worker that is lost may be frozen and live on:
+    its lease is given back for it, and whatever it does from then on is refused. Idempotent.
     """
     if item.target.asyncpg is None or item.backend_pid is None:
         return None
@@ -158,7 +158,7 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
                     await connection.execute(f"SELECT pg_terminate_backend(pid) {_OURS}", *session)
                     while not await connection.fetchval(f"SELECT NOT EXISTS (SELECT {_OURS})", *session):  # noqa: ASYNC110 - a server's state, not a task's
                         await anyio.sleep(_POLL_S / 10)
-                    if item.is_lost and item.release:
+                    if item.release:
                         # Where it cannot be given back it expires, once nobody renews it.
                         with suppress(asyncpg.PostgresError):
                             await connection.execute(item.release)
@@ -167,9 +167,3 @@ async def end_session(item: TargetRun) -> ErrorInfo | None:
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         return ErrorInfo(type(error).__name__, f"the session {item.backend_pid} could not be ended: {error}")
     return None
-
-
-async def give_back(item: TargetRun) -> None:
-    """Give a target's lease back for its worker, which is lost. Where that cannot be done it expires. Idempotent."""
-    item.is_lost = True
-    await end_session(item)
