@@ -202,7 +202,9 @@ def test_of_many_databases_none_changes_where_the_last_fails_and_all_do_where_no
             session.execute("ALTER TABLE demo_item ADD COLUMN note text")
         before = fleet.many.rows(_STATE)
 
-        failed = fleet.many.run("deploy")
+        # These take as long as they take.
+        with fleet.many.running() as run:
+            failed = run.finish()
 
         assert (failed.exit_code, failed.report["outcome"]) == (1, "rolled_back"), failed.stderr[-3000:]
         assert failed.report["error"]["database"] == f"shards:shard_{count - 1}"
@@ -211,7 +213,8 @@ def test_of_many_databases_none_changes_where_the_last_fails_and_all_do_where_no
 
         with fleet.many.databases[-1].connect() as session:
             session.execute("ALTER TABLE demo_item DROP COLUMN note")
-        outcome = fleet.many.run("deploy")
+        with fleet.many.running() as run:
+            outcome = run.finish()
 
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
         assert len({line["worker"] for line in outcome.named("worker.started")}) == 3
