@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -31,7 +32,7 @@ from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.observer import Observer
 from smooth_migrations.options import Options
 from smooth_migrations.protocol.failpoints import reach
-from smooth_migrations.protocol.values import Before, Step
+from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import can_hold
 from smooth_migrations.session import limited, make_ready
 from smooth_migrations.undo.caches import forget_content_types
@@ -41,6 +42,7 @@ from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.permanent import Permanent
 from smooth_migrations.undo.records import shown_by_records
 from smooth_migrations.undo.transaction import HeldTransaction
+from smooth_migrations.undo.unheard import has_ended, was_sealed
 
 __all__ = ["Call"]
 
@@ -60,14 +62,12 @@ class Call:
         interruption: ends the call from outside.
         locks: takes those that its plan needs together.
         last: the migration that the plan ends with, once that is known.
-        fence: called in each transaction right before it commits; what it raises keeps the call from committing.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, options: Options, observer: Observer) -> None:
         self._connection, self.options, self._observer = connection, options, observer
         self.interruption = Interruption(connection, options.limits.lock_timeout_ms)
         self.locks = LocksFirst(connection)
-        self.fence: Callable[[], None] | None = None
         self.last: Migration | None = None
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
@@ -82,9 +82,7 @@ class Call:
             manner=Manner(options.limits, options.application_name, options.lock_retries, self._pause),
             interruption=self.interruption,
             aliases=self.aliases,
-            on_undone=lambda step, duration_ms: observer.undone(step, duration_ms, by_rollback=False),
-            on_undo_failed=observer.undo_failed,
-            on_left=observer.left,
+            observer=observer,
         )
         self._open, self._prepared = list[Moved](), list[Moved]()
         self._at_work: Moved | None = None
@@ -106,11 +104,6 @@ class Call:
         """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
         holds = self._connection.features.can_rollback_ddl and not self.is_compensated and not self.permanent.is_early
         return "held_open" if holds else "compensated"
-
-    @property
-    def before(self) -> Before:
-        """What the database was like before the call."""
-        return self.permanent.before
 
     @property
     def at_work(self) -> Step | None:
@@ -157,7 +150,7 @@ class Call:
                 is_locked = is_lock_failure(error) and not self.aliases.has_lost
                 again = steps_now or is_afresh or (is_locked and attempt <= self.options.lock_retries)
                 if again and not failures:  # what is tried again registers its undo again
-                    failures = self._call_hooks()
+                    failures = self._hooks.call(kept=self.committed)
                 if failures or not again:
                     self._fail(error, failures)
                 if steps_now:
@@ -226,7 +219,7 @@ class Call:
         try:
             self.permanent.end()
             held = [*self._open]
-            callbacks = self._commit(self.aliases.refuse_to_prepare if gid else self.aliases.commit, gid)
+            callbacks = self._commit(has_ended, self.aliases.refuse_to_prepare if gid else self.aliases.commit, gid)
         except BaseException:
             # Whoever looks through this connection next must not find what is not committed.
             self._transaction.rollback()
@@ -237,6 +230,14 @@ class Call:
             self.settle()
         return callbacks
 
+    def commit_or_undo(self) -> list[Callable[[], None]]:
+        """Do as `commit` does, and take back what was permanent before where that fails; raises as `run` does."""
+        try:
+            return self.commit()
+        except BaseException as error:  # noqa: BLE001 - raised again by _fail
+            self._roll_back_transaction()
+            self._fail(error, [])
+
     def settle(self) -> None:
         """Note that what was prepared has been committed."""
         self.aliases.commit()
@@ -244,12 +245,16 @@ class Call:
         self._prepared = []
         self._hooks.forget()
 
-    def _commit(self, before: Callable[[], None] = lambda: None, gid: str | None = None) -> list[Callable[[], None]]:
+    def _commit(
+        self, is_in: Callable[..., bool], before: Callable[[], None] = lambda: None, gid: str | None = None
+    ) -> list[Callable[[], None]]:
+        journal, steps = self.permanent.journal, [item.step for item in self._open]
         # Each migration has written at least its record.
-        if self.fence is not None and (self._open or self._transaction.has_written()):
-            self.fence()
+        if steps or self._transaction.has_written():
+            journal.check()
         before()
-        callbacks = self._transaction.commit(gid) if self._transaction.is_open else []
+        was_committed = partial(is_in, self._connection, journal, steps)
+        callbacks = self._transaction.commit(gid, was_committed) if self._transaction.is_open else []
         self._open.clear()
         return callbacks
 
@@ -270,7 +275,7 @@ class Call:
         except Exception as failure:  # noqa: BLE001 - raised below
             failures.append(failure)
         forget_content_types()
-        own = self._call_hooks()
+        own = self._hooks.call(kept=self.committed)
         if failures or own:
             raise joined(failures, own)
         return tuple(item.step for item in undone)
@@ -301,7 +306,7 @@ class Call:
         # Only when it is done is it known whether --fake-initial found it applied already.
         migration, step = self._at_work.migration, replace(self._at_work.step, fake=fake)
         # What was empty is emptied again if its server loses any of it; the last one's commit waits for all of them.
-        delays = self.before.is_empty and bool(self.permanent.moved) and self.last not in {None, migration}
+        delays = self.permanent.before.is_empty and bool(self.permanent.moved) and self.last not in {None, migration}
         self._transaction.checkpoint(self._started_s, delays=delays)
         permanent = self.permanent.is_outside or self.is_compensated
         if self.permanent.is_outside:
@@ -327,7 +332,9 @@ class Call:
 
     def _seal(self) -> None:
         callbacks: list[Callable[[], None]] = []
-        self.permanent.seal([*self._open], lambda: callbacks.extend(self._commit()))
+        self.permanent.seal([*self._open], lambda: callbacks.extend(self._commit(was_sealed)))
+        if self._transaction.loss is not None:
+            raise self._transaction.loss
         for callback in callbacks:
             callback()
 
@@ -376,24 +383,16 @@ class Call:
 
     def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
         is_broken = bool(failures)
+        failures += self._transaction.doubts()
         try:
             self.permanent.take_back()
         except UndoFailed as failure:
             failures.append(failure)
         forget_content_types()
-        failures += self._call_hooks(is_broken=is_broken)
+        failures += self._hooks.call(kept=(*self.committed, self.at_work) if is_broken else self.committed)
         if failures:
             raise failed_twice(error, failures) from None
         raise error
-
-    def _call_hooks(self, *, is_broken: bool = False) -> list[BaseException]:
-        """Call what was registered for the migrations that are not in the database any more; return what that raised.
-
-        Args:
-            is_broken: whether the migration at work could not be taken back.
-        """
-        kept = {str(step) for step in self.committed}
-        return self._hooks.call(kept=kept | {str(self.at_work)} if is_broken else kept)
 
     def _name_at_work(self) -> str | None:
         return str(self._at_work.step) if self._at_work else None

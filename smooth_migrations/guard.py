@@ -65,13 +65,13 @@ class Guard:
             self._refuse_turning_round(plan)
             if plan and not self._options["fake"]:
                 self._place(plan)
-            if not self._options["fake"] and not self._call.before.is_empty:
+            if not self._options["fake"] and not self._call.permanent.before.is_empty:
                 with self._call.permanent.receivers.aside():
                     self._refuse_irreversible(plan)
         if plan and sender is _last():
             from smooth_migrations.undo.choice import choose  # noqa: PLC0415 - most calls find nothing to do
 
-            before = self._call.before
+            before = self._call.permanent.before
             choices = choose(plan, self._connection, is_empty=before.is_empty, compensated=self._call.is_compensated)
             self._tell(choices)
 
@@ -93,7 +93,7 @@ class Guard:
         except (CannotSplit, QueueUnreadable) as error:
             raise CommandError(f"Refused: {error.message} ({error.hint})", returncode=REFUSED) from error
         install(placed, call.options.call_id)
-        if self._connection.vendor == "postgresql" and not call.before.is_empty:
+        if self._connection.vendor == "postgresql" and not call.permanent.before.is_empty:
             call.locks.expect(foreseen(self._connection, plan, executor))
         self._goes_back = bool(placed) and plan[0][1]
         self.held_back = [item.queued(call.options.call_id) for item in placed if item.split and not plan[0][1]]

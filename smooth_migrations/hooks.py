@@ -3,7 +3,7 @@
 Needs the standard library alone, so that a migration may import it wherever it is loaded.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -55,14 +55,15 @@ class Hooks:
         """Remember what to call, and for which migration."""
         self._registered.append((self._migration(), undo))
 
-    def call(self, *, kept: Collection[str]) -> list[BaseException]:
+    def call(self, *, kept: Iterable[object]) -> list[BaseException]:
         """Call what was registered, newest first, and forget it; return what that raised.
 
         Args:
-            kept: the migrations whose changes stay, and for which nothing is called.
+            kept: the migrations, as `app.name`, whose changes stay, and for which nothing is called.
         """
-        called = [entry for entry in self._registered if entry[0] not in kept]
-        self._registered = [entry for entry in self._registered if entry[0] in kept]
+        names = {*map(str, kept)}
+        called = [entry for entry in self._registered if entry[0] not in names]
+        self._registered = [entry for entry in self._registered if entry[0] in names]
         errors: list[BaseException] = []
         for migration, undo in reversed(called):
             try:

@@ -100,7 +100,7 @@ class Turn:
         except BaseException:
             turn.end()
             raise
-        call.fence = call.permanent.journal.fence = lease.check
+        call.permanent.journal.fence = lease
         return turn
 
     @property

@@ -12,6 +12,7 @@ from django.db.transaction import TransactionManagementError
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
 from smooth_migrations.lease.row import LeaseRow, LeaseTable, can_beat, locks_keys
+from smooth_migrations.lease.transactions import end_transaction
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 
 __all__ = ["Lease", "epoch_of", "holder_at_work"]
@@ -37,6 +38,7 @@ class Lease:
         self.connection = table.connection
         self._table = table
         self._ttl_s = ttl_s
+        self._checked: str | None = None
 
     @classmethod
     def acquire(  # noqa: PLR0913 - each is named where it is used
@@ -122,8 +124,22 @@ class Lease:
             raise TransactionManagementError("a lease is checked inside the transaction that depends on it")
         if not locks_keys(connection):
             self._renew(self._table)
-        elif not self._table.lock_key(self.epoch, self.owner):
+            return
+        self._checked = self._table.lock_key(self.epoch, self.owner)
+        if self._checked is None:
             raise self._lost(self._table)
+
+    def end_left(self) -> None:
+        """Make sure that the transaction that was checked last has ended, whatever became of it. Idempotent.
+
+        On PostgreSQL a session that was lost may have it open yet, and is ended; see `SessionLock` for MariaDB.
+
+        Raises:
+            DatabaseError: the server cannot be asked, or does not end that session.
+        """
+        # One that is open here has lost no session.
+        if self._checked is not None and not self.connection.in_atomic_block:
+            end_transaction(self.connection, self._checked)
 
     def renew(self, connection: BaseDatabaseWrapper | None = None) -> None:
         """Put the expiry off. Locks the row for a moment; repeating it does no harm.

@@ -42,7 +42,7 @@ _HAND_OVER = """
 """
 _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE {mine}"
 _RELEASE_OF = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE id = 1 AND owner = %s"
-_CHECK = "SELECT 1 FROM {table} WHERE {mine} FOR KEY SHARE"
+_CHECK = "SELECT pg_current_xact_id()::text FROM {table} WHERE {mine} FOR KEY SHARE"
 
 
 class _Dialect(NamedTuple):
@@ -241,9 +241,10 @@ class LeaseTable:
         """Return what `release` would execute; empty but in PostgreSQL."""
         return self._composed(_RELEASE, [epoch, owner.name]) if self.connection.vendor == "postgresql" else ""
 
-    def lock_key(self, epoch: int, owner: Owner) -> bool:
-        """Keep the next owner out until the transaction ends; return whether this owner still has it."""
-        return self._fetch(_CHECK, [epoch, owner.name]) is not None
+    def lock_key(self, epoch: int, owner: Owner) -> str | None:
+        """Keep the next owner out until the transaction ends; return its number, if this owner still has the lease."""
+        row = self._fetch(_CHECK, [epoch, owner.name])
+        return None if row is None else str(row[0])
 
     def _composed(self, template: str, params: list[Any]) -> str:
         sql = _dialect(self.connection).fill(template, self.name)

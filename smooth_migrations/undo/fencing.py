@@ -1,21 +1,32 @@
 """Let a call commit nothing by itself any more when somebody else has gone on from where it was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import atomic
 
-__all__ = ["fenced"]
+__all__ = ["Fence", "fenced"]
+
+
+class Fence(Protocol):
+    """What keeps a call from committing when it is somebody else's turn."""
+
+    def check(self) -> None:
+        """Make sure that the open transaction commits only while it is our turn; see `Lease.check`."""
+
+    def end_left(self) -> None:
+        """Make sure that the transaction that was checked last has ended; see `Lease.end_left`."""
 
 
 @contextmanager
-def fenced(connection: BaseDatabaseWrapper, fence: Callable[[], None] | None) -> Iterator[None]:
+def fenced(connection: BaseDatabaseWrapper, fence: Fence | None) -> Iterator[None]:
     """Commit what is run within together with a check of the lease, or nothing of it.
 
     Args:
         connection: the target's.
-        fence: checks the lease in the open transaction; None where there is no lease.
+        fence: the lease; None where there is none.
 
     Raises:
         LeaseLost: somebody has the lease since; see `Lease.check`, as for its locks.
@@ -25,5 +36,5 @@ def fenced(connection: BaseDatabaseWrapper, fence: Callable[[], None] | None) ->
         return
     # Without a savepoint, whose rollback would release the lock.
     with atomic(connection.alias, savepoint=False):
-        fence()
+        fence.check()
         yield

@@ -7,7 +7,7 @@ deleted, so a row that is there belongs to a call at work or to one that was kil
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.values import Step
-from smooth_migrations.undo.fencing import fenced
+from smooth_migrations.undo.fencing import Fence, fenced
 from smooth_migrations.undo.frame import Frame, packed, unpacked
 
 __all__ = ["CallJournal", "Entry", "EntryState", "Frame", "UnfinishedCall", "unfinished_call"]
@@ -106,9 +106,9 @@ class CallJournal:
 
     def __init__(self, connection: BaseDatabaseWrapper, call_id: str) -> None:
         self._connection = connection
-        self._call_id = call_id
+        self.call_id = call_id
         self._table = _TABLE
-        self.fence: Callable[[], None] | None = None
+        self.fence: Fence | None = None
         self._is_begun = False
         self._has_steps = False
         self._begun_with: Frame | None = None
@@ -129,7 +129,7 @@ class CallJournal:
             if frame != self._begun_with:
                 self._execute(
                     "UPDATE {table} SET detail = %s WHERE call_id = %s AND operation = %s",
-                    [json.dumps(packed(frame)), self._call_id, _CALL],
+                    [json.dumps(packed(frame)), self.call_id, _CALL],
                 )
             self._begun_with = frame
             return
@@ -161,7 +161,7 @@ class CallJournal:
         self._is_begun = True
         self._begun_with = unfinished.frame
         self._has_steps = not unfinished.frame.before.is_empty
-        self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self._call_id, unfinished.call_id])
+        self._execute("UPDATE {table} SET call_id = %s WHERE call_id = %s", [self.call_id, unfinished.call_id])
 
     def reopen(self, frame: Frame, steps: Sequence[tuple[Step, dict[str, Any] | None, Sequence[Entry]]]) -> None:
         """Write down again what a call has done that had ended. Does nothing where it is written down.
@@ -187,7 +187,7 @@ class CallJournal:
         """Write down that a migration that was begun is permanent."""
         self._execute(
             "UPDATE {table} SET state = %s, fake = %s WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
-            [EntryState.DONE, int(step.fake), self._call_id, step.app, step.name, _MIGRATION],
+            [EntryState.DONE, int(step.fake), self.call_id, step.app, step.name, _MIGRATION],
         )
 
     def note_operation(self, step: Step, operation: int, state: EntryState, detail: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ class CallJournal:
         self._execute(
             "UPDATE {table} SET state = %s "
             "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s AND state <> %s",
-            [state, self._call_id, step.app, step.name, operation, EntryState.ROWS],
+            [state, self.call_id, step.app, step.name, operation, EntryState.ROWS],
         )
 
     def note_detail(self, step: Step, operation: int, detail: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class CallJournal:
         self._execute(
             "UPDATE {table} SET detail = %s "
             "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s AND state <> %s",
-            [json.dumps(detail), self._call_id, step.app, step.name, operation, EntryState.ROWS],
+            [json.dumps(detail), self.call_id, step.app, step.name, operation, EntryState.ROWS],
         )
 
     def note_rows(
@@ -242,7 +242,7 @@ class CallJournal:
             cursor.execute(
                 f"SELECT state, detail FROM {self._table} "  # noqa: S608 - a constant name
                 "WHERE call_id = %s AND app = %s AND name = %s AND operation = %s ORDER BY seq",
-                [self._call_id, *_place(step, operation)],
+                [self.call_id, *_place(step, operation)],
             )
             found = cursor.fetchall()
         if step is not None and all(state == EntryState.ROWS for state, _detail in found):
@@ -256,24 +256,34 @@ class CallJournal:
                 f"SELECT operation FROM {self._table} "  # noqa: S608 - a constant name
                 "WHERE call_id = %s AND app = %s AND name = %s "
                 "GROUP BY operation HAVING MIN(state) = %s AND MAX(state) = %s",
-                [self._call_id, step.app, step.name, EntryState.ROWS, EntryState.ROWS],
+                [self.call_id, step.app, step.name, EntryState.ROWS, EntryState.ROWS],
             )
             return self._is_begun and cursor.fetchone() is not None
 
     def forget_receivers(self) -> None:
         """Strike out what receivers have done."""
-        self._execute("DELETE FROM {table} WHERE call_id = %s AND operation = %s", [self._call_id, _RECEIVERS])
+        self._execute("DELETE FROM {table} WHERE call_id = %s AND operation = %s", [self.call_id, _RECEIVERS])
 
     def forget_operation(self, step: Step, operation: int) -> None:
         """Strike out an operation that was taken back."""
         self._execute(
             "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s AND operation = %s",
-            [self._call_id, step.app, step.name, operation],
+            [self.call_id, step.app, step.name, operation],
         )
 
     def at_turn(self) -> AbstractContextManager[None]:
         """Commit what is run within, or nothing of it where it is somebody else's turn; see `fenced`."""
         return fenced(self._connection, self.fence)
+
+    def end_left(self) -> None:
+        """Make sure that no session of ours, lost before it answered, may yet commit what is written down here."""
+        if self.fence is not None:
+            self.fence.end_left()
+
+    def check(self) -> None:
+        """Let the open transaction commit only while it is our turn; raises as `at_turn` does."""
+        if self.fence is not None:
+            self.fence.check()
 
     def check_turn(self) -> None:
         """Make sure, before anything is done or taken back, that nobody else has; raises as `at_turn` does."""
@@ -282,22 +292,22 @@ class CallJournal:
 
     def forget_step(self, step: Step) -> None:
         """Strike out a migration that was taken back."""
-        if self.fence is not None and self._connection.in_atomic_block:
-            self.fence()
+        if self._connection.in_atomic_block:
+            self.check()
         self._execute(
-            "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s", [self._call_id, step.app, step.name]
+            "DELETE FROM {table} WHERE call_id = %s AND app = %s AND name = %s", [self.call_id, step.app, step.name]
         )
 
     def note_undo(self, state: EntryState = EntryState.UNDOING) -> None:
         """Write down that the call is being taken back, or was: from here on nobody can go on with it."""
         self.check_turn()
         self._execute(
-            "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s", [state, self._call_id, _CALL]
+            "UPDATE {table} SET state = %s WHERE call_id = %s AND operation = %s", [state, self.call_id, _CALL]
         )
 
     def end(self) -> None:
         """Strike out the call: it has succeeded, or was taken back as a whole."""
-        self._execute("DELETE FROM {table} WHERE call_id = %s", [self._call_id])
+        self._execute("DELETE FROM {table} WHERE call_id = %s", [self.call_id])
 
     def lose(self) -> None:
         """Note that the transaction in which the call was written down has been rolled back."""
@@ -319,7 +329,7 @@ class CallJournal:
         self._execute(
             "INSERT INTO {table} (call_id, app, name, operation, backwards, fake, state, detail) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-            [self._call_id, app, name, operation, int(backwards), int(fake), state, json.dumps(detail or {})],
+            [self.call_id, app, name, operation, int(backwards), int(fake), state, json.dumps(detail or {})],
         )
 
     def _execute(self, sql: str, params: Sequence[str | int]) -> None:

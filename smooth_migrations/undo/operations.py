@@ -158,8 +158,7 @@ class OperationLog:
                 restore_records(self._connection, self._records, keys_of(self.migration))
         if self._journal.has_lost(self.step):
             self._leave(_BROKEN)
-        if self._at_work is not None and are_gone(self._connection, self._at_work.detail.get("removed", ())):
-            # It was over, but for the row that says so.
+        if self._at_work is not None and self._is_over(self._at_work):
             self._ran.append(self._at_work)
             self._at_work = None
         if self._at_work is not None:
@@ -251,6 +250,12 @@ class OperationLog:
             detail["recorded"] = True
         tables = take_tables(self._connection)
         return detail if tables is None else detail | {"tables": tables}
+
+    def _is_over(self, ran: _Ran) -> bool:
+        """Return whether an operation has run wholly, of which that was not heard, or not written down."""
+        if self._is_transactional(ran.operation):
+            return self._journal.rows_of(self.step, ran.number) is not None
+        return are_gone(self._connection, ran.detail.get("removed", ()))
 
     def _settle(self, ran: _Ran) -> None:
         """Bring what a broken operation has left to where it began."""

@@ -13,6 +13,7 @@ from smooth_migrations.aliases import Aliases
 from smooth_migrations.contract_queue import purge
 from smooth_migrations.errors import SchemaDiffers, UndoFailed, not_taken_back
 from smooth_migrations.interruption import Interruption
+from smooth_migrations.observer import Observer
 from smooth_migrations.protocol.failpoints import passing, reach
 from smooth_migrations.protocol.values import Before, Received, Step
 from smooth_migrations.reversibility import can_hold
@@ -49,9 +50,7 @@ class Permanent:
         manner: how steps are reversed.
         interruption: of the call.
         aliases: the other aliases, which reverse code may reach as the migration might.
-        on_undone: called with each step that was taken back, and its duration in milliseconds.
-        on_undo_failed: called with a step that could not be.
-        on_left: called with a step, or None for what was before the first, and what of it may stay.
+        observer: who is told what is taken back, what could not be, and what of it may stay.
     """
 
     def __init__(
@@ -62,17 +61,13 @@ class Permanent:
         manner: Manner,
         interruption: Interruption,
         aliases: Aliases,
-        on_undone: Callable[[Step, float], None],
-        on_undo_failed: Callable[[Step, Exception], None],
-        on_left: Callable[[Step | None, str], None],
+        observer: Observer,
     ) -> None:
         self._connection = connection
         self.manner = manner
         self._interruption = interruption
         self._aliases = aliases
-        self._on_undone = on_undone
-        self._on_undo_failed = on_undo_failed
-        self._on_left = on_left
+        self._observer = observer
         self.journal = CallJournal(connection, call_id)
         self.receivers = ReceiversRows(connection, self.journal, interruption)
         self._broken: OperationLog | None = None
@@ -154,11 +149,11 @@ class Permanent:
         was_written = self.journal.is_begun
         self._is_begun = True
         self.receivers.stop(is_early=True)
-        self.journal.begin(self._frame)
-        self.receivers.write()
-        for item in held:
-            self.journal.note_step(item.step, EntryState.DONE, item.detail)
         try:
+            self.journal.begin(self._frame)
+            self.receivers.write()
+            for item in held:
+                self.journal.note_step(item.step, EntryState.DONE, item.detail)
             with passing("seal"):
                 commit()
         except BaseException:
@@ -312,7 +307,7 @@ class Permanent:
 
     def _tell(self, step: Step | None, left: Sequence[str]) -> None:
         for what in left:
-            self._on_left(step, what)
+            self._observer.left(step, what)
 
     def take_back(self) -> list[Moved]:
         """Take back everything, and return the steps, newest first.
@@ -333,7 +328,7 @@ class Permanent:
                     # What reverse code wrote elsewhere belongs to its step, whatever becomes of the next.
                     (aliases.commit if self._frame.is_finished else aliases.commit_own)()
                     undone.append(self.moved.pop())
-                    self._on_undone(undone[-1].step, duration_ms)
+                    self._observer.undone(undone[-1].step, duration_ms, by_rollback=False)
                     if not self.before.is_empty:
                         self._tell(undone[-1].step, undone[-1].left_by(self._reversed))
                 purge(self._connection)
@@ -345,14 +340,14 @@ class Permanent:
             if not self.moved:
                 raise UndoFailed(f"what was done could not be taken back: {failure}") from failure
             step = self.moved[-1].step
-            self._on_undo_failed(step, failure)
+            self._observer.undo_failed(step, failure)
             raise not_taken_back(step, failure) from failure
         return undone
 
     def _prove(self) -> None:
         from smooth_migrations.undo.proof import prove  # noqa: PLC0415 - loaded by `seal`
 
-        on_left = partial(self._on_left, None) if self._is_recalled else None
+        on_left = partial(self._observer.left, None) if self._is_recalled else None
         try:
             prove(self._connection, self._frame, self.manner, on_left)
         except SchemaDiffers:
@@ -393,6 +388,7 @@ class Permanent:
             connection.close()
         try:
             with named(connection, self.manner.application_name), self._aliases.guarded():
+                self.journal.end_left()
                 yield
         except BaseException:
             self._aliases.drop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError, Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from smooth_migrations.errors import TransactionEnded, is_rollback_by_sqlite
+from smooth_migrations.errors import TransactionEnded, UndoFailed, is_rollback_by_sqlite
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.prepared import prepare
 
@@ -77,6 +77,9 @@ class HeldTransaction:
         application_name: shown in `pg_stat_activity`.
         sees_new: whether each statement is to see what others have committed before it. By the users' default that
             may be what they had committed before the first one, of which locks that are taken later change nothing.
+
+    Attributes:
+        loss: what the session was lost by, as it committed; it was committed all the same.
     """
 
     def __init__(
@@ -101,6 +104,9 @@ class HeldTransaction:
         self._identity: str | None = None
         self._seen: str | None = None
         self._was_ended = False
+
+        self.loss: Error | None = None
+        self._is_unsure = False
 
     @property
     def is_open(self) -> bool:
@@ -140,7 +146,7 @@ class HeldTransaction:
             block.__enter__()
         self._block = block
         self._strong_since_s = self._ended_s = None
-        self._identity = None
+        self._identity = self.loss = None
         self._was_ended = False
         if connection.vendor == "postgresql":
             self._set_local()
@@ -199,16 +205,19 @@ class HeldTransaction:
         is_alone = self._read(_DATA_VERSION) == self._seen
         return self._was_ended or (is_alone and self._read(_SCHEMA_VERSION) != self._identity)
 
-    def commit(self, gid: str | None = None) -> list[Callable[[], None]]:
+    def commit(
+        self, gid: str | None = None, was_committed: Callable[[], bool] = lambda: False
+    ) -> list[Callable[[], None]]:
         """Commit, and return the `on_commit` callbacks, for `run_callbacks`.
 
         Within another transaction it is that one's commit that returns them.
 
         Args:
             gid: prepare the transaction under this name instead; whoever settles it decides its fate.
+            was_committed: tells of a transaction whose session was lost before it answered.
 
         Raises:
-            DatabaseError: the transaction is gone; nothing of it is in the database.
+            DatabaseError: the transaction is gone; nothing of it is in the database, unless there are `doubts`.
         """
         connection = self._connection
         if connection.atomic_blocks[-1:] != [self._block]:
@@ -223,19 +232,41 @@ class HeldTransaction:
         if connection.atomic_blocks == [block]:
             callbacks = [entry[1] for entry in connection.run_on_commit]
             connection.run_on_commit = []
-        lost = connection.needs_rollback or connection.closed_in_transaction
+        lost, raw = connection.needs_rollback or connection.closed_in_transaction, connection.connection
         try:
             if gid is not None and not lost:
                 self._prepare(block, gid)
             # What was prepared has left nothing to commit.
             with passing("commit_transaction"):
                 block.__exit__(None, None, None)
+        except Error as error:
+            if gid is not None or not self._is_in(raw, was_committed):
+                raise
+            self.loss = error
         finally:
             self._restore()
         if lost:
             # Atomic rolls such a transaction back without a word.
             raise DatabaseError("the transaction was lost before it could be committed")
         return callbacks
+
+    def doubts(self) -> list[UndoFailed]:
+        """Return in words whether nobody knows what has become of it."""
+        hint = "run it again when the server answers: it then has nothing to do, or does all of it"
+        what = "nobody knows whether the last transaction was committed"
+        return [UndoFailed(what, hint=hint)] if self._is_unsure else []
+
+    def _is_in(self, raw: object, was_committed: Callable[[], bool]) -> bool:
+        connection = self._connection
+        if connection.in_atomic_block or (connection.connection is raw and connection.is_usable()):
+            return False  # the server has answered, or will at the end of the block around this one
+        if connection.connection is raw:
+            connection.close()
+        try:
+            return was_committed()
+        except Error:
+            self._is_unsure = True
+            return False
 
     def _prepare(self, block: transaction.Atomic, gid: str) -> None:
         try:

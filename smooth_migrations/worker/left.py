@@ -90,8 +90,7 @@ def forget_what_is_gone(
     if unfinished is not None and command.compares:
         prove(connection, unfinished.frame, call.permanent.manner)
     with passing("undo"), transaction.atomic(connection.alias):
-        if call.fence is not None:
-            call.fence()
+        call.permanent.journal.check()
         if unfinished is not None:
             journal = CallJournal(connection, command.run_id)
             journal.adopt(unfinished)

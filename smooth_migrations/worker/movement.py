@@ -204,7 +204,7 @@ class Movement:
     def _ground(self) -> Groundwork:
         """Return what is to be made ready ahead, or was. Only reads."""
         is_ahead, has_ground = isinstance(self._call, AheadCall), bool(self._call.permanent.frame.groundwork)
-        if not self._command.expands or not (is_ahead or has_ground) or self._call.before.is_empty:
+        if not self._command.expands or not (is_ahead or has_ground) or self._call.permanent.before.is_empty:
             return Groundwork()
         executor = MigrationExecutor(self._connection)
         plan = [migration for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes())]

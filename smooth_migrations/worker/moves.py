@@ -88,7 +88,7 @@ class Moves:
             received=movement.made,
             committed=len(call.committed),
             locked_ms=call.locked_ms,
-            before=call.before,
+            before=call.permanent.before,
             measured=movement.measured,
             held_back=movement.held_back(),
             contracted=tuple(movement.contracted),

@@ -138,8 +138,7 @@ class Undoing:
         """
         if not self._held.is_open:
             return
-        if self._call.fence is not None:
-            self._call.fence()
+        self._call.permanent.journal.check()
         self._call.aliases.waits = False
         self._call.aliases.commit()
         with passing("undo_commit"):

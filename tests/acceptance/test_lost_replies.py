@@ -79,6 +79,24 @@ def test_a_connection_cut_while_a_database_commits_changes_all(
         _assert_settled(releases, tier, fleet, before, outcome)
 
 
+_BY_ITSELF = {"operation": "^ALTER TABLE", "migration": "^INSERT INTO .*django_migrations"}
+
+
+@pytest.mark.parametrize("harm", _LOST, ids=lambda harm: harm.name)
+@pytest.mark.parametrize("what", _BY_ITSELF)
+@pytest.mark.long
+def test_a_connection_cut_while_a_part_of_a_migration_commits_changes_none(
+    releases: Releases, tmp_path: Path, what: str, harm: Harm
+) -> None:
+    with releases.copy("compensated", tmp_path / "plan") as fleet, proxied(fleet) as (first, _last):
+        before = dumps_of(fleet)
+        fault = first.arm(Fault("^COMMIT$", harm, after=_BY_ITSELF[what]))
+        outcome = fleet.run("deploy")
+        fault.wait()
+        assert outcome.exit_code == 1, outcome.stderr
+        _assert_settled(releases, "compensated", fleet, before, outcome)
+
+
 @pytest.mark.parametrize("harm", [Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.HALF_CLOSED], ids=lambda harm: harm.name)
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.long
@@ -237,7 +255,7 @@ _STATEMENTS = {"two_phase": (26, 72), "held_open": (26, 72), "compensated": (26,
     [
         pytest.param(tier, way, number, id=f"{tier}-{way}-{number}")
         for tier, (begin, end) in _STATEMENTS.items()
-        for way, step in (("forward", 2), ("back", 4))
+        for way, step in (("forward", 1 if tier == "compensated" else 2), ("back", 4))
         for number in range(begin, end, step)
     ],
 )

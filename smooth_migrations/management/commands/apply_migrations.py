@@ -164,7 +164,7 @@ class Command(migrate.Command):
                 call.rollback()
                 self.stdout.write(self.style.SUCCESS("Rehearsed: these migrations would succeed. Nothing was changed."))
                 return []
-            return call.commit()
+            return call.commit_or_undo()
 
     @contextmanager
     def _turn(
