@@ -383,14 +383,15 @@ class Call:
 
     def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
         is_broken = bool(failures)
-        failures += self._transaction.doubts()
+        doubts = self._transaction.doubts()
         try:
             self.permanent.take_back()
         except UndoFailed as failure:
             failures.append(failure)
         forget_content_types()
-        failures += self._hooks.call(kept=(*self.committed, self.at_work) if is_broken else self.committed)
-        if failures:
+        if not doubts:  # what they would undo outside the database may be wanted
+            failures += self._hooks.call(kept=(*self.committed, self.at_work) if is_broken else self.committed)
+        if failures := [*doubts, *failures]:
             raise failed_twice(error, failures) from None
         raise error
 

@@ -14,8 +14,24 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.small_migrations import ITEM, KIND, NOTE
 from tests.support.small_project import Result, SmallProject, migration
 
+_REGISTER: Final = """
+from pathlib import Path
+
+from smooth_migrations import on_rollback
+
+
+def register(apps, editor):
+    on_rollback(Path("taken_back").touch)
+
+
+def nothing(apps, editor):
+    pass
+"""
 _LATER: Final = migration(
-    "migrations.AddField('item', 'later', models.IntegerField(null=True))", after=[("demo", "0003_kind")]
+    "migrations.AddField('item', 'later', models.IntegerField(null=True))",
+    "migrations.RunPython(register, nothing)",
+    after=[("demo", "0003_kind")],
+    functions=_REGISTER,
 )
 _RELEASES: Final = {
     "held": {"demo.0002_note": NOTE, "demo.0003_kind": KIND, "demo.0004_later": _LATER},
@@ -33,6 +49,7 @@ _LOST: Final = (Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.REQUEST_LATE, Harm.HALF
 class _Shop:
     def __init__(self, directory: Path, database: PostgresDatabase, proxy: FaultProxy, release: str) -> None:
         self.database, self.proxy = database, proxy
+        self.called = directory / "taken_back"
         reached = {**database.django, "PORT": str(proxy.port)}
         self._project = SmallProject(directory, {"default": reached}, {"demo.0001_item": ITEM})
         self._project.succeed("apply_migrations", "-v0")
@@ -96,6 +113,7 @@ def test_the_exit_code_says_what_became_of_a_commit_that_gave_no_answer(
         is_new = came and nth == _COMMITS[release]
         assert result.returncode == (0 if is_new else 1), result.stderr
         assert shop.written_down() == (after[release] if is_new else before)
+        assert shop.called.exists() is (nth == _COMMITS[release] and not is_new)
         assert shop.apply().returncode == 0
         assert shop.written_down() == after[release]
 
@@ -111,6 +129,7 @@ def test_a_last_commit_that_nobody_can_be_asked_about_needs_an_operator(
         fault.wait()
         assert result.returncode == 4
         assert "nobody knows whether the last transaction was committed" in result.stderr
+        assert not shop.called.exists()
         shop.proxy.accept()
         assert shop.apply().returncode == 0
         assert shop.written_down() == after[release]
