@@ -11,8 +11,8 @@ from django.db.transaction import TransactionManagementError
 
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.lease.errors import LeaseHeld, LeaseLost
+from smooth_migrations.lease.lost_session import Session, end_session
 from smooth_migrations.lease.row import LeaseRow, LeaseTable, can_beat, locks_keys
-from smooth_migrations.lease.transactions import end_transaction
 from smooth_migrations.protocol.owner import Holder, Life, Owner, life_of
 
 __all__ = ["Lease", "epoch_of", "holder_at_work"]
@@ -38,7 +38,7 @@ class Lease:
         self.connection = table.connection
         self._table = table
         self._ttl_s = ttl_s
-        self._checked: str | None = None
+        self._checked: Session | None = None
 
     @classmethod
     def acquire(  # noqa: PLR0913 - each is named where it is used
@@ -130,16 +130,17 @@ class Lease:
             raise self._lost(self._table)
 
     def end_left(self) -> None:
-        """Make sure that the transaction that was checked last has ended, whatever became of it. Idempotent.
+        """Make sure that the session that was checked last is at work no more, if that was lost. Idempotent.
 
-        On PostgreSQL a session that was lost may have it open yet, and is ended; see `SessionLock` for MariaDB.
+        PostgreSQL does not know of it, and may carry out what is still at work, or on its way; see `SessionLock` for
+        MariaDB. What that session had prepared stays so.
 
         Raises:
             DatabaseError: the server cannot be asked, or does not end that session.
         """
-        # One that is open here has lost no session.
+        # Where a transaction is open its session was not lost.
         if self._checked is not None and not self.connection.in_atomic_block:
-            end_transaction(self.connection, self._checked)
+            end_session(self.connection, self._checked)
 
     def renew(self, connection: BaseDatabaseWrapper | None = None) -> None:
         """Put the expiry off. Locks the row for a moment; repeating it does no harm.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 from django.db import DatabaseError, NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from smooth_migrations.lease.lost_session import Session
 from smooth_migrations.own_tables import find_table, name_of_table
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.protocol.owner import Holder, Owner
@@ -42,7 +43,7 @@ _HAND_OVER = """
 """
 _RELEASE = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE {mine}"
 _RELEASE_OF = "UPDATE {table} SET owner = '', expires_at = {now} {lightly}WHERE id = 1 AND owner = %s"
-_CHECK = "SELECT pg_current_xact_id()::text FROM {table} WHERE {mine} FOR KEY SHARE"
+_CHECK = "SELECT pg_backend_pid(), current_setting('application_name') FROM {table} WHERE {mine} FOR KEY SHARE"
 
 
 class _Dialect(NamedTuple):
@@ -241,10 +242,10 @@ class LeaseTable:
         """Return what `release` would execute; empty but in PostgreSQL."""
         return self._composed(_RELEASE, [epoch, owner.name]) if self.connection.vendor == "postgresql" else ""
 
-    def lock_key(self, epoch: int, owner: Owner) -> str | None:
-        """Keep the next owner out until the transaction ends; return its number, if this owner still has the lease."""
+    def lock_key(self, epoch: int, owner: Owner) -> Session | None:
+        """Keep the next owner out until the transaction ends; return its session, if this owner still has the lease."""
         row = self._fetch(_CHECK, [epoch, owner.name])
-        return None if row is None else str(row[0])
+        return None if row is None else Session(*row)
 
     def _composed(self, template: str, params: list[Any]) -> str:
         sql = _dialect(self.connection).fill(template, self.name)

@@ -17,7 +17,7 @@ class Fence(Protocol):
         """Make sure that the open transaction commits only while it is our turn; see `Lease.check`."""
 
     def end_left(self) -> None:
-        """Make sure that the transaction that was checked last has ended; see `Lease.end_left`."""
+        """Make sure that the session that was checked last is at work no more if it was lost; see `Lease.end_left`."""
 
 
 @contextmanager

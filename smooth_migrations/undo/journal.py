@@ -276,7 +276,7 @@ class CallJournal:
         return fenced(self._connection, self.fence)
 
     def end_left(self) -> None:
-        """Make sure that no session of ours, lost before it answered, may yet commit what is written down here."""
+        """Make sure that no session of ours is at work any more that was lost before it had answered."""
         if self.fence is not None:
             self.fence.end_left()
 

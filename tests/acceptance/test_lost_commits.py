@@ -1,5 +1,6 @@
 """`apply_migrations` whose connection is cut at a commit: the database is old or new, and the exit code says which."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.support.dump import dump
 from tests.support.fault_proxy import Fault, FaultProxy, Harm
 from tests.support.postgres_database import PostgresDatabase, temporary_database
 from tests.support.postgres_server import PostgresServer
-from tests.support.small_migrations import ITEM, KIND, NOTE
+from tests.support.small_migrations import BUILD, ITEM, KIND, NOTE
 from tests.support.small_project import Result, SmallProject, migration
 
 _REGISTER: Final = """
@@ -41,6 +42,7 @@ _RELEASES: Final = {
         "demo.0003_kind": KIND.replace("atomic = True", "atomic = False"),
         "demo.0004_later": _LATER,
     },
+    "index": {"demo.0002_note": BUILD},
 }
 _COMMITS: Final = {"held": 1, "apart": 5}
 _LOST: Final = (Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.REQUEST_LATE, Harm.HALF_CLOSED)
@@ -74,7 +76,7 @@ def _shop(server: PostgresServer, directory: Path, release: str) -> Iterator[_Sh
 def after(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What an undisturbed call makes of each release."""
     found = {}
-    for release in _RELEASES:
+    for release in _COMMITS:
         with _shop(pg_server, tmp_path_factory.mktemp(release) / "shop", release) as shop:
             assert shop.apply().returncode == 0
             found[release] = shop.written_down()
@@ -118,7 +120,7 @@ def test_the_exit_code_says_what_became_of_a_commit_that_gave_no_answer(
         assert shop.written_down() == after[release]
 
 
-@pytest.mark.parametrize("release", _RELEASES)
+@pytest.mark.parametrize("release", _COMMITS)
 def test_a_last_commit_that_nobody_can_be_asked_about_needs_an_operator(
     pg_server: PostgresServer, tmp_path: Path, after: dict[str, str], release: str
 ) -> None:
@@ -133,3 +135,18 @@ def test_a_last_commit_that_nobody_can_be_asked_about_needs_an_operator(
         shop.proxy.accept()
         assert shop.apply().returncode == 0
         assert shop.written_down() == after[release]
+
+
+def test_an_index_whose_session_was_lost_is_not_built_after_the_call_has_ended(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    has_ended = threading.Event()
+    with _shop(pg_server, tmp_path / "shop", "index") as shop:
+        before = shop.written_down()
+        late = Fault("^CREATE INDEX CONCURRENTLY", Harm.REQUEST_LATE, meanwhile=has_ended.wait)
+        shop.proxy.arm(late)
+        result = shop.apply()
+        has_ended.set()
+        late.wait()
+        assert result.returncode == 1
+        assert shop.written_down() == before
