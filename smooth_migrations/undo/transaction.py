@@ -10,6 +10,7 @@ from django.db import DatabaseError, Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.errors import TransactionEnded, UndoFailed, is_rollback_by_sqlite
+from smooth_migrations.lease.lost_session import Session, end_session
 from smooth_migrations.protocol.failpoints import passing
 from smooth_migrations.undo.prepared import prepare
 
@@ -42,9 +43,9 @@ _WITH_TRANSACTION_TIMEOUT = 170000
 # What is remembered of a transaction that begins, and what is set for it: a commit that was answered, and reported to
 # others, must not be forgotten by a server that crashes, whatever the users' default is.
 _BEGIN = """
-    SELECT transaction_timestamp()::text, {tables},
+    SELECT transaction_timestamp()::text, {tables}, pg_backend_pid(),
            CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
-           {settings}
+           {settings}, current_setting('application_name')
 """
 _TABLES = "array(SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relpersistence <> 't')"
 
@@ -102,6 +103,7 @@ class HeldTransaction:
         self._began_at = ""
         self._changes = 0
         self._identity: str | None = None
+        self._session: Session | None = None
         self._seen: str | None = None
         self._was_ended = False
 
@@ -280,12 +282,14 @@ class HeldTransaction:
     def rollback(self, error: BaseException | None = None) -> None:
         """Roll back; a connection that does not answer is closed, which has the same effect. Safe to repeat.
 
+        PostgreSQL learns of that when the statement at work there has ended, so the session is ended as well.
+
         Args:
             error: why.
         """
         if self._block is None:
             return
-        connection, block = self._connection, self._take_block()
+        connection, block, raw = self._connection, self._take_block(), self._connection.connection
         if connection.vendor == "sqlite" and connection.connection is not None:
             # Ended by a statement, whatever became of it, unless by SQLite itself.
             self._was_ended = not (_is_marked(connection) or (error and is_rollback_by_sqlite(error)))
@@ -299,6 +303,9 @@ class HeldTransaction:
                 block.__exit__(DatabaseError, cause, None)
         finally:
             self._restore()
+        if self._session is not None and connection.connection is not raw and not connection.in_atomic_block:
+            with suppress(Error):
+                end_session(connection, self._session)
 
     def _read(self, sql: str, *params: str) -> str:
         with self._connection.cursor() as cursor:
@@ -345,7 +352,8 @@ class HeldTransaction:
             # What a call has made itself, and committed, nobody has used yet.
             tables = _TABLES if self._existing_tables is None else "NULL"
             cursor.execute(_BEGIN.format(tables=tables, settings=calls), [text for pair in given for text in pair])
-            self._began_at, found, *_set = cursor.fetchone() or ("", None)
+            self._began_at, found, pid, *_set, name = cursor.fetchone() or ("", None, 0, "")
+            self._session = Session(pid, name)
             if found is not None:
                 self._existing_tables = found
 

@@ -45,6 +45,7 @@ _RELEASES: Final = {
     "index": {"demo.0002_note": BUILD},
 }
 _COMMITS: Final = {"held": 1, "apart": 5}
+_LOCKS: Final = "SELECT mode FROM pg_locks WHERE relation = 'demo_item'::regclass AND pid <> pg_backend_pid()"
 _LOST: Final = (Harm.REQUEST_LOST, Harm.REPLY_LOST, Harm.REQUEST_LATE, Harm.HALF_CLOSED)
 
 
@@ -149,4 +150,22 @@ def test_an_index_whose_session_was_lost_is_not_built_after_the_call_has_ended(
         has_ended.set()
         late.wait()
         assert result.returncode == 1
+        assert shop.written_down() == before
+
+
+def test_what_a_lost_session_has_locked_is_free_when_the_call_has_ended(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    has_ended = threading.Event()
+    with _shop(pg_server, tmp_path / "shop", "held") as shop:
+        before = shop.written_down()
+        late = Fault("^ALTER TABLE", Harm.REQUEST_LATE, nth=2, meanwhile=has_ended.wait)
+        shop.proxy.arm(late)
+        result = shop.apply()
+        with shop.database.connect() as session:
+            locks = session.execute(_LOCKS).fetchall()
+        has_ended.set()
+        late.wait()
+        assert result.returncode == 1
+        assert locks == []
         assert shop.written_down() == before
