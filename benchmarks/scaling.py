@@ -33,7 +33,7 @@ from tests.support.small_project import SmallProject, migration
 
 __all__ = ["OverQueue", "Scaling", "Spent", "WaitingFleet"]
 
-WAIT_S: Final = 0.2
+_WAIT_S: Final = 0.2
 _SLEPT: Final = """
     CREATE TABLE demo_slept (migration text PRIMARY KEY, began_at timestamptz NOT NULL, ended_at timestamptz)
 """
@@ -125,10 +125,14 @@ class WaitingFleet:
         other: of the queue and the journal.
         directory: for the plan and the project.
         count: how many databases.
+        wait_s: how long each migration waits.
     """
 
-    def __init__(self, server: PostgresServer, other: PostgresServer, directory: Path, count: int) -> None:
+    def __init__(
+        self, server: PostgresServer, other: PostgresServer, directory: Path, count: int, wait_s: float = _WAIT_S
+    ) -> None:
         self.count = count
+        self._wait_s = wait_s
         self._databases = [PostgresDatabase(server, f"waiting_{count}_{number}") for number in range(count)]
         self._queue = PostgresDatabase(other, f"waiting_{count}_queue")
         self._directory = directory / f"waiting_{count}"
@@ -142,7 +146,7 @@ class WaitingFleet:
         name = f"{self._release:04}"
         began = f"INSERT INTO demo_slept VALUES ('{name}', clock_timestamp())"  # noqa: S608 - our own name
         ended = f"UPDATE demo_slept SET ended_at = clock_timestamp() WHERE migration = '{name}'"  # noqa: S608 - likewise
-        waits = f"migrations.RunSQL([{began!r}, 'SELECT pg_sleep({WAIT_S})', {ended!r}], migrations.RunSQL.noop)"
+        waits = f"migrations.RunSQL([{began!r}, 'SELECT pg_sleep({self._wait_s})', {ended!r}], migrations.RunSQL.noop)"
         project.write_migration(f"demo.{name}", migration(waits, after=[("demo", before)]))
         self._queue.server.drop_database(self._queue.name)
         self._queue.server.create_database(self._queue.name)
@@ -216,7 +220,7 @@ class WaitingFleet:
     def _check(self) -> None:
         for database in self._databases:
             with database.connect() as session:
-                if session.execute(_HAS_SLEPT, [f"{self._release:04}", WAIT_S]).fetchone() != (1,):
+                if session.execute(_HAS_SLEPT, [f"{self._release:04}", self._wait_s]).fetchone() != (1,):
                     raise RuntimeError(f"{database.name} has not waited")
 
     def _counts(self, *, is_queued: bool) -> dict[str, int]:
@@ -342,16 +346,20 @@ def table(rounds: Mapping[int | None, list[Spent]], count: int) -> Table:
 @click.option("--databases", "count", type=click.IntRange(min=1, max=500), default=256, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), multiple=True, default=(1, 2, 4, 8, 16), show_default=True)
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds that count.")
+@click.option("--wait", "wait_s", type=float, default=_WAIT_S, show_default=True, help="Of each migration, in seconds.")
+@click.option("--queue-only", is_flag=True, help="Leave out what takes no queue.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Where to write every single figure.")
-def _main(count: int, workers: tuple[int, ...], repeat: int, file: Path | None) -> None:
+def _main(
+    count: int, workers: tuple[int, ...], repeat: int, wait_s: float, file: Path | None, *, queue_only: bool
+) -> None:
     """Measure a deploy of migrations that wait, with so many workers, in rounds of one run each."""
-    sizes: list[int | None] = [None, *sorted({1, *workers})]
+    sizes: list[int | None] = [*([] if queue_only else [None]), *sorted({1, *workers})]
     rounds: dict[int | None, list[Spent]] = {each: [] for each in sizes}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="smooth-scaling-")))
         made = (PostgresServer(max_connections=600, max_prepared_transactions=600) for _ in range(2))
         server, other = (stack.enter_context(each) for each in made)
-        fleet = WaitingFleet(server, other, directory, count)
+        fleet = WaitingFleet(server, other, directory, count, wait_s)
         for number in range(repeat):
             # No size is always the one that follows another.
             for each in sizes[number % len(sizes) :] + sizes[: number % len(sizes)]:
