@@ -127,7 +127,7 @@ class Recorder:
             state=state,
             models=self._models,
             locks=self._locks.plan,
-            records=frozenset(MigrationRecorder(self._connection).applied_migrations()),
+            records=tuple(MigrationRecorder(self._connection).migration_qs.order_by("id").values_list("app", "name")),
             received=digest_of_received(self._connection),
             fingerprint=take(self._connection).packed(),
             back=back,

@@ -90,8 +90,9 @@ def _forwards(script: Script, call: Call, connection: BaseDatabaseWrapper) -> No
                 applied.add((app, name))
             call.progress("apply_success", part.migration, fake=False)
         # Squashed migrations, all of whose replaced ones are applied by now.
-        for app, name in sorted(script.records - applied):
-            recorder.migration_qs.create(app=app, name=name)
+        for app, name in script.records:
+            if (app, name) not in applied:
+                recorder.migration_qs.create(app=app, name=name)
 
 
 def _backwards(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Back) -> None:

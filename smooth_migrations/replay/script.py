@@ -62,7 +62,7 @@ class Script:
         state: before, with no models made.
         models: afterwards.
         locks: the strong ones that each migration takes.
-        records: the migrations that were recorded afterwards, as (app, name).
+        records: the migrations that were recorded afterwards, as (app, name), in order.
         received: digest of its content types and permissions afterwards.
         fingerprint: of the schema afterwards.
         back: what was done before migrations went backwards; None where they went forwards.
@@ -75,7 +75,7 @@ class Script:
     state: ProjectState
     models: Rendered
     locks: Sequence[tuple[Migration, Locks]]
-    records: frozenset[tuple[str, str]]
+    records: tuple[tuple[str, str], ...]
     received: str
     fingerprint: str
     back: "WayBack | None" = None
