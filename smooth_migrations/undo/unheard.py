@@ -16,7 +16,7 @@ __all__ = ["has_ended", "was_sealed"]
 
 
 def was_sealed(connection: BaseDatabaseWrapper, journal: CallJournal, steps: Sequence[Step]) -> bool:
-    """Return whether these migrations of a call that goes on are permanent. Only reads.
+    """Return whether these migrations of a call that goes on are permanent; the lost session is ended. Idempotent.
 
     Args:
         connection: the target's, in autocommit; see `CallJournal.end_left`.

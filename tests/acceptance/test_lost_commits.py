@@ -138,29 +138,20 @@ def test_a_last_commit_that_nobody_can_be_asked_about_needs_an_operator(
         assert shop.written_down() == after[release]
 
 
-def test_an_index_whose_session_was_lost_is_not_built_after_the_call_has_ended(
-    pg_server: PostgresServer, tmp_path: Path
+@pytest.mark.parametrize(
+    ("release", "statement", "nth"),
+    [
+        pytest.param("index", "^CREATE INDEX CONCURRENTLY", 1, id="index"),
+        pytest.param("held", "^ALTER TABLE", 2, id="held"),
+    ],
+)
+def test_a_session_that_was_lost_does_and_locks_nothing_when_the_call_has_ended(
+    pg_server: PostgresServer, tmp_path: Path, release: str, statement: str, nth: int
 ) -> None:
     has_ended = threading.Event()
-    with _shop(pg_server, tmp_path / "shop", "index") as shop:
+    with _shop(pg_server, tmp_path / "shop", release) as shop:
         before = shop.written_down()
-        late = Fault("^CREATE INDEX CONCURRENTLY", Harm.REQUEST_LATE, meanwhile=has_ended.wait)
-        shop.proxy.arm(late)
-        result = shop.apply()
-        has_ended.set()
-        late.wait()
-        assert result.returncode == 1
-        assert shop.written_down() == before
-
-
-def test_what_a_lost_session_has_locked_is_free_when_the_call_has_ended(
-    pg_server: PostgresServer, tmp_path: Path
-) -> None:
-    has_ended = threading.Event()
-    with _shop(pg_server, tmp_path / "shop", "held") as shop:
-        before = shop.written_down()
-        late = Fault("^ALTER TABLE", Harm.REQUEST_LATE, nth=2, meanwhile=has_ended.wait)
-        shop.proxy.arm(late)
+        late = shop.proxy.arm(Fault(statement, Harm.REQUEST_LATE, nth=nth, meanwhile=has_ended.wait))
         result = shop.apply()
         with shop.database.connect() as session:
             locks = session.execute(_LOCKS).fetchall()
