@@ -17,6 +17,8 @@ _LOOK_EVERY_S: Final = 1.0
 # A pipe that nobody reads would keep us waiting before the first word.
 _FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
+_CLOSED: Final = -1
+
 
 class LogFile:
     """A file that lines are appended to, made for its owner alone where it is not there.
@@ -44,7 +46,7 @@ class LogFile:
         """Append a line, to the file that has the name now.
 
         Raises:
-            OSError: it cannot be written, or not all of it; the next line begins anew all the same.
+            OSError: it is closed, or cannot be written, or not all of it; the next line begins anew all the same.
         """
         self._follow()
         left = f"{line}\n".encode()
@@ -61,8 +63,9 @@ class LogFile:
         self._looked_s = -_LOOK_EVERY_S
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
+        """Let go of the file. What is written later fails: the number of a descriptor is soon another file's."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        os.close(descriptor)
 
     def _follow(self) -> None:
         now_s = self._clock()

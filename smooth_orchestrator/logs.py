@@ -227,18 +227,18 @@ def configure(
         masker: knows the secrets; may learn more later.
 
     Raises:
-        PlanInvalid: the log file cannot be opened.
+        PlanInvalid: the log file cannot be opened; the log stays as it was.
     """
     stream = stream or sys.stderr
-    while _files:
-        _files.pop().close()
-    if log_file:
-        _files.append(LogFile(log_file))
+    files = [LogFile(log_file)] if log_file else []  # before the old one is let go of: it may fail
+    replaced, _files[:] = [*_files], files
     least = max(level, LogLevel.WARNING, key=lambda each: each.number) if brief else level
     _of_process.outputs = [
         (stream_output(log_format, stream, brief=brief), least),
-        *((file_output(each), level) for each in _files),
+        *((file_output(each), level) for each in files),
     ]
+    for each in replaced:
+        each.close()
     _of_process.masker, _of_process.level = masker, level
     _of_process.run.update(run_id=None, deploy=None)
     if (bound := sys.modules.get("structlog.contextvars")) is not None:

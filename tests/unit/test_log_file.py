@@ -108,6 +108,16 @@ def test_a_relative_path_means_the_directory_of_the_beginning(
     assert (tmp_path / "log.jsonl").read_text() == "a\n"
 
 
+def test_nothing_is_written_to_whose_descriptor_has_the_number_of_a_closed_file(path: Path, clock: Clock) -> None:
+    file = LogFile(path, clock)
+    file.close()
+    other = path.with_suffix(".other")
+    with other.open("w"), pytest.raises(OSError, match="Bad file descriptor"):
+        file.write("a")
+
+    assert other.read_text() == ""
+
+
 def _open_files() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 

@@ -212,11 +212,16 @@ def test_the_file_gets_every_line_as_json_for_its_owner_alone(tmp_path: Path, st
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", [".", "missing/log.jsonl", "pipe"])
-def test_a_log_file_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, masker: Masker, name: str) -> None:
+def test_a_log_file_that_cannot_be_opened_is_a_usage_error_and_leaves_the_log_as_it_was(
+    tmp_path: Path, masker: Masker, name: str
+) -> None:
     os.mkfifo(tmp_path / "pipe")  # nobody reads it
+    configure(LogFormat.JSON, LogLevel.INFO, tmp_path / "log", masker=masker)
     with pytest.raises(PlanInvalid, match="--log-file") as caught:
         configure(LogFormat.JSON, LogLevel.INFO, tmp_path / name, masker=masker)
     assert caught.value.exit_code == 2
+    get_logger().info(EventName.RUN_INTERRUPTED, signal="SIGINT")
+    assert len(log_lines((tmp_path / "log").read_text())) == 1
 
 
 def test_auto_is_json_unless_the_stream_is_a_terminal(masker: Masker) -> None:
