@@ -86,7 +86,7 @@ class Call:
         )
         self._open, self._prepared = list[Moved](), list[Moved]()
         self._at_work: Moved | None = None
-        self._started_s, self.is_compensated = 0.0, options.compensated
+        self._started_s, self.is_compensated, self._together = 0.0, options.compensated, options.together
         self._outside = ExitStack()
 
     @property
@@ -154,8 +154,9 @@ class Call:
                 if failures or not again:
                     self._fail(error, failures)
                 if steps_now:
-                    self.is_compensated = True
-                    self._observer.stepping(error)
+                    if not self.is_compensated:
+                        self._observer.stepping(error)
+                    self.is_compensated, self._together = True, 1
                 if steps_now or is_afresh:
                     continue
                 try:
@@ -185,7 +186,7 @@ class Call:
             self.permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
-        return self.options.may_step and not self.is_compensated and is_caused_by_holding(error)
+        return self.options.may_step and (self._together > 1 or not self.is_compensated) and is_caused_by_holding(error)
 
     def _pause(self, attempt: int, error: BaseException) -> None:
         delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
@@ -306,9 +307,10 @@ class Call:
         # Only when it is done is it known whether --fake-initial found it applied already.
         migration, step = self._at_work.migration, replace(self._at_work.step, fake=fake)
         # What was empty is emptied again if its server loses any of it; the last one's commit waits for all of them.
-        delays = self.permanent.before.is_empty and bool(self.permanent.moved) and self.last not in {None, migration}
-        self._transaction.checkpoint(self._started_s, delays=delays)
-        permanent = self.permanent.is_outside or self.is_compensated
+        is_amid = self.permanent.before.is_empty and self.last not in {None, migration}
+        gathers = is_amid and len(self._open) + 1 < self._together
+        permanent = self.permanent.is_outside or (self.is_compensated and not gathers)
+        self._transaction.checkpoint(self._started_s, delays=permanent and is_amid and bool(self.permanent.moved))
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
         else:
@@ -318,7 +320,7 @@ class Call:
         if permanent:
             self._seal()
             self._begin()
-        self._observer.moved(step, (time.monotonic() - self._started_s) * 1000, committed=permanent)
+        self._observer.moved(step, (time.monotonic() - self._started_s) * 1000, committed=self.committed)
 
     def _may_hold(self, migration: Migration) -> bool:
         # Stepping, because one transaction could not hold them, means to run each as stock `migrate` does.
@@ -382,8 +384,7 @@ class Call:
         raise ended_itself(self.at_work)
 
     def _fail(self, error: BaseException, failures: list[BaseException]) -> NoReturn:
-        is_broken = bool(failures)
-        doubts = self._transaction.doubts()
+        is_broken, doubts = bool(failures), self._transaction.doubts()
         try:
             self.permanent.take_back()
         except UndoFailed as failure:

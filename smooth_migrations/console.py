@@ -58,7 +58,7 @@ class ConsoleReport:
             before = ", ".join(name for app, name in migration.dependencies if app == step.app) or "zero"
         self._before.setdefault(step.app, before)
 
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
+    def moved(self, step: Step, duration_ms: float, *, committed: Sequence[Step]) -> None:
         """Print nothing: `migrate` says OK."""
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:

@@ -1,5 +1,6 @@
 """Who is told what a call does: a console, a coordinator, a test."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,8 +20,8 @@ class Observer(Protocol):
     def started(self, step: Step, migration: Migration) -> None:
         """Note that a migration begins."""
 
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
-        """Note that a migration has run and is recorded."""
+    def moved(self, step: Step, duration_ms: float, *, committed: Sequence[Step]) -> None:
+        """Note that a migration has run and is recorded, and what is permanent of the call by now, in order."""
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
         """Note that the call failed: in this migration, or outside any. Its undo follows."""

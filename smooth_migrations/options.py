@@ -19,6 +19,7 @@ class Options:
         limits: time-outs of each statement.
         lock_retries: how often the open transaction is tried again after a lock failure.
         compensated: commit after each migration, and reverse committed ones on failure.
+        together: how many migrations of what was empty have one commit then.
         may_step: do so too when it turns out that one transaction cannot hold the migrations.
         bind_default: make the alias `default` the target's connection meanwhile.
         other_aliases: what happens to a query that reaches another alias.
@@ -33,6 +34,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     lock_retries: int = 0
     compensated: bool = False
+    together: int = 1
     may_step: bool = True
     bind_default: bool = False
     other_aliases: OtherAliases = OtherAliases.ALLOW

@@ -134,13 +134,13 @@ class MigrationApplied(Event):
     Args:
         step: which.
         duration_ms: how long.
-        committed: whether it is already permanent (a compensated step).
+        committed: what has become permanent with it, in order: itself, after those that were waiting for it.
     """
 
     type: ClassVar[str] = "migration_applied"
     step: Step
     duration_ms: float
-    committed: bool = False
+    committed: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ _REASON = "interrupted by the coordinator"
 # The name that a run is given when it begins.
 _BEGUN_AT = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
 _FOR_YOUNGER_S = 5.0
+# Migrations of what was empty to one commit: what each holds of the server's table of locks is let go of with it.
+_TOGETHER = 8
 
 
 class Moves:
@@ -340,6 +342,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         limits=Limits(command.lock_timeout_ms, command.statement_timeout_ms),
         lock_retries=command.lock_retries,
         compensated=compensated,
+        together=_TOGETHER if isinstance(command, protocol.Apply) and command.gathers else 1,
         may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -29,6 +29,7 @@ class Reporter:
         self.command = command
         self.digests: dict[Step, str] = {}
         self._told_of: object = None
+        self._permanent: set[Step] = set()
 
     def began(self, connection: BaseDatabaseWrapper) -> None:
         """Tell which session is at work, once for each."""
@@ -49,11 +50,11 @@ class Reporter:
         mark_output(self.command.database, step.name)
         self._say(protocol.MigrationStarted(id=self.command.id, step=step))
 
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
-        """Tell that it has run."""
-        self._say(
-            protocol.MigrationApplied(id=self.command.id, step=step, duration_ms=duration_ms, committed=committed)
-        )
+    def moved(self, step: Step, duration_ms: float, *, committed: Sequence[Step]) -> None:
+        """Tell that it has run, and what has become permanent since this was last told."""
+        fresh = tuple(each for each in committed if each not in self._permanent)
+        self._permanent = {*committed}
+        self._say(protocol.MigrationApplied(id=self.command.id, step=step, duration_ms=duration_ms, committed=fresh))
         mark_output(self.command.database, None)
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
@@ -65,6 +66,7 @@ class Reporter:
     def undone(self, step: Step, duration_ms: float, *, by_rollback: bool) -> None:
         """Tell that a committed step was reversed."""
         if not by_rollback:
+            self._permanent.discard(step)
             self._say(protocol.MigrationUnapplied(id=self.command.id, step=step, duration_ms=duration_ms))
 
     def undo_failed(self, step: Step, error: BaseException) -> None:
@@ -116,7 +118,7 @@ class Printer:
     def started(self, step: Step, migration: Migration) -> None:
         """Print nothing."""
 
-    def moved(self, step: Step, duration_ms: float, *, committed: bool) -> None:
+    def moved(self, step: Step, duration_ms: float, *, committed: Sequence[Step]) -> None:
         """Print nothing."""
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:
