@@ -35,7 +35,7 @@ def run_command(
         The exit code.
     """
     # Imports within keep `--help`, `--version` and shell completion fast.
-    from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+    from smooth_orchestrator.head_start import head_start  # noqa: PLC0415 - see above
 
     async def work(file: "PlanFile", masker: "Masker") -> "Report":
         del masker  # it is known to the process
@@ -44,7 +44,10 @@ def run_command(
         report: Report = await getattr(api, command)(file, run_id=invocation.run_id, **given)
         return report
 
-    return execution.report(invocation, work, said)
+    with head_start(invocation.plan):
+        from smooth_orchestrator.cli import execution  # noqa: PLC0415 - see above
+
+        return execution.report(invocation, work, said)
 
 
 @click.command

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from smooth_orchestrator.errors import BadValue
+from smooth_orchestrator.references import expand, without_references
 from smooth_orchestrator.suggestions import did_you_mean, listed, quoted
 
 __all__ = [
@@ -122,45 +123,19 @@ def _version(value: int) -> int:
 PlanVersion = Annotated[int, AfterValidator(_version), WithJsonSchema({"const": 1})]
 
 
-_REFERENCE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>[^}]*)(?P<closed>\}?)")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _expand(text: str, environ: Mapping[str, str]) -> str:
-    """Return the text with each `${NAME}` replaced; `$${` stands for a plain `${`. Never quotes a value in an error."""
-    missing: list[str] = []
-
-    def value_of(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return "${"
-        if not match["closed"] or not _NAME.fullmatch(match["name"]):
-            raise BadValue("holds a ${ that is not ${NAME}", "write $${ for a plain ${")
-        if match["name"] not in environ:
-            missing.append(match["name"])
-        return environ.get(match["name"], "")
-
-    expanded = _REFERENCE.sub(value_of, text)
-    if missing:
-        names = ", ".join(dict.fromkeys(missing))
-        raise BadValue(f"not set in the environment: {names}")
-    if "\0" in expanded:
-        raise BadValue("must be a text without NUL characters")
-    return expanded
-
-
 def _environ(info: ValidationInfo) -> Mapping[str, str]:
     return info.context.environ if isinstance(info.context, Surroundings) else {}
 
 
 def _secret(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever a TOML value may be
-    return SecretStr(_expand(value, _environ(info))) if isinstance(value, str) else value
+    return SecretStr(expand(value, _environ(info))) if isinstance(value, str) else value
 
 
 def _journal_url(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever a TOML value may be
     if not isinstance(value, str):
         return value
     _refuse_password(value)
-    url = _expand(value, _environ(info))
+    url = expand(value, _environ(info))
     if url.startswith("sqlite:"):
         _check_sqlite(url)
     else:
@@ -174,7 +149,7 @@ def _queue_url(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whate
     if not isinstance(value, str):
         return value
     _refuse_password(value)
-    url = _expand(value, _environ(info))
+    url = expand(value, _environ(info))
     _check_postgresql(url, "postgresql://USER@HOST/DATABASE")
     return SecretStr(url)
 
@@ -207,7 +182,7 @@ def _refuse_password(written: str) -> None:
         passwords = [parts.password, *(value for key, value in parse_qsl(parts.query) if key == "password")]
     except ValueError:
         return  # no URL, which is said by the check that follows
-    if any(_REFERENCE.sub("", password) for password in passwords if password):
+    if any(without_references(password) for password in passwords if password):
         raise BadValue(
             "holds a password, and a plan is no place for secrets",
             "write ${NAME} for it, or leave it out and set PGPASSFILE or PGPASSWORD",

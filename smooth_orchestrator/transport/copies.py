@@ -1,17 +1,18 @@
 """A worker that is a copy of another one, made by that one: not our child, and looked after all the same."""
 
 import os
-import signal
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process, UNIXSocketStream
+from anyio.abc import Process, UNIXSocketStream
 
 from smooth_migrations.protocol import Copied, Copy
 from smooth_orchestrator.transport.base import WorkerLost
 from smooth_orchestrator.transport.child import LocalWorker
+from smooth_orchestrator.transport.processes import known
 
 __all__ = ["copied"]
 
@@ -41,7 +42,8 @@ async def _copied(worker: LocalWorker) -> tuple[Process, UNIXSocketStream] | Non
         try:
             answer = await worker.call(Copy(id=worker.next_id()), descriptors=[end.fileno() for end in theirs])
             if isinstance(answer, Copied):
-                process = _Process(answer.pid, os.pidfd_open(answer.pid), stdout, stderr)
+                pid = answer.pid
+                process = known(pid, stdout, stderr, partial(_status_of, pid))
         except (WorkerLost, OSError):
             pass  # one of the two has ended
         finally:
@@ -49,64 +51,6 @@ async def _copied(worker: LocalWorker) -> tuple[Process, UNIXSocketStream] | Non
                 for stream in (connection, stdout, stderr):
                     await anyio.aclose_forcefully(stream)
     return (process, connection) if process else None
-
-
-class _Process(Process):
-    """A process that is another one's child.
-
-    Args:
-        pid: as the other one has said.
-        descriptor: of the process (pidfd).
-        stdout: what it prints.
-        stderr: the same.
-    """
-
-    def __init__(self, pid: int, descriptor: int, stdout: ByteReceiveStream, stderr: ByteReceiveStream) -> None:
-        self._pid = pid
-        self._descriptor = descriptor
-        self._stdout = stdout
-        self._stderr = stderr
-        self._status: int | None = None
-
-    async def wait(self) -> int:
-        await anyio.wait_readable(self._descriptor)
-        self._status = _status_of(self._pid)
-        return self._status or 0
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def send_signal(self, signal: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal)
-
-    @property
-    def pid(self) -> int:
-        return self._pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._status
-
-    @property
-    def stdin(self) -> ByteSendStream | None:
-        return None
-
-    @property
-    def stdout(self) -> ByteReceiveStream | None:
-        return self._stdout
-
-    @property
-    def stderr(self) -> ByteReceiveStream | None:
-        return self._stderr
-
-    async def aclose(self) -> None:
-        os.close(self._descriptor)
-        await self._stdout.aclose()
-        await self._stderr.aclose()
 
 
 def _status_of(pid: int) -> int | None:

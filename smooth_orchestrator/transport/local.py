@@ -11,17 +11,23 @@ from anyio.abc import Process, UNIXSocketStream
 
 from smooth_orchestrator import leisure
 from smooth_orchestrator.errors import WorkerError
+from smooth_orchestrator.head_start import Start, take
 from smooth_orchestrator.plan.values import Project
 from smooth_orchestrator.transport.base import OnOutput, Worker
 from smooth_orchestrator.transport.beside import beside
 from smooth_orchestrator.transport.child import LocalWorker, python_of
 from smooth_orchestrator.transport.copies import copied
+from smooth_orchestrator.transport.processes import known, reading
 
 __all__ = ["LocalTransport"]
 
 
+def _start_of(project: Project) -> Start:
+    return Start(python_of(project), str(project.path), project.settings, project.env)
+
+
 def _command_line(project: Project, fd: int) -> Sequence[str]:
-    return [python_of(project), "-m", "smooth_migrations.worker", "--fd", str(fd)]
+    return _start_of(project).argv(fd)
 
 
 class LocalTransport:
@@ -87,6 +93,10 @@ class LocalTransport:
                     await worker.stop(self._stop_timeout_s)
 
     async def _open(self, project: Project) -> tuple[Process, UNIXSocketStream]:
+        start = _start_of(project)
+        if self._command is _command_line and (begun := take(start)) is not None:
+            process = known(begun.process.pid, reading(begun.stdout), reading(begun.stderr), begun.process.poll)
+            return process, await UNIXSocketStream.from_socket(begun.connection)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -94,12 +104,7 @@ class LocalTransport:
                     self._command(project, theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     cwd=project.path,
-                    env={
-                        **os.environ,
-                        **project.env,
-                        "DJANGO_SETTINGS_MODULE": project.settings,
-                        "PYTHONUNBUFFERED": "1",
-                    },
+                    env=start.environment,
                     start_new_session=True,  # Ctrl-C at the terminal is the coordinator's to deal with
                     pass_fds=(theirs.fileno(),),
                 )

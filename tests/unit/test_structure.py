@@ -114,6 +114,8 @@ LAYERS: Final = (
             "correspondents",
             "described",
             "documents",
+            "head_start",
+            "references",
             "durations",
             "ending",
             "errors",
