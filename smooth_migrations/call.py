@@ -4,7 +4,6 @@ The call does not move anything itself: Django's own command does, and reports e
 callback. Nothing else than what that says is ever undone: no rows of others, and of other aliases what has joined.
 """
 
-import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from smooth_migrations.interruption import Interruption
 from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.observer import Observer
 from smooth_migrations.options import Options
+from smooth_migrations.pausing import pausing
 from smooth_migrations.protocol.failpoints import reach
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.reversibility import can_hold
@@ -40,9 +40,8 @@ from smooth_migrations.undo.emptiness import look_before
 from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.moved import Manner, Moved
 from smooth_migrations.undo.permanent import Permanent
-from smooth_migrations.undo.records import shown_by_records
 from smooth_migrations.undo.transaction import HeldTransaction
-from smooth_migrations.undo.unheard import has_ended, was_sealed
+from smooth_migrations.undo.unheard import has_ended, parted_by_records, was_sealed
 
 __all__ = ["Call"]
 
@@ -59,6 +58,7 @@ class Call:
         aliases: the other ones.
         permanent: what it has committed, or will before its end.
         is_compensated: whether each migration is committed by itself.
+        together: unless it was empty, where so many of them are.
         interruption: ends the call from outside.
         locks: takes those that its plan needs together.
         last: the migration that the plan ends with, once that is known.
@@ -68,6 +68,7 @@ class Call:
         self._connection, self.options, self._observer = connection, options, observer
         self.interruption = Interruption(connection, options.limits.lock_timeout_ms)
         self.locks = LocksFirst(connection)
+        self._pause = pausing(options, observer)
         self.last: Migration | None = None
         self._transaction = HeldTransaction(
             connection, limits=options.limits, application_name=options.application_name, sees_new=options.sees_new
@@ -86,7 +87,7 @@ class Call:
         )
         self._open, self._prepared = list[Moved](), list[Moved]()
         self._at_work: Moved | None = None
-        self._started_s, self.is_compensated, self._together = 0.0, options.compensated, options.together
+        self._started_s, self.is_compensated, self.together = 0.0, options.compensated, options.together
         self._outside = ExitStack()
 
     @property
@@ -154,9 +155,8 @@ class Call:
                 if failures or not again:
                     self._fail(error, failures)
                 if steps_now:
-                    if not self.is_compensated:
-                        self._observer.stepping(error)
-                    self.is_compensated, self._together = True, 1
+                    self.is_compensated, self.together = True, 1
+                    self._observer.stepping(error)
                 if steps_now or is_afresh:
                     continue
                 try:
@@ -186,12 +186,9 @@ class Call:
             self.permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
-        return self.options.may_step and (self._together > 1 or not self.is_compensated) and is_caused_by_holding(error)
-
-    def _pause(self, attempt: int, error: BaseException) -> None:
-        delay_s = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 5.0)  # noqa: S311 - jitter, no secret
-        self._observer.retrying(attempt, delay_s, error)
-        self.options.pause(delay_s)
+        gathers = self.is_compensated and self.together > 1
+        may_be = self.options.may_step and (gathers or not self.is_compensated)
+        return may_be and is_caused_by_holding(error, or_by_locks=gathers)
 
     def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
         """Take note of what Django's executor does; called from the command's progress callback."""
@@ -295,6 +292,10 @@ class Call:
             self.permanent.journal.check_turn()
             log = self.permanent.begin_outside(migration, step)
             self._outside.enter_context(log.watching())
+        elif self.is_compensated and self.together > 1 and not self.permanent.is_early:
+            # A migration that commits itself commits those before it, and what the journal says of them.
+            self._seal()
+            self._begin()
         self._transaction.identify()
         self.locks.start(migration, alone=self.is_compensated)
         self._at_work = self.permanent.begin(migration, step, self._outside)
@@ -308,13 +309,14 @@ class Call:
         migration, step = self._at_work.migration, replace(self._at_work.step, fake=fake)
         # What was empty is emptied again if its server loses any of it; the last one's commit waits for all of them.
         is_amid = self.permanent.before.is_empty and self.last not in {None, migration}
-        gathers = is_amid and len(self._open) + 1 < self._together
+        gathers = is_amid and len(self._open) + 1 < self.together
         permanent = self.permanent.is_outside or (self.is_compensated and not gathers)
         self._transaction.checkpoint(self._started_s, delays=permanent and is_amid and bool(self.permanent.moved))
         if self.permanent.is_outside:
             self.permanent.finish_outside(migration, step)
         else:
-            self._open.append(replace(self._at_work, step=step))
+            item = replace(self._at_work, step=step)
+            self._open.append(item.noted(self.permanent.journal) if gathers else item)
         self._outside.close()
         self._at_work = None
         if permanent:
@@ -362,7 +364,7 @@ class Call:
             self._roll_back_transaction()
             self.permanent.take_back_broken()
             if isinstance(error, Afresh):  # all of it is done again, from the beginning
-                self.permanent.take_back()
+                self.permanent.take_back(afresh=True)
             forget_content_types()
         except Exception as failure:  # noqa: BLE001 - it joins the cause
             if self._at_work:
@@ -376,9 +378,7 @@ class Call:
         Raises:
             UndoFailed: always: nobody knows how much of the migration itself came before it.
         """
-        shown = shown_by_records(self._connection, [item.step for item in self._open])
-        kept = [item for item in self._open if item.step in shown]
-        self._open = [item for item in self._open if item not in kept]
+        kept, self._open = parted_by_records(self._connection, self._open)
         self._roll_back_transaction()
         self.permanent.adopt([*self.permanent.moved, *kept], before=self.permanent.before)
         raise ended_itself(self.at_work)

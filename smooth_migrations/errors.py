@@ -53,6 +53,7 @@ _HOLDING_SQLSTATES = frozenset(
         "55P04",  # unsafe_new_enum_value_usage
     }
 )
+_OUT_OF_MEMORY = "53200"  # out_of_memory, of the memory for locks too
 _LOCK_SQLITE = frozenset(
     {
         5,  # SQLITE_BUSY
@@ -253,14 +254,19 @@ def is_unusable(error: BaseException) -> bool:
     return is_sqlites or state.startswith(_UNUSABLE_SQLSTATES)
 
 
-def is_caused_by_holding(error: BaseException) -> bool:
+def is_caused_by_holding(error: BaseException, *, or_by_locks: bool = False) -> bool:
     """Return whether a call may succeed when each migration has a transaction of its own, as in stock `migrate`.
 
     A value that ALTER TYPE … ADD VALUE made cannot be used in the same transaction (55P04), triggers that wait for its
     end keep tables from being altered (55006), some statements run in none (25001), a durable block cannot be nested.
+
+    Args:
+        error: why it failed.
+        or_by_locks: whether that also goes for a server whose table of locks is full.
     """
+    states = {*_HOLDING_SQLSTATES, *([_OUT_OF_MEMORY] if or_by_locks else ())}
     for link in _chain(error):
-        if sqlstate_of(link) in _HOLDING_SQLSTATES:
+        if sqlstate_of(link) in states:
             return True
         frames = [frame.f_code for frame, _line in traceback.walk_tb(link.__traceback__)]
         if isinstance(link, RuntimeError) and frames and frames[-1] is Atomic.__enter__.__code__:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import anyio
 
 from smooth_migrations import protocol
-from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed, OtherAliases
+from smooth_migrations.protocol import Apply, Cancel, Done, ErrorInfo, Event, Failed
 from smooth_orchestrator.config import Atomicity, Tier
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.events import EventName
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.journal import RecordKind
 from smooth_orchestrator.logs import get_logger, naming
-from smooth_orchestrator.plan import Plan, Target
+from smooth_orchestrator.plan import Plan
 from smooth_orchestrator.prepared import settle_prepared
 from smooth_orchestrator.reads import end_session, watch_blockers
 from smooth_orchestrator.run import Run, Stage, TargetRun
@@ -133,7 +133,7 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
         epoch=item.epoch,
         digest=plan.digest,
         compensated=item.tier is Tier.COMPENSATED and not measures,
-        gathers=_gathers(target),
+        together=item.together,
         measures=measures,
         back=item.back,
         finalises=run.finalises,
@@ -176,12 +176,6 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
 def _is_one_of_several(run: Run, item: TargetRun) -> bool:
     others = (each for each in run.targets if each is not item and each.target.project == item.target.project)
     return item.has_work and any(each.has_work for each in others)
-
-
-def _gathers(target: Target) -> bool:
-    """Return whether nobody but the target's own session can look for what a migration of it has not committed yet."""
-    is_free = target.atomicity is Atomicity.AUTO and target.other_aliases is OtherAliases.REFUSE
-    return is_free and target.vendor == "postgresql"
 
 
 def _may_step(plan: Plan, item: TargetRun) -> bool:
@@ -274,7 +268,7 @@ class Listener:
 
     async def _applied(self, event: protocol.MigrationApplied) -> None:
         step = event.step
-        for each in event.committed:
+        for each in (*event.earlier, *((step,) if event.committed else ())):
             await _note_step(self._run, self._item, each)
         name = EventName.MIGRATION_UNAPPLIED if step.backwards else EventName.MIGRATION_APPLIED
         get_logger().info(name, **_keys(self._item, step), duration_ms=round(event.duration_ms, 1))

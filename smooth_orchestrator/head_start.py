@@ -14,13 +14,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import IO, Final, cast
 
 from smooth_orchestrator.documents import read_document
 from smooth_orchestrator.errors import BadValue, PlanInvalid
 from smooth_orchestrator.references import expand
+from smooth_orchestrator.trust import doubts
 
 __all__ = ["Begun", "Start", "head_start", "take"]
 
@@ -83,17 +83,17 @@ _begun: Final[list[Begun]] = []
 def head_start(plan: Path) -> Iterator[None]:
     """Have the workers of a plan begin, as many as there are cores; those that nobody takes end with the context.
 
-    There are none where the plan cannot be read, or the machines of a fleet have the workers.
+    There are none where the plan cannot be read, where it might be somebody else's, which is told first, or where the
+    machines of a fleet have the workers.
 
     Args:
         plan: its file.
     """
     try:
-        # A process that asyncio has not started is waited for by a descriptor, which not every system has.
-        if hasattr(os, "pidfd_open"):
-            # What is wrong with a plan, or keeps a worker from being started, is told by whoever comes upon it again.
-            with suppress(PlanInvalid, BadValue, OSError, ValueError):
-                for start in islice(_starts(plan), os.cpu_count() or 1):
+        # What is wrong with a plan, or keeps a worker from being started, is told by whoever comes upon it again.
+        with suppress(PlanInvalid, BadValue, OSError, ValueError):
+            if _can_be_waited_for() and not any(doubts(plan)):
+                for start in [*_starts(plan)][: os.cpu_count()]:
                     _begun.append(_begin(start))
         yield
     finally:
@@ -107,6 +107,14 @@ def take(start: Start) -> Begun | None:
     if found is not None:
         _begun.remove(found)
     return found
+
+
+def _can_be_waited_for() -> bool:
+    """Return whether a process that asyncio has not started can be, by a descriptor (pidfd_open(2), Linux 5.3)."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    os.close(os.pidfd_open(os.getpid()))
+    return True
 
 
 def _starts(plan: Path) -> Iterator[Start]:

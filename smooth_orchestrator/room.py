@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
+from smooth_migrations.protocol import OtherAliases
 from smooth_orchestrator.config import Atomicity, CommitUnit, Tier
 from smooth_orchestrator.errors import Mistake
 from smooth_orchestrator.fleet import Fleet, at_work_at_most
@@ -16,6 +17,8 @@ __all__ = ["ServerRoom", "lock_entries_needed", "room_refusals", "sessions_neede
 
 # What others take of the table changes by the second; a setting that would do for today's moment alone does not.
 _STEP = 32
+# Migrations of what is empty to one commit: what each locks is let go of with it (max_locks_per_transaction).
+_TOGETHER = 8
 
 # Sessions of other roles have no backend_type for a role without pg_read_all_stats; the reading one is not counted.
 # An entry is one object, in however many modes and by however many sessions it is locked. Locks of the fast path are
@@ -96,7 +99,9 @@ async def room_refusals(run: Run, fleet: Fleet) -> tuple[Mistake, ...]:
             is_short = sessions_needed(items, room.at_work_at_most) > room.free_connections
             if run.plan.is_remote or is_short:
                 _prepare_early(items, has_standby=not is_short)
-            findings += shortages(server, room, items, by_phase=run.plan.commit is CommitUnit.PHASE)
+            by_phase = run.plan.commit is CommitUnit.PHASE
+            _gather(items, room, by_phase=by_phase)
+            findings += shortages(server, room, items, by_phase=by_phase)
     return tuple(findings)
 
 
@@ -139,6 +144,22 @@ def _hold_open(items: Sequence[TargetRun], slots: int) -> None:
             item.tier = Tier.HELD_OPEN
 
 
+def _gather(items: Sequence[TargetRun], room: ServerRoom, *, by_phase: bool) -> None:
+    """Let several migrations of what is empty have one commit, where there is room for the locks of all of them."""
+    gathering = [item for item in items if item.tier is Tier.COMPENSATED and _may_gather(item)]
+    for together in (_TOGETHER, 1):
+        for item in gathering:
+            item.together = together
+        if lock_entries_needed(items, by_phase=by_phase) <= room.free_entries:
+            return
+
+
+def _may_gather(item: TargetRun) -> bool:
+    """Return whether nobody but its own session can look for what a migration has not committed yet."""
+    is_free = item.target.atomicity is Atomicity.AUTO and item.target.other_aliases is OtherAliases.REFUSE
+    return is_free and item.found is not None and item.found.before.is_empty
+
+
 def _prepare_early(items: Sequence[TargetRun], *, has_standby: bool) -> None:
     for item in items:
         item.prepares_early = item.tier is Tier.TWO_PHASE
@@ -166,8 +187,8 @@ def lock_entries_needed(items: Sequence[TargetRun], *, by_phase: bool) -> int:
     """Return how many lock-table entries a server's targets take at the worst moment. Pure.
 
     What is held open is held until the decision, so it adds up: over all phases, or over one where each is committed by
-    itself. A compensated target ends a transaction with every migration and comes before its phase's held ones: the
-    greatest migration of each counts, of as many targets as may be at work together.
+    itself. A compensated target ends a transaction with every migration, or every few of them, and comes before its
+    phase's held ones: the greatest migration of each counts so many times, of as many as may be at work together.
     """
     held = worst = 0
     for phase, of_phase in _by_phase(items):
@@ -190,7 +211,7 @@ def _all(item: TargetRun) -> int:
 
 
 def _each(item: TargetRun) -> int:
-    return item.found.lock_entries_each if item.found else 0
+    return min(item.together * item.found.lock_entries_each, item.found.lock_entries) if item.found else 0
 
 
 async def _read_room(items: Sequence[TargetRun], fleet: Fleet) -> ServerRoom | None:

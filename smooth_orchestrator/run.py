@@ -111,6 +111,7 @@ class TargetRun:
             not right before the decision.
         has_standby: whether its server has room for a session of the coordinator's from then on.
         ahead: the migrations that run before the transaction, on every target first.
+        together: how many of its migrations have one commit, where it was empty and is compensated.
         readied: those for which constraints or indexes are made ready then.
         leaves_steps: whether committed steps of the run may stand in the database, whatever its tier.
         left: these, as far as the database itself tells of them.
@@ -156,6 +157,7 @@ class TargetRun:
     prepares_early: bool = False
     has_standby: bool = True
     ahead: tuple[str, ...] = ()
+    together: int = 1
     readied: tuple[str, ...] = ()
     leaves_steps: bool = False
     left: tuple[Step, ...] = ()

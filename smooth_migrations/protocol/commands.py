@@ -123,7 +123,7 @@ class Apply(Command):
             None where the run begins.
         digest: the plan's digest, for the marker.
         compensated: commit after each migration instead of holding one transaction.
-        gathers: commit after several of them, where nothing was there before.
+        together: to how many of them there is one commit, where nothing was there before.
         may_step: do so too when it turns out that one transaction cannot hold the migrations.
         lock_timeout_ms: longest wait for one lock; None for the server's own.
         lock_retries: how often the whole transaction is tried again after a lock time-out.
@@ -143,7 +143,7 @@ class Apply(Command):
     digest: str
     epoch: int | None = None
     compensated: bool = False
-    gathers: bool = False
+    together: int = 1
     may_step: bool = False
     lock_timeout_ms: int | None = None
     lock_retries: int = 0

@@ -134,13 +134,15 @@ class MigrationApplied(Event):
     Args:
         step: which.
         duration_ms: how long.
-        committed: what has become permanent with it, in order: itself, after those that were waiting for it.
+        committed: whether it is already permanent (a compensated step).
+        earlier: what has become permanent with it, in order, having waited for it.
     """
 
     type: ClassVar[str] = "migration_applied"
     step: Step
     duration_ms: float
-    committed: tuple[Step, ...] = ()
+    committed: bool = False
+    earlier: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

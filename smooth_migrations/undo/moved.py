@@ -1,7 +1,7 @@
 """What the undo must know of a migration that has run, and how it is to be reversed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.db.migrations import Migration
@@ -10,7 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.code import REVERSED
-from smooth_migrations.undo.journal import Entry, UnfinishedCall
+from smooth_migrations.undo.journal import CallJournal, Entry, EntryState, UnfinishedCall
 from smooth_migrations.undo.kinds import has_code
 from smooth_migrations.undo.named import Named, named_by
 from smooth_migrations.undo.removed import Removed
@@ -43,6 +43,7 @@ class Moved:
         named: which of them it may have changed.
         entries: its operations, where it ran outside a transaction and each can be taken back by itself.
         removed: the values of fields that it has removed in a transaction.
+        is_noted: whether the journal says that it is done.
     """
 
     migration: Migration
@@ -51,6 +52,13 @@ class Moved:
     named: Named = field(default_factory=Named)
     entries: tuple[Entry, ...] | None = None
     removed: list[Removed] = field(default_factory=list)
+    is_noted: bool = False
+
+    def noted(self, journal: CallJournal) -> "Moved":
+        """Write down that it is done, once, within the open transaction; return it as it is then."""
+        if not self.is_noted:
+            journal.note_step(self.step, EntryState.DONE, self.detail)
+        return replace(self, is_noted=True)
 
     def left_by(self, log: "OperationLog | None") -> Sequence[str]:
         """Return in words what of it may have stayed when it was taken back.

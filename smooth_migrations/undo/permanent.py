@@ -153,7 +153,7 @@ class Permanent:
             self.journal.begin(self._frame)
             self.receivers.write()
             for item in held:
-                self.journal.note_step(item.step, EntryState.DONE, item.detail)
+                item.noted(self.journal)
             with passing("seal"):
                 commit()
         except BaseException:
@@ -309,8 +309,8 @@ class Permanent:
         for what in left:
             self._observer.left(step, what)
 
-    def take_back(self) -> list[Moved]:
-        """Take back everything, and return the steps, newest first.
+    def take_back(self, *, afresh: bool = False) -> list[Moved]:
+        """Take back everything, and return the steps, newest first; the call may begin `afresh` then.
 
         Raises:
             UndoFailed: a step could not be taken back; `steps` names what remains.
@@ -334,6 +334,8 @@ class Permanent:
                 purge(self._connection)
                 self._prove()
                 self.journal.end()
+                if afresh:
+                    self.journal.lose()
         except SchemaDiffers:
             raise
         except Exception as failure:

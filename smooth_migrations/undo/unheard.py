@@ -10,9 +10,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from smooth_migrations.protocol.values import Step
 from smooth_migrations.undo.journal import CallJournal, unfinished_call
+from smooth_migrations.undo.moved import Moved
 from smooth_migrations.undo.records import shown_by_records
 
-__all__ = ["has_ended", "was_sealed"]
+__all__ = ["has_ended", "parted_by_records", "was_sealed"]
 
 
 def was_sealed(connection: BaseDatabaseWrapper, journal: CallJournal, steps: Sequence[Step]) -> bool:
@@ -37,3 +38,9 @@ def has_ended(connection: BaseDatabaseWrapper, journal: CallJournal, steps: Sequ
         return not was_sealed(connection, journal, ())
     journal.end_left()
     return bool(steps) and shown_by_records(connection, steps) == [*steps]
+
+
+def parted_by_records(connection: BaseDatabaseWrapper, held: Sequence[Moved]) -> tuple[list[Moved], list[Moved]]:
+    """Return which of the migrations that were held are permanent by their records, and which are not. Only reads."""
+    shown = shown_by_records(connection, [item.step for item in held])
+    return [item for item in held if item.step in shown], [item for item in held if item.step not in shown]

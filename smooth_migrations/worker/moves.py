@@ -35,8 +35,6 @@ _REASON = "interrupted by the coordinator"
 # The name that a run is given when it begins.
 _BEGUN_AT = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
 _FOR_YOUNGER_S = 5.0
-# Migrations of what was empty to one commit: what each holds of the server's table of locks is let go of with it.
-_TOGETHER = 8
 
 
 class Moves:
@@ -54,6 +52,7 @@ class Moves:
         self._lock = threading.Lock()
         self._at_work: tuple[int, Call] | None = None
         self._interrupted: set[int | None] = set()
+        self._has_stepped_down = False
 
     def apply(self, command: protocol.Apply) -> protocol.Event:
         """Run every pending migration and hold the result."""
@@ -83,6 +82,8 @@ class Moves:
             return self._failed(command, call, error)
         finally:
             self._at_work = None
+            # What one commit cannot hold on one database it cannot on its like.
+            self._has_stepped_down = self._has_stepped_down or call.together < call.options.together
         self._held[command.database] = _Held(command.alias, call, reporter, turn)
         return protocol.Done(
             id=command.id,
@@ -101,6 +102,8 @@ class Moves:
             # What it has committed is in the database's journal, from which this call goes on.
             earlier.turn.end(goes_on=True)
         options = _options(command, compensated=command.compensated)
+        if self._has_stepped_down:
+            options = replace(options, together=1)
         if command.is_ahead:
             # What it would write elsewhere could not wait there for the decision.
             return AheadCall(connection, replace(options, other_aliases=protocol.OtherAliases.REFUSE), reporter)
@@ -342,7 +345,7 @@ def _options(command: protocol.Apply | protocol.Undo, *, compensated: bool) -> O
         limits=Limits(command.lock_timeout_ms, command.statement_timeout_ms),
         lock_retries=command.lock_retries,
         compensated=compensated,
-        together=_TOGETHER if isinstance(command, protocol.Apply) and command.gathers else 1,
+        together=command.together if isinstance(command, protocol.Apply) else 1,
         may_step=isinstance(command, protocol.Apply) and command.may_step,
         bind_default=command.bind_default,
         other_aliases=command.other_aliases,

@@ -52,9 +52,17 @@ class Reporter:
 
     def moved(self, step: Step, duration_ms: float, *, committed: Sequence[Step]) -> None:
         """Tell that it has run, and what has become permanent since this was last told."""
-        fresh = tuple(each for each in committed if each not in self._permanent)
+        earlier = tuple(each for each in committed if each != step and each not in self._permanent)
         self._permanent = {*committed}
-        self._say(protocol.MigrationApplied(id=self.command.id, step=step, duration_ms=duration_ms, committed=fresh))
+        self._say(
+            protocol.MigrationApplied(
+                id=self.command.id,
+                step=step,
+                duration_ms=duration_ms,
+                committed=step in self._permanent,
+                earlier=earlier,
+            )
+        )
         mark_output(self.command.database, None)
 
     def failed(self, step: Step | None, duration_ms: float, error: BaseException) -> None:

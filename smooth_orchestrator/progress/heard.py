@@ -75,6 +75,7 @@ class Heard:
             EventName.LOCK_WAITING: self._waiting,
             EventName.LOCK_WAITED: self._waited,
             EventName.LOCK_RETRY: self._retrying,
+            EventName.TIER_CHANGED: self._stepping,
             EventName.DATABASE_BEGUN_ANEW: self._begun_anew,
             EventName.OUTPUT_CAPTURED: self._printed,
             EventName.DATABASE_PREPARED: self._ready,
@@ -157,6 +158,13 @@ class Heard:
     def _retrying(self, event: _Event) -> None:
         note = f"attempt {event['attempt'] + 1} in {event['delay_ms'] / 1000:.1f} s: {event['error']['message']}"
         self._change(event, state=State.RETRYING, since_s=self._clock(), moved=0, note=note)
+
+    def _stepping(self, event: _Event) -> None:
+        if event["tier"] != "compensated":
+            return  # nothing is done again
+        self._doing = "migrating"
+        note = f"each migration by itself: {event['error']['message']}"
+        self._change(event, state=State.RETRYING, since_s=self._clock(), note=note)
 
     def _begun_anew(self, event: _Event) -> None:
         note = f"begun anew: {event['error']['message']}"

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from anyio.abc import Process, UNIXSocketStream
@@ -95,8 +95,10 @@ class LocalTransport:
     async def _open(self, project: Project) -> tuple[Process, UNIXSocketStream]:
         start = _start_of(project)
         if self._command is _command_line and (begun := take(start)) is not None:
-            process = known(begun.process.pid, reading(begun.stdout), reading(begun.stderr), begun.process.poll)
-            return process, await UNIXSocketStream.from_socket(begun.connection)
+            with suppress(OSError):  # for want of descriptors, say, which is told of the next one
+                process = known(begun.process.pid, reading(begun.stdout), reading(begun.stderr), begun.process.poll)
+                return process, await UNIXSocketStream.from_socket(begun.connection)
+            begun.end()
         ours, theirs = socket.socketpair()
         with theirs:
             try:

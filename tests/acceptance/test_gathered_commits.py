@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.support.many_databases import ManyDatabases, many_databases
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import THROW_AWAY, PostgresServer
 from tests.support.small_migrations import ITEM
 from tests.support.small_project import migration
 
@@ -117,6 +117,7 @@ def test_what_one_transaction_cannot_hold_is_run_one_by_one(
     with _empty(pg_server, tmp_path, _release(_MOODS)) as many:
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        assert outcome.stderr.count('"tier.changed"') == 1
         again = [(number, number - 1) for number in range(9, _COUNT + 1)]
         assert _told(seen) == [*((number, 0) for number in range(2, 9)), (9, 8), (10, 8), *again]
         assert many.rows("INSERT INTO moods DEFAULT VALUES RETURNING of") == [[("sad",)]]
@@ -140,3 +141,35 @@ def test_what_fails_or_is_killed_amid_leaves_it_empty(
         path.write_text(whole)
         assert many.run("deploy").exit_code == 0
         assert many.rows("SELECT count(*) FROM django_migrations") == [[(_COUNT,)]]
+
+
+def test_without_room_for_the_locks_of_eight_each_has_its_own(tmp_path: Path, seen: Path) -> None:
+    model = "migrations.CreateModel('Many{number}x{each}', [('id', models.BigAutoField(primary_key=True))])"
+    made = {
+        number: ", ".join(model.format(number=number, each=each) for each in range(10))
+        for number in range(2, _COUNT + 1)
+        if number != _OUTSIDE
+    }
+    settings = {"max_connections": "20", "max_locks_per_transaction": "10", "max_prepared_transactions": "0"}
+    with PostgresServer(settings=THROW_AWAY | settings) as server, _empty(server, tmp_path, _release(made)) as many:
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        assert '"tier.changed"' not in outcome.stderr
+        assert _told(seen) == [(number, number - 1) for number in range(2, _COUNT + 1)]
+
+
+@pytest.mark.usefixtures("seen")
+def test_one_that_commits_those_before_it_and_is_killed_leaves_it_empty(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    ends = "migrations.RunSQL('COMMIT'), migrations.RunPython(die)"
+    dies = f"{_LOOK.replace('{number}', '3')}\n\ndef die(apps, editor):\n    os.kill(os.getpid(), 9)\n"
+    release = _release()
+    release["demo.0003_extra"] = migration(
+        _EXTRA.format(number=3), _CODE, ends, after=[("demo", "0002_extra")], functions=dies
+    )
+    with _empty(pg_server, tmp_path, release) as many:
+        before = many.dumps()
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr[-3000:]
+        assert many.dumps() == before

@@ -178,3 +178,29 @@ def test_what_fails_on_one_leaves_all_empty(
         assert outcome.report["error"]["type"] == error
         assert outcome.report["error"]["migration"] == "demo.0005_end"
         assert many.dumps(sequences=False) == before
+
+
+_ODD_AND_DIES: Final = """
+def forwards(apps, editor):
+    alias = editor.connection.alias
+    item = apps.get_model('demo', 'Item')
+    item.objects.using(alias).create(name=alias)
+    if alias == 'shard_1' and os.path.exists(os.environ['SMALL_COUNTS']):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if alias == 'shard_1':
+        open(os.environ['SMALL_COUNTS'], 'w').close()
+        editor.execute('CREATE TABLE of_one_alone (id int)')
+"""
+
+
+def test_what_is_done_again_and_killed_then_is_emptied_all_the_same(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The replay differs, what it had committed is taken back, and the worker dies when all is run for real.
+    monkeypatch.setenv("SMALL_COUNTS", str(tmp_path / "counts"))
+    with _empty(pg_server, tmp_path, _ending(_ODD_AND_DIES, atomic=False)) as many:
+        before = many.dumps(sequences=False)
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr[-3000:]
+        assert outcome.report["error"]["type"] == "worker_lost"
+        assert many.dumps(sequences=False) == before

@@ -1,5 +1,6 @@
 """Workers that begin before the plan is understood: taken for what they are, or ended unheard."""
 
+import errno
 import json
 import os
 import subprocess
@@ -151,6 +152,7 @@ async def test_one_that_began_otherwise_is_not_taken_and_ends(made: Callable[...
         'version = 1\nprojects.one = { path = "project", settings = "small_settings", env = { A = "${NO_SUCH}" } }',
         'version = 1\nprojects.one = { path = "project", settings = "small_settings", env = { A = "${" } }',
         'version = 1\nprojects.one = { path = "project", settings = "small\\u0000settings" }',
+        f'{_PLAN}projects.two = {{ path = "project", settings = "small_settings", env = {{ A = "${{NO_SUCH}}" }} }}',
         'version = 1\nprojects.one = { path = "nowhere", settings = "small_settings" }',
         'version = 1\nprojects.one = { path = "project", settings = "small_settings", python = "no-such" }',
         f'fleet.transport = "procrastinate"\n{_PLAN}',
@@ -198,3 +200,28 @@ with head_start(Path({str(plan)!r})):
         until(lambda: told.exists() and bool(told.read_text()))
         coordinator.kill()
     until(lambda: not running(int(told.read_text())))
+
+
+async def test_one_that_cannot_be_waited_for_is_started_again(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_pid: int, _flags: int = 0) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    plan = made()
+    with head_start(plan):
+        [begun] = _children()
+        monkeypatch.setattr("os.pidfd_open", refuse)
+        async with LocalTransport().worker(_project(plan), on_output=ignore) as worker:
+            await worker.set_up()
+            assert worker.pid != begun
+            assert not running(begun)
+    with head_start(plan):
+        assert not _children()
+
+
+def test_a_plan_that_might_be_somebody_else_s_is_told_of_before_anything_of_it_runs(made: Callable[..., Path]) -> None:
+    plan = made()
+    plan.chmod(0o666)
+    with head_start(plan):
+        assert not _children()

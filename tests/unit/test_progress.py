@@ -81,6 +81,20 @@ def test_a_database_goes_from_state_to_state_as_it_is_told(heard: Heard) -> None
     assert _state(heard, "idle") is State.IDLE
 
 
+def test_what_is_done_again_each_migration_by_itself_has_not_failed(heard: Heard) -> None:
+    error = {"type": "UnsafeNewEnumValueUsage", "message": "unsafe use", "sqlstate": "55P04", "traceback": None}
+    _begin(heard, "primary")
+    _tell(heard, EventName.MIGRATION_STARTED, database="primary", **STEP)
+    _tell(heard, EventName.MIGRATION_FAILED, database="primary", **STEP, duration_ms=1.0, error=error)
+    seen = [(_state(heard, "primary"), heard.told().doing)]
+    for tier in ("compensated", "held_open"):
+        _tell(heard, EventName.TIER_CHANGED, database="primary", tier=tier, error=error)
+        seen.append((_state(heard, "primary"), heard.told().doing))
+
+    again = (State.RETRYING, "migrating")
+    assert seen == [(State.FAILED, "stopping, after a failure"), again, again]
+
+
 def test_a_command_that_tells_of_no_database_is_said_to_look_once_it_has_a_worker(heard: Heard) -> None:
     assert heard.told().doing == "starting"
     _tell(heard, EventName.WORKER_STARTED, project="shop", pid=7)

@@ -114,3 +114,10 @@ def test_a_server_without_connections_left_is_refused_too() -> None:
     assert connections.message == "2 more connections are needed and 0 are free"
     assert entries.message == "50 lock-table entries are needed and about 0 are free"
     assert entries.hint == "set max_locks_per_transaction to at least 96 (now 64) and restart the server"
+
+
+def test_several_migrations_with_one_commit_count_together_but_for_no_more_than_all() -> None:
+    items = _items([(_COMPENSATED, 900, 80), (_COMPENSATED, 100, 70)])
+    for item in items:
+        item.together = 8
+    assert lock_entries_needed(items, by_phase=False) == 640 + 100
