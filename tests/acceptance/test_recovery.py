@@ -37,6 +37,7 @@ _PLAIN = {"demo.0002_note": NOTE, "demo.0003_kind": KIND}
 _FILLING = BUILD.replace("operations = [", "operations = [Backfill('Item', {'name': F('name')}, where=Q()),").replace(
     "import os\n", "import os\nfrom django.db.models import F, Q\nfrom smooth_migrations import Backfill\n"
 )
+_LATE = "migrations.AddField('item', 'late', models.IntegerField(null=True))"
 _ADDS = "migrations.AddField('item', 'note', models.CharField(max_length=40, default='none'))"
 
 
@@ -73,7 +74,9 @@ _RELEASES = {
     "through workers": _PLAIN,
     # Nothing was there before.
     "empty": _PLAIN,
+    "gathered": _PLAIN | {"demo.0004_late": migration(_LATE, after=[("demo", "0003_kind")], atomic=False)},
 }
+_EMPTY = {"empty", "gathered"}
 _HELD_OPEN, _TWO_PHASE = 'atomicity = "held_open"', 'atomicity = "two_phase"'
 _SERVERS = {
     "held": _HELD_OPEN,
@@ -87,6 +90,7 @@ _SERVERS = {
     "joined": f'{_HELD_OPEN}\nother_aliases = "allow"',
     "through workers": _TWO_PHASE,
     "empty": 'atomicity = "compensated"',
+    "gathered": "",
 }
 _DEPLOY = 'expand_contract = false\nsettle_timeout = "2s"'
 # Each phase is committed by itself, and taken back when a later one fails.
@@ -163,7 +167,7 @@ def _deploy(kind: str) -> str:
 
 @contextmanager
 def _old(kind: str, directory: Path, first: PostgresServer, last: PostgresServer) -> Iterator[Fleet]:
-    if kind != "empty":
+    if kind not in _EMPTY:
         with small_fleet(directory, first, last, _RELEASES[kind]) as fleet:
             yield fleet
         return

@@ -27,6 +27,7 @@ FLEETS = {
     "joined": "`held_open`, with another alias that joins the call",
     "through workers": "`two_phase`, settled by the workers: the coordinator's driver does not know the options",
     "empty": "`compensated`, databases that were empty",
+    "gathered": "the same, with one commit for several migrations and a last one outside a transaction",
     "code": "`compensated`, code of a migration fails outside a transaction",
     "lost": "`held_open`, a migration kills its worker",
 }
@@ -70,6 +71,11 @@ FORWARD = {
     ),
     "joined": _sides("commit_alias"),
     "through workers": _sides("ask.settle_prepared", "settle_prepared"),
+    # The first seal writes the call down, the second one commits all but the last.
+    "gathered": [
+        *_sides("apply", "seal", "journal.step", "operation", "record", "journal.held", "prepare", "decide"),
+        *(f"{point}:{number}" for number in (2, 3) for point in _sides("apply", "seal", "note")),
+    ],
 }
 BACK = {
     "held": _sides(
@@ -89,14 +95,16 @@ BACK = {
     ),
     "joined": _sides("rollback_alias"),
     "empty": _sides("make_empty"),
+    "gathered": _sides("make_empty"),
 }
 # On the way back from what fails by itself, or kills its worker.
 STRUCK = {"code": _sides("settle", "give_back", "reverse", "restore", "note"), "lost": _sides("end_session")}
 # On the way of a rollback alone.
 UNAPPLYING = {"held": _sides("remove_received", "unmark")}
 # What joins a call from another alias was never a part of its target. An index that was built outside a transaction is
-# dropped outside one; and a rollback knows no phases of its own.
-TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in {"joined", "ahead", "phases"}}
+# dropped outside one; and a rollback knows no phases of its own, and gathers nothing.
+_ON_THE_WAY_ALONE = {"joined", "ahead", "phases", "gathered"}
+TAKEN_BACK = {kind: points for kind, points in FORWARD.items() if kind not in _ON_THE_WAY_ALONE}
 # What runs in halves, by command.
 HALVES = {
     "deploy": _sides("queue"),
