@@ -101,10 +101,8 @@ class Call:
         return self.permanent.steps
 
     @property
-    def tier(self) -> str:
-        """`held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
-        holds = self._connection.features.can_rollback_ddl and not self.is_compensated and not self.permanent.is_early
-        return "held_open" if holds else "compensated"
+    def _gathers(self) -> bool:
+        return self.is_compensated and self.together > 1 and self.permanent.before.is_empty
 
     @property
     def at_work(self) -> Step | None:
@@ -144,11 +142,13 @@ class Call:
                 self.interruption.check()
             except BaseException as error:  # noqa: BLE001 - raised again by _fail
                 self.interruption.stand_down()
+                # What one outside a transaction has done to an empty database goes with everything else alone.
+                is_half_done = self.permanent.is_outside and self.permanent.before.is_empty
                 failures = self._take_back_open(error)
                 is_afresh = isinstance(error, Afresh)
-                steps_now = self._may_step(error) and not is_afresh
+                steps_now = self._may_step(error) and not (is_afresh or is_half_done)
                 attempt += not (steps_now or is_afresh)
-                is_locked = is_lock_failure(error) and not self.aliases.has_lost
+                is_locked = is_lock_failure(error) and not (self.aliases.has_lost or is_half_done)
                 again = steps_now or is_afresh or (is_locked and attempt <= self.options.lock_retries)
                 if again and not failures:  # what is tried again registers its undo again
                     failures = self._hooks.call(kept=self.committed)
@@ -186,9 +186,8 @@ class Call:
             self.permanent.resume()
 
     def _may_step(self, error: BaseException) -> bool:
-        gathers = self.is_compensated and self.together > 1
-        may_be = self.options.may_step and (gathers or not self.is_compensated)
-        return may_be and is_caused_by_holding(error, or_by_locks=gathers)
+        may_be = self.options.may_step and (self._gathers or not self.is_compensated)
+        return may_be and is_caused_by_holding(error, or_by_locks=self._gathers)
 
     def progress(self, action: str, migration: Migration | None, *, fake: bool) -> None:
         """Take note of what Django's executor does; called from the command's progress callback."""
@@ -292,7 +291,7 @@ class Call:
             self.permanent.journal.check_turn()
             log = self.permanent.begin_outside(migration, step)
             self._outside.enter_context(log.watching())
-        elif self.is_compensated and self.together > 1 and not self.permanent.is_early:
+        elif self._gathers and not self.permanent.is_early:
             # A migration that commits itself commits those before it, and what the journal says of them.
             self._seal()
             self._begin()
@@ -309,7 +308,7 @@ class Call:
         migration, step = self._at_work.migration, replace(self._at_work.step, fake=fake)
         # What was empty is emptied again if its server loses any of it; the last one's commit waits for all of them.
         is_amid = self.permanent.before.is_empty and self.last not in {None, migration}
-        gathers = is_amid and len(self._open) + 1 < self.together
+        gathers = self._gathers and is_amid and len(self._open) + 1 < self.together
         permanent = self.permanent.is_outside or (self.is_compensated and not gathers)
         self._transaction.checkpoint(self._started_s, delays=permanent and is_amid and bool(self.permanent.moved))
         if self.permanent.is_outside:

@@ -176,7 +176,7 @@ def _report(
                 "alias": connection.alias,
                 "vendor": connection.vendor,
                 "phase": None,
-                "tier": call.tier,
+                "tier": _tier(call, connection),
                 "outcome": of_database,
                 "applied": [str(step) for step in steps if not step.backwards],
                 "unapplied": [str(step) for step in (*undone, *(step for step in steps if step.backwards))],
@@ -188,6 +188,12 @@ def _report(
         "error": shown,
         "errors": [_error(cause) for cause in (info.causes if info else ())],
     }
+
+
+def _tier(call: Call, connection: BaseDatabaseWrapper) -> str:
+    """Return `held_open` where a ROLLBACK takes the whole call back, else `compensated`."""
+    holds = connection.features.can_rollback_ddl and not call.is_compensated and not call.permanent.is_early
+    return "held_open" if holds else "compensated"
 
 
 def _failed(exit_code: int, call: Call) -> str:

@@ -263,7 +263,7 @@ class Listener:
                 item.release = event.release
                 log.info(EventName.LEASE_ACQUIRED, database=item.name, epoch=event.epoch)
             case protocol.Stepping():
-                item.tier, item.stepping = Tier.COMPENSATED, event.error
+                item.tier, item.together, item.stepping = Tier.COMPENSATED, 1, event.error
                 log.warning(EventName.TIER_CHANGED, database=item.name, tier=str(item.tier), error=event.error)
 
     async def _applied(self, event: protocol.MigrationApplied) -> None:

@@ -145,12 +145,12 @@ def _hold_open(items: Sequence[TargetRun], slots: int) -> None:
 
 
 def _gather(items: Sequence[TargetRun], room: ServerRoom, *, by_phase: bool) -> None:
-    """Let several migrations of what is empty have one commit, where there is room for the locks of all of them."""
+    """Let several migrations of what is empty have one commit, where the locks of all take half of the room at most."""
     gathering = [item for item in items if item.tier is Tier.COMPENSATED and _may_gather(item)]
     for together in (_TOGETHER, 1):
         for item in gathering:
             item.together = together
-        if lock_entries_needed(items, by_phase=by_phase) <= room.free_entries:
+        if 2 * lock_entries_needed(items, by_phase=by_phase) <= room.free_entries:
             return
 
 

@@ -170,6 +170,7 @@ class Movement:
         is_plain = not (command.back and command.back.discards) and not (
             (self._call.is_compensated and not frame.before.is_empty)
             or self._call.steps
+            or self._call.permanent.is_early
             or frame.groundwork
             or command.goes_on
         )

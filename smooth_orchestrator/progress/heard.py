@@ -160,7 +160,7 @@ class Heard:
         self._change(event, state=State.RETRYING, since_s=self._clock(), moved=0, note=note)
 
     def _stepping(self, event: _Event) -> None:
-        if event["tier"] != "compensated":
+        if event["tier"] != "compensated" or self._command == "rehearse":
             return  # nothing is done again
         self._doing = "migrating"
         note = f"each migration by itself: {event['error']['message']}"

@@ -173,3 +173,29 @@ def test_one_that_commits_those_before_it_and_is_killed_leaves_it_empty(
         outcome = many.run("deploy")
         assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr[-3000:]
         assert many.dumps() == before
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize("state", ["53200", "55P03", "55P04"])
+def test_one_outside_a_transaction_is_not_done_again_on_top_of_what_it_had_done(
+    pg_server: PostgresServer, tmp_path: Path, state: str
+) -> None:
+    # The first time it fails, and would not a second time.
+    fails = f"""
+def fails(apps, editor):
+    if not os.path.exists("failed"):
+        open("failed", "w").close()
+        editor.execute("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
+"""
+    release = _release()
+    operations = (_EXTRA.format(number=_OUTSIDE), "migrations.RunPython(fails)")
+    release[f"demo.{_OUTSIDE:04}_extra"] = migration(
+        *operations, after=[("demo", f"{_OUTSIDE - 1:04}_extra")], atomic=False, functions=f"import os\n{fails}"
+    )
+    with _empty(pg_server, tmp_path, release) as many:
+        before = many.dumps()
+        outcome = many.run("deploy")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr[-3000:]
+        assert outcome.report["error"]["sqlstate"] == state
+        assert many.dumps() == before
+        assert many.run("deploy").exit_code == 0

@@ -205,17 +205,19 @@ with head_start(Path({str(plan)!r})):
 async def test_one_that_cannot_be_waited_for_is_started_again(
     made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_pid: int, _flags: int = 0) -> int:
+    def refuse(*_args: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     plan = made()
     with head_start(plan):
         [begun] = _children()
-        monkeypatch.setattr("os.pidfd_open", refuse)
+        # The system's own call is asyncio's too.
+        monkeypatch.setattr("smooth_orchestrator.transport.local.known", refuse)
         async with LocalTransport().worker(_project(plan), on_output=ignore) as worker:
             await worker.set_up()
             assert worker.pid != begun
             assert not running(begun)
+    monkeypatch.setattr("os.pidfd_open", refuse)
     with head_start(plan):
         assert not _children()
 
