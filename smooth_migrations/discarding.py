@@ -71,15 +71,18 @@ class Risk:
     look: Callable[[], Iterable[_Lost]]
 
 
-def risks(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> list[Risk]:
+def risks(
+    connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration], state: ProjectState
+) -> list[Risk]:
     """Return what may lose something where migrations are unapplied, all of which are applied.
 
     Args:
         connection: the target's. Of what is in its tables nothing is asked.
         executor: of it, with every migration as recorded.
         back: what is unapplied, the newest first.
+        state: after every migration as recorded; models are made of it, and it stays as it is otherwise.
     """
-    return [*_risks(connection, executor, back)]
+    return [*_risks(connection, executor, back, state)]
 
 
 def losses_of(found: Iterable[Risk]) -> list[Loss]:
@@ -87,9 +90,9 @@ def losses_of(found: Iterable[Risk]) -> list[Loss]:
     return [Loss(risk.migration, what, table, rows) for risk in found for what, table, rows in risk.look()]
 
 
-def _risks(connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration]) -> Iterator[Risk]:
-    # The one way to this state that Django's own migrate takes.
-    state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
+def _risks(
+    connection: BaseDatabaseWrapper, executor: MigrationExecutor, back: Sequence[Migration], state: ProjectState
+) -> Iterator[Risk]:
     now = _Now(connection, state)
     states = states_before(executor, {*back}, renders=False)
     halves = {item.key: item for item in place_backwards(connection, back, executor) if item.split is not None}

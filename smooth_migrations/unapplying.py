@@ -97,7 +97,7 @@ def back_findings(
                 name = f"{migration.app_label}.{migration.name}"
                 yield MigrationFinding("irreversible", f"{name} has no way back: {operation.describe()}")
     if not back.discards:
-        for loss in losses_of(risks(connection, executor, plan)):
+        for loss in losses_of(risks(connection, executor, plan, state_now(executor))):
             if loss.rows == 0:
                 continue
             yield MigrationFinding("would_discard", str(loss), hint=_DISCARD_HINT)
@@ -147,17 +147,16 @@ def unapply(
     placed = place_backwards(connection, migrations, executor)
     install(placed, call.options.call_id)
     locks = lock_back(connection, executor, migrations)
-    tables, asked = frozenset[str](), None
+    state, tables, asked = state_now(executor), frozenset[str](), None
     if back.discards:
         discard(connection, placed)
     else:
-        found = risks(connection, executor, migrations)
+        found = risks(connection, executor, migrations, state)
         tables = frozenset(loss.table for loss in losses_of(found) if loss.table)
         lock_losing(connection, tables)
         with asking(connection) as questions:
             refuse_losses(str(loss) for loss in losses_of(found) if loss.rows != 0)
         asked = questions.told() if recorder else None
-    state = state_now(executor)
     with already_made_left(connection), recorder.recording() if recorder else nullcontext():
         emit_pre_migrate_signal(verbosity=0, interactive=False, db=connection.alias, apps=state.apps, plan=plan)
         now = executor.migrate([], plan=plan, state=state.clone())
@@ -201,7 +200,7 @@ def lost_under_locks(
         executor: of it, with every migration as recorded.
         migrations: applied, the newest first.
     """
-    found = risks(connection, executor, migrations)
+    found = risks(connection, executor, migrations, state_now(executor))
     lock_losing(connection, {loss.table for loss in losses_of(found) if loss.table})
     return [loss for loss in losses_of(found) if loss.rows != 0]
 
@@ -219,7 +218,7 @@ def lost_beside(connection: BaseDatabaseWrapper, apps: Apps, received: Received)
 
 
 def state_now(executor: MigrationExecutor) -> ProjectState:
-    """Return the state of the tables after every migration as recorded. Pure."""
+    """Return the state of the tables after every migration as recorded, the way Django's own `migrate` does. Pure."""
     state: ProjectState = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]  # noqa: SLF001
     return state
 

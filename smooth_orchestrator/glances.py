@@ -5,7 +5,7 @@ glance does not show, or shows to be out of the ordinary, is left to a worker.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -21,6 +21,8 @@ __all__ = ["answers_alike", "digest_of", "glance_at_all", "shows_mark"]
 _TIMEOUT_S: Final = 10.0
 # A server that has no connection left is asked again, by fewer sessions at a time.
 _PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8)
+# A round trip takes longer than most answers; a statement has to be planned whole.
+_AT_ONCE: Final = 50
 _RECORDS: Final = "django_migrations"
 _OWN: Final = "smooth_migrations_"
 # By the tables in which an earlier run may have left something, which rows say that one has.
@@ -40,12 +42,13 @@ _FACTS: Final = """
 _ROWS: Final = """
     SELECT (SELECT md5(convert_to(coalesce(string_agg(DISTINCT (app || '.' || name) COLLATE "C", E'\\n'), ''), 'UTF8'))
             FROM django_migrations) AS digest,
-           {left} AS is_left, {held} AS held, {marked} AS is_marked, {physical} AS physical
+           {left} AS is_left, {held} AS held, {marked} AS is_marked, {marked_by} AS marked_by, {physical} AS physical
 """
 _HELD: Final = """
     (SELECT coalesce(md5(string_agg(concat_ws('/', run_id, app, name, operation, kind, description, payload), E'\\n'
                                     ORDER BY seq)), '') FROM {contract})
 """
+_NEWEST: Final = "(SELECT run_id FROM {marker} WHERE deploy = $2 ORDER BY moved_at DESC LIMIT 1)"
 _MARK: Final = "SELECT EXISTS (SELECT FROM smooth_migrations_marker WHERE deploy = $1 AND run_id = $2)"
 _PHYSICAL: Final = (
     "(SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database())"
@@ -87,7 +90,7 @@ async def glance_at_all(run: Run, fleet: Fleet) -> None:
                 group.start_soon(look, item)
 
 
-async def answers_alike(item: TargetRun, fleet: Fleet, questions: Iterable[Question]) -> bool:
+async def answers_alike(item: TargetRun, fleet: Fleet, questions: Sequence[Question]) -> bool:
     """Return whether a database gives the same answers as another one did. Reads only; no answer is another one.
 
     Args:
@@ -99,8 +102,10 @@ async def answers_alike(item: TargetRun, fleet: Fleet, questions: Iterable[Quest
         async with fleet.room_on(item.target), _session(item) as connection, connection.transaction(readonly=True):
             # As a worker does, nobody's lock is waited for any longer.
             await connection.execute(f"SET LOCAL lock_timeout = {item.target.lock_timeout_ms or 0}")
-            for question in questions:
-                if await connection.fetchval(question.query) != question.answer:
+            for begin in range(0, len(questions), _AT_ONCE):
+                asked = questions[begin : begin + _AT_ONCE]
+                query = f"SELECT ARRAY[{', '.join(f'({each.query})' for each in asked)}]"
+                if await connection.fetchval(query, timeout=_TIMEOUT_S * len(asked)) != [each.answer for each in asked]:
                     return False
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return False
@@ -153,12 +158,12 @@ async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
             away.add(item.target.server)
             return None
         try:
-            return await _seen(connection, run.run_id)
+            return await _seen(connection, run)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             return None
 
 
-async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
+async def _seen(connection: asyncpg.Connection, run: Run) -> Glance | None:
     (facts,) = await connection.fetch(_FACTS, _TABLES)
     if _RECORDS not in facts["tables"]:
         return None
@@ -169,9 +174,10 @@ async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
         left=" OR ".join(left) or "false",
         held=_HELD.format(contract=own["contract"]) if "contract" in own else "''",
         marked=marked,
+        marked_by=_NEWEST.format(marker=own["marker"]) if "marker" in own else "left($2::text, 0)",
         physical=_PHYSICAL if facts["may_identify"] else "''",
     )
-    (rows,) = await connection.fetch(sql, run_id)
+    (rows,) = await connection.fetch(sql, run.run_id, run.plan.name)
     return Glance(
         version=facts["version"],
         slots=facts["slots"],
@@ -180,4 +186,5 @@ async def _seen(connection: asyncpg.Connection, run_id: str) -> Glance | None:
         held=rows["held"],
         is_settled=facts["is_usual"] and not rows["is_left"],
         is_marked=rows["is_marked"],
+        marked_by=rows["marked_by"] or "",
     )

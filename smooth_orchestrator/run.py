@@ -64,6 +64,7 @@ class Glance:
         held: digest of what is held back there; empty for nothing.
         is_settled: whether it takes writes, no run or call is at work, and none has left anything there but that.
         is_marked: whether it holds a mark of the run's id.
+        marked_by: the run that the deploy's newest mark there is of; empty where there is none.
     """
 
     version: int
@@ -73,6 +74,7 @@ class Glance:
     held: str
     is_settled: bool
     is_marked: bool
+    marked_by: str
 
     @property
     def is_quiet(self) -> bool:

@@ -205,6 +205,7 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
         told: what its records say.
     """
     looking = Run(run.plan, run_id, run.journal)
+    seen = {item.name for item in run.targets if item.glance and item.glance.marked_by == run_id}
     found: dict[str, bool] = {}
     untold: set[str] = set()
     silent: dict[str, ErrorInfo] = {}
@@ -212,7 +213,7 @@ async def unmarked(run: Run, fleet: Fleet, run_id: str, told: Told) -> Unmarked:
 
     async def look(item: TargetRun) -> None:
         # A worker has one session at a time, and most databases show it.
-        if await shows_mark(item, fleet, run.plan.name, run_id):
+        if item.name in seen or await shows_mark(item, fleet, run.plan.name, run_id):
             untold.update({item.name} - told.heard if told.is_known else ())
             return
         standing = await ask_standing(looking, fleet, item)
