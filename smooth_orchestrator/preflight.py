@@ -41,9 +41,10 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
     """Ask a worker about every target, and settle each target's tier. Reads only.
 
     Of targets that look the same at a glance one speaks for the others: at once if it has nothing to do, else for those
-    that answer the same to all that was asked of it. Where a finalise asks, and none of them holds anything back, there
-    is nothing to be asked.
+    that answer the same to all that was asked of it; none does where sessions are forbidden, for each has its own. Where
+    a finalise asks, and none of them holds anything back, there is nothing to be asked.
     """
+    asks_each = run.finalises is not None and bool(run.plan.finalise.forbid_sessions)
 
     async def ask(item: TargetRun) -> None:
         async with fleet.lent(item.target, keeps=False) as worker:
@@ -54,7 +55,7 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
     async def ask_of(alike: Sequence[TargetRun]) -> None:
         first, *others = alike
         await ask(first)
-        found = _speaks_for_others(first)
+        found = None if asks_each else _speaks_for_others(first)
         async with anyio.create_task_group() as group:
             for item in others:
                 group.start_soon(hear, item, found)

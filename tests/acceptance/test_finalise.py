@@ -9,7 +9,9 @@ import psycopg
 import pytest
 
 from tests.support.deploys import LAST, Fleet, small_fleet
+from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_server import PostgresServer
+from tests.support.small_migrations import ITEM
 from tests.support.small_project import migration
 
 _HELD = "demo.0002_next: drop column demo_item.name"
@@ -262,6 +264,42 @@ def test_it_waits_for_the_sessions_of_the_release_before(fleet: Fleet) -> None:
     assert refused.named("finalise.refused")
     assert fleet.dumps() == before
     assert fleet.run("finalise").report["outcome"] == "committed"
+
+
+def test_it_waits_for_a_session_on_a_database_that_holds_nothing_back(
+    pg_server: PostgresServer, tmp_path: Path
+) -> None:
+    release = {
+        "demo.0001_item": ITEM,
+        "demo.0002_next": migration("migrations.RemoveField('item', 'name')", after=[("demo", "0001_item")]),
+    }
+    with many_databases(tmp_path, [pg_server], 3, release) as many:
+        _hold_back_on_the_first(many, 'bake_time = "0s"\nforbid_sessions = ["shop-v1*"]')
+        assert many.run("deploy").exit_code == 0
+        before = many.dumps()
+        with psycopg.connect(many.databases[2].dsn, application_name="shop-v1-web"):
+            refused = many.run("finalise")
+
+        assert (refused.exit_code, refused.report["outcome"]) == (3, "refused")
+        assert [finding["place"] for finding in refused.report["errors"]] == ["rest:shard_2"]
+        assert many.dumps() == before
+        assert many.run("finalise").report["outcome"] == "committed"
+
+
+def _hold_back_on_the_first(many: ManyDatabases, finalise: str) -> None:
+    plan = many.directory / "deploy.toml"
+    text = plan.read_text()
+    for old, new in (
+        (
+            '[databases.shards]\nproject = "one"\naliases = "shard_*"\n',
+            '[databases.first]\nproject = "one"\nalias = "shard_0"\nexpand_contract = true\n'
+            '[databases.rest]\nproject = "one"\naliases = "shard_[12]"\n',
+        ),
+        ('["shards:*"]', '["first", "rest:*"]'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    plan.write_text(f"{text}\n[finalise]\n{finalise}\n")
 
 
 @pytest.mark.long
