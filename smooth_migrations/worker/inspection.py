@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 
 from smooth_migrations.backends import why_not_undone
 from smooth_migrations.classification import Effects, effects
@@ -129,15 +130,14 @@ def _look(
             pending = _forwards(command, connection, (known, executor), (queue, touched, findings))
             entries = _lock_entries(touched, connection)
         asked = None if queue else _asked(pending, questions)
-    applied = executor.loader.applied_migrations
     return TargetReport(
         id=command.id,
         vendor=connection.vendor,
         server_version=version,
-        fresh=not applied,
+        fresh=not known.recorded,
         before=look_before(connection),
         physical=physical_of(connection),
-        applied=tuple(sorted(f"{app}.{name}" for app, name in applied)),
+        applied=tuple(sorted(f"{app}.{name}" for app, name in known.recorded)),
         pending=pending,
         findings=tuple(findings),
         lock_entries=entries[0],
@@ -173,10 +173,20 @@ def _forwards(
     ground = plan_groundwork(connection, plan, executor) if command.expands else Groundwork()
     waiting = {migration: error.message for migration, error in refusals if _is_readied(error, ground)}
     findings += _split_findings(each for each in refusals if not _is_readied(each[1], ground))
-    return tuple(
+    pending = (
         replace(each, readied=migration in ground.migrations, only_readied=waiting.get(migration, ""))
         for migration, each in zip(plan, _pending(known, plan, connection, touched), strict=True)
     )
+    return tuple(pending) or tuple(_to_be_recorded(known, executor.loader))
+
+
+def _to_be_recorded(known: Known, loader: MigrationLoader) -> Iterator[PendingMigration]:
+    """Yield what replaces migrations all of which are applied: Django's `migrate` records it whatever else it does.
+
+    Without its record it would be pending once it says no more what it replaces.
+    """
+    for app, name in sorted((loader.replacements.keys() & loader.applied_migrations.keys()) - known.recorded):
+        yield PendingMigration(migration=f"{app}.{name}", atomic=True)
 
 
 def _sessions(connection: BaseDatabaseWrapper) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ there (`MigrationLoader.build_graph`). Files are read once, as by any process.
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
+
+from smooth_migrations.undo.records import Key
 
 __all__ = ["Known", "Library"]
 
@@ -21,10 +22,12 @@ class Known:
     """What is so for every database with the same records.
 
     Args:
+        recorded: the keys of what is recorded.
         executor: Django's, for one of them.
         has_sound_history: whether it was found that nothing is wrong with it.
     """
 
+    recorded: frozenset[Key]
     executor: MigrationExecutor
     has_sound_history: bool = False
     _state: ProjectState | None = None
@@ -41,7 +44,7 @@ class Library:
     """What is known, by the records."""
 
     def __init__(self) -> None:
-        self._known: dict[frozenset[tuple[str, str]], Known] = {}
+        self._known: dict[frozenset[Key], Known] = {}
 
     def of(self, connection: BaseDatabaseWrapper) -> tuple[Known, MigrationExecutor]:
         """Return what is known of databases like this one, and an executor for it. Only reads.
@@ -49,13 +52,14 @@ class Library:
         Its migrations are shared, and are as in their files again: what was installed in them is forgotten.
         """
         recorder = MigrationRecorder(connection)
-        applied: Any = recorder.applied_migrations()
-        known = self._known.get(frozenset(applied))
+        recorded: frozenset[Key] = frozenset(recorder.applied_migrations())
+        known = self._known.get(recorded)
         if known is None:
-            known = self._known[frozenset(applied)] = Known(MigrationExecutor(connection))
+            known = self._known[recorded] = Known(recorded, MigrationExecutor(connection))
         executor, loader = copy(known.executor), copy(known.executor.loader)
         executor.connection, executor.recorder, executor.loader = connection, recorder, loader
-        loader.connection, loader.applied_migrations = connection, applied
+        # Beside what is recorded, what replaces some of it.
+        loader.connection, loader.applied_migrations = connection, {**loader.applied_migrations}
         for migration in loader.disk_migrations.values():
             vars(migration)["operations"] = [*type(migration).operations]
         return known, executor
