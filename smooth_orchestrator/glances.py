@@ -21,8 +21,8 @@ __all__ = ["answers_alike", "digest_of", "glance_at_all", "shows_mark"]
 _TIMEOUT_S: Final = 10.0
 # A server that has no connection left is asked again, by fewer sessions at a time.
 _PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8)
-# A round trip takes longer than most answers; a statement has to be planned whole.
-_AT_ONCE: Final = 50
+# A round trip takes longer than most answers; a statement has to be planned whole, and to answer in time.
+_AT_ONCE: Final = 20
 _RECORDS: Final = "django_migrations"
 _OWN: Final = "smooth_migrations_"
 # By the tables in which an earlier run may have left something, which rows say that one has.
@@ -75,10 +75,12 @@ async def glance_at_all(run: Run, fleet: Fleet) -> None:
             async with limiter:
                 if item.target.server in away:
                     return
+                allowed = limiter.total_tokens
                 try:
                     item.glance = await _glance(run, item, away)
                 except asyncpg.TooManyConnectionsError:
-                    limiter.total_tokens = max(1, limiter.total_tokens // 2)
+                    # Of those that were refused together the first makes it fewer for all.
+                    limiter.total_tokens = min(limiter.total_tokens, max(1, allowed // 2))
                 else:
                     return
             if pause_s is not None:
@@ -105,7 +107,7 @@ async def answers_alike(item: TargetRun, fleet: Fleet, questions: Sequence[Quest
             for begin in range(0, len(questions), _AT_ONCE):
                 asked = questions[begin : begin + _AT_ONCE]
                 query = f"SELECT ARRAY[{', '.join(f'({each.query})' for each in asked)}]"
-                if await connection.fetchval(query, timeout=_TIMEOUT_S * len(asked)) != [each.answer for each in asked]:
+                if await connection.fetchval(query) != [each.answer for each in asked]:
                     return False
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return False
@@ -154,7 +156,7 @@ async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
             connection = await stack.enter_async_context(_session(item))
         except asyncpg.TooManyConnectionsError:
             raise
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             away.add(item.target.server)
             return None
         try:

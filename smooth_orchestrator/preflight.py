@@ -41,8 +41,8 @@ async def inspect_targets(run: Run, fleet: Fleet) -> None:
     """Ask a worker about every target, and settle each target's tier. Reads only.
 
     Of targets that look the same at a glance one speaks for the others: at once if it has nothing to do, else for those
-    that answer the same to all that was asked of it; none does where sessions are forbidden, for each has its own. Where
-    a finalise asks, and none of them holds anything back, there is nothing to be asked.
+    that answer the same to all that was asked of it; none does where a finalise forbids sessions, for each has its own.
+    Where a finalise asks, and none of them holds anything back, there is nothing to be asked.
     """
     asks_each = run.finalises is not None and bool(run.plan.finalise.forbid_sessions)
 

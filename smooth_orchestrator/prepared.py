@@ -15,7 +15,7 @@ from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
 from smooth_orchestrator.run_ids import CHOSEN
 from smooth_orchestrator.silence import call_unless_silent
-from smooth_orchestrator.standby import CANNOT_CONNECT, leave, session_on
+from smooth_orchestrator.standby import CANNOT_CONNECT, NOT_LET_IN, leave, session_on
 
 __all__ = ["Fate", "gid_of", "is_rehearsed", "run_of", "settle_prepared"]
 
@@ -70,16 +70,18 @@ async def settle_prepared(run: Run, fleet: Fleet, item: TargetRun, *, commits: b
         commits: whether it is committed.
 
     Returns:
-        What became of it, or why it could not be ended. The session that has committed it is left open.
+        What became of it, or why it could not be ended. A session that stood by, and has committed it, is left open.
     """
     if item.target.asyncpg is None:
         return await _through_worker(run, fleet, item, commits=commits)
+    # One that stands by is no further connection.
+    stands_by = item.standby is not None
     try:
-        # One that stands by is no further connection.
-        async with nullcontext() if item.standby else fleet.room_on(item.target), item.at_standby:
+        async with nullcontext() if stands_by else fleet.room_on(item.target), item.at_standby:
             fate = await _end(item, commits=commits)
-    except asyncpg.InsufficientPrivilegeError:
-        # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
+            if not stands_by:
+                leave(item)
+    except NOT_LET_IN:
         return await _through_worker(run, fleet, item, commits=commits)
     except CANNOT_CONNECT as error:
         state = getattr(error, "sqlstate", None)

@@ -16,7 +16,7 @@ from smooth_migrations.protocol import ErrorInfo, Fetch, Rows
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.fleet import Fleet
 from smooth_orchestrator.run import Run, TargetRun
-from smooth_orchestrator.standby import CANNOT_CONNECT, leave
+from smooth_orchestrator.standby import CANNOT_CONNECT, NOT_LET_IN, leave
 
 __all__ = ["keep_leases"]
 
@@ -73,8 +73,7 @@ async def _renew(fleet: Fleet, item: TargetRun) -> bool:
     try:
         is_ours = await _through_standby(item)
         return await _through_session(item.target.asyncpg, item) if is_ours is None else is_ours
-    except asyncpg.InsufficientPrivilegeError:
-        # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
+    except NOT_LET_IN:
         return await _through_worker(fleet, item)
 
 
@@ -85,7 +84,7 @@ async def _through_standby(item: TargetRun) -> bool | None:
             return None
         try:
             return await item.standby.fetchval(item.renewal) is not None
-        except asyncpg.InsufficientPrivilegeError:
+        except NOT_LET_IN:
             raise
         except CANNOT_CONNECT:
             leave(item)

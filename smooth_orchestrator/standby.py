@@ -3,6 +3,7 @@
 Until then the leases are renewed by them, where something stands prepared for long.
 """
 
+import socket
 from contextlib import suppress
 from typing import Final
 
@@ -10,10 +11,18 @@ import asyncpg
 
 from smooth_orchestrator.run import Run, TargetRun
 
-__all__ = ["CANNOT_CONNECT", "leave", "session_on", "stand_by"]
+__all__ = ["CANNOT_CONNECT", "NOT_LET_IN", "leave", "session_on", "stand_by"]
 
 CANNOT_CONNECT: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 """What is raised where a server is away, does not answer in time, or lets nobody in."""
+
+NOT_LET_IN: Final = (
+    # A project may take on another role than the one it connects as (OPTIONS["assume_role"]).
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    socket.gaierror,
+)
+"""What is raised where this process may not do what a worker may, be that on another machine or with other rights."""
 
 # Each is a file of this process, which may often have no more than 1,024 (Linux: the soft limit of RLIMIT_NOFILE).
 _AT_MOST: Final = 256

@@ -23,6 +23,7 @@ __all__ = ["database_facts", "has_routers", "secrets"]
 _IGNORED = frozenset(
     {"assume_role", "isolation_level", "pool", "server_side_binding", "client_encoding", "prepare_threshold"}
 )
+_PORTS = 65_536
 _PASSWORDS = ("password", "passwd", "sslpassword")
 _NAMES_SECRET = re.compile(
     "(?:password|passwd|passphrase|secret|pass|_pwd|token|credentials?"
@@ -32,7 +33,9 @@ _NAMES_SECRET = re.compile(
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
 _SSL = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
 _PLAIN_BACKENDS = frozenset({"django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis"})
-# What libpq takes from a worker's environment whatever the settings say (PostgreSQL manual, 34.15).
+# What libpq takes from a worker's environment where the settings are silent (PostgreSQL manual, 34.15).
+_VARIABLES = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
+# What it takes from there whatever they say.
 _STRONG_VARIABLES = frozenset({"PGHOSTADDR", "PGOPTIONS", "PGSERVICE", "PGSERVICEFILE"})
 
 
@@ -48,7 +51,7 @@ def has_routers() -> bool:
 
 def secrets() -> tuple[str, ...]:
     """Return what the settings hold that nobody may be shown: by their names, and the passwords of URLs."""
-    values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, os.environ.get("PGPASSWORD")]
     for alias in connections:
         entry = connections[alias].settings_dict
         values += [entry.get("PASSWORD"), *(entry.get("OPTIONS", {}).get(key) for key in _PASSWORDS)]
@@ -104,6 +107,17 @@ def _is_as_django_has_it(kind: type[BaseDatabaseWrapper]) -> bool:
     return all(function.__module__.startswith("django.") for function in functions)
 
 
+def _is_address(host: str, port: str) -> bool:
+    """Return whether this is a directory or one address, not several (PostgreSQL manual, 34.1.1.3) or none."""
+    if host.startswith("/"):
+        return port.isdecimal()
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return "," not in host and port.isdecimal() and int(port) < _PORTS
+
+
 def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
     """Translate for `asyncpg.connect`, or return None where an option has no like there."""
     if connection.vendor != "postgresql":
@@ -112,17 +126,19 @@ def _asyncpg(connection: BaseDatabaseWrapper) -> dict[str, Any] | None:
     options = {key: value for key, value in values.get("OPTIONS", {}).items() if key not in _IGNORED}
     if "service" in options or "passfile" in options or options.keys() & (_SSL - {"sslmode"}):
         return None
-    if values.get("PORT") and not str(values["PORT"]).isdecimal():
-        return None  # one each for several hosts (PostgreSQL manual, 34.1.1.3)
+    told = {key: str(values.get(key) or os.environ.get(name, "")) for key, name in _VARIABLES.items()}
+    if {"PGHOSTADDR", "PGSERVICE"} & os.environ.keys():
+        return None  # they have no like in asyncpg
+    if not _is_address(told["HOST"], told["PORT"] or "0"):
+        return None
     translated: dict[str, Any] = {
-        "host": values.get("HOST") or None,
-        "port": int(values["PORT"]) if values.get("PORT") else None,
-        "database": values.get("NAME") or "postgres",
-        "user": values.get("USER") or None,
-        "password": values.get("PASSWORD") or None,
+        "host": told["HOST"] or None,
+        "port": int(told["PORT"]) if told["PORT"] else None,
+        "database": str(values.get("NAME") or "postgres"),
+        "user": told["USER"] or None,
+        "password": told["PASSWORD"] or None,
+        "ssl": str(options.pop("sslmode", None) or os.environ.get("PGSSLMODE", "")) or None,
     }
-    if "sslmode" in options:
-        translated["ssl"] = options.pop("sslmode")
     options.pop("connect_timeout", None)
     options.pop("application_name", None)
     if switches := options.pop("options", None):

@@ -23,6 +23,8 @@ from smooth_orchestrator.suggestions import did_you_mean, listed, quoted
 
 __all__ = ["projects_of", "resolve"]
 
+# What opens a session and cannot be told to another process (PostgreSQL manual, 34.15).
+_CREDENTIALS = ("PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "PGSSLROOTCERT", "PGSSLCRL", "PGSSLCRLDIR")
 _EVERYTHING = PhaseTable(name="all", databases=("*",))
 
 
@@ -99,6 +101,7 @@ def _members(key: str, table: DatabaseTable, facts: ProjectFacts, found: list[Fo
 
 def _target(file: PlanFile, key: str, database: DatabaseFacts, facts: Mapping[str, ProjectFacts]) -> Target:
     table, deploy = file.databases[key], file.deploy
+    is_open = not _has_credentials_of_its_own(file, table.project)
     return Target(
         name=key if table.alias is not None else f"{key}:{database.alias}",
         project=table.project,
@@ -110,10 +113,16 @@ def _target(file: PlanFile, key: str, database: DatabaseFacts, facts: Mapping[st
         lock_timeout_ms=table.lock_timeout or deploy.lock_timeout,
         bind_default=not facts[table.project].has_routers if table.bind_default is None else table.bind_default,
         other_aliases=table.other_aliases,
-        asyncpg=database.asyncpg,
-        is_plain=database.is_plain,
+        asyncpg=database.asyncpg if is_open else None,
+        is_plain=database.is_plain and is_open,
         role=database.role,
     )
+
+
+def _has_credentials_of_its_own(file: PlanFile, project: str) -> bool:
+    """Return whether a project's workers open sessions by files that this process does not use."""
+    env = file.projects[project].env
+    return any(name in env and env[name].get_secret_value() != os.environ.get(name) for name in _CREDENTIALS)
 
 
 def _same_database(targets: Mapping[str, tuple[str, Target]]) -> list[Found]:

@@ -286,14 +286,16 @@ def test_it_waits_for_a_session_on_a_database_that_holds_nothing_back(
         assert many.run("finalise").report["outcome"] == "committed"
 
 
+_FIRST = '[databases.first]\nproject = "one"\nalias = "shard_0"\nexpand_contract = true\n'
+
+
 def _hold_back_on_the_first(many: ManyDatabases, finalise: str) -> None:
     plan = many.directory / "deploy.toml"
     text = plan.read_text()
     for old, new in (
         (
             '[databases.shards]\nproject = "one"\naliases = "shard_*"\n',
-            '[databases.first]\nproject = "one"\nalias = "shard_0"\nexpand_contract = true\n'
-            '[databases.rest]\nproject = "one"\naliases = "shard_[12]"\n',
+            '[databases.rest]\nproject = "one"\naliases = "shard_[12]"\n' + _FIRST,
         ),
         ('["shards:*"]', '["first", "rest:*"]'),
     ):

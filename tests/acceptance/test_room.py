@@ -107,6 +107,36 @@ def test_a_server_is_spared_as_the_plan_says(tmp_path: Path, pg_server: Postgres
         assert many.new() == 8
 
 
+def test_no_more_sessions_commit_at_once_than_the_plan_says(tmp_path: Path) -> None:
+    settings = {"log_connections": "on", "log_disconnections": "on", "log_line_prefix": "%p %d| "}
+    server = PostgresServer(settings={**THROW_AWAY, **settings}, max_prepared_transactions=24)
+    with server, many_databases(tmp_path, [server], 24, {"demo.0001_item": ITEM, "demo.0002_note": NOTE}) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(f'{plan.read_text()}\n[servers."localhost:{server.port}"]\nmax_connections = 5\n')
+        log = server.directory / "server.log"
+        before = log.stat().st_size
+
+        assert many.run("deploy").exit_code == 0
+
+        assert many.new() == 24
+        text = log.read_bytes()[before:].decode(errors="replace")
+        # Besides those that are counted, each worker may have one that looks or renews a lease.
+        assert _most_at_once(text, {each.name for each in many.databases}) <= 8
+
+
+def _most_at_once(log: str, databases: set[str]) -> int:
+    most, at_once = 0, set[str]()
+    for line in log.splitlines():
+        session, _, text = line.partition("| LOG:  ")
+        if session.partition(" ")[2] in databases:
+            if text.startswith("connection authorized"):
+                at_once.add(session)
+            elif text.startswith("disconnection"):
+                at_once.discard(session)
+            most = max(most, len(at_once))
+    return most
+
+
 def _set_locks(server: PostgresServer, count: int) -> None:
     with server.connect() as session:
         session.execute(f"ALTER SYSTEM SET max_locks_per_transaction = {count}".encode())

@@ -58,7 +58,9 @@ def test_what_comes_after_it_is_deployed(many: ManyDatabases) -> None:
     planned = many.run("plan")
     done = many.run("deploy")
 
-    assert [[each["migration"] for each in one["migrations"]] for one in planned.report["databases"]] == [["demo.0004_more"]] * 2
+    assert [[each["migration"] for each in one["migrations"]] for one in planned.report["databases"]] == [
+        ["demo.0004_more"]
+    ] * 2
     assert (done.exit_code, done.report["outcome"]) == (0, "committed"), done.stderr
     names = {"0001_item", "0002_note", "0003_label", "0001_squashed_0002_note", "0004_more"}
     assert _recorded(many) == [names] * 2
@@ -66,7 +68,7 @@ def test_what_comes_after_it_is_deployed(many: ManyDatabases) -> None:
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_alone_it_is_recorded(many: ManyDatabases, atomic: bool) -> None:
+def test_alone_it_is_recorded(many: ManyDatabases, *, atomic: bool) -> None:
     _write(many, "0001_squashed_0002_note", _SQUASH.format(atomic=atomic))
 
     planned = many.run("plan")

@@ -75,6 +75,11 @@ class ManyDatabases:
         """Let the program reach all of them through a proxy on this port."""
         self._settings = {alias: {**each, "PORT": str(port)} for alias, each in self._settings.items()}
 
+    def set(self, *aliases: str, **values: object) -> None:
+        """Let the settings of some aliases, or of all, have other values."""
+        chosen = aliases or (*self._settings,)
+        self._settings |= {alias: {**self._settings[alias], **values} for alias in chosen}
+
     def make_empty(self) -> None:
         """Take out everything that is in them."""
         for each in self.databases:
