@@ -44,7 +44,10 @@ _LOST: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.TooManyConnectionsError,
+    # What passes by itself, or once somebody has made room: deadlocks, locks, memory, connections, a full disk.
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InsufficientResourcesError,
 )
 # Which two programs that begin at once do not create twice. The number is arbitrary, and this program's own.
 _SCHEMA: Final = """

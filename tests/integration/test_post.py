@@ -22,6 +22,16 @@ _CUT = """
     WHERE datname = current_database() AND application_name LIKE 'smooth-orchestrate %'
 """
 
+# A sequence keeps what it has counted where the transaction is rolled back.
+_FAILS_TWICE = """
+    CREATE SEQUENCE tries;
+    CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'not now' USING ERRCODE = 'CODE'; END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER fails AFTER INSERT ON smooth_fleet_message FOR EACH STATEMENT EXECUTE FUNCTION fail();
+"""
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -152,6 +162,23 @@ async def test_a_database_that_stays_away_is_told_of(queue: PostgresDatabase) ->
 
     assert (caught.value.code, caught.value.exit_code) == ("queue_unreachable", 3)
     assert caught.value.message.startswith("the queue's database: ")
+
+
+@pytest.mark.parametrize("state", ["40P01", "55P03", "53100", "53200"])
+async def test_what_passes_by_itself_keeps_no_message_back(queue: PostgresDatabase, state: str) -> None:
+    reader = _Reader(1)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        await ours.begin(_SESSION, "shop")
+        await ours.join(_SESSION, _Reader(0).take)
+        await theirs.join(_SESSION, reader.take)
+        with queue.connect() as session:
+            session.execute(_FAILS_TWICE.replace("'CODE'", f"'{state}'").encode())
+        ours.send(_SESSION, "text")
+        await reader.wait()
+
+    assert reader.texts == ["text"]
+    with queue.connect() as session:
+        assert session.execute("SELECT last_value FROM tries").fetchone() == (3,)
 
 
 async def test_what_waits_in_several_sessions_is_written_by_one_transaction(queue: PostgresDatabase) -> None:
