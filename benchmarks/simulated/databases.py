@@ -174,7 +174,8 @@ class Session:
     def rows_of(self) -> Row:
         """Return what it asks then."""
         physical = f"{self._server}/{self._database}"
-        return {"digest": digest_of(APPLIED), "is_left": False, "held": "", "is_marked": False, "physical": physical}
+        seen = {"digest": digest_of(APPLIED), "physical": physical, "held": ""}
+        return {**seen, "is_left": False, "is_marked": False, "marked_by": None}
 
     def end(self, sql: str) -> "_Load":
         """End a prepared transaction."""
