@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.dump import dump
 from tests.support.machines import FleetOfMachines, fleet_of_machines
 from tests.support.postgres_database import PostgresDatabase
 from tests.support.postgres_server import THROW_AWAY, PostgresServer
@@ -100,3 +101,24 @@ def test_so_is_one_that_has_a_database_of_the_same_name_on_another_server(
             _assert_refuses(fleet, machine.name, here, there)
         finally:
             second_pg_server.drop_database(there.name)
+
+
+def test_a_database_that_another_one_has_spoken_for_is_left_alone_by_a_machine_that_has_another(
+    fleet: FleetOfMachines, elsewhere: PostgresDatabase
+) -> None:
+    one = fleet.many.databases[1]
+    machine = fleet.start("--concurrency", "1", instead={one.name: elsewhere.name})
+    before = [*fleet.many.dumps(sequences=False), dump(elsewhere.dsn, ignore_applied_times=True)]
+
+    outcome = fleet.many.run("deploy")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (1, "rolled_back"), outcome.stderr
+    (failed,) = [each for each in outcome.report["databases"] if each["outcome"] == "failed"]
+    assert (failed["database"], failed["worker"]) == ("shards:shard_1", machine.name)
+    assert failed["error"]["type"] == "OtherDatabase"
+    assert failed["error"]["message"] == (
+        f"the settings here name another database: its server calls it {_physical(elsewhere)}, and the one that was "
+        f"looked at {_physical(one)}"
+    )
+    assert [*fleet.many.dumps(sequences=False), dump(elsewhere.dsn, ignore_applied_times=True)] == before
+    assert fleet.many.prepared() + elsewhere.server.prepared(elsewhere.name) == []
