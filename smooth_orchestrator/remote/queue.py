@@ -223,7 +223,10 @@ async def opened(place: Place) -> AsyncIterator[Queue]:
 
 
 def _unreachable(error: Exception) -> WorkerError:
-    return WorkerError(f"the queue: {error}", hint="see `queue_url` in the plan")
+    # Procrastinate's own errors all say the same, and have the driver's as their cause.
+    cause = error.__cause__ or error
+    words = getattr(getattr(cause, "diag", None), "message_primary", None) or " ".join(str(cause).split())
+    return WorkerError(f"the queue: {words}", hint="see `queue_url` in the plan")
 
 
 async def _make_tables(url: str, schema: str) -> None:
