@@ -21,6 +21,7 @@ __all__ = [
     "Irreversible",
     "NotPreparable",
     "OtherAliasRefused",
+    "OtherDatabase",
     "OwnUndoFailed",
     "SchemaDiffers",
     "SmoothMigrationsError",
@@ -112,6 +113,10 @@ class SmoothMigrationsError(Exception):
 
 class OtherAliasRefused(SmoothMigrationsError):  # noqa: N818 - named by what happened
     """A migration reached another database than the one it was run for."""
+
+
+class OtherDatabase(SmoothMigrationsError):  # noqa: N818 - named by what happened
+    """The settings here name another database than the coordinator means."""
 
 
 class NotPreparable(SmoothMigrationsError):  # noqa: N818 - named by what happened

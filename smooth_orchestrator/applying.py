@@ -148,6 +148,7 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
         is_ahead=is_ahead,
         compares=run.compares,
         replays=run.replays and _is_one_of_several(run, item),
+        physical=_physical(run, item),
     )
     listener = Listener(run, item)
     answer: Event
@@ -171,6 +172,14 @@ async def _apply(run: Run, fleet: Fleet, worker: Worker, item: TargetRun, *, mea
             answer = Failed(id=command.id, error=ErrorInfo(error.code, message, migration=at_work, hint=error.hint))
         group.cancel_scope.cancel()
     return answer
+
+
+def _physical(run: Run, item: TargetRun) -> str:
+    """Return what the server of a target calls it, where another machine's settings may name another database."""
+    if not run.plan.is_remote or item.target.vendor != "postgresql":
+        return ""
+    looked_at = item.found.physical if item.found else item.identity.physical if item.identity else ""
+    return item.physical or looked_at
 
 
 def _is_one_of_several(run: Run, item: TargetRun) -> bool:

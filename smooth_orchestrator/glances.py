@@ -160,14 +160,17 @@ async def _glance(run: Run, item: TargetRun, away: set[str]) -> Glance | None:
             away.add(item.target.server)
             return None
         try:
-            return await _seen(connection, run)
+            return await _seen(connection, run, item)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             return None
 
 
-async def _seen(connection: asyncpg.Connection, run: Run) -> Glance | None:
+async def _seen(connection: asyncpg.Connection, run: Run, item: TargetRun) -> Glance | None:
     (facts,) = await connection.fetch(_FACTS, _TABLES)
     if _RECORDS not in facts["tables"]:
+        # A fleet's machines may have another one by that name, whatever is in it.
+        if run.plan.is_remote and facts["may_identify"]:
+            item.physical = await connection.fetchval(f"SELECT {_PHYSICAL}")
         return None
     own = {name.removeprefix(_OWN): name for name in facts["tables"]}
     left = [f"EXISTS (SELECT FROM {own[name]} WHERE {rows})" for name, rows in _LEFT.items() if name in own]
@@ -180,6 +183,7 @@ async def _seen(connection: asyncpg.Connection, run: Run) -> Glance | None:
         physical=_PHYSICAL if facts["may_identify"] else "''",
     )
     (rows,) = await connection.fetch(sql, run.run_id, run.plan.name)
+    item.physical = rows["physical"]
     return Glance(
         version=facts["version"],
         slots=facts["slots"],

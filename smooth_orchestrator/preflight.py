@@ -92,10 +92,23 @@ async def _ask(run: Run, worker: Worker, item: TargetRun) -> None:
     except WorkerError as error:
         item.error = ErrorInfo(error.code, error.message, hint=error.hint)
         return
-    if isinstance(answer, TargetReport):
+    if isinstance(answer, TargetReport) and _is_another(run, item, answer):
+        item.error = ErrorInfo(
+            "OtherDatabase",
+            f"the machine {worker.machine} has another database by this name: its server calls that one "
+            f"{answer.physical}, and the one that the coordinator sees {item.physical}",
+            hint="have the settings on each machine name the coordinator's databases, or end that machine",
+        )
+    elif isinstance(answer, TargetReport):
         _find(item, answer)
     elif isinstance(answer, Failed):
         item.error = answer.error
+
+
+def _is_another(run: Run, item: TargetRun, answer: TargetReport) -> bool:
+    """Return whether a machine's settings are known to name another database than the coordinator's."""
+    is_known = run.plan.is_remote and answer.physical and item.physical
+    return bool(is_known) and answer.physical != item.physical
 
 
 def _find(item: TargetRun, found: TargetReport) -> None:

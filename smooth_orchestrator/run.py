@@ -132,6 +132,7 @@ class TargetRun:
         is_stepwise: whether they do not go back in a transaction, but each by itself.
         lost: in words, what was written since these steps, and goes with them.
         glance: what the coordinator has seen of it in this command, if it has looked.
+        physical: what its server calls it, as the coordinator has seen; empty where it has not.
         standby: the coordinator's session there that is to end what is prepared, while there is one.
         at_standby: held by whoever asks something of that session.
     """
@@ -180,6 +181,7 @@ class TargetRun:
     is_stepwise: bool = False
     lost: tuple[str, ...] = ()
     glance: Glance | None = None
+    physical: str = ""
     standby: "asyncpg.Connection | None" = None
     at_standby: anyio.Lock = field(default_factory=anyio.Lock)
 

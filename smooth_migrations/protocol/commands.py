@@ -135,6 +135,8 @@ class Apply(Command):
         is_ahead: only run the migrations that come before the first one which a transaction can hold.
         compares: compare the schema with what it was, where what a killed call left is taken back.
         replays: others are in the same state: do what was done to the first of them, if that can be.
+        physical: what its server must call the database, as in `TargetReport`: another one is left alone. Empty where
+            that is not to be asked.
     """
 
     type: ClassVar[str] = "apply"
@@ -158,6 +160,7 @@ class Apply(Command):
     is_ahead: bool = False
     compares: bool = True
     replays: bool = False
+    physical: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

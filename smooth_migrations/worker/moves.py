@@ -26,6 +26,7 @@ from smooth_migrations.undo.journal import UnfinishedCall
 from smooth_migrations.undo.prepared import PrepareUnsure
 from smooth_migrations.undo.transaction import Limits, run_callbacks
 from smooth_migrations.worker.movement import Movement
+from smooth_migrations.worker.physical import refuse_another
 from smooth_migrations.worker.reporters import Printer, Pulse, Reporter
 from smooth_migrations.worker.undoing import Undoing
 
@@ -72,6 +73,7 @@ class Moves:
                     aliases.refuse_to_release(connection)
                 for aliases in others:
                     aliases.release(connection)
+                refuse_another(connection, command.physical)
                 turn = self._turn(connection, command, call)
                 # By its name whoever settles a lost run ends its sessions, also those that commit step by step.
                 with movement.watching(), named(connection, call.options.application_name):

@@ -6,7 +6,9 @@ from urllib.parse import unquote, urlsplit
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["missing_file", "physical_of"]
+from smooth_migrations.errors import OtherDatabase
+
+__all__ = ["missing_file", "physical_of", "refuse_another"]
 
 
 def missing_file(connection: BaseDatabaseWrapper) -> Path | None:
@@ -43,3 +45,21 @@ def physical_of(connection: BaseDatabaseWrapper) -> str:
     except (Error, OSError):
         pass  # nobody may ask the server, or there is no file: names must do
     return ""
+
+
+def refuse_another(connection: BaseDatabaseWrapper, wanted: str) -> None:
+    """Make sure that this is the database which a coordinator means, as far as the server tells. Only reads.
+
+    Args:
+        connection: of the alias, in no transaction.
+        wanted: what its server must call it; empty where nobody knows.
+
+    Raises:
+        OtherDatabase: it is known to be another one.
+    """
+    if wanted and (found := physical_of(connection)) and found != wanted:
+        raise OtherDatabase(
+            f"the settings here name another database: its server calls it {found}, and the one that was looked at "
+            f"{wanted}",
+            hint="have the settings on each machine name the coordinator's databases",
+        )

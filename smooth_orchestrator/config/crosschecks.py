@@ -12,8 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from smooth_orchestrator.errors import BadValue
 from smooth_orchestrator.matching import Patterns, assign
 from smooth_orchestrator.places import Found, Location
+from smooth_orchestrator.references import expand
 from smooth_orchestrator.suggestions import did_you_mean, quoted
 
 __all__ = ["cross_mistakes"]
@@ -21,12 +23,13 @@ __all__ = ["cross_mistakes"]
 _Table = Mapping[str, Any]
 
 
-def cross_mistakes(document: _Table, directory: Path) -> Iterator[Found]:
+def cross_mistakes(document: _Table, directory: Path, environ: Mapping[str, str]) -> Iterator[Found]:
     """Yield what is wrong between the tables of a document, and with the paths in it.
 
     Args:
         document: as TOML gave it.
         directory: what its paths are relative to.
+        environ: where `${NAME}` is looked up.
     """
     projects, databases = _tables(document, "projects"), _tables(document, "databases")
     for name, project in projects.items():
@@ -35,7 +38,7 @@ def cross_mistakes(document: _Table, directory: Path) -> Iterator[Found]:
         yield from _database_mistakes(("databases", name), database, document.get("projects"))
     yield from _same_alias(databases)
     yield from _phase_mistakes(document, databases)
-    yield from _fleet_mistakes(document)
+    yield from _fleet_mistakes(document, environ)
 
 
 def _tables(document: _Table, key: str) -> dict[str, _Table]:
@@ -125,7 +128,7 @@ def _is_single(database: _Table) -> bool:
     return isinstance(database.get("alias"), str) and "aliases" not in database
 
 
-def _fleet_mistakes(document: _Table) -> Iterator[Found]:
+def _fleet_mistakes(document: _Table, environ: Mapping[str, str]) -> Iterator[Found]:
     """Yield what workers on other machines lack."""
     fleet, deploy = document.get("fleet"), document.get("deploy")
     if not isinstance(fleet, dict) or fleet.get("transport") != "procrastinate":
@@ -133,9 +136,16 @@ def _fleet_mistakes(document: _Table) -> Iterator[Found]:
     if "queue_url" not in fleet:
         yield Found(("fleet", "queue_url"), "is missing", 'such as "postgresql://smooth@queue-host/smooth"')
     journal = deploy.get("journal", "") if isinstance(deploy, dict) else ""
-    if not str(journal).startswith(("postgresql:", "$")):
+    if not _is_on_postgresql(str(journal), environ):
         message = 'with transport = "procrastinate" the journal must be on a PostgreSQL server'
         yield Found(("deploy", "journal"), message, 'such as "postgresql://smooth@queue-host/smooth"')
     if find_spec("procrastinate") is None:
         message = '"procrastinate" needs a package that is not installed here'
         yield Found(("fleet", "transport"), message, f"{sys.executable} -m pip install 'smooth-orchestrator[fleet]'")
+
+
+def _is_on_postgresql(journal: str, environ: Mapping[str, str]) -> bool:
+    try:
+        return expand(journal, environ).startswith("postgresql:")
+    except BadValue:
+        return True  # a name that is not set, say, is told of by itself

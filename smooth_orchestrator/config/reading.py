@@ -48,7 +48,7 @@ def understand(document: dict[str, Any], path: Path, environ: Mapping[str, str])
         plan = PlanFile.model_validate(document, context=surroundings)
     except ValidationError as error:
         found.extend(shape_mistakes(error))
-    found.extend(cross_mistakes(document, surroundings.directory))
+    found.extend(cross_mistakes(document, surroundings.directory, environ))
     # Raised out here, so that no exception with a plan's values inside hangs on to it.
     if plan is None or found:
         raise PlanInvalid(item.mistake() for item in in_file_order(found, document))

@@ -17,6 +17,7 @@ from smooth_orchestrator.config.values import (
     ModuleName,
     PhaseName,
     PlanVersion,
+    QueueName,
     QueueUrl,
     Surroundings,
     Text,
@@ -239,8 +240,9 @@ class FleetTable(_Table):
         default=None,
         description="The PostgreSQL database that holds the queue; it may be the journal's. `${NAME}` is replaced.",
     )
-    queue: Text | None = Field(
-        default=None, description="The queue's name. When left out: the deploy's name, -migrations."
+    queue: QueueName | None = Field(
+        default=None,
+        description="The queue's name, of at most 40 bytes. When left out: the deploy's name, -migrations.",
     )
     job_timeout: Duration = _duration(
         "30min",

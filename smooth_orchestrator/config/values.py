@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     SecretStr,
@@ -25,6 +26,7 @@ from smooth_orchestrator.references import expand, without_references
 from smooth_orchestrator.suggestions import did_you_mean, listed, quoted
 
 __all__ = [
+    "LONGEST_QUEUE",
     "Choice",
     "DatabaseName",
     "DeployName",
@@ -34,6 +36,7 @@ __all__ = [
     "ModuleName",
     "PhaseName",
     "PlanVersion",
+    "QueueName",
     "QueueUrl",
     "Surroundings",
     "Text",
@@ -112,6 +115,19 @@ PhaseName = Annotated[str, _Like(r"[^\u0000-\u001f\u007f]{1,100}", "one line of 
 ModuleName = Annotated[str, _Like(r"[^\W\d]\w*(\.[^\W\d]\w*)*", 'the dotted name of a module, such as "shop.settings"')]
 EnvName = Annotated[str, _Like(r"[^=\u0000]+", "the name of an environment variable")]
 Text = Annotated[str, _Like(r"[^\u0000]+", "a text without NUL characters")]
+
+LONGEST_QUEUE: Final = 40
+"""How many bytes the name of a queue may have: Procrastinate puts 23 in front of it for a channel's name, and a server
+refuses those of more than 63 (PostgreSQL manual, pg_notify)."""
+
+
+def _queue_name(value: str) -> str:
+    if len(value.encode()) > LONGEST_QUEUE:
+        raise BadValue(f"{quoted(value)} is too long", f"at most {LONGEST_QUEUE} bytes")
+    return value
+
+
+QueueName = Annotated[Text, AfterValidator(_queue_name), Field(json_schema_extra={"maxLength": LONGEST_QUEUE})]
 
 
 def _version(value: int) -> int:

@@ -13,7 +13,9 @@ import psycopg
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Status
 
+from smooth_migrations.protocol.names import shortened
 from smooth_orchestrator.config import PlanFile
+from smooth_orchestrator.config.values import LONGEST_QUEUE
 from smooth_orchestrator.errors import WorkerError
 from smooth_orchestrator.remote.post import GONE_S, Post
 
@@ -82,7 +84,7 @@ _MACHINES: Final = """
                     FILTER (WHERE j.id IS NOT NULL), '[]')::text AS jobs
     FROM smooth_fleet_machine m JOIN procrastinate_workers w ON w.id = m.worker_id
     LEFT JOIN procrastinate_jobs j ON j.worker_id = w.id AND j.status = 'doing'
-    WHERE EXISTS (SELECT FROM unnest(m.queues) AS queue WHERE starts_with(queue, $1))
+    WHERE EXISTS (SELECT FROM unnest(m.queues) AS queue WHERE starts_with(queue, $1) OR queue = ANY($2::text[]))
     GROUP BY m.worker_id, w.id ORDER BY m.name
 """
 
@@ -95,15 +97,18 @@ class Place:
         url: of its database. Secret.
         name: the queue's.
         job_timeout_s: the longest that one command may take, in seconds.
+        projects: of the plan.
     """
 
     url: str
     name: str
     job_timeout_s: float
+    projects: tuple[str, ...] = ()
 
     def of(self, project: str) -> str:
         """Return the name of the queue of one project: a machine may have some of them alone. Pure."""
-        return f"{self.name}:{project}"
+        whole = f"{self.name}:{project}"
+        return whole if len(whole.encode()) <= LONGEST_QUEUE else shortened(whole, LONGEST_QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +172,13 @@ class Queue:
 
     async def machines(self, post: Post) -> list[dict[str, Any]]:
         """Return what is known of each machine that serves any of the queue's projects."""
-        prefix = self.place.of("")
-        rows = await post.run(lambda connection: connection.fetch(_MACHINES, prefix))
+        prefix, known = f"{self.place.name}:", {self.place.of(name): name for name in self.place.projects}
+        rows = await post.run(lambda connection: connection.fetch(_MACHINES, prefix, [*known]))
         return [
             {
                 "worker": row["worker"],
                 "version": row["version"],
-                "projects": [name.removeprefix(prefix) for name in row["queues"]],
+                "projects": [known.get(name, name.removeprefix(prefix)) for name in row["queues"]],
                 "concurrency": row["concurrency"],
                 "heard_at": f"{row['heard_at'].astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
                 "jobs": json.loads(row["jobs"]),
@@ -194,7 +199,8 @@ def place_of(file: PlanFile) -> Place:
     """Return where the queue of a plan with a fleet is. Pure."""
     fleet = file.fleet
     url = fleet.queue_url.get_secret_value() if fleet.queue_url else ""
-    return Place(url, fleet.queue or f"{file.deploy.name}-migrations", fleet.job_timeout / 1000)
+    name = fleet.queue or f"{file.deploy.name}-migrations"
+    return Place(url, name, fleet.job_timeout / 1000, tuple(file.projects))
 
 
 @asynccontextmanager
@@ -217,7 +223,10 @@ async def opened(place: Place) -> AsyncIterator[Queue]:
 
 
 def _unreachable(error: Exception) -> WorkerError:
-    return WorkerError(f"the queue: {error}", hint="see `queue_url` in the plan")
+    # Procrastinate's own errors all say the same, and have the driver's as their cause.
+    cause = error.__cause__ or error
+    words = getattr(getattr(cause, "diag", None), "message_primary", None) or " ".join(str(cause).split())
+    return WorkerError(f"the queue: {words}", hint="see `queue_url` in the plan")
 
 
 async def _make_tables(url: str, schema: str) -> None:

@@ -54,6 +54,10 @@ _REFUSE: Final = """
     CREATE TRIGGER refuse BEFORE INSERT ON smooth_fleet_message FOR EACH ROW
         WHEN (NEW.body LIKE '%leased%') EXECUTE FUNCTION refuse();
 """
+_TAKE_NONE: Final = """
+    CREATE FUNCTION take_none() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the disk is full'; END $$;
+    CREATE TRIGGER take_none BEFORE INSERT ON procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION take_none();
+"""
 _INTRUDE: Final = """
     INSERT INTO smooth_fleet_message
     SELECT session, side, max(seq) + 1, %s FROM smooth_fleet_message WHERE side = %s GROUP BY session, side
@@ -105,6 +109,17 @@ def test_a_queue_that_lets_nobody_in_is_named_at_once(
     assert outcome.report["error"]["message"] == 'the queue\'s database: role "ada" does not exist'
     assert _WORD not in outcome.stdout + outcome.stderr
     assert [line["level"] for line in outcome.log if line["level"] != "info"] == []
+
+
+def test_a_queue_that_takes_no_job_says_why(waiting: FleetOfMachines) -> None:
+    waiting.start()
+    with waiting.queue.connect() as session:
+        session.execute(_TAKE_NONE)
+
+    outcome = waiting.many.run("check")
+
+    assert (outcome.exit_code, outcome.report["outcome"]) == (3, "refused"), outcome.stderr
+    assert outcome.report["error"]["message"] == "the queue: the disk is full"
 
 
 def test_who_may_make_no_tables_uses_those_that_are_there(waiting: FleetOfMachines) -> None:

@@ -223,6 +223,28 @@ def test_a_password_in_the_query_of_a_journal_is_refused_too(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///j.db", ['with transport = "procrastinate" the journal must be on a PostgreSQL server']),
+        ("postgresql://smooth@h/smooth", []),
+        (None, ["not set in the environment: JOURNAL"]),
+    ],
+    ids=["file", "server", "not set"],
+)
+def test_a_journal_from_the_environment_is_on_a_server_where_there_is_a_fleet(
+    url: str | None, told: list[str], tmp_path: Path
+) -> None:
+    fleet = '\n[fleet]\ntransport = "procrastinate"\nqueue_url = "postgresql://smooth@h/smooth"\n'
+    path = make(BadPlan("", deploy('journal = "${JOURNAL}"') + fleet, ()), tmp_path)
+    found: list[str] = []
+    try:
+        load(path, {} if url is None else {"JOURNAL": url})
+    except PlanInvalid as error:
+        found = [mistake.message for mistake in error.mistakes if mistake.place == "deploy.journal"]
+    assert found == told
+
+
 def test_every_unset_variable_of_a_value_is_named(tmp_path: Path) -> None:
     lines = mistakes(tmp_path, project('env = { URL = "${NO_USER}@${NO_HOST}/${NO_USER}" }'))
     assert lines == ["projects.shop.env.URL: not set in the environment: NO_USER, NO_HOST"]

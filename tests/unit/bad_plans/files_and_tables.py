@@ -185,4 +185,9 @@ DEPLOY = [
         deploy('journal = "postgresql://journal@h/journal"\n') + '[fleet]\ntransport = "procrastinate"\n',
         "fleet.queue_url: is missing",
     ),
+    bad(
+        "fleet with a queue of too long a name",
+        deploy("") + f'[fleet]\nqueue = "{"é" * 21}"\n',
+        f'fleet.queue: "{"é" * 21}" is too long',
+    ),
 ]
