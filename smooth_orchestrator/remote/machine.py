@@ -156,11 +156,12 @@ class Machine:
             if self._post.failure is not None:
                 self.abandon()
                 raise self._post.failure
-            if self._serving:
+            # Of one that begins while the queue answers, nothing was asked.
+            if asked := dict(self._serving):
                 living: frozenset[str] = frozenset()
                 with anyio.move_on_after(GONE_S), suppress(WorkerError):
-                    living = await self._post.living([*self._serving])
-                for name, session in tuple(self._serving.items()):
+                    living = await self._post.living([*asked])
+                for name, session in asked.items():
                     if name not in living:
                         session.abandon()
 

@@ -45,13 +45,48 @@ def project(tmp_path: Path) -> Project:
     return project_in(tmp_path)
 
 
+class _Held(Post):
+    """A machine's post that keeps one answer back, of whether the coordinators of sessions live.
+
+    Args:
+        url: of the queue's database.
+        nth: which answer that is of those about the session that is asked about first.
+    """
+
+    def __init__(self, url: str, nth: int) -> None:
+        super().__init__(url, Side.WORKER)
+        self.asked = anyio.Event()
+        self.go = anyio.Event()
+        self.gone_on = anyio.Event()
+        self._first = ""
+        self._left = nth
+
+    async def living(self, sessions: Sequence[str]) -> frozenset[str]:
+        """Answer, and set `asked` and wait for `go` before the one; `gone_on` tells that there is a later one."""
+        found = await super().living(sessions)
+        self._first = self._first or sessions[0]
+        if self._first in sessions:
+            self._left -= 1
+            if self._left == 0:
+                self.asked.set()
+                await self.go.wait()
+            elif self._left < 0:
+                self.gone_on.set()
+        return found
+
+
 @asynccontextmanager
 async def _machine(
-    queue: PostgresDatabase, projects: Sequence[Project], local: WorkerTransport, *, concurrency: int = 2
+    queue: PostgresDatabase,
+    projects: Sequence[Project],
+    local: WorkerTransport,
+    *,
+    concurrency: int = 2,
+    by: Post | None = None,
 ) -> AsyncIterator[Machine]:
     """Have a machine for the length of a context."""
     place = _place(queue)
-    async with Post(place.url, Side.WORKER).open() as post, opened(place) as found, beside() as tasks:
+    async with (by or Post(place.url, Side.WORKER)).open() as post, opened(place) as found, beside() as tasks:
         machine = Machine({each.name: each for each in projects}, found, post, concurrency, Masker(), local)
         draining, drained = anyio.Event(), anyio.Event()
 
@@ -187,3 +222,20 @@ async def test_a_worker_that_nobody_has_begun_is_not_waited_for(queue: PostgresD
         assert third.is_lost
         with queue.connect() as session:
             assert session.execute("SELECT count(*) FROM procrastinate_jobs").fetchall() == [(2,)]
+
+
+async def test_a_session_that_begins_while_others_are_looked_after_goes_on(
+    queue: PostgresDatabase, project: Project
+) -> None:
+    post = _Held(queue.dsn, nth=2)
+    async with (
+        _machine(queue, [project], _script(project, ECHO), by=post),
+        _coordinator(queue, project).open() as transport,
+        at_work(transport, project),
+    ):
+        await post.asked.wait()
+        async with at_work(transport, project) as worker:
+            post.go.set()
+            await post.gone_on.wait()
+            with anyio.fail_after(30):
+                assert await worker.call(fetch(1)) == Done(id=1)
