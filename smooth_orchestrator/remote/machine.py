@@ -73,16 +73,18 @@ class Machine:
         self._masker = masker
         self._local = local or LocalTransport()
         self._serving: dict[str, Served] = {}
+        self._draining = anyio.Event()
 
     async def serve(self, draining: anyio.Event) -> None:
         """Take sessions until it is to drain, and end when the last one has. A queue that is away is waited for."""
+        self._draining = draining
         self._queue.app.task(name=TASK)(self._take_up)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch)
                 while not draining.is_set():
                     try:
-                        await self._serve(draining)
+                        await self._serve()
                     except* ConnectorException:
                         _warn("the queue was lost, and is looked for again")
                     if not draining.is_set():
@@ -101,7 +103,7 @@ class Machine:
         for session in tuple(self._serving.values()):
             session.abandon()
 
-    async def _serve(self, draining: anyio.Event) -> None:
+    async def _serve(self) -> None:
         worker = QueueWorker(
             self._queue.app,
             queues=[self._queue.place.of(name) for name in self._projects],
@@ -116,13 +118,13 @@ class Machine:
             stalled_worker_timeout=GONE_S,
         )
         async with anyio.create_task_group() as group:
-            group.start_soon(self._drain, draining, worker)
+            group.start_soon(self._drain, worker)
             group.start_soon(self._enrol, worker)
             await worker.run()  # type: ignore[no-untyped-call]
             group.cancel_scope.cancel()
 
-    async def _drain(self, draining: anyio.Event, worker: QueueWorker) -> None:
-        await draining.wait()
+    async def _drain(self, worker: QueueWorker) -> None:
+        await self._draining.wait()
         worker.stop()  # type: ignore[no-untyped-call]
         with anyio.move_on_after(_LEAVING_S), suppress(WorkerError):
             await self._post.run(lambda connection: connection.execute(_CLOSE, worker.worker_id))
@@ -176,6 +178,9 @@ class Machine:
             limit_s = self._queue.place.job_timeout_s
             served = Served(self._post, job, self._projects[job.project], self.name, self._masker, limit_s)
             self._serving[session] = served
+            if self._draining.is_set():
+                # The queue had given it before it was told.
+                served.drain()
             try:
                 await served.serve(self._local)
             finally:

@@ -27,6 +27,7 @@ from tests.support.scripted_workers import ECHO, OF_A_FLEET, fetch, ignore, proj
 from tests.support.transport_contract import Speaking, TransportContract, at_work
 
 _READER: Final = "greet(); hear()"
+_ROOM: Final = "SELECT sum(concurrency)::int FROM smooth_fleet_machine"
 _LEFT: Final = """
     SELECT (SELECT count(*) FROM smooth_fleet_session), (SELECT count(*) FROM smooth_fleet_message),
            (SELECT count(*) FROM procrastinate_jobs)
@@ -83,22 +84,23 @@ async def _machine(
     *,
     concurrency: int = 2,
     by: Post | None = None,
+    draining: anyio.Event | None = None,
 ) -> AsyncIterator[Machine]:
-    """Have a machine for the length of a context."""
+    """Have a machine for the length of a context, or until it is to drain."""
     place = _place(queue)
     async with (by or Post(place.url, Side.WORKER)).open() as post, opened(place) as found, beside() as tasks:
         machine = Machine({each.name: each for each in projects}, found, post, concurrency, Masker(), local)
-        draining, drained = anyio.Event(), anyio.Event()
+        drains, drained = draining or anyio.Event(), anyio.Event()
 
         async def serve() -> None:
-            await machine.serve(draining)
+            await machine.serve(drains)
             drained.set()
 
         tasks.start(serve)
         try:
             yield machine
         finally:
-            draining.set()
+            drains.set()
             with anyio.fail_after(30, shield=True):
                 await drained.wait()
 
@@ -239,3 +241,23 @@ async def test_a_session_that_begins_while_others_are_looked_after_goes_on(
             await post.gone_on.wait()
             with anyio.fail_after(30):
                 assert await worker.call(fetch(1)) == Done(id=1)
+
+
+async def test_a_session_that_a_machine_was_given_before_it_was_told_to_stop_ends(
+    queue: PostgresDatabase, project: Project
+) -> None:
+    post, draining = _Held(queue.dsn, nth=1), anyio.Event()
+    async with (
+        _machine(queue, [project], _script(project, ECHO), by=post, draining=draining),
+        _coordinator(queue, project).open() as transport,
+        transport.worker(project, on_output=ignore) as worker,
+    ):
+        await post.asked.wait()
+        draining.set()
+        # By its own connection: what it does once it has written that is done by then.
+        while await post.run(lambda connection: connection.fetchval(_ROOM)):
+            await anyio.lowlevel.checkpoint()
+        post.go.set()
+        with anyio.fail_after(15):
+            loss = await worker.lost()
+    assert loss.ending == "was ended by its machine, which is to stop"
