@@ -8,7 +8,7 @@ behind a pooler that lets it get lost they are found by looking.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -187,6 +187,8 @@ class Post:
         self._mail = anyio.Event()
         self._urgent = anyio.Event()
         self._inboxes: dict[str, Inbox] = {}
+        self._parted: set[str] = set()
+        self._parting = anyio.Event()
         self.failure: PostError | None = None
 
     @asynccontextmanager
@@ -197,7 +199,7 @@ class Post:
             PostError: the database cannot be reached, or no tables can be made there.
         """
         await self.run(_make_tables, patience_s=min(self._patience_s, _FIRST_S))
-        works = [self._receive, self._deliver, *([self._renew] if self._side is Side.COORDINATOR else [])]
+        works = [self._receive, self._deliver, self._forget, *([self._renew] if self._side is Side.COORDINATOR else [])]
         try:
             async with beside() as tasks:
                 for work in works:
@@ -224,7 +226,9 @@ class Post:
 
     def leave(self, session: str) -> None:
         """Receive nothing more of a session; what is still to be sent is not sent. Repeating it does nothing."""
-        self._inboxes.pop(session, None)
+        if self._inboxes.pop(session, None) is not None:
+            self._parted.add(session)
+            self._parting.set()
 
     def send(self, session: str, body: str, *, is_urgent: bool = True) -> None:
         """Send a message, after those that were sent before; nothing where the session was left.
@@ -303,7 +307,16 @@ class Post:
             self._connection = None
 
     async def _listen(self, connection: _Connection, session: str) -> None:
-        await connection.add_listener(_channel(session, self._side), lambda *_: self._news.set())
+        await connection.add_listener(_channel(session, self._side), self._hear)
+
+    async def _unlisten(self, connection: _Connection) -> None:
+        while self._parted:
+            if (session := self._parted.pop()) not in self._inboxes:
+                # Nothing where the connection is a new one.
+                await connection.remove_listener(_channel(session, self._side), self._hear)
+
+    def _hear(self, *_notification: object) -> None:
+        self._news.set()
 
     async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something again and again; a database that stays away ends all sessions."""
@@ -330,6 +343,14 @@ class Post:
             if inbox is not None and row["seq"] == inbox.seen + 1:
                 inbox.seen = row["seq"]
                 inbox.take(row["body"])
+
+    async def _forget(self) -> None:
+        """Listen no more in sessions that were left: for a machine that stays they would become ever more."""
+        await self._parting.wait()
+        self._parting = anyio.Event()
+        # Nobody needs it: a queue that is away is a failure for those who ask something of it.
+        with suppress(PostError):
+            await self.run(self._unlisten)
 
     async def _deliver(self) -> None:
         """Write down what waits in all sessions: one statement, and one commit, however many there are."""

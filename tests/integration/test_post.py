@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from smooth_orchestrator.remote import post
@@ -17,6 +18,7 @@ _SESSION = "a1"
 _TEXTS = [f"text {number}" for number in range(60)]
 _WRITES = "WITH sent AS"
 _READS = "SELECT m.session, m.seq"
+_LISTENED_TO = "SELECT count(*) FROM pg_listening_channels()"
 _CUT = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'smooth-orchestrate %'
@@ -250,3 +252,44 @@ async def test_what_nobody_waits_for_is_written_by_itself_too(queue: PostgresDat
         await reader.wait()
 
     assert reader.texts == ["alone"]
+
+
+async def _listens_to(post: Post, count: int) -> None:
+    """Wait until a post listens in so many sessions, which its own connection alone can tell."""
+    with anyio.fail_after(10):
+        while await post.run(lambda connection: connection.fetchval(_LISTENED_TO)) != count:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_session_that_was_left_is_listened_to_no_more(queue: PostgresDatabase) -> None:
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        for name in ("over", "goes_on", "ended"):
+            await ours.begin(name, "shop")
+            await theirs.join(name, _Reader(0).take)
+        await _listens_to(theirs, 3)
+
+        theirs.leave("over")
+        await theirs.end("ended")
+
+        await _listens_to(theirs, 1)
+
+
+async def test_a_session_that_was_left_and_joined_again_is_listened_to(
+    queue: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post, "_LOOK_S", 3600)
+    reader = _Reader(1)
+    async with Post(queue.dsn, Side.COORDINATOR).open() as ours, Post(queue.dsn, Side.WORKER).open() as theirs:
+        for name in (_SESSION, "over"):
+            await ours.begin(name, "shop")
+            await ours.join(name, _Reader(0).take)
+            await theirs.join(name, _Reader(0).take)
+        for name in (_SESSION, "over"):
+            theirs.leave(name)
+        await theirs.join(_SESSION, reader.take)
+        await _listens_to(theirs, 1)
+
+        ours.send(_SESSION, "heard")
+        await reader.wait()
+
+    assert reader.texts == ["heard"]
