@@ -135,6 +135,9 @@ def decode(text: str) -> Message:
         hints = _HINTS[kind]
         known: dict[str, Any] = {key: _checked(value, hints[key]) for key, value in body.items() if key in hints}
         message: Message = kind(**known)
+        if isinstance(message, Asked | Said):
+            # Half of a surrogate pair is no text that could go the worker's wire.
+            message.line.encode()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MessageError(f"no message of a fleet: {text[:200]!r}") from error
     return message

@@ -143,7 +143,17 @@ def test_who_may_make_no_tables_uses_those_that_are_there(waiting: FleetOfMachin
 
 @pytest.mark.long
 @pytest.mark.parametrize("side", ["coordinator", "worker"])
-@pytest.mark.parametrize("text", ['{"kind":"asked","line":5,"answers":true}', '{"kind":"said","line":5}', "[" * 9000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind":"asked","line":5,"answers":true}',
+        '{"kind":"asked","line":"\\ud800","answers":true}',
+        '{"kind":"said","line":5}',
+        '{"kind":"said","line":"\\ud800"}',
+        "[" * 9000,
+    ],
+    ids=lambda text: text[:40],
+)
 def test_nonsense_ends_the_session_in_which_it_is_said_and_nothing_else(
     waiting: FleetOfMachines, tmp_path: Path, side: str, text: str
 ) -> None:

@@ -33,6 +33,8 @@ def test_a_message_is_read_back_as_it_was_written(message: messages.Message) -> 
         '{"kind":"nothing"}',
         '{"kind":"left"}',
         '{"kind":"asked","line":5,"answers":true}',
+        '{"kind":"asked","line":"\\ud800","answers":true}',
+        '{"kind":"said","line":"\\ud800"}',
         '{"kind":"printed","stream":"stdin","line":"","database":null,"migration":null,"pid":1}',
         "[" * 100_000,
     ],
