@@ -2,8 +2,9 @@
 
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import anyio
@@ -20,6 +21,7 @@ from smooth_orchestrator.remote.queue import BEAT_S, TASK, Job, Queue
 from smooth_orchestrator.remote.served import Served
 from smooth_orchestrator.secrets import Masker
 from smooth_orchestrator.transport import LocalTransport, WorkerTransport
+from smooth_orchestrator.transport.beside import beside
 
 __all__ = ["Machine"]
 
@@ -27,7 +29,7 @@ __all__ = ["Machine"]
 _WATCH_S: Final = 2.0
 _PAUSE_S: Final = 1.0
 _ENDING_LOOK_S: Final = 0.05
-# How long a machine that ends tries to say so.
+# How long a machine that ends tries to say so, and to learn whether a session is still wanted.
 _LEAVING_S: Final = 5.0
 # The queue's own worker no longer tells that it lives once it could not. One that was silent for long has been
 # forgotten, and so has one of which a server's crash has lost the row.
@@ -174,7 +176,11 @@ class Machine:
 
     async def _serve_session(self, job: Job) -> None:
         session = job.session
-        if session not in self._serving and await self._post.living([session]):
+        is_wanted = False
+        if session not in self._serving:
+            async with self._patience():
+                is_wanted = session in await self._post.living([session])
+        if is_wanted:
             limit_s = self._queue.place.job_timeout_s
             served = Served(self._post, job, self._projects[job.project], self.name, self._masker, limit_s)
             self._serving[session] = served
@@ -186,8 +192,26 @@ class Machine:
             finally:
                 del self._serving[session]
                 self._post.leave(session)
-        if not await self._post.living([session]):
-            await self._post.end(session)
+        # Where that is not to be had any more, whichever machine lives forgets it later.
+        async with self._patience():
+            if not await self._post.living([session]):
+                await self._post.end(session)
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """Wait in the body for a queue that is away; once the machine drains for a moment alone, then leave the body.
+
+        Before that a job is not to end without the queue, which would not hear of it, and count its place as taken.
+        """
+        with anyio.CancelScope() as scope:
+            async with beside() as tasks:
+                tasks.start(partial(self._lose_patience, scope))
+                yield
+
+    async def _lose_patience(self, scope: anyio.CancelScope) -> None:
+        await self._draining.wait()
+        await anyio.sleep(_LEAVING_S)
+        scope.cancel()
 
 
 def _warn(message: str) -> None:

@@ -33,6 +33,7 @@ def wait(apps, editor):
     while not os.path.exists(os.environ["SMALL_GO"]):
         time.sleep(0.02)
 """
+_WAITING: Final = "migrations.RunPython(wait, migrations.RunPython.noop)"
 _TELLS: Final = """
 import os
 
@@ -78,9 +79,12 @@ def server(pg_programs: Path | None) -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def _fleet(server: PostgresServer, directory: Path, operation: str, functions: str) -> Iterator[FleetOfMachines]:
+def _fleet(
+    server: PostgresServer, directory: Path, operation: str, functions: str, queue_on: PostgresServer | None = None
+) -> Iterator[FleetOfMachines]:
     change = migration(_ADDS, operation, functions=functions, after=[_ITEM])
-    with fleet_of_machines(directory, [server], _COUNT, {"demo.0001_item": ITEM, "demo.0002_note": change}) as fleet:
+    release = {"demo.0001_item": ITEM, "demo.0002_note": change}
+    with fleet_of_machines(directory, [server], _COUNT, release, queue_on) as fleet:
         yield fleet
 
 
@@ -88,7 +92,7 @@ def _fleet(server: PostgresServer, directory: Path, operation: str, functions: s
 def waiting(server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetOfMachines]:
     """A fleet whose migrations end once there is a file `go`."""
     monkeypatch.setenv("SMALL_GO", str(tmp_path / "go"))
-    with _fleet(server, tmp_path, "migrations.RunPython(wait, migrations.RunPython.noop)", _WAITS) as fleet:
+    with _fleet(server, tmp_path, _WAITING, _WAITS) as fleet:
         yield fleet
 
 
@@ -236,6 +240,30 @@ def test_a_second_signal_ends_what_is_at_hand(waiting: FleetOfMachines, number: 
 
 
 @pytest.mark.long
+def test_a_second_signal_ends_a_machine_whose_queue_is_away(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_programs: Path | None
+) -> None:
+    monkeypatch.setenv("SMALL_GO", str(tmp_path / "go"))
+    with (
+        PostgresServer(settings=THROW_AWAY, programs=pg_programs) as away,
+        _fleet(server, tmp_path, _WAITING, _WAITS, away) as fleet,
+    ):
+        machine = fleet.start("--concurrency", "1")
+        with fleet.many.running() as run:
+            run.wait_for("migration.started")
+            away.stop("immediate")
+            try:
+                machine.process.terminate()
+                until(lambda: "another signal ends that too" in machine.log)
+                machine.process.terminate()
+                assert machine.process.wait(timeout=90) == 0
+            finally:
+                kill_family(run.process.pid)
+                away.start()
+        assert fleet.many.new() == 0
+
+
+@pytest.mark.long
 def test_a_session_ends_when_its_time_is_over(waiting: FleetOfMachines) -> None:
     waiting.plan(fleet='job_timeout = "1s"')
     machine = waiting.start("--concurrency", "1")
@@ -334,7 +362,7 @@ def test_what_a_machine_committed_without_being_heard_goes_back(
     server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMALL_GO", str(tmp_path / "go"))
-    waits = migration("migrations.RunPython(wait, migrations.RunPython.noop)", functions=_WAITS, after=[_NOTE])
+    waits = migration(_WAITING, functions=_WAITS, after=[_NOTE])
     release = {"demo.0001_item": ITEM, "demo.0002_note": migration(_ADDS, after=[_ITEM]), "demo.0003_wait": waits}
     with fleet_of_machines(tmp_path, [server], 1, release) as fleet:
         fleet.plan(deploy='atomicity = "compensated"')

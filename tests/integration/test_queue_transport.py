@@ -76,6 +76,18 @@ class _Held(Post):
         return found
 
 
+class _Away(Post):
+    """A machine's post that gets no more answers of whether coordinators live, once `is_away` is set."""
+
+    is_away = False
+
+    async def living(self, sessions: Sequence[str]) -> frozenset[str]:
+        """Answer, or never."""
+        if self.is_away:
+            await anyio.sleep_forever()
+        return await super().living(sessions)
+
+
 @asynccontextmanager
 async def _machine(
     queue: PostgresDatabase,
@@ -113,7 +125,7 @@ def _script(
 
 
 def _place(queue: PostgresDatabase) -> Place:
-    return Place(queue.dsn, "contract", 30.0)
+    return Place(queue.dsn, "contract", 120.0)
 
 
 def _coordinator(queue: PostgresDatabase, project: Project, *, start_timeout_s: float = 60.0) -> QueueTransport:
@@ -261,3 +273,15 @@ async def test_a_session_that_a_machine_was_given_before_it_was_told_to_stop_end
         with anyio.fail_after(15):
             loss = await worker.lost()
     assert loss.ending == "was ended by its machine, which is to stop"
+
+
+async def test_a_machine_that_is_to_stop_waits_no_longer_for_a_queue_that_is_away(
+    queue: PostgresDatabase, project: Project
+) -> None:
+    post = _Away(queue.dsn, Side.WORKER)
+    async with _machine(queue, [project], _script(project, ECHO), by=post):
+        async with _coordinator(queue, project).open() as transport, at_work(transport, project) as worker:
+            post.is_away = True
+        assert worker.is_lost
+    with queue.connect() as session:
+        assert session.execute(_LEFT).fetchall() == [(0, 0, 0)]
