@@ -16,7 +16,13 @@ __all__ = ["worker"]
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+    if value is None:
+        return ()
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        # Such as a variable of the environment that is not set: a machine that serves all is not what was meant.
+        raise click.BadParameter("names no project; leave it out to serve all")
+    return names
 
 
 @click.command

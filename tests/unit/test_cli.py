@@ -107,6 +107,16 @@ def test_a_run_id_that_cannot_be_a_name_is_a_usage_error(runner: FakeRunner, pla
     assert runner.asked == []
 
 
+@pytest.mark.parametrize("names", ["", " ", ",", " , "])
+def test_projects_of_a_worker_that_name_none_are_a_usage_error(
+    plan: str, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["worker", plan, "--projects", names]) == 2
+    assert capsys.readouterr().err.endswith(
+        "\nError: Invalid value for '--projects': names no project; leave it out to serve all\n"
+    )
+
+
 @pytest.mark.parametrize("words", [["deploy"], ["deploy", "PLAN", "--bogus"], ["plan", "PLAN", "more"], ["--bogus"]])
 def test_a_usage_error_exits_2_and_is_a_report_with_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
