@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
@@ -26,6 +26,7 @@ from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.questions import answer_of
+from smooth_migrations.replay.aside import BRIEFLY_MS
 from smooth_migrations.replay.real import Real
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
@@ -52,8 +53,9 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
         back: the run that is taken back, where the migrations go backwards.
 
     Raises:
-        Differs: it failed, or the schema is another one. The call's transaction is to be rolled back.
-        DatabaseError: a lock was not to be had.
+        Differs: it failed, or the schema is another one, or cannot be compared. The call's transaction is to be rolled
+            back.
+        DatabaseError: a lock was not to be had that the migrations need.
     """
     try:
         if script.before:
@@ -65,6 +67,8 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
         else:
             _backwards(script, call, connection, back)
         _compare(script.fingerprint, connection)
+    except Differs:
+        raise
     except Exception as error:
         if is_lock_failure(error):
             raise
@@ -170,7 +174,12 @@ def _run_real(each: Real, migration: Migration, editor: BaseDatabaseSchemaEditor
 
 
 def _compare(fingerprint: str, connection: BaseDatabaseWrapper) -> None:
-    if take(connection).packed() != fingerprint:
+    try:
+        found = take(connection, lock_timeout_ms=BRIEFLY_MS).packed()
+    except DatabaseError as error:
+        # What runs for real does not ask.
+        raise Differs("the schema cannot be compared with that of the first database") from error
+    if found != fingerprint:
         raise Differs("the schema is not that of the first database")
 
 
