@@ -19,6 +19,7 @@ from django.db.migrations import Migration
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
+from django.db.models import Model
 from django.db.models.signals import post_migrate, pre_migrate
 
 from smooth_migrations.contract_queue import Queued, add, strike_out
@@ -31,7 +32,7 @@ from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.questions import Questions
 from smooth_migrations.replay.aside import ask_aside
-from smooth_migrations.replay.judging import is_steady, is_told_by_statements
+from smooth_migrations.replay.judging import is_djangos, is_steady, is_told_by_statements
 from smooth_migrations.replay.real import Real, without_models
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
@@ -90,7 +91,7 @@ class Recorder:
         """Record what Django's command does within."""
         editor_class = self._connection.SchemaEditorClass
         with ExitStack() as stack:
-            self._connection.SchemaEditorClass = _telling(editor_class, self)
+            self._connection.SchemaEditorClass = _expecting(_telling(editor_class, self), self)
             stack.callback(setattr, self._connection, "SchemaEditorClass", editor_class)
             stack.enter_context(self._connection.execute_wrapper(self._hear))
             stack.enter_context(hearing_first(pre_migrate, self._hear_before))
@@ -344,3 +345,26 @@ def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[B
             return super().effective_default(field)
 
     return Telling
+
+
+def _expecting(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
+    """Doubt what going back makes again of others' fields, indexes and constraints: no operation has it."""
+
+    def expect_djangos(*parts: object) -> None:
+        if not all(map(is_djangos, parts)):
+            recorder.doubt()
+
+    class Expecting(kind):  # type: ignore[valid-type, misc]
+        def alter_field(self, model: type[Model], old_field: object, new_field: object, *strict: bool) -> None:
+            expect_djangos(old_field, new_field)
+            super().alter_field(model, old_field, new_field, *strict)
+
+        def add_constraint(self, model: type[Model], constraint: object) -> None:
+            expect_djangos(constraint)
+            super().add_constraint(model, constraint)
+
+        def add_index(self, model: type[Model], index: object, **how: bool) -> None:
+            expect_djangos(index)
+            super().add_index(model, index, **how)
+
+    return Expecting

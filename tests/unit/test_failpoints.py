@@ -100,6 +100,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/questions.py", "answer_of"): _READS_ONLY,
     ("smooth_migrations/questions.py", "told"): _READS_ONLY,
     ("smooth_migrations/received.py", "take_received"): _READS_ONLY,
+    ("smooth_migrations/replay/recording.py", "add_index"): _WITHIN,
     ("smooth_migrations/replay/recording.py", "execute"): _WITHIN,
     ("smooth_migrations/replay/replaying.py", "_backwards"): _WITHIN,
     ("smooth_migrations/replay/replaying.py", "_run_part"): _WITHIN,
