@@ -93,10 +93,12 @@ def _forwards(script: Script, call: Call, connection: BaseDatabaseWrapper) -> No
                 recorder.migration_qs.create(app=app, name=name)
                 applied.add((app, name))
             call.progress("apply_success", part.migration, fake=False)
-        # Squashed migrations, all of whose replaced ones are applied by now.
-        for app, name in script.records:
-            if (app, name) not in applied:
-                recorder.migration_qs.create(app=app, name=name)
+        # Squashed migrations, all of whose replaced ones are applied by now, or what code has recorded, here too.
+        if missing := [key for key in script.records if key not in applied]:
+            there = {*recorder.migration_qs.values_list("app", "name")}
+            for app, name in missing:
+                if (app, name) not in there:
+                    recorder.migration_qs.create(app=app, name=name)
 
 
 def _backwards(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Back) -> None:
