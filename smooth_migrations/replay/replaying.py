@@ -31,6 +31,7 @@ from smooth_migrations.replay.real import Real
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
 from smooth_migrations.replay.signature import signature_of
+from smooth_migrations.sending import send_together
 from smooth_migrations.unapplying import forget, lock_losing
 
 __all__ = ["Differs", "replay"]
@@ -151,9 +152,7 @@ def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
                 statements.append(each)
                 continue
             if statements:
-                with connection.cursor() as cursor:
-                    # One message, one round trip; the server runs one statement after the other.
-                    cursor.execute(";\n".join(statements), None)
+                send_together(connection, statements)
                 statements.clear()
             if isinstance(each, Real):
                 editor = editor or stack.enter_context(connection.schema_editor(atomic=part.migration.atomic))

@@ -161,6 +161,22 @@ def test_records_that_code_writes_are_written_once(
         assert many.rows("SELECT name FROM django_migrations WHERE app = 'moved'") == [[("0001_initial",)]] * _COUNT
 
 
+@pytest.mark.parametrize("threshold", [0, 1], ids=["at once", "the second time"])
+def test_a_driver_that_prepares_statements(pg_server: PostgresServer, tmp_path: Path, threshold: int) -> None:
+    release = {"0002_note": migration(_NOTE, _KIND, after=_AFTER)}
+    for number in range(3, 6):
+        field = f"migrations.AddField('item', 'f{number}', models.IntegerField(default=1))"
+        release[f"{number:04}_note"] = migration(field, after=[("demo", f"{number - 1:04}_note")])
+    with _many(pg_server, tmp_path, **release) as many:
+        settings = many.directory / "project/small_settings.py"
+        options = {"server_side_binding": True, "prepare_threshold": threshold}
+        text = f"for each in DATABASES.values():\n    each['OPTIONS'] = {options}\n"
+        settings.write_text(f"{settings.read_text()}\n{text}")
+        _assert_committed(many.run("deploy"))
+        assert len({*many.dumps()}) == 1
+        _assert_committed(many.run("rollback"))
+
+
 def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(
     pg_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ _EXCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("smooth_migrations/replay/recording.py", "execute"): _WITHIN,
     ("smooth_migrations/replay/replaying.py", "_backwards"): _WITHIN,
     ("smooth_migrations/replay/replaying.py", "_run_part"): _WITHIN,
+    ("smooth_migrations/sending.py", "send_together"): _WITHIN,
     ("smooth_migrations/session.py", "limited_transaction"): "what runs in it stands within a crash point, or reads",
     ("smooth_migrations/turn.py", "begin"): _TURN_OVER,
     ("smooth_migrations/undo/emptiness.py", "_things"): _READS_ONLY,
