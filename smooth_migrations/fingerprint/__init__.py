@@ -8,7 +8,7 @@ from smooth_migrations.fingerprint.vendor import Vendor
 __all__ = ["Fingerprint", "is_invalid_index_gone", "take"]
 
 
-def take(connection: BaseDatabaseWrapper) -> Fingerprint:
+def take(connection: BaseDatabaseWrapper, *, lock_timeout_ms: int | None = None) -> Fingerprint:
     """Describe a database's schema and the migrations recorded in it.
 
     Left out are rows, statistics, where counters stand, and what belongs to the product, the server or an extension.
@@ -18,18 +18,20 @@ def take(connection: BaseDatabaseWrapper) -> Fingerprint:
 
     Args:
         connection: in a transaction or outside; behind a pooler of transactions too.
+        lock_timeout_ms: for how long it waits at the most, on PostgreSQL, where that is less than the session's own.
 
     Returns:
         Empty and not `is_known` for a vendor without a module here.
 
     Raises:
-        DatabaseError: the role may not read `django_migrations`, or the server is gone.
+        DatabaseError: the role may not read `django_migrations`, others did not let go of a lock, or the server is
+            gone. On PostgreSQL the transaction lives on unless it is.
     """
-    vendor = _vendor(connection.vendor)
+    vendor = _vendor(connection.vendor, lock_timeout_ms)
     return Fingerprint(is_known=False) if vendor is None else fingerprint(vendor.describe(connection))
 
 
-def _vendor(name: str) -> Vendor | None:
+def _vendor(name: str, lock_timeout_ms: int | None) -> Vendor | None:
     # By vendor and not by ENGINE: PostGIS, SpatiaLite and other people's backends are one of these.
     if name == "mysql":
         from smooth_migrations.fingerprint.mysql import MySQL  # noqa: PLC0415 - a call needs one of them
@@ -38,7 +40,7 @@ def _vendor(name: str) -> Vendor | None:
     if name == "postgresql":
         from smooth_migrations.fingerprint.postgresql import PostgreSQL  # noqa: PLC0415 - as above
 
-        return PostgreSQL()
+        return PostgreSQL(lock_timeout_ms)
     if name == "sqlite":
         from smooth_migrations.fingerprint.sqlite import SQLite  # noqa: PLC0415 - as above
 

@@ -7,19 +7,23 @@ from typing import Any, Final
 
 from django.db.migrations import AddField, AlterField, CreateModel, SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
-from django.db.models import NOT_PROVIDED, Field
+from django.db.models import NOT_PROVIDED, Field, Q
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.query_utils import RegisterLookupMixin
 
 from smooth_migrations.halves import Placed, placed_of
 from smooth_migrations.operations.base import Split
 from smooth_migrations.reversibility import PLAIN, database_parts
 
-__all__ = ["is_steady", "is_told_by_statements"]
+__all__ = ["is_djangos", "is_steady", "is_told_by_statements"]
 
 # Defaults that are the same each time they are asked for.
 _STEADY: Final = (NOT_PROVIDED, bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
 _KNOWN: Final = frozenset({"builtins", "datetime", "decimal", "django", "uuid"})
 # What of a field is more than a name or a type.
-_PARTS: Final = ("db_default", "expression", "base_field")
+_PARTS: Final = ("db_default", "expression", "base_field", "output_field")
+# What a condition that names no lookup has.
+_UNNAMED: Final = ("exact", "isnull")
 _CONSTANTS: Final = (
     *(type(None), str, bytes, int, float, list, dict, tuple, set, frozenset, decimal.Decimal, uuid.UUID),
     *(dt.date, dt.time, dt.timedelta),
@@ -53,6 +57,24 @@ def is_steady(field: "Field[Any, Any]") -> bool:
     return is_constant and _is_of_django(field)
 
 
+def is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
+    """Return whether none of others' code says what a part of an operation, such as a field, is in a statement."""
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(is_djangos, value))
+    if isinstance(value, Field):
+        return _is_of_django(value) and all(is_djangos(getattr(value, part, None)) for part in _PARTS)
+    if isinstance(value, type) or callable(value):
+        return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
+    if type(value).__module__.split(".")[0] not in _KNOWN or (isinstance(value, str | Q) and _may_name_others(value)):
+        return False
+    if hasattr(value, "deconstruct"):
+        return all(map(is_djangos, value.deconstruct()))
+    # Expressions that cannot be told by their arguments are told by what they hold.
+    return not hasattr(value, "get_source_expressions") or all(map(is_djangos, value.get_source_expressions()))
+
+
 def _is_schema_alone(part: Operation) -> bool:
     if type(part).__module__ not in PLAIN or (isinstance(part, AddField | AlterField) and not is_steady(part.field)):
         return False
@@ -60,28 +82,32 @@ def _is_schema_alone(part: Operation) -> bool:
     if isinstance(part, CreateModel):
         # What a model inherits, and its managers, are in no statement.
         held = {"fields": part.fields, **{name: part.options.get(name, ()) for name in ("constraints", "indexes")}}
-    return all(map(_is_djangos, held.values()))
+    return all(map(is_djangos, held.values()))
 
 
 def _is_of_django(field: "Field[Any, Any]") -> bool:
     return type(field).__module__.startswith("django.")
 
 
-def _is_djangos(value: Any) -> bool:  # noqa: ANN401 - whatever an operation is made of
-    if isinstance(value, dict):
-        value = (*value, *value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_djangos, value))
-    if isinstance(value, Field):
-        return _is_of_django(value) and all(_is_djangos(getattr(value, part, None)) for part in _PARTS)
-    if isinstance(value, type) or callable(value):
-        return str(getattr(value, "__module__", "")).split(".")[0] in _KNOWN
-    if type(value).__module__.split(".")[0] not in _KNOWN:
-        return False
-    if hasattr(value, "deconstruct"):
-        return all(map(_is_djangos, value.deconstruct()))
-    # Expressions that cannot be told by their arguments are told by what they hold.
-    return not hasattr(value, "get_source_expressions") or all(map(_is_djangos, value.get_source_expressions()))
+def _may_name_others(value: str | Q) -> bool:
+    """Return whether a text, or a condition, may mean a lookup or transform that others have registered.
+
+    Those that they have registered for fields of their own are left out.
+    """
+    used = {*_UNNAMED} if isinstance(value, Q) else {*value.split(LOOKUP_SEP)[1:]}
+    return bool(used) and not used.isdisjoint(_lookups_of_others())
+
+
+def _lookups_of_others() -> set[str]:
+    kinds: list[type[RegisterLookupMixin]] = [RegisterLookupMixin]
+    names = set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__module__.split(".")[0] in _KNOWN:
+            own: dict[str, type] = vars(kind).get("class_lookups", {})
+            names |= {name for name, lookup in own.items() if lookup.__module__.split(".")[0] not in _KNOWN}
+    return names
 
 
 def _is_as_anywhere(placed: Placed) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import signals
 from django.db.models.signals import post_migrate, pre_migrate
@@ -33,14 +33,17 @@ _OF_MODELS: Final[tuple[Any, ...]] = (
     *(signals.pre_delete, signals.post_delete, signals.m2m_changed),
 )
 _CONTENT_TYPES: Final = "django.contrib.contenttypes.management"
+_OF_THESE: Final = ("django.contrib.contenttypes", "django.contrib.auth")
 _MAKERS: Final = ((_CONTENT_TYPES, "create_contenttypes"), ("django.contrib.auth.management", "create_permissions"))
 
 
 def digest_of_received(connection: BaseDatabaseWrapper) -> str:
     """Return a digest of a PostgreSQL database's content types and permissions, by names; empty without their tables.
 
-    Only reads.
+    Only reads, and what Django's receivers would read, so that it waits for no other locks.
     """
+    if not all(apps.is_installed(app) for app in _OF_THESE):
+        return ""
     with connection.cursor() as cursor:
         cursor.execute(_THERE)
         if not (cursor.fetchone() or (False,))[0]:

@@ -8,18 +8,22 @@ every database in the same state. Other operations run for real on each.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps.registry import Apps
+from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
+from django.db.models import Model
 from django.db.models.signals import post_migrate, pre_migrate
 
 from smooth_migrations.contract_queue import Queued, add, strike_out
+from smooth_migrations.errors import is_lock_failure
 from smooth_migrations.fingerprint import take
 from smooth_migrations.halves import placed_of
 from smooth_migrations.listeners import hearing_first
@@ -27,7 +31,8 @@ from smooth_migrations.locks.modes import Locks
 from smooth_migrations.locks.taking import LocksFirst
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.questions import Questions
-from smooth_migrations.replay.judging import is_steady, is_told_by_statements
+from smooth_migrations.replay.aside import ask_aside
+from smooth_migrations.replay.judging import is_djangos, is_steady, is_told_by_statements
 from smooth_migrations.replay.real import Real, without_models
 from smooth_migrations.replay.receivers import digest_of_received
 from smooth_migrations.replay.rendered import Rendered
@@ -53,6 +58,9 @@ class Recorder:
         connection: of the database that is migrated.
         locks: of the call.
         may_commit: whether the call may commit in between, as it must for a migration that no transaction holds.
+
+    Attributes:
+        was_held_up: whether others' locks kept something from being asked, so that another time it may be recorded.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, locks: LocksFirst, *, may_commit: bool = False) -> None:
@@ -76,13 +84,14 @@ class Recorder:
         self._is_sound = True
         self._goes_back = False
         self._signature: Hashable = None
+        self.was_held_up = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record what Django's command does within."""
         editor_class = self._connection.SchemaEditorClass
         with ExitStack() as stack:
-            self._connection.SchemaEditorClass = _telling(editor_class, self)
+            self._connection.SchemaEditorClass = _expecting(_telling(editor_class, self), self)
             stack.callback(setattr, self._connection, "SchemaEditorClass", editor_class)
             stack.enter_context(self._connection.execute_wrapper(self._hear))
             stack.enter_context(hearing_first(pre_migrate, self._hear_before))
@@ -120,19 +129,25 @@ class Recorder:
             or any(backwards is (back is None) for _migration, backwards in self._running)
         ):
             return None
+        return ask_aside(self._connection, partial(self._written, state, self._models, back), self._fail)
+
+    def _written(self, state: ProjectState, models: Rendered, back: WayBack | None) -> Script:
         return Script(
             plan=self._running,
             parts=tuple(self._parts),
             told=self._told,
             state=state,
-            models=self._models,
+            models=models,
             locks=self._locks.plan,
             records=tuple(MigrationRecorder(self._connection).migration_qs.order_by("id").values_list("app", "name")),
             received=digest_of_received(self._connection),
-            fingerprint=take(self._connection).packed(),
+            fingerprint=self._fingerprint(),
             back=back,
             before=self._before,
         )
+
+    def _fingerprint(self) -> str:
+        return take(self._connection).packed()
 
     # --- what the schema editor does --------------------------------------------------------------------------------
 
@@ -164,6 +179,10 @@ class Recorder:
         """Take note that the operation at work may do something else the next time."""
         self._is_sound = self._is_sound and self._is_real
 
+    def _fail(self, error: DatabaseError) -> None:
+        self._is_sound = False
+        self.was_held_up = self.was_held_up or is_lock_failure(error)
+
     def _hear(
         self,
         execute: Callable[..., Any],
@@ -189,7 +208,7 @@ class Recorder:
     def _note(self, sql: str, params: Sequence[object] | None) -> None:
         """Take down what is asked before a statement, on which that may depend."""
         statement, self._telling = self._telling, None
-        question = Questions(self._connection).ask(sql, params)
+        question = ask_aside(self._connection, partial(Questions(self._connection).ask, sql, params), self._fail)
         self._telling = statement
         if question is None:
             self.doubt()
@@ -208,7 +227,7 @@ class Recorder:
             self.doubt()
         self._signature = signature_of(plan)
         if self._is_sound and not (is_held and all(map(is_told_by_statements, _operations(plan)))):
-            self._before = take(self._connection).packed()
+            self._before = ask_aside(self._connection, self._fingerprint, self._fail) or ""
         for migration, backwards in plan:
             self._goes_back = self._goes_back or backwards
             name = "unapply" if backwards else "apply"
@@ -326,3 +345,26 @@ def _telling(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[B
             return super().effective_default(field)
 
     return Telling
+
+
+def _expecting(kind: type[BaseDatabaseSchemaEditor], recorder: Recorder) -> type[BaseDatabaseSchemaEditor]:
+    """Doubt what going back makes again of others' fields, indexes and constraints: no operation has it."""
+
+    def expect_djangos(*parts: object) -> None:
+        if not all(map(is_djangos, parts)):
+            recorder.doubt()
+
+    class Expecting(kind):  # type: ignore[valid-type, misc]
+        def alter_field(self, model: type[Model], old_field: object, new_field: object, *strict: bool) -> None:
+            expect_djangos(old_field, new_field)
+            super().alter_field(model, old_field, new_field, *strict)
+
+        def add_constraint(self, model: type[Model], constraint: object) -> None:
+            expect_djangos(constraint)
+            super().add_constraint(model, constraint)
+
+        def add_index(self, model: type[Model], index: object, **how: bool) -> None:
+            expect_djangos(index)
+            super().add_index(model, index, **how)
+
+    return Expecting

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps.registry import Apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
@@ -26,10 +26,12 @@ from smooth_migrations.locks.taking import take_together
 from smooth_migrations.protocol.findings import Question
 from smooth_migrations.protocol.values import Back
 from smooth_migrations.questions import answer_of
+from smooth_migrations.replay.aside import BRIEFLY_MS
 from smooth_migrations.replay.real import Real
 from smooth_migrations.replay.receivers import digest_of_received, without_makers, without_renaming
 from smooth_migrations.replay.script import Part, Script
 from smooth_migrations.replay.signature import signature_of
+from smooth_migrations.sending import send_together
 from smooth_migrations.unapplying import forget, lock_losing
 
 __all__ = ["Differs", "replay"]
@@ -52,8 +54,9 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
         back: the run that is taken back, where the migrations go backwards.
 
     Raises:
-        Differs: it failed, or the schema is another one. The call's transaction is to be rolled back.
-        DatabaseError: a lock was not to be had.
+        Differs: it failed, or the schema is another one, or cannot be compared. The call's transaction is to be rolled
+            back.
+        DatabaseError: a lock was not to be had that the migrations need.
     """
     try:
         if script.before:
@@ -65,6 +68,8 @@ def replay(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Ba
         else:
             _backwards(script, call, connection, back)
         _compare(script.fingerprint, connection)
+    except Differs:
+        raise
     except Exception as error:
         if is_lock_failure(error):
             raise
@@ -89,10 +94,12 @@ def _forwards(script: Script, call: Call, connection: BaseDatabaseWrapper) -> No
                 recorder.migration_qs.create(app=app, name=name)
                 applied.add((app, name))
             call.progress("apply_success", part.migration, fake=False)
-        # Squashed migrations, all of whose replaced ones are applied by now.
-        for app, name in script.records:
-            if (app, name) not in applied:
-                recorder.migration_qs.create(app=app, name=name)
+        # Squashed migrations, all of whose replaced ones are applied by now, or what code has recorded, here too.
+        if missing := [key for key in script.records if key not in applied]:
+            there = {*recorder.migration_qs.values_list("app", "name")}
+            for app, name in missing:
+                if (app, name) not in there:
+                    recorder.migration_qs.create(app=app, name=name)
 
 
 def _backwards(script: Script, call: Call, connection: BaseDatabaseWrapper, back: Back) -> None:
@@ -145,9 +152,7 @@ def _run_part(part: Part, connection: BaseDatabaseWrapper) -> None:
                 statements.append(each)
                 continue
             if statements:
-                with connection.cursor() as cursor:
-                    # One message, one round trip; the server runs one statement after the other.
-                    cursor.execute(";\n".join(statements), None)
+                send_together(connection, statements)
                 statements.clear()
             if isinstance(each, Real):
                 editor = editor or stack.enter_context(connection.schema_editor(atomic=part.migration.atomic))
@@ -170,7 +175,12 @@ def _run_real(each: Real, migration: Migration, editor: BaseDatabaseSchemaEditor
 
 
 def _compare(fingerprint: str, connection: BaseDatabaseWrapper) -> None:
-    if take(connection).packed() != fingerprint:
+    try:
+        found = take(connection, lock_timeout_ms=BRIEFLY_MS).packed()
+    except DatabaseError as error:
+        # What runs for real does not ask.
+        raise Differs("the schema cannot be compared with that of the first database") from error
+    if found != fingerprint:
         raise Differs("the schema is not that of the first database")
 
 

@@ -12,13 +12,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from smooth_migrations.errors import TransactionEnded, UndoFailed, is_rollback_by_sqlite
 from smooth_migrations.lease.lost_session import Session, end_session
 from smooth_migrations.protocol.failpoints import passing
+from smooth_migrations.sending import send_together
 from smooth_migrations.undo.prepared import prepare
 
 __all__ = ["HeldTransaction", "Limits", "run_callbacks"]
 
 # What it commits may be lost with a server that crashes within a second, with all that was committed after it and never
 # without: the next commit that waits for the disk writes all of them (PostgreSQL manual, "Asynchronous Commit").
-_DELAYED = "; SET LOCAL synchronous_commit = off"
+_DELAYED = "SET LOCAL synchronous_commit = off"
+_FIRED = ("SET CONSTRAINTS ALL IMMEDIATE", "SET CONSTRAINTS ALL DEFERRED")
 # Modes that make readers or writers of a table wait (PostgreSQL manual, 13.3.1).
 _STRONG_LOCKS = """
     SELECT EXISTS (
@@ -185,7 +187,7 @@ class HeldTransaction:
             cursor.execute(_BEGAN_AT)
             if cursor.fetchone() != (self._began_at,):
                 raise TransactionEnded("the transaction that holds the call has been ended by a COMMIT or ROLLBACK")
-            cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED{_DELAYED * delays}")
+            send_together(self._connection, [*_FIRED, _DELAYED] if delays else _FIRED)
             if self._strong_since_s is None and self._existing_tables:
                 cursor.execute(_STRONG_LOCKS, [self._existing_tables])
                 row = cursor.fetchone()

@@ -4,13 +4,14 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
-from django.db import router
+from django.db import DatabaseError, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from smooth_migrations import protocol
 from smooth_migrations.call import Call
 from smooth_migrations.contract_queue import Queued, read_queue
+from smooth_migrations.errors import Afresh
 from smooth_migrations.finalising import Pending
 from smooth_migrations.groundwork import Groundwork, standing_on
 from smooth_migrations.management.commands.apply_migrations import Command as ApplyMigrations
@@ -18,7 +19,7 @@ from smooth_migrations.marker import make_table, remove_marker, write_marker
 from smooth_migrations.measuring import Measuring
 from smooth_migrations.plan_groundwork import plan_groundwork
 from smooth_migrations.received import made_since, take_received
-from smooth_migrations.replay import Recorder, Script, Shelf, replay
+from smooth_migrations.replay import Recorder, Script, Shelf, is_lost, replay
 from smooth_migrations.segments import AheadCall, SegmentEnds
 from smooth_migrations.unapplying import unapply
 
@@ -68,7 +69,7 @@ class Movement:
         self._connection = connection
         self._call = call
         self._shelf = shelf
-        self._is_first = True
+        self._is_first = self._may_be_like_others = True
         self._measuring = Measuring(connection) if command.measures else None
         self.made = protocol.Received()
         self.measured: protocol.Measured | None = None
@@ -144,22 +145,36 @@ class Movement:
 
     def _move(self, for_real: Callable[[Recorder | None], Script | None], back: protocol.Back | None = None) -> None:
         """Do what was done to the first database of this one's kind, or else whatever is to be done for real."""
-        if (kind := self._kind_of_database()) is None:
+        if (kind := self._likeness()) is None:
             for_real(None)
             return
         script = self._shelf.find(kind)
         # What was replayed, and rolled back, runs for real the next time.
         is_first, self._is_first = self._is_first, False
+        recorder = None
         if script is not None and is_first:
             replay(script, self._call, self._connection, back)
         else:
             is_recorded = self._shelf.is_worth_recording(kind)
-            recorder = Recorder(self._connection, self._call.locks, may_commit=self._call.is_compensated)
-            script = for_real(recorder if is_recorded else None)
+            if is_recorded:
+                recorder = Recorder(self._connection, self._call.locks, may_commit=self._call.is_compensated)
+            script = for_real(recorder)
         if script is not None:
             self._shelf.keep(kind, script)
-        else:
+        elif recorder is None or not recorder.was_held_up:
             self._shelf.give_up(kind)
+
+    def _likeness(self) -> Hashable | None:
+        if not self._may_be_like_others:
+            return None
+        try:
+            return self._kind_of_database()
+        except DatabaseError as error:
+            if is_lost(self._connection):
+                raise
+            # A savepoint would cost each database three statements; here nothing is moved yet, and all runs anew.
+            self._may_be_like_others = False
+            raise Afresh("the database cannot be asked whether it is like others") from error
 
     def _kind_of_database(self) -> Hashable | None:
         """Return what another database must have in common for the same to be done to it; None where nothing tells."""

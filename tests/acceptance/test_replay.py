@@ -77,6 +77,12 @@ def forwards(apps, editor):
     item.objects.using(alias).create(name=f'{alias} {len(item._meta.related_objects)}')
 """
 
+_SEEN = """
+def forwards(apps, editor):
+    with open(os.environ['SMALL_SEEN'], 'a') as file:
+        print(editor.connection.alias, file=file)
+"""
+
 _FAILS_ON_THE_LAST = """
 def forwards(apps, editor):
     if editor.connection.alias == 'shard_2':
@@ -135,6 +141,40 @@ def test_code_runs_on_each_database_between_the_models_of_its_moment(
         assert many.rows("SELECT name FROM demo_item") == [[(f"shard_{number} 1",)] for number in range(_COUNT)]
         assert many.rows("SELECT note FROM demo_kind") == [[]] * _COUNT
         assert len({*many.dumps()}) == _COUNT
+
+
+def test_records_that_code_writes_are_written_once(
+    pg_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = "INSERT INTO django_migrations (app, name, applied) VALUES ('moved', '0001_initial', now())"
+    source = migration(
+        f'migrations.RunSQL("{moved}", migrations.RunSQL.noop)',
+        "migrations.RunPython(forwards, migrations.RunPython.noop)",
+        after=_AFTER,
+        functions=_SEEN,
+    )
+    with _many(pg_server, tmp_path, **{"0002_next": source}) as many:
+        seen = tmp_path / "seen"
+        monkeypatch.setenv("SMALL_SEEN", str(seen))
+        _assert_committed(many.run("deploy"))
+        assert seen.read_text().split() == ["shard_0", "shard_1", "shard_2"]
+        assert many.rows("SELECT name FROM django_migrations WHERE app = 'moved'") == [[("0001_initial",)]] * _COUNT
+
+
+@pytest.mark.parametrize("threshold", [0, 1], ids=["at once", "the second time"])
+def test_a_driver_that_prepares_statements(pg_server: PostgresServer, tmp_path: Path, threshold: int) -> None:
+    release = {"0002_note": migration(_NOTE, _KIND, after=_AFTER)}
+    for number in range(3, 6):
+        field = f"migrations.AddField('item', 'f{number}', models.IntegerField(default=1))"
+        release[f"{number:04}_note"] = migration(field, after=[("demo", f"{number - 1:04}_note")])
+    with _many(pg_server, tmp_path, **release) as many:
+        settings = many.directory / "project/small_settings.py"
+        options = {"server_side_binding": True, "prepare_threshold": threshold}
+        text = f"for each in DATABASES.values():\n    each['OPTIONS'] = {options}\n"
+        settings.write_text(f"{settings.read_text()}\n{text}")
+        _assert_committed(many.run("deploy"))
+        assert len({*many.dumps()}) == 1
+        _assert_committed(many.run("rollback"))
 
 
 def test_code_that_fails_on_one_database_fails_the_deploy_with_its_error(

@@ -35,6 +35,23 @@ class Here(models.Value):
     def as_sql(self, compiler, connection):
         return f"'{connection.alias}'", []
 """
+_TYPE = """
+class Mine(models.DecimalField):
+    def db_type(self, connection):
+        return f'numeric({20 + int(connection.alias[-1])})'
+
+    def rel_db_type(self, connection):
+        return self.db_type(connection)
+"""
+_LOOKUP = """
+class Here(models.lookups.Exact):
+    lookup_name = {name!r}
+
+    def as_sql(self, compiler, connection):
+        return f"'{{connection.alias}}' <> ''", []
+
+models.CharField.register_lookup(Here)
+"""
 _REMEMBERS = """
 def forwards(apps, editor):
     item, alias = apps.get_model('demo', 'Item'), editor.connection.alias
@@ -224,6 +241,56 @@ def test_an_expression_of_anothers(pg_server: PostgresServer, tmp_path: Path) ->
     field = "migrations.AddField('item', 'note', models.CharField(max_length=90, db_default=Here('x')))"
     source = migration(field, after=_AFTER, functions=_EXPRESSION)
     assert _deployed(pg_server, tmp_path, source, "SELECT note FROM demo_item") == ["shard_0", "shard_1", "shard_2"]
+
+
+def test_a_column_whose_type_a_field_of_anothers_says(pg_server: PostgresServer, tmp_path: Path) -> None:
+    made = "expression=models.F('id'), output_field=Mine(max_digits=20, decimal_places=0), db_persist=True"
+    field = f"migrations.AddField('item', 'made', models.GeneratedField({made}))"
+    source = migration(field, after=_AFTER, functions=_TYPE)
+    query = "SELECT numeric_precision FROM information_schema.columns WHERE column_name = 'made'"
+    assert _deployed(pg_server, tmp_path, source, query) == [20, 21, 22]
+
+
+@pytest.mark.parametrize("kind", ["field", "constraint"])
+def test_what_going_back_makes_again_of_anothers(pg_server: PostgresServer, tmp_path: Path, kind: str) -> None:
+    mine = "Mine(max_digits=20, decimal_places=0, null=True)"
+    constraint = "models.CheckConstraint(condition=models.Q(name='x') | models.Q(name=Here('x')), name='here')"
+    there, change, query = {
+        "field": (
+            f"migrations.AddField('item', 'mine', {mine})",
+            "migrations.AlterField('item', 'mine', models.BigIntegerField(null=True))",
+            "SELECT 'shard_' || numeric_precision - 20 FROM information_schema.columns WHERE column_name = 'mine'",
+        ),
+        "constraint": (
+            f"migrations.AddConstraint('item', {constraint})",
+            "migrations.RemoveConstraint('item', 'here')",
+            "SELECT substring(pg_get_constraintdef(oid) FROM 'shard_.') FROM pg_constraint WHERE conname = 'here'",
+        ),
+    }[kind]
+    release = {
+        "demo.0001_item": ITEM,
+        "demo.0002_there": migration(there, after=_AFTER, functions=f"{_TYPE}\n{_EXPRESSION}"),
+    }
+    with many_databases(tmp_path, [pg_server], _COUNT, release) as many:
+        plan = many.directory / "deploy.toml"
+        plan.write_text(plan.read_text().replace("parallel = 4", "parallel = 1"))
+        assert many.run("deploy").exit_code == 0
+        file = many.directory / "project/demo/migrations/0003_next.py"
+        file.write_text(migration(change, after=[("demo", "0002_there")]))
+        assert many.run("deploy").exit_code == 0
+        outcome = many.run("rollback")
+        assert (outcome.exit_code, outcome.report["outcome"]) == (0, "committed"), outcome.stderr[-3000:]
+        assert [_value(many, number, query) for number in range(_COUNT)] == ["shard_0", "shard_1", "shard_2"]
+
+
+@pytest.mark.parametrize(("name", "key"), [("here", "name__here"), ("exact", "name")], ids=["named", "unnamed"])
+def test_a_lookup_of_anothers(pg_server: PostgresServer, tmp_path: Path, name: str, key: str) -> None:
+    constraint = f"models.CheckConstraint(condition=models.Q({key}='x'), name='here')"
+    source = migration(
+        f"migrations.AddConstraint('item', {constraint})", after=_AFTER, functions=_LOOKUP.format(name=name)
+    )
+    query = "SELECT substring(pg_get_constraintdef(oid) FROM 'shard_.') FROM pg_constraint WHERE conname = 'here'"
+    assert _deployed(pg_server, tmp_path, source, query) == ["shard_0", "shard_1", "shard_2"]
 
 
 @pytest.mark.parametrize("kind", ["operation", "migration"])
