@@ -29,12 +29,10 @@ _SENDS: Final = frozenset({"execute", "executemany", "executescript", "copy", "f
 _ENDS: Final = frozenset(
     {"commit", "rollback", "set_autocommit", "atomic", "Atomic", "transaction", "__enter__", "__exit__"}
 )
-# The ORM's own writes.
 _WRITES_ROWS: Final = frozenset(
     {"add_index", "bulk_create", "bulk_update", "create_model", "delete", "delete_model", "save", "update_or_create"}
 )
-# What a coordinator has a worker do.
-_TELLS: Final = "worker.call"
+_TELLS: Final = "worker.call"  # what a coordinator has a worker do
 # Objects whose methods of these names are the packages' own, and are read themselves.
 _OWN: Final = frozenset({"_moves", "_transaction", "aliases", "call", "earlier", "execution", "held", "self"})
 _READS: Final = re.compile(
