@@ -8,6 +8,7 @@ from pathlib import Path
 import django
 import pytest
 from django.db.backends.postgresql.features import DatabaseFeatures
+from hypothesis import settings
 
 from tests.support import browser, over_fleet
 from tests.support.fleet_cases import chosen, why_left_out
@@ -20,6 +21,9 @@ from tests.support.sampling import in_share
 from tests.support.small_project import DRIVER
 
 _FLEET_S = 300
+# A machine that is busy makes no example wrong.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

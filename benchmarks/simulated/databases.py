@@ -132,6 +132,12 @@ class Session:
         await self._ask("LISTEN")
         self._servers.postal.heard[channel].append(callback)
 
+    async def remove_listener(self, channel: str, callback: Callable[..., None]) -> None:
+        """Call it no more, if it was to be called."""
+        if callback in self._servers.postal.heard[channel]:
+            await self._ask("UNLISTEN")
+            self._servers.postal.heard[channel].remove(callback)
+
     @asynccontextmanager
     async def transaction(self, *, readonly: bool = False) -> AsyncIterator[None]:
         """Hold all that is done in a context until its end."""

@@ -29,6 +29,7 @@ OF_NO_DOUBT: Final = {
     "jinja2_missing",
     "journal_error",
     "LeaseLost",
+    "OtherDatabase",
     "lease_lost",
     "locked",
     "max_lock_hold",
