@@ -9,7 +9,7 @@ import pytest
 from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
-from tests.support.small_migrations import ITEM
+from tests.support.small_migrations import COUNTING_APP, ITEM
 from tests.support.small_project import migration
 
 _COUNT = 3
@@ -42,28 +42,6 @@ class Demo(AppConfig):
     def ready(self):
         pre_migrate.connect(tell, sender=self)
         post_migrate.connect(tell, sender=self)
-"""
-# Without a rendered model: every schema editor builds its statements from one.
-_COUNTS = """
-import os
-
-from django.apps import AppConfig
-from django.db.backends.postgresql.schema import DatabaseSchemaEditor
-
-add_field = DatabaseSchemaEditor.add_field
-
-
-def counted(self, model, field):
-    with open(os.environ["SMALL_COUNTS"], "a") as file:
-        print(self.connection.alias, file=file)
-    return add_field(self, model, field)
-
-
-class Demo(AppConfig):
-    name = "demo"
-
-    def ready(self):
-        DatabaseSchemaEditor.add_field = counted
 """
 
 
@@ -115,7 +93,7 @@ def test_models_are_built_for_the_first_alone(
     with _many(pg_server, tmp_path, **{"0002_note": migration(_NOTE, _KIND, after=_AFTER)}) as many:
         counts = tmp_path / "counts"
         monkeypatch.setenv("SMALL_COUNTS", str(counts))
-        _app(many, _COUNTS)
+        _app(many, COUNTING_APP)
         _assert_committed(many.run("deploy"))
         assert counts.read_text().split() == ["shard_0"]
         assert len({*many.dumps()}) == 1
@@ -135,7 +113,7 @@ def test_code_runs_on_each_database_between_the_models_of_its_moment(
     with _many(pg_server, tmp_path, **release) as many:
         counts = tmp_path / "counts"
         monkeypatch.setenv("SMALL_COUNTS", str(counts))
-        _app(many, _COUNTS)
+        _app(many, COUNTING_APP)
         _assert_committed(many.run("deploy"))
         assert counts.read_text().split() == ["shard_0"]
         assert many.rows("SELECT name FROM demo_item") == [[(f"shard_{number} 1",)] for number in range(_COUNT)]
@@ -232,7 +210,7 @@ def test_contract_halves_are_held_back_on_each(
             plan = many.directory / "deploy.toml"
             text = plan.read_text().replace("expand_contract = false", "expand_contract = true")
             plan.write_text(text + '\n[finalise]\nbake_time = "0s"\n')
-            _app(many, _COUNTS)
+            _app(many, COUNTING_APP)
             outcome = many.run("deploy", *options)
             _assert_committed(outcome)
             assert counts.read_text().split() == [f"shard_{number}" for number in range(_COUNT if options else 1)]
@@ -268,7 +246,7 @@ def test_the_way_back_is_replayed_too(
         _assert_committed(many.run("deploy"))
         counts = tmp_path / "counts"
         monkeypatch.setenv("SMALL_COUNTS", str(counts))
-        _app(many, _COUNTS.replace("add_field", "remove_field") if in_halves else _COUNTS)
+        _app(many, COUNTING_APP.replace("add_field", "remove_field") if in_halves else COUNTING_APP)
         outcome = many.run("rollback")
         _assert_committed(outcome)
         assert counts.read_text().split() == ["shard_0"]

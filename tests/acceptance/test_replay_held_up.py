@@ -11,7 +11,7 @@ import pytest
 from tests.support.many_databases import ManyDatabases, many_databases
 from tests.support.postgres_server import PostgresServer
 from tests.support.runs import Outcome
-from tests.support.small_migrations import ITEM, NOTE
+from tests.support.small_migrations import COUNTING_APP, ITEM, NOTE
 from tests.support.small_project import migration
 
 _COUNT: Final = 3
@@ -24,28 +24,6 @@ _CODE: Final = migration(
     "migrations.RunSQL(\"INSERT INTO demo_item (name, note) VALUES ('kite', '')\", migrations.RunSQL.noop)",
     after=[("demo", "0002_note")],
 )
-# Without a rendered model: every schema editor builds its statements from one.
-_COUNTS: Final = """
-import os
-
-from django.apps import AppConfig
-from django.db.backends.postgresql.schema import DatabaseSchemaEditor
-
-add_field = DatabaseSchemaEditor.add_field
-
-
-def counted(self, model, field):
-    with open(os.environ["SMALL_COUNTS"], "a") as file:
-        print(self.connection.alias, file=file)
-    return add_field(self, model, field)
-
-
-class Demo(AppConfig):
-    name = "demo"
-
-    def ready(self):
-        DatabaseSchemaEditor.add_field = counted
-"""
 
 
 @contextmanager
@@ -90,7 +68,7 @@ def test_a_lock_that_no_migration_needs(
     with _many(pg_server, tmp_path) as many:
         counts = tmp_path / "counts"
         monkeypatch.setenv("SMALL_COUNTS", str(counts))
-        (many.directory / "project/demo/apps.py").write_text(_COUNTS)
+        (many.directory / "project/demo/apps.py").write_text(COUNTING_APP)
         with _locked(many, held, statement):
             _assert_committed(many.run("deploy"))
         # One of those that nothing is in the way of is recorded for the others.

@@ -6,6 +6,7 @@ __all__ = [
     "BROKEN",
     "BROKEN_LATE",
     "BUILD",
+    "COUNTING_APP",
     "DEFINES",
     "DEFINING",
     "ITEM",
@@ -72,3 +73,26 @@ BROKEN_LATE = failing("raise ValueError('no such kind')", atomic=False)
 
 SLOW_TO_FAIL = failing("print('waiting', flush=True); threading.Event().wait()")
 """demo.0003_kind, waiting for ever once it has said so."""
+
+COUNTING_APP = """
+import os
+
+from django.apps import AppConfig
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+
+add_field = DatabaseSchemaEditor.add_field
+
+
+def counted(self, model, field):
+    with open(os.environ["SMALL_COUNTS"], "a") as file:
+        print(self.connection.alias, file=file)
+    return add_field(self, model, field)
+
+
+class Demo(AppConfig):
+    name = "demo"
+
+    def ready(self):
+        DatabaseSchemaEditor.add_field = counted
+"""
+"""The apps.py of `demo` that notes the alias of each added field, which a schema editor makes of a rendered model."""
